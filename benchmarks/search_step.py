@@ -1,0 +1,120 @@
+"""A search step (τ step and weight step, cell included) against a training step on the same clip.
+
+    python benchmarks/search_step.py --repeats 5 --out benchmarks/results/search_step.json
+
+Float32 unless `--precision` says otherwise, B·T = 40. The training step has its clip ready made. Target: at most 2.3
+with ResNet-18; for smaller networks `cell_share` says how much of the search step is the cell's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from harness import arguments, measure, measure_pair, timing_fields, write_result
+from image2video.integrations.timm_backbones import build
+from torch import Tensor
+
+from image2video.search import Cell, SearchConfig, get_space
+from image2video.search.bilevel import Bilevel, weight_optimizer
+from image2video.search.network import build_network
+
+TARGET = 2.3
+CLASSES = 10
+CASES = (("cifar_resnet18", 32), ("cifar_resnet18", 128), ("cifar_resnet8", 32), ("cifar_resnet8", 128))
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "", repeats=9)
+    parser.add_argument("--space", default="affine5", help="search space")
+    parser.add_argument("--fusion", default="gsf", help="fusion of the network behind the cell")
+    parser.add_argument("--frames", type=int, default=5, help="frames T of the clip")
+    parser.add_argument("--batch", type=int, default=8, help="images per batch; the paper's B·T of 40 is 8 × 5")
+    parser.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision")
+    parser.add_argument("--channels-last", action="store_true", help="memory layout of the network")
+    parser.add_argument("--case", type=int, nargs="*", default=None, help=f"which of {CASES}, by position")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    chosen = CASES if options.case is None else [CASES[index] for index in options.case]
+    results = [measure_case(model, size, options) for model, size in chosen]
+    settings = {key: value for key, value in vars(options).items() if key not in ("out", "case")}
+    write_result(
+        options.out,
+        "search_step",
+        {"settings": {**settings, "target": TARGET}, "results": results},
+        columns=(
+            "model",
+            "size",
+            "search_median_ms",
+            "train_median_ms",
+            "ratio",
+            "ratio_low",
+            "ratio_high",
+            "cell_share",
+        ),
+    )
+
+
+def measure_case(model: str, size: int, options: Any) -> dict[str, Any]:
+    torch.manual_seed(options.seed)
+    config = SearchConfig(T=options.frames, space=options.space)
+    accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=options.precision)
+    backbone = build(model, num_classes=CLASSES)
+    network = build_network(
+        backbone, options.fusion, residual=True, input_size=(3, size, size), channels_last=options.channels_last
+    ).train()
+    if options.channels_last:
+        network.backbone.to(memory_format=torch.channels_last)
+    prepared, optimizer = accelerator.prepare(network, weight_optimizer(network, config))
+    cell = Cell(get_space(options.space), options.frames, generator=torch.Generator().manual_seed(0))
+    steps = Bilevel(prepared, cell.to(accelerator.device), optimizer, accelerator, config)
+    images, labels = batch(options, size, accelerator.device)
+    clip = steps.cell(images).detach()
+
+    def search() -> None:
+        steps.tau_step(images, labels)
+        steps.weight_step(images, labels)
+
+    def train() -> None:
+        with accelerator.autocast():
+            loss = torch.nn.functional.cross_entropy(prepared(clip), labels)
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(prepared.parameters(), config.grad_clip)
+        optimizer.step()
+
+    weight = torch.rand_like(clip)
+
+    def cell_alone() -> None:
+        """What the cell adds: forward and backward for τ, forward for the weights."""
+        torch.autograd.grad((steps.cell(images) * weight).sum(), [steps.cell.tau])
+        with torch.no_grad():
+            steps.cell(images)
+
+    pair = measure_pair(search, train, options.repeats)
+    cell_timing = measure(cell_alone, options.repeats)
+    return {
+        "model": model,
+        "size": size,
+        "frames": options.batch * options.frames,
+        **timing_fields("search", pair.first),
+        **timing_fields("train", pair.second),
+        **timing_fields("cell", cell_timing),
+        "ratio": pair.ratio,
+        "ratio_low": pair.ratio_low,
+        "ratio_high": pair.ratio_high,
+        "cell_share": cell_timing.median_s / pair.first.median_s,
+        "met": pair.ratio <= TARGET,
+    }
+
+
+def batch(options: Any, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(options.seed)
+    images = torch.randn(options.batch, 3, size, size, generator=generator)
+    labels = torch.randint(CLASSES, (options.batch,), generator=generator)
+    return images.to(device), labels.to(device)
+
+
+if __name__ == "__main__":
+    main()

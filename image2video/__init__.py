@@ -1,0 +1,66 @@
+"""Turn an image into a short video, and a backbone into a network that fuses its frames."""
+
+from image2video.builders import Builder
+from image2video.checkpoint import FreshFusionWarning
+from image2video.clip import Image2Video, clip_to_frames, frames_to_clip
+from image2video.errors import (
+    ExistsError,
+    Image2VideoError,
+    InputError,
+    InputTypeError,
+    MissingError,
+    StateError,
+    UnsupportedError,
+)
+from image2video.fusion import (
+    Conv3dConfig,
+    FusionConfig,
+    GSFConfig,
+    GSMConfig,
+    NoFusionConfig,
+    TSMConfig,
+    register_fusion,
+)
+from image2video.genotype import DEFAULT_GENOTYPE, Genotype, Transform
+from image2video.inject import Injection, Plan, Site, inject_, plan
+from image2video.layout import NCHW, NHWC, NLC, Layout
+from image2video.optim import param_groups
+from image2video.version import __version__
+from image2video.wrap import VideoWrap
+
+__all__ = [
+    "DEFAULT_GENOTYPE",
+    "NCHW",
+    "NHWC",
+    "NLC",
+    "Builder",
+    "Conv3dConfig",
+    "ExistsError",
+    "FreshFusionWarning",
+    "FusionConfig",
+    "GSFConfig",
+    "GSMConfig",
+    "Genotype",
+    "Image2Video",
+    "Image2VideoError",
+    "Injection",
+    "InputError",
+    "InputTypeError",
+    "Layout",
+    "MissingError",
+    "NoFusionConfig",
+    "Plan",
+    "Site",
+    "StateError",
+    "TSMConfig",
+    "Transform",
+    "UnsupportedError",
+    "VideoWrap",
+    "__version__",
+    "clip_to_frames",
+    "frames_to_clip",
+    "inject_",
+    "param_groups",
+    "plan",
+    "register_fusion",
+]

@@ -1,0 +1,186 @@
+"""Files that survive a kill: writes that are whole or not at all, and reads whose errors name the file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import pickle
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from image2video.errors import Image2VideoError, InputError, MissingError
+
+
+class WriteError(Image2VideoError, OSError):
+    """A file could not be written; what stood there before is unchanged."""
+
+
+def atomic_write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
+
+    The bytes go to a hidden file beside `path`, are flushed to the disk, and take its place in one rename.
+
+    Raises:
+        WriteError: the disk is full or refuses the write; the old file is unchanged.
+
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, target)
+        _flush_folder(target.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+        raise WriteError(
+            f"could not write {target} ({len(data)} bytes): {reason}; what was written before is unchanged. "
+            "Free space or choose another folder, then resume."
+        ) from error
+
+
+def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all (see `atomic_write_bytes`)."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def atomic_write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as indented JSON to `path`, whole or not at all.
+
+    Equal values give equal bytes: keys keep the order in which they were put in, floats are written in full.
+
+    Raises:
+        InputError: `value` holds NaN, an infinity, or something that JSON does not know.
+        WriteError: see `atomic_write_bytes`.
+
+    """
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{Path(path).name} cannot be written as JSON: {error}") from error
+    atomic_write_text(path, text + "\n")
+
+
+def atomic_torch_save(path: str | os.PathLike[str], value: Any, *, keep_previous: bool = False) -> None:
+    """Save tensors and plain containers to `path`, whole or not at all.
+
+    `keep_previous=True` keeps the file that stood there as `<stem>.previous<suffix>`, which `torch_load_last` falls
+    back to.
+
+    Raises:
+        InputError: `value` holds something that `torch.load(weights_only=True)` would refuse.
+        WriteError: see `atomic_write_bytes`.
+
+    """
+    target = Path(path)
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    try:
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True, map_location="meta")
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{target.name} would hold more than tensors and plain values: {error}") from error
+    if keep_previous and target.exists():
+        previous = _previous(target)
+        spare = previous.with_name(f".{previous.name}.{os.getpid()}.part")
+        with contextlib.suppress(OSError):
+            spare.unlink(missing_ok=True)
+        # A hard link keeps the old bytes under the second name while the first one is still complete.
+        try:
+            os.link(target, spare)
+        except OSError:
+            shutil.copyfile(target, spare)
+        os.replace(spare, previous)
+    atomic_write_bytes(target, buffer.getbuffer())
+
+
+def torch_load(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> Any:
+    """Load what `atomic_torch_save` wrote; no code in the file is ever run.
+
+    Raises:
+        MissingError: there is no such file.
+        InputError: the file is damaged or holds more than tensors and plain values; the message names it.
+
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise MissingError(f"no checkpoint at {source}")
+    try:
+        return torch.load(source, weights_only=True, map_location=map_location)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{source} is not a readable checkpoint ({first_line}); delete it or restore a copy"
+        ) from error
+
+
+def torch_load_last(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> Any:
+    """Load `path`, or where it is missing or damaged the checkpoint before it, with a warning that names the file.
+
+    Raises:
+        MissingError: neither file exists.
+        InputError: both are damaged, or one is and the other does not exist.
+
+    """
+    source = Path(path)
+    previous = _previous(source)
+    try:
+        return torch_load(source, map_location=map_location)
+    except (InputError, MissingError) as error:
+        if not previous.is_file():
+            raise
+        value = torch_load(previous, map_location=map_location)
+        warnings.warn(f"{error}; going on from the one before, {previous}", stacklevel=2)
+        return value
+
+
+def read_json(path: str | os.PathLike[str], *, max_bytes: int = 256 * 1024 * 1024) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        MissingError: there is no such file.
+        InputError: it is larger than `max_bytes`, not UTF-8, not JSON, or nested too deeply; the message names the file
+            and the position.
+
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise MissingError(f"no file at {source}")
+    size = source.stat().st_size
+    if size > max_bytes:
+        raise InputError(f"{source} has {size} bytes, at most {max_bytes} are read here")
+    try:
+        return json.loads(source.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is not UTF-8 text (byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise InputError(f"{source} is nested too deeply to be one of our files") from error
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _flush_folder(folder: Path) -> None:
+    # The rename itself reaches the disk with the folder; some systems cannot open one.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

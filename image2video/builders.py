@@ -1,0 +1,75 @@
+"""Recipes for bare backbones that can be written into a config file, and the lookup of who can follow them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from image2video.errors import InputError, InputTypeError, MissingError
+
+ENTRY_POINT_GROUP = "image2video.builders"
+"""Packages announce a builder as an entry point of this group: `timm = package.module:build`."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """How to build a bare backbone again: `name` is `<builder>:<model>`, `kwargs` are JSON values.
+
+    `timm:resnet50` with `{"num_classes": 10}` calls the builder that the entry point `timm` of the group
+    `image2video.builders` names, as `build("resnet50", num_classes=10)`.
+
+    Raises `InputError` for a name without a builder and a model, `InputTypeError` for arguments that JSON cannot hold.
+    """
+
+    name: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        builder, colon, model = self.name.partition(":")
+        if not (builder and colon and model):
+            raise InputError(f"a builder's name is `<builder>:<model>`, as in `timm:resnet50`; got {self.name!r}")
+        try:
+            text = json.dumps(dict(self.kwargs), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputTypeError(
+                f"the arguments of builder {self.name!r} must be JSON values ({error}); got {dict(self.kwargs)!r}"
+            ) from error
+        object.__setattr__(self, "kwargs", json.loads(text))
+
+    def with_kwargs(self, **changes: Any) -> Builder:
+        """The same builder with some arguments replaced; None removes one."""
+        kwargs = {**self.kwargs, **changes}
+        return Builder(self.name, {key: value for key, value in kwargs.items() if value is not None})
+
+    def build(self) -> nn.Module:
+        """The bare backbone, freshly initialised.
+
+        Raises `MissingError` if no installed package announces the builder.
+        """
+        builder, _, model = self.name.partition(":")
+        found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+        if builder not in found:
+            raise MissingError(
+                f"no installed package builds {self.name!r}: the entry points of the group {ENTRY_POINT_GROUP!r} are "
+                f"{sorted(found) or 'none'}; install the package that has {builder!r}, or pass backbone="
+            )
+        return found[builder].load()(model, **self.kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values: `{"name": …, "kwargs": …}`."""
+        return {"name": self.name, "kwargs": dict(self.kwargs)}
+
+    @classmethod
+    def from_dict(cls, record: Any) -> Builder:
+        """The builder that `to_dict` wrote; raises `InputError` for any other shape."""
+        if not isinstance(record, Mapping) or set(record) != {"name", "kwargs"}:
+            raise InputError(f"a builder's record is an object with `name` and `kwargs`; got {record!r}")
+        name, kwargs = record["name"], record["kwargs"]
+        if not isinstance(name, str) or not isinstance(kwargs, Mapping):
+            raise InputError(f"a builder's `name` is a string and its `kwargs` an object; got {record!r}")
+        return cls(name, dict(kwargs))

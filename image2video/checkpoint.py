@@ -1,0 +1,70 @@
+"""Checkpoints of the bare backbone load into the wrapped one."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch import Tensor, nn
+
+BACKBONE = "backbone."
+FUSION = "fusion."
+_SHELLS = ("module.", "_orig_mod.")
+
+
+class FreshFusionWarning(UserWarning):
+    """A checkpoint without fusion parameters was loaded: the fusions keep the values that they had."""
+
+
+def adapt_state_dict(
+    module: nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: Any,
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    """Change the keys of a checkpoint, in place, to those of a `VideoWrap` (a load_state_dict pre-hook).
+
+    - `module.` and `_orig_mod.` (left by DDP and torch.compile) are stripped.
+    - The keys of a bare checkpoint get `backbone.` before them.
+    - Where *all* fusion keys are missing, the fusions keep their values, and one `FreshFusionWarning` gives the count;
+      where only some are missing, nothing is forgiven.
+
+    It acts below `prefix` alone, so it works too where the wrapper is a child of another module.
+    """
+    own = _named_state(module)
+    bare = {name.removeprefix(BACKBONE) for name in own if name.startswith(BACKBONE)}
+    given = [key for key in state_dict if key.startswith(prefix)]
+    names = {key: _strip_shells(key[len(prefix) :], own.keys() | bare) for key in given}
+    # A backbone may itself hold a child called `backbone`: what fits more keys decides.
+    fits_wrapped = sum(name in own for name in names.values())
+    fits_bare = sum(name in bare for name in names.values())
+    is_bare = fits_bare > fits_wrapped
+    values = {names[key]: state_dict.pop(key) for key in given}
+    for name, value in values.items():
+        state_dict[prefix + (BACKBONE if is_bare else "") + name] = value
+    fusion = {name: value for name, value in own.items() if name.startswith(FUSION)}
+    holds_fusion = not is_bare and any(name.startswith(FUSION) for name in values)
+    if fusion and given and not holds_fusion:
+        state_dict.update({prefix + name: value for name, value in fusion.items()})
+        warnings.warn(
+            f"the checkpoint holds none of the {len(fusion)} fusion parameters and buffers of the wrapped model; they "
+            "keep the values that they have",
+            FreshFusionWarning,
+            stacklevel=2,
+        )
+
+
+def _named_state(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of the state dict by name: parameters themselves, so that assign=True keeps them parameters."""
+    state: dict[str, Any] = module.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _strip_shells(name: str, known: set[str]) -> str:
+    while name not in known and name.startswith(_SHELLS):
+        name = name.split(".", 1)[1]
+    return name

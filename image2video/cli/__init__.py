@@ -1,0 +1,5 @@
+"""The command line `image2video`."""
+
+from image2video.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,90 @@
+"""Which command was asked for, its options, and how its errors are shown."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from image2video.cli.arguments import HelpFormatter, add_common
+from image2video.errors import Image2VideoError
+from image2video.version import __version__
+
+COMMANDS = {
+    "demo": "compare the bare and the wrapped network on real images and write a report",
+    "search": "search the genotype for a network and a data set",
+    "train": "train a network, bare or wrapped",
+    "evaluate": "top-1 accuracy, loss and cost of a trained network",
+    "show": "draw the clip of an image as a film strip",
+    "sites": "print where fusions would sit in a network",
+}
+"""The commands; each is the module of the same name here, with `EXAMPLE`, `add_options(parser)` and `run(args)`."""
+
+ERROR_CODE = 2
+_INTERRUPTED_CODE = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code: 0, 2 for an error that the user can mend, 130 when interrupted.
+
+    `argv` is what follows the program's name (default: the process's own arguments). With `--debug` errors are raised
+    as they are.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(argv[0] if argv else None)
+    if not argv:
+        parser.print_help()
+        return 0
+    args = parser.parse_args(argv)
+    options: Namespace = args[args.command]
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            _module(args.command).run(options)
+        except Image2VideoError as error:
+            if options.debug:
+                raise
+            print(f"image2video {args.command}: error: {error}", file=sys.stderr)
+            return ERROR_CODE
+        except KeyboardInterrupt:
+            if options.debug:
+                raise
+            print(f"image2video {args.command}: interrupted", file=sys.stderr)
+            return _INTERRUPTED_CODE
+    return 0
+
+
+def build_parser(command: str | None) -> ArgumentParser:
+    """The parser; only `command` gets its options, since a command's libraries take seconds to import."""
+    parser = ArgumentParser(
+        prog="image2video",
+        description="Turn an image into a short video, and any timm backbone into a network that fuses its frames.",
+        epilog="image2video COMMAND --help shows a command's options and an example.",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"image2video {__version__}")
+    subcommands = parser.add_subcommands(dest="command", required=True, title="commands")
+    for name, text in COMMANDS.items():
+        options = ArgumentParser(
+            description=f"{text[0].upper()}{text[1:]}.", formatter_class=HelpFormatter, allow_abbrev=False
+        )
+        if name == command:
+            module = _module(name)
+            options.epilog = f"example:\n  {module.EXAMPLE}"
+            add_common(options)
+            module.add_options(options)
+        subcommands.add_subcommand(name, options, help=text)
+    return parser
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"image2video.cli.{command}")
+
+
+def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    print(f"image2video: warning: {message}", file=sys.stderr)

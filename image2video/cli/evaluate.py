@@ -1,0 +1,71 @@
+"""`image2video evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from image2video.cli.arguments import add_options as add_fields
+from image2video.cli.arguments import collect
+from image2video.cli.models import build_model, load_matching_data
+from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, WrapOptions
+from image2video.cli.progress import progress_bars
+from image2video.cli.tables import cost_line, metrics_table
+from image2video.errors import InputError
+from image2video.training import evaluate, make_accelerator, measure_cost
+
+EXAMPLE = (
+    "image2video evaluate --model resnet18 --weights runs/bare/best.safetensors --genotype none --data folder:flowers"
+)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is evaluated, and how it is printed.
+
+    Attributes:
+        batch_size: images per batch
+        part: test, holdout or train
+        json: print JSON instead of a table
+
+    """
+
+    batch_size: int = 128
+    part: Literal["test", "holdout", "train"] = "test"
+    json: bool = False
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The command's options."""
+    for source in (DataOptions, BackboneOptions, WrapOptions, MachineOptions, EvaluateOptions):
+        add_fields(parser, source)
+
+
+def run(options: Namespace) -> None:
+    """Prints top-1, loss and cost."""
+    backbone, machine = collect(BackboneOptions, options), collect(MachineOptions, options)
+    how = collect(EvaluateOptions, options)
+    if backbone.weights is None and not backbone.pretrained:
+        raise InputError("without --weights FILE or --pretrained the network is random; say which weights to evaluate")
+    data = load_matching_data(collect(DataOptions, options), backbone, machine.seed)
+    images = {"test": data.test, "holdout": data.holdout, "train": data.train}[how.part]
+    if images is None:
+        raise InputError("--part holdout needs --holdout above 0")
+    device = make_accelerator(machine.device).device
+    model = build_model(backbone, collect(WrapOptions, options), data, machine.seed, device=device)
+    with progress_bars(show=not how.json) as progress:
+        metrics = evaluate(model, images.batches(how.batch_size, device=device), device, progress=progress)
+    cost = measure_cost(model, data.input_size, batch=min(how.batch_size, 32))
+    if how.json:
+        record = {"data": data.name, "part": how.part, **metrics.to_dict(), "cost": cost.to_dict()}
+        json.dump(record, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    console = Console()
+    console.print(metrics_table(f"{data.short_name}, {how.part} images", [(backbone.weights or "pretrained", metrics)]))
+    console.print(cost_line(cost))

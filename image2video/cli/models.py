@@ -1,0 +1,116 @@
+"""The network that the options ask for: built, loaded, wrapped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from image2video.builders import Builder
+from image2video.cli.options import BackboneOptions, DataOptions, WrapOptions
+from image2video.data import DataSource
+from image2video.errors import InputError
+from image2video.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.training import load_weights, read_weights
+from image2video.wrap import VideoWrap
+
+DEFAULT_FRAMES = 5
+
+
+def load_matching_data(data: DataOptions, backbone: BackboneOptions, seed: int) -> DataSource:
+    """The data set; normalised as the published weights want it where those are asked for and nothing else is said."""
+    source = data.load(seed)
+    if not backbone.pretrained or data.mean is not None or data.std is not None:
+        return source
+    config = getattr(bare_builder(backbone, {"pretrained": False}).build(), "pretrained_cfg", None) or {}
+    mean, std = config.get("mean"), config.get("std")
+    if mean is None or std is None or len(mean) != source.input_size[0]:
+        return source
+    return DataOptions(**{**asdict(data), "mean": tuple(mean), "std": tuple(std)}).load(seed)
+
+
+def bare_builder(backbone: BackboneOptions, extra: dict[str, Any]) -> Builder:
+    """The recipe of the bare network; a name without a builder is timm's."""
+    name = backbone.model if ":" in backbone.model else f"timm:{backbone.model}"
+    return Builder(name, {**backbone.model_kwargs, **extra})
+
+
+def bare_model(backbone: BackboneOptions, data: DataSource, seed: int) -> tuple[nn.Module, Builder]:
+    """The bare network with one output per class, and its recipe; its first weights are drawn by `seed`.
+
+    Raises `InputError` where weights of a wrapped model are given, or ones that do not fit.
+    """
+    builder = bare_builder(backbone, {"num_classes": data.num_classes, "in_chans": data.input_size[0]})
+    torch.manual_seed(seed)
+    fresh = builder.with_kwargs(pretrained=True) if backbone.pretrained and backbone.weights is None else builder
+    return fresh.build(), builder
+
+
+def build_model(
+    backbone: BackboneOptions, wrap: WrapOptions, data: DataSource, seed: int, *, device: torch.device | str = "cpu"
+) -> nn.Module:
+    """The network that the options describe, with its weights, bare (`--genotype none`) or wrapped.
+
+    Raises `InputError` where options contradict each other or weights do not fit.
+    """
+    if backbone.weights is not None and Path(backbone.weights).is_dir():
+        return _from_folder(backbone.weights, wrap, data).to(device)
+    model, builder = bare_model(backbone, data, seed)
+    wrapped_weights = backbone.weights is not None and _is_wrapped(backbone.weights)
+    if backbone.weights is not None and not wrapped_weights:
+        load_weights(model, backbone.weights)
+    if wrap.genotype == "none":
+        if wrapped_weights:
+            raise InputError(f"{backbone.weights} holds a wrapped model's weights; --genotype none asks for a bare one")
+        return model.to(device)
+    trained = backbone.weights is not None or backbone.pretrained
+    wrapped = VideoWrap(
+        model,
+        wrap.fusion,
+        genotype=Genotype.coerce(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype),
+        T=DEFAULT_FRAMES if wrap.frames is None else wrap.frames,
+        schedule=wrap.schedule,
+        residual=trained if wrap.residual is None else wrap.residual,
+        sites=wrap.sites,
+        aggregate=wrap.aggregate,
+        freeze_bn=wrap.freeze_bn,
+        input_size=data.input_size,
+    )
+    wrapped.builder = builder
+    if wrapped_weights:
+        load_weights(wrapped, str(backbone.weights))
+    return wrapped.to(device)
+
+
+def settings(*groups: Any) -> dict[str, Any]:
+    """The options that a run's result depends on, as plain values; given back to `--config` they repeat the run."""
+    record: dict[str, Any] = {}
+    for group in groups:
+        record.update(asdict(group))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+
+
+def _from_folder(folder: str, wrap: WrapOptions, data: DataSource) -> nn.Module:
+    """A model of `save_pretrained`: its config says how it is wrapped, only the number of frames may be changed."""
+    given = [
+        f"--{name.replace('_', '-')}" for name, value in asdict(wrap).items() if value != asdict(WrapOptions())[name]
+    ]
+    refused = [name for name in given if name != "--frames"]
+    if refused:
+        raise InputError(f"{folder} says itself how its model is wrapped; leave out {', '.join(refused)}")
+    model = VideoWrap.from_pretrained(folder)
+    if wrap.frames is not None:
+        model.set_frames(wrap.frames)
+    if model.plan.input_size[0] != data.input_size[0]:
+        raise InputError(
+            f"the model in {folder} takes {model.plan.input_size[0]} channels, "
+            f"the images of {data.short_name} have {data.input_size[0]}"
+        )
+    return model
+
+
+def _is_wrapped(path: str) -> bool:
+    return any(name.startswith("backbone.") for name in read_weights(path))

@@ -1,0 +1,117 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from image2video.data import DataSource, load_data
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images.
+
+    Attributes:
+        data: data set: digits, npz:PATH, folder:PATH or torchvision:NAME@ROOT
+        train_images: how many labelled images to use, the held-out ones included (default: all)
+        holdout: share of the training images that is held out to choose an epoch or a genotype
+        image_size: pixels per side (default: the data's own, 224 for image files)
+        mean: per channel in 0 … 1, to normalise with (default: the data's own)
+        std: deviation per channel, to normalise with (default: the data's own)
+        flip: mirror images in training (default: yes, except for digits)
+        auto_augment: autoaugment, randaugment or trivialaugment; image files only
+        workers: worker processes that read image files (default: one less than CPUs, at most 8)
+
+    """
+
+    data: str = "digits"
+    train_images: int | None = None
+    holdout: float = 0.1
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    flip: bool | None = None
+    auto_augment: str | None = None
+    workers: int | None = None
+
+    def load(self, seed: int) -> DataSource:
+        """The data set, with the parts that `seed` draws."""
+        options = asdict(self)
+        return load_data(options.pop("data"), seed=seed, **options)
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """Which bare network.
+
+    Attributes:
+        model: timm model, such as resnet18 or cifar_resnet18; another builder's model as BUILDER:NAME
+        model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
+        pretrained: load timm's weights for this model
+        weights: trained weights to start from: .safetensors or a torch file; a folder of save_pretrained
+
+    """
+
+    model: str = "cifar_resnet8"
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class WrapOptions:
+    """How the network sees an image as a video.
+
+    Attributes:
+        genotype: text such as "translate_x(0.06) > rotate(10)", a .json file, preset:NAME, identity, or none for the
+            bare network (default: the gentle translation of VideoWrap)
+        frames: frames of the clip, T (default: 5)
+        fusion: gsf, gsm, tsm, conv3d, none or a registered name
+        schedule: power of each frame: from_zero, ramp, centred or mirror
+        residual: start as the average over the frames instead of the fusion as published (default: when there are
+            trained weights)
+        sites: regular expression on module names, for where fusions sit (default: all that the rule finds)
+        aggregate: how the frames' outputs become the image's, such as auto, mean, mean_prob or first
+        freeze_bn: keep the statistics of the network's batch norms
+
+    """
+
+    genotype: str | None = None
+    frames: int | None = None
+    fusion: str = "gsf"
+    schedule: str = "from_zero"
+    residual: bool | None = None
+    sites: str | None = None
+    aggregate: str = "auto"
+    freeze_bn: bool = False
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """Which device and which random numbers.
+
+    Attributes:
+        seed: of the data's parts, the first weights, batches and augmentation
+        device: auto, cpu, cuda or mps
+
+    """
+
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go.
+
+    Attributes:
+        out: folder of the results
+        resume: go on with the run in this folder
+        overwrite: replace the run in this folder
+
+    """
+
+    out: str
+    resume: bool = False
+    overwrite: bool = False

@@ -1,0 +1,83 @@
+"""`image2video show`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from torch.nn.functional import interpolate
+
+from image2video.cli.arguments import add_options as add_fields
+from image2video.cli.arguments import collect
+from image2video.data.folder import ImageFiles
+from image2video.errors import ExistsError, InputError, MissingError
+from image2video.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.report import film_strip
+
+EXAMPLE = 'image2video show --image cat.jpg --genotype "translate_x(0.06) > rotate(10)" --frames 5 --out clip.png'
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """What to draw.
+
+    Attributes:
+        image: image file
+        genotype: text such as "translate_x(0.06) > rotate(10)", a .json file, or preset:NAME
+        frames: frames of the clip, T
+        schedule: power of each frame: from_zero, ramp, centred or mirror
+        padding: what lies outside the image: zeros, border or reflection
+        image_size: pixels of the longer side (default: the image's own, at most 320)
+        out: where the film strip (.png) or the film (.gif) is written
+        overwrite: replace that file
+
+    """
+
+    image: str
+    genotype: str = DEFAULT_GENOTYPE
+    frames: int = 5
+    schedule: str = "from_zero"
+    padding: str = "zeros"
+    image_size: int | None = None
+    out: str = "clip.png"
+    overwrite: bool = False
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The command's options."""
+    add_fields(parser, ShowOptions)
+
+
+def run(options: Namespace) -> None:
+    """Writes the film strip and prints where it is."""
+    if options.image is None:
+        raise InputError("which image? give --image FILE")
+    show = collect(ShowOptions, options)
+    out = Path(show.out)
+    if out.exists() and not show.overwrite:
+        raise ExistsError(f"{out} exists; choose another name, or replace it with --overwrite")
+    if not out.parent.is_dir():
+        raise MissingError(f"no folder {out.parent} to write {out.name} into")
+    image = _read(Path(show.image), show.image_size)
+    film_strip(image, Genotype.coerce(show.genotype), show.frames, show.schedule, out, padding=show.padding)
+    Console().print(f"film strip: {out.resolve()}", soft_wrap=True)
+
+
+def _read(path: Path, longer_side: int | None) -> torch.Tensor:
+    """The image `(1, 3, H, W)` in 0 … 1, made smaller to `longer_side`."""
+    if not path.is_file():
+        raise MissingError(f"no image at {path}")
+    if longer_side is not None and longer_side < 1:
+        raise InputError(f"--image-size must be at least 1; received {longer_side}")
+    pixels = np.array(ImageFiles((str(path),))[0].convert("RGB"))
+    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).float() / 255
+    size = max(image.shape[-2:])
+    factor = (min(320, size) if longer_side is None else longer_side) / size
+    if factor == 1:
+        return image
+    height, width = (max(1, round(side * factor)) for side in image.shape[-2:])
+    return interpolate(image, (height, width), mode="bilinear", antialias=True).clamp(0, 1)

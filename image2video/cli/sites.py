@@ -1,0 +1,47 @@
+"""`image2video sites`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from image2video.builders import Builder
+from image2video.cli.arguments import add_options as add_fields
+from image2video.cli.arguments import collect
+from image2video.inject import plan
+
+EXAMPLE = "image2video sites resnet50 --fusion gsf"
+
+
+@dataclass(frozen=True)
+class SitesOptions:
+    """Where fusions would sit.
+
+    Attributes:
+        fusion: gsf, gsm, tsm, conv3d, none or a registered name
+        sites: regular expression on module names (default: all that the rule finds)
+        input_size: channels, height and width as [C, H, W] (default: the model's own)
+        model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
+
+    """
+
+    fusion: str = "gsf"
+    sites: str | None = None
+    input_size: tuple[int, int, int] | None = None
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("model", type=str, help="timm model, such as resnet50; another builder's as BUILDER:NAME")
+    add_fields(parser, SitesOptions)
+
+
+def run(options: Namespace) -> None:
+    """Prints the plan."""
+    chosen = collect(SitesOptions, options)
+    name = options.model if ":" in options.model else f"timm:{options.model}"
+    backbone = Builder(name, chosen.model_kwargs).build()
+    print(plan(backbone, fusion=chosen.fusion, sites=chosen.sites, input_size=chosen.input_size))

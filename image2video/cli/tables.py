@@ -1,0 +1,45 @@
+"""How accuracies and costs are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from image2video.search import Ranking
+from image2video.training import Cost, Metrics
+
+_RANKS_SHOWN = 10
+
+
+def metrics_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
+    """One line per (name, metrics); top-1 in percent."""
+    table = Table(title=title, title_justify="left")
+    for name in ("weights", "top-1 %", "loss", "images"):
+        table.add_column(name, justify="left" if name == "weights" else "right")
+    for name, metrics in rows:
+        table.add_row(name, f"{100 * metrics.top1:.2f}", f"{metrics.loss:.4f}", str(metrics.n))
+    return table
+
+
+def cost_line(cost: Cost) -> str:
+    """The cost of one image, in words."""
+    peak = "" if cost.peak_mib_per_image is None else f", {cost.peak_mib_per_image:.1f} MiB"
+    return (
+        f"one image costs {cost.macs_per_image / 1e6:,.1f} M MACs and {cost.ms_per_image:.2f} ms{peak}, "
+        f"with {cost.params:,} parameters"
+    )
+
+
+def ranking_table(ranking: Ranking) -> Table:
+    """The best chains of `fixed_weights`, and the identity for comparison; one standard error beside each gain."""
+    table = Table(title=f"chains ranked on {ranking.images} held-out images", title_justify="left")
+    for name in ("genotype", "top-1 %", "gain over identity", "loss"):
+        table.add_column(name, justify="left" if name == "genotype" else "right", overflow="fold")
+    shown = list(ranking.entries[: min(_RANKS_SHOWN, ranking.finalists)])
+    if ranking.identity not in shown:
+        shown.append(ranking.identity)
+    for entry in shown:
+        gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f}" if entry.genotype.chain else "–"
+        table.add_row(str(entry.genotype), f"{100 * entry.accuracy:.2f}", gain, f"{entry.loss:.4f}")
+    return table

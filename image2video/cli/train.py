@@ -1,0 +1,68 @@
+"""`image2video train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from image2video.cli.arguments import add_options as add_fields
+from image2video.cli.arguments import collect, write_command
+from image2video.cli.models import build_model, load_matching_data, settings
+from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, WrapOptions
+from image2video.cli.progress import progress_bars
+from image2video.cli.tables import cost_line, metrics_table
+from image2video.training import TrainConfig, load_weights, make_accelerator, measure_cost, train
+from image2video.wrap import VideoWrap
+
+EXAMPLE = (
+    "image2video train --model resnet18 --data folder:flowers --genotype genotype.json --weights bare.safetensors "
+    "--epochs 10 --lr 0.01 --out runs/flowers"
+)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The command's options."""
+    add_fields(parser, DataOptions)
+    add_fields(parser, BackboneOptions)
+    add_fields(parser, WrapOptions)
+    add_fields(parser, TrainConfig, skip=("seed", "device"))
+    add_fields(parser, MachineOptions)
+    add_fields(parser, OutputOptions, defaults={"out": "image2video-train"})
+
+
+def run(options: Namespace) -> None:
+    """Trains, evaluates, and prints accuracies, cost and the folder of the results."""
+    config = collect(TrainConfig, options)
+    data_options, output = collect(DataOptions, options), collect(OutputOptions, options)
+    backbone, wrap = collect(BackboneOptions, options), collect(WrapOptions, options)
+    accelerator = make_accelerator(config.device)
+    data = load_matching_data(data_options, backbone, config.seed)
+    model = build_model(backbone, wrap, data, config.seed)
+    with progress_bars(show=accelerator.is_main_process) as progress:
+        result = train(
+            model,
+            data,
+            config,
+            out=output.out,
+            resume=output.resume,
+            overwrite=output.overwrite,
+            progress=progress,
+            accelerator=accelerator,
+            settings=settings(data_options, backbone, wrap),
+        )
+    if not accelerator.is_main_process or result.out is None:
+        return
+    write_command(result.out, options)
+    cost = measure_cost(model, data.input_size, batch=min(config.batch_size, 32))
+    if isinstance(model, VideoWrap):
+        load_weights(model, result.out / "best.safetensors")
+        model.save_pretrained(result.out / "pretrained")
+    console = Console()
+    rows = [("last epoch", result.test_last)]
+    if data.holdout is not None:
+        rows.insert(0, (f"best held-out epoch ({result.best_epoch + 1})", result.test_best))
+    console.print(metrics_table(f"{data.short_name}, {data.test.num_images} test images", rows))
+    console.print(cost_line(cost))
+    console.print(f"results: {Path(result.out).resolve()}", soft_wrap=True)

@@ -1,0 +1,199 @@
+"""Small images that live on the device: batches, random crops and flips without worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad as zero_pad
+
+from image2video.data.seeds import seeded_generator
+from image2video.data.splits import fraction_count, stratified_split
+from image2video.errors import InputError, InputTypeError
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """The augmentation of small images: a random crop out of the padded image, then a random mirror image.
+
+    pad: pixels on each side; flip: mirror left-right with probability 1/2; padding: what fills the border
+    (`reflect`, ours after airbench, or `zeros`, for images on a black ground).
+    """
+
+    pad: int = 4
+    flip: bool = True
+    padding: Literal["reflect", "zeros"] = "reflect"
+
+
+def pad_images(images: Tensor, pad: int, padding: str) -> Tensor:
+    """Images `(N, C, H, W)` of any dtype with `pad` pixels added on every side."""
+    if padding == "zeros":
+        return zero_pad(images, (pad, pad, pad, pad))
+    height, width = images.shape[-2:]
+    rows = _reflected(height, pad).to(images.device)
+    cols = _reflected(width, pad).to(images.device)
+    return images.index_select(-2, rows).index_select(-1, cols)
+
+
+def _reflected(size: int, pad: int) -> Tensor:
+    index = torch.arange(-pad, size + pad).abs()
+    return (size - 1) - ((size - 1) - index).abs()
+
+
+class MemoryBatches:
+    """Batches of images `(N, C, H, W)` uint8 that stay on the device; normalised, cropped and flipped there.
+
+    Order, crops and flips are drawn on the CPU from (seed, epoch) alone, so that every device sees the same batches.
+    All batches are of equal size to within one image, at most `batch_size` (a last batch of one image would break
+    BatchNorm, and dropping it would hide images). With `shard=(rank, processes)` each process gets its share of each.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        *,
+        mean: Tensor,
+        std: Tensor,
+        augment: CropFlip | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        check_batches(batch_size, len(images), shard)
+        self.num_images = len(images)
+        self.batch_size = batch_size
+        self.device = torch.device(device)
+        self._size = (int(images.shape[-2]), int(images.shape[-1]))
+        self._augment, self._shuffle, self._seed, self._shard = augment, shuffle, seed, shard
+        images = images.to(self.device)
+        self._images = images if augment is None else pad_images(images, augment.pad, augment.padding)
+        self._labels = labels.to(self.device)
+        self._shift = (mean * 255).view(-1, 1, 1).to(self.device)
+        self._gain = (1 / (std * 255)).view(-1, 1, 1).to(self.device)
+
+    def __len__(self) -> int:
+        return -(-self.num_images // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch `epoch`: images `(B, C, H, W)` float32 and labels `(B,)` int64, on the device."""
+        generator = seeded_generator(self._seed, epoch)
+        count = self.num_images
+        order = torch.randperm(count, generator=generator) if self._shuffle else torch.arange(count)
+        pad = self._augment.pad if self._augment else 0
+        offsets = torch.randint(0, 2 * pad + 1, (2, count), generator=generator)
+        flips = torch.rand(count, generator=generator) < 0.5
+        order, offsets, flips = (x.to(self.device) for x in (order, offsets, flips))
+        for places in batch_slices(count, self.batch_size, self._shard):
+            yield self._images_at(order[places], offsets[:, places], flips[places]), self._labels[order[places]]
+
+    def _images_at(self, index: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
+        if self._augment is None:
+            chosen = self._images[index]
+        else:
+            height, width = self._size
+            crops = self._images.unfold(2, height, 1).unfold(3, width, 1)  # a view: (N, C, 2·pad+1, 2·pad+1, H, W)
+            chosen = crops[index, :, offsets[0], offsets[1]]
+            if self._augment.flip:
+                chosen = torch.where(flips[:, None, None, None], chosen.flip(-1), chosen)
+        return chosen.float().sub_(self._shift).mul_(self._gain)
+
+
+class MemorySet:
+    """Labelled uint8 images in memory: an `ImageSet` whose subsets share one storage.
+
+    images: `(N, C, H, W)` uint8; labels: `(N,)` int64; mean, std: per channel, in 0 … 1; augment: used by
+    `batches(augment=True)`; `None` means that there is nothing to augment with.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        augment: CropFlip | None = None,
+        index: Tensor | None = None,
+    ) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise InputTypeError(
+                f"a MemorySet needs images (N, C, H, W) of dtype uint8; received {tuple(images.shape)} {images.dtype}"
+            )
+        if augment is not None and augment.padding == "reflect" and augment.pad >= min(images.shape[-2:]):
+            raise InputError(f"images of {tuple(images.shape[-2:])} pixels cannot be reflected by {augment.pad}")
+        self._images, self._labels = images, labels
+        self._mean, self._std, self._augment = mean, std, augment
+        self._index = torch.arange(len(images)) if index is None else index
+        self.num_images = len(self._index)
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels `(N,)` int64, in the set's own order."""
+        return self._labels[self._index]
+
+    def raw(self, index: int) -> Tensor:
+        """Image `index` of the set, `(C, H, W)` uint8, as it came."""
+        return self._images[self._index[index]]
+
+    def _subset(self, places: Tensor) -> MemorySet:
+        index = self._index[places]
+        return MemorySet(self._images, self._labels, mean=self._mean, std=self._std, augment=self._augment, index=index)
+
+    def split(self, fraction: float, *, seed: int) -> tuple[MemorySet, MemorySet]:
+        """Two disjoint sets, the first with round(fraction · num_images) images, stratified, drawn by `seed`."""
+        first, second = stratified_split(self.labels, fraction_count(self.num_images, fraction), seed=seed)
+        return self._subset(first), self._subset(second)
+
+    def take(self, count: int, *, seed: int) -> MemorySet:
+        """`count` images, stratified by class, drawn by `seed`."""
+        return self._subset(stratified_split(self.labels, count, seed=seed)[0])
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        augment: bool = False,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        shard: tuple[int, int] = (0, 1),
+    ) -> MemoryBatches:
+        """The images in batches on `device`; see `MemoryBatches`."""
+        return MemoryBatches(
+            self._images[self._index],
+            self.labels,
+            batch_size,
+            mean=torch.tensor(self._mean),
+            std=torch.tensor(self._std),
+            augment=self._augment if augment else None,
+            shuffle=shuffle,
+            seed=seed,
+            device=device,
+            shard=shard,
+        )
+
+
+def check_batches(batch_size: int, num_images: int, shard: tuple[int, int]) -> None:
+    """Refuses a batch size below 1, an empty set and a shard that does not exist, as `InputError`."""
+    rank, processes = shard
+    if not 0 <= rank < processes:
+        raise InputError(f"shard={shard}: the rank must be in 0 … processes−1")
+    if batch_size < processes:
+        raise InputError(f"batch_size={batch_size} cannot be shared by {processes} processes; use at least {processes}")
+    if num_images < processes:
+        raise InputError(f"this image set holds {num_images} images; {processes} are needed (one per process)")
+
+
+def batch_slices(num_images: int, batch_size: int, shard: tuple[int, int] = (0, 1)) -> list[slice]:
+    """The places of each batch in the epoch's order: ⌈N / batch_size⌉ batches of equal size to within one image."""
+    batches = -(-num_images // batch_size)
+    edges = [i * num_images // batches for i in range(batches + 1)]
+    rank, processes = shard
+    return [slice(start + rank, stop, processes) for start, stop in pairwise(edges)]

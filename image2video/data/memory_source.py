@@ -1,0 +1,140 @@
+"""Sources whose images fit in memory: the embedded digits and arrays in an .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from image2video.data.digits import load_digits
+from image2video.data.memory import CropFlip, MemorySet
+from image2video.data.source import LoadOptions, Pool
+from image2video.errors import InputError, InputTypeError, MissingError
+
+Labelled = tuple[Tensor, Tensor]
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def load_digits_source(rest: str, options: LoadOptions) -> Pool:
+    """The embedded digits; never mirrored (a mirrored 2 is no digit), border filled with their black ground."""
+    if options.flip:
+        raise InputError("flip=True makes no sense for digits: a mirrored digit is another shape")
+    train, test = load_digits(options.image_size or 16)
+    augment = CropFlip(pad=max(1, train[0].shape[-1] // 8), flip=False, padding="zeros")
+    return memory_pool(train, test, tuple("0123456789"), augment, options)
+
+
+def load_npz(rest: str, options: LoadOptions) -> Pool:
+    """Arrays of an .npz file; read without pickle."""
+    path = Path(rest).expanduser()
+    if not path.is_file():
+        raise MissingError(f"no file {path}; npz:PATH needs a file that numpy.savez wrote with {', '.join(_KEYS)}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in _KEYS if key not in file.files]
+            if missing:
+                raise InputError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(file.files) or 'nothing'}")
+            arrays = {key: file[key] for key in _KEYS}
+            names = [str(name) for name in file["classes"]] if "classes" in file.files else None
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise InputError(f"cannot read {path} as arrays without pickle: {error}") from error
+    train = _labelled(arrays["x_train"], arrays["y_train"], "train", path)
+    test = _labelled(arrays["x_test"], arrays["y_test"], "test", path)
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise InputError(f"{path}: training images are {_size(train)}, test images {_size(test)}; they must be alike")
+    count = int(train[1].max()) + 1
+    if names is not None and len(names) != count:
+        raise InputError(f"{path} names {len(names)} classes, its training labels are 0 … {count - 1}")
+    classes = tuple(names) if names is not None else tuple(str(label) for label in range(count))
+    return memory_pool(train, test, classes, default_crop_flip(train, options), options)
+
+
+def default_crop_flip(train: Labelled, options: LoadOptions, *, flip: bool = True) -> CropFlip:
+    """The crop and flip for images of this size: a pad of an eighth of the shorter side, as for CIFAR (4 of 32)."""
+    shorter = options.image_size or min(train[0].shape[-2:])
+    return CropFlip(pad=shorter // 8, flip=flip if options.flip is None else options.flip)
+
+
+def memory_pool(
+    train: Labelled, test: Labelled, classes: tuple[str, ...], augment: CropFlip, options: LoadOptions
+) -> Pool:
+    """Checks the labels, resizes if asked, measures mean and deviation of the training images, and makes the sets."""
+    if options.auto_augment is not None:
+        raise InputError(f"auto_augment={options.auto_augment!r} works on image files; this source lives in memory")
+    check_labels(train[1], test[1], classes)
+    train, test = (_resized(images, options.image_size) for images in (train, test))
+    mean, std = _statistics(train[0])
+    mean, std = options.mean or mean, options.std or std
+    channels, height, width = (int(n) for n in train[0].shape[1:])
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise InputError(f"{name} has {len(values)} values, the images have {channels} channels")
+    sets = [MemorySet(*images, mean=mean, std=std, augment=augment) for images in (train, test)]
+    return Pool(sets[0], sets[1], classes, (channels, height, width), mean, std)
+
+
+def check_labels(train: Tensor, test: Tensor, classes: tuple[str, ...]) -> None:
+    """Labels must be 0 … K−1, and every class must have a training image; else `InputError`."""
+    count = len(classes)
+    for part, labels in (("training", train), ("test", test)):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= count:
+            raise InputError(f"{part} labels are {low} … {high}; with {count} classes they must be 0 … {count - 1}")
+    empty = (torch.bincount(train, minlength=count) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise InputError(f"no training image has label {empty[0]}; {len(empty)} of {count} classes are empty")
+
+
+def _labelled(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> Labelled:
+    what = f"{path}: x_{part} {images.shape} {images.dtype}, y_{part} {labels.shape} {labels.dtype}"
+    if images.dtype != np.uint8:
+        raise InputTypeError(f"{what}; images must be uint8, 0 … 255")
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
+        raise InputError(f"{what}; images must be N×H×W or N×H×W×C with 1, 3 or 4 channels")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputTypeError(f"{what}; labels must be whole numbers")
+    if labels.shape != images.shape[:1]:
+        raise InputError(f"{what}; there must be one label per image")
+    if len(images) == 0:
+        raise InputError(f"{what}; there is no image")
+    if images.ndim == 3:
+        images = images[..., None]
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    values = torch.from_numpy(labels.astype(np.int64))
+    if int(values.min()) < 0:
+        raise InputError(f"{what}; the labels go from {int(values.min())}, they must start at 0")
+    return pixels, values
+
+
+def _resized(data: Labelled, size: int | None) -> Labelled:
+    images, labels = data
+    if size is None or images.shape[-2:] == (size, size):
+        return data
+    parts = [  # in parts: all images at once would need four bytes a pixel
+        interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
+        for part in images.split(1024)
+    ]
+    return torch.cat(parts), labels
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel in 0 … 1, exactly, from the histogram of the 256 grey levels."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        share = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+        share /= share.sum()
+        centre = (share * levels).sum()
+        mean.append(float(centre))
+        std.append(max(float((share * (levels - centre) ** 2).sum().sqrt()), 1e-3))  # a constant channel stays finite
+    return tuple(mean), tuple(std)
+
+
+def _size(data: Labelled) -> str:
+    channels, height, width = data[0].shape[1:]
+    return f"{height}×{width}×{channels}"

@@ -1,0 +1,97 @@
+"""What a data source is: training images, a held-out part of them, and a test set that no choice ever sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from image2video.data.folder import LoadedSet
+from image2video.data.memory import MemorySet
+from image2video.errors import InputError
+from image2video.protocols import ImageSet
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A classification data set, divided once.
+
+    name: the text it was loaded from; holdout: taken from the training images (`None` where holdout=0); classes: their
+    names in the order of the labels; input_size: (C, H, W); mean, std: per channel, in 0 … 1, as used to normalise.
+    """
+
+    name: str
+    train: ImageSet
+    holdout: ImageSet | None
+    test: ImageSet
+    classes: tuple[str, ...]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def short_name(self) -> str:
+        """The name without folders, for records that travel: `npz:cifar10.npz`, `torchvision:CIFAR10`."""
+        scheme, _, rest = self.name.partition(":")
+        if scheme == "torchvision":
+            rest = rest.partition("@")[0]
+        return f"{scheme}:{Path(rest).name}" if rest else scheme
+
+    def describe(self) -> dict[str, object]:
+        """Counts and sizes, ready for JSON."""
+        return {
+            "name": self.name,
+            "train_images": self.train.num_images,
+            "holdout_images": self.holdout.num_images if self.holdout else 0,
+            "test_images": self.test.num_images,
+            "classes": self.num_classes,
+            "input_size": list(self.input_size),
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What a loader may be told; `None` means its own default."""
+
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    flip: bool | None = None
+    auto_augment: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a loader returns: all training images and the test set, not yet divided."""
+
+    train: MemorySet | LoadedSet
+    test: MemorySet | LoadedSet
+    classes: tuple[str, ...]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def divide(self, name: str, *, train_images: int | None, holdout: float, seed: int) -> DataSource:
+        """Draws `train_images` by class, then sets the share `holdout` of them aside."""
+        train: ImageSet = self.train
+        if train_images is not None:
+            if not len(self.classes) <= train_images <= train.num_images:
+                raise InputError(
+                    f"train_images={train_images} is not possible: {name!r} has {train.num_images} training images "
+                    f"in {len(self.classes)} classes; ask for {len(self.classes)} to {train.num_images}"
+                )
+            train = train.take(train_images, seed=seed)
+        held_out: ImageSet | None = None
+        if holdout:
+            held_out, train = train.split(holdout, seed=seed)
+        return DataSource(name, train, held_out, self.test, self.classes, self.input_size, self.mean, self.std)

@@ -1,0 +1,69 @@
+"""One text names a data set: `digits`, `npz:PATH`, `folder:PATH`, `torchvision:NAME@ROOT`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from image2video.data.folder_source import load_folder
+from image2video.data.memory_source import load_digits_source, load_npz
+from image2video.data.source import DataSource, LoadOptions, Pool
+from image2video.data.torchvision_source import load_torchvision
+from image2video.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    form: str
+    load: Callable[[str, LoadOptions], Pool]
+
+
+SCHEMES: dict[str, _Scheme] = {
+    "digits": _Scheme("digits", load_digits_source),
+    "npz": _Scheme("npz:PATH", load_npz),
+    "folder": _Scheme("folder:PATH", load_folder),
+    "torchvision": _Scheme("torchvision:NAME@ROOT", load_torchvision),
+}
+
+
+def load_data(
+    spec: str,
+    *,
+    train_images: int | None = None,
+    holdout: float = 0.1,
+    seed: int = 0,
+    image_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    flip: bool | None = None,
+    auto_augment: str | None = None,
+    workers: int | None = None,
+) -> DataSource:
+    """Reads a classification data set and sets a part of its training images aside.
+
+    spec: `digits` (scikit-learn's handwritten digits, embedded), `npz:PATH` (arrays x_train y_train x_test y_test,
+    uint8 N×H×W×C or N×H×W), `folder:PATH` (train/ and val/ with one folder per class, or Tiny-ImageNet as it is
+    distributed), `torchvision:NAME@ROOT` (a downloaded torchvision set, such as CIFAR10, CIFAR100, ImageNet).
+    train_images: how many labelled images may be used in all, drawn by class; the held-out part is taken from them.
+    holdout: the share of those that is set aside to choose an epoch or a genotype; 0 for none.
+    seed: draws `train_images` and the held-out part; the test set is the same for every seed.
+    image_size: pixels per side (default: 16 for digits, as stored for arrays, 224 for files).
+    mean, std: per channel in 0 … 1 (default: of the training images for arrays, ImageNet's for files).
+    flip: mirror images in training (default: yes, except for digits); auto_augment, workers: image files only.
+
+    Raises `InputError` for an unknown scheme or unusable content, `MissingError` for what is not there.
+
+    >>> data = load_data("digits", train_images=200, holdout=0.2)
+    >>> data.train.num_images, data.holdout.num_images, data.test.num_images, data.input_size
+    (160, 40, 599, (1, 16, 16))
+    """
+    scheme, _, rest = spec.partition(":")
+    forms = ", ".join(s.form for s in SCHEMES.values())
+    if scheme not in SCHEMES:
+        raise InputError(f"unknown data source {spec!r}; it must be one of: {forms}")
+    if bool(rest) != (":" in SCHEMES[scheme].form):
+        raise InputError(f"the data source {spec!r} must be written as {SCHEMES[scheme].form}")
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image_size must be at least 1 pixel; received {image_size}")
+    options = LoadOptions(image_size, mean, std, flip, auto_augment, workers)
+    return SCHEMES[scheme].load(rest, options).divide(spec, train_images=train_images, holdout=holdout, seed=seed)

@@ -1,0 +1,118 @@
+"""The source `torchvision:NAME@ROOT`: a classification set of torchvision.datasets that is already on disk."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from image2video.data.folder_source import loaded_pool
+from image2video.data.memory_source import check_labels, default_crop_flip, memory_pool
+from image2video.data.source import LoadOptions, Pool
+from image2video.errors import InputError, MissingError, UnsupportedError
+
+# The names of the training and test parts where they are not "train" and "test".
+_PARTS = {"ImageNet": ("train", "val"), "Imagenette": ("train", "val"), "OxfordIIITPet": ("trainval", "test")}
+_PICTURES_OF_SIGNS = frozenset({"MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST", "USPS", "SVHN", "GTSRB"})
+
+
+def load_torchvision(rest: str, options: LoadOptions) -> Pool:
+    """NAME@ROOT; small images (arrays in `.data`) live in memory, others are read when needed.
+
+    Nothing is downloaded: what is not in ROOT is a `MissingError` with the line that fetches it.
+    """
+    name, _, root = rest.partition("@")
+    if not name or not root:
+        raise InputError(f"torchvision:{rest} must be written as torchvision:NAME@ROOT, as in torchvision:CIFAR10@data")
+    train, test = (_part(name, Path(root).expanduser(), place) for place in (0, 1))
+    classes = _classes(train)
+    flip = name not in _PICTURES_OF_SIGNS
+    if isinstance(getattr(train, "data", None), np.ndarray | Tensor):
+        pair = [(_pixels(part.data, name), _labels(part, name)) for part in (train, test)]
+        return memory_pool(pair[0], pair[1], classes, default_crop_flip(pair[0], options, flip=flip), options)
+    labels = [_labels(part, name) for part in (train, test)]
+    check_labels(labels[0], labels[1], classes)
+    if options.flip is None and not flip:
+        options = LoadOptions(**{**vars(options), "flip": False})
+    return loaded_pool((_Images(train), labels[0]), (_Images(test), labels[1]), classes, options)
+
+
+class _Images:
+    """The images of a torchvision set, without the labels."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._dataset[index][0]
+        except (OSError, SyntaxError) as error:
+            raise InputError(f"cannot read image {index} of {type(self._dataset).__name__}: {error}") from error
+
+
+def _part(name: str, root: Path, place: int) -> Any:
+    import torchvision.datasets as sets
+
+    factory = getattr(sets, name, None)
+    names = [n for n in dir(sets) if inspect.isclass(getattr(sets, n)) and _has_parts(getattr(sets, n))]
+    if factory is None or name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(names)}"
+        raise InputError(f"torchvision.datasets has no classification set {name!r} with train and test parts; {hint}")
+    parameters = inspect.signature(factory).parameters
+    parts = _PARTS.get(name, ("train", "test"))
+    choice: dict[str, Any] = {"train": place == 0} if "train" in parameters else {"split": parts[place]}
+    if name == "EMNIST":
+        raise UnsupportedError("EMNIST has six splits of its own; write the one you want to an .npz file (npz:PATH)")
+    try:
+        return factory(str(root), **choice)
+    except (RuntimeError, OSError, ModuleNotFoundError) as error:
+        raise MissingError(
+            f"torchvision.datasets.{name} was not found in {root}: {error} (image2video downloads nothing; "
+            f'in Python: torchvision.datasets.{name}("{root}", download=True))'
+        ) from error
+
+
+def _has_parts(factory: Any) -> bool:
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+    return "root" in parameters and ("train" in parameters or "split" in parameters)
+
+
+def _labels(dataset: Any, name: str) -> Tensor:
+    for attribute in ("targets", "labels", "_labels"):
+        values = getattr(dataset, attribute, None)
+        if values is not None and len(values) == len(dataset):
+            return torch.as_tensor(np.asarray(values), dtype=torch.int64)
+    samples = getattr(dataset, "samples", None) or getattr(dataset, "_samples", None)
+    if samples:
+        return torch.tensor([int(label) for _, label in samples])
+    raise UnsupportedError(f"torchvision.datasets.{name} keeps no list of labels; write it as folders or as .npz")
+
+
+def _classes(dataset: Any) -> tuple[str, ...]:
+    names = getattr(dataset, "classes", None)
+    if names:  # ImageNet gives several names per class
+        return tuple(n if isinstance(n, str) else n[0] for n in names)
+    return tuple(str(label) for label in range(int(_labels(dataset, type(dataset).__name__).max()) + 1))
+
+
+def _pixels(data: Any, name: str) -> Tensor:
+    images = torch.as_tensor(data)
+    if images.ndim == 3:  # (N, H, W)
+        return images.unsqueeze(1)
+    if images.ndim == 4 and images.shape[1] in (1, 3):  # SVHN and STL10 are stored with channels first
+        return images
+    if images.ndim == 4 and images.shape[-1] in (1, 3):
+        return images.permute(0, 3, 1, 2).contiguous()
+    raise UnsupportedError(f"torchvision.datasets.{name} stores images of shape {tuple(images.shape)}")

@@ -1,0 +1,153 @@
+"""The arms of a fair comparison as data: which clip, which fusion, how much training, and from which weights.
+
+A clip of T frames costs T times the compute of the image, so every claim has its control at equal epochs and at equal
+compute (`standard_arms`), and every question about two arms is a `Contrast` that the report answers by paired seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from image2video.errors import InputError
+from image2video.report import Contrast
+
+Budget = Literal["scratch", "finetune", "none"]
+SOURCES = ("none", "identity", "random", "searched", "fixed_weights")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a comparison.
+
+    Attributes:
+        name: of folders and records.
+        title: of tables and figures.
+        genotype: `none` (the bare network), `identity` (the image T times), `random` (drawn by the seed from the
+            search's space), `searched`, `fixed_weights` (chosen for the weights that the arm starts from, on held-out
+            images), or the text of a genotype.
+        fusion: a fusion's name; `none` averages over the frames; None for the bare network.
+        budget: `scratch` (the comparison's `epochs`), `finetune` (its `finetune_epochs`) or `none` (no training).
+        epochs_factor: multiplies the budget's epochs; T gives the bare network equal compute.
+        start: name of the arm, bare, whose last weights of the same seed this one starts from.
+        group: heading under which tables list it.
+
+    Raises:
+        InputError: a bare arm with a fusion or the reverse; a start that the budget or the genotype contradicts.
+
+    """
+
+    name: str
+    title: str
+    genotype: str = "none"
+    fusion: str | None = None
+    budget: Budget = "scratch"
+    epochs_factor: int = 1
+    start: str | None = None
+    group: str = "from scratch"
+
+    def __post_init__(self) -> None:
+        if (self.genotype == "none") != (self.fusion is None):
+            raise InputError(
+                f"arm {self.name!r} has genotype={self.genotype!r} and fusion={self.fusion!r}; the bare network has "
+                "genotype='none' and fusion=None, a wrapped one has both"
+            )
+        if self.start is None and (self.budget != "scratch" or self.genotype == "fixed_weights"):
+            raise InputError(f"arm {self.name!r} needs start=, the arm whose weights it takes")
+        if self.epochs_factor < 1:
+            raise InputError(f"arm {self.name!r} has epochs_factor={self.epochs_factor}; at least 1 is needed")
+
+    def epochs(self, epochs: int, finetune_epochs: int) -> int:
+        """The arm's epochs where the comparison trains for `epochs` and fine-tunes for `finetune_epochs`."""
+        return self.epochs_factor * {"scratch": epochs, "finetune": finetune_epochs, "none": 0}[self.budget]
+
+    def frames_per_image(self, T: int) -> int:
+        """How many frames one image costs: T, or 1 for the bare network."""
+        return 1 if self.fusion is None else T
+
+
+def standard_arms(T: int, fusion: str = "gsf", translation: str | None = None) -> tuple[Arm, ...]:
+    """The arms of `image2video demo`; `translation` adds one with that genotype."""
+    name = fusion.upper()
+    extra = [] if translation is None else [Arm("translation", f"one translation, {name}", translation, fusion)]
+    return (
+        Arm("bare", "bare network"),
+        Arm("bare_long", f"bare network, {T}× epochs", epochs_factor=T),
+        Arm("none", "searched clip, averaged", "searched", "none"),
+        Arm("replica", f"copies (replica), {name}", "identity", fusion),
+        Arm("random", f"random clip, {name}", "random", fusion),
+        *extra,
+        Arm("searched", f"searched clip, {name}", "searched", fusion),
+        *_from_trained(T, fusion, name),
+    )
+
+
+def _from_trained(T: int, fusion: str, name: str) -> tuple[Arm, ...]:
+    """The arms that start from the bare network trained longest, the one nearest to convergence."""
+
+    def arm(key: str, title: str, genotype: str, how: str | None, budget: Budget, factor: int = 1) -> Arm:
+        return Arm(key, title, genotype, how, budget, factor, "bare_long", f"from the bare network, {T}× epochs")
+
+    return (
+        arm("averaged", "averaged frames, untuned", "fixed_weights", "none", "none"),
+        arm("tuned_bare", f"fine-tuned bare, {T}× epochs", "none", None, "finetune", T),
+        arm("tuned_none", "fine-tuned, averaged", "fixed_weights", "none", "finetune"),
+        arm("tuned", f"fine-tuned, {name}", "fixed_weights", fusion, "finetune"),
+    )
+
+
+def standard_contrasts(translation: bool = False) -> tuple[Contrast, ...]:
+    """The questions that `standard_arms` are there to answer; the headline ones make the report's sentence."""
+    extra = [Contrast("translation", "a search instead of one translation", "searched", "translation")]
+    return (
+        Contrast("equal_epochs", "at equal epochs", "searched", "bare", headline=True),
+        Contrast("equal_compute", "at equal compute", "searched", "bare_long", headline=True),
+        Contrast("fusion", "fusion instead of averaging", "searched", "none"),
+        Contrast("clip", "a moving clip instead of copies", "searched", "replica"),
+        Contrast("search", "a search instead of a random draw", "searched", "random"),
+        *(extra if translation else []),
+        Contrast("averaging", "without any training", "averaged", "bare_long", headline=True),
+        Contrast("tuning", "fine-tuning at equal compute", "tuned", "tuned_bare", headline=True),
+        Contrast("tuning_fusion", "fine-tuning, fusion instead of averaging", "tuned", "tuned_none"),
+    )
+
+
+def check_arms(arms: Sequence[Arm], contrasts: Iterable[Contrast] = ()) -> None:
+    """Refuse, as `InputError`, names that repeat, starts that come later or are wrapped, and contrasts of no arm."""
+    seen: dict[str, Arm] = {}
+    for arm in arms:
+        if arm.name in seen:
+            raise InputError(f"two arms are called {arm.name!r}; names must differ")
+        if arm.start is not None:
+            start = seen.get(arm.start)
+            if start is None or start.fusion is not None:
+                raise InputError(
+                    f"arm {arm.name!r} starts from {arm.start!r}; that must be a bare arm listed before it, one of "
+                    f"{', '.join(a.name for a in seen.values() if a.fusion is None) or '(none)'}"
+                )
+        seen[arm.name] = arm
+    for contrast in contrasts:
+        for name in (contrast.a, contrast.b):
+            if name not in seen:
+                raise InputError(f"contrast {contrast.name!r} names the arm {name!r}; the arms are {', '.join(seen)}")
+
+
+def select_arms(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, ...]:
+    """The arms of those names with all that they start from, in their order; all arms for None."""
+    if names is None:
+        return tuple(arms)
+    known = {arm.name: arm for arm in arms}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"unknown arm {unknown[0]!r}; the arms are {', '.join(known)}")
+    wanted = set(names)
+    for arm in reversed(arms):
+        if arm.name in wanted and arm.start is not None:
+            wanted.add(arm.start)
+    return tuple(arm for arm in arms if arm.name in wanted)
+
+
+def training_frames(arms: Iterable[Arm], *, images: int, T: int, epochs: int, finetune_epochs: int) -> dict[str, int]:
+    """Training frames (images × epochs × frames of an image) of one seed, by arm."""
+    return {arm.name: images * arm.epochs(epochs, finetune_epochs) * arm.frames_per_image(T) for arm in arms}

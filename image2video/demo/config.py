@@ -1,0 +1,114 @@
+"""The settings of a comparison; the defaults are those of `image2video demo`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from image2video.errors import InputError
+from image2video.search import get_space
+from image2video.training import TrainConfig
+
+_NOT_COMPARED = ("out", "resume", "overwrite", "device", "arms", "seeds")
+"""What may change between a comparison and its resumption: more arms or seeds, another machine."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What is compared, on which images, for how long.
+
+    Attributes:
+        data: a data source, see `image2video.data.load_data`.
+        model: a timm model; the demo's is a ResNet of 78 thousand parameters.
+        frames: T, the frames of a clip.
+        fusion: of the wrapped arms.
+        epochs: of one arm from scratch; the bare network at equal compute gets T times as many.
+        finetune_epochs: of a wrapped network that starts from trained weights; the bare one gets T times as many.
+        train_images: how many labelled images to use, the held-out ones included; all for None.
+        holdout: share of them that is set aside to choose genotypes; no choice sees the test set.
+        image_size: pixels per side; the data's own for None.
+        seed: first seed.
+        seeds: number of seeds, one after the other from `seed`.
+        batch_size: images per training step.
+        lr: peak learning rate from scratch.
+        finetune_lr: peak learning rate of fine-tuning.
+        space: of the search and of the random genotypes; its schedule is that of all clips.
+        search_epochs: of the bilevel search.
+        tune_epochs: of the network after each decision of the search's selection.
+        search_lr: learning rate of the weights in the search.
+        tau_lr: learning rate of τ; a short search needs a larger one than the paper's long one.
+        fixed_space: of the genotypes that are ranked for trained weights.
+        fixed_candidates: number of genotypes to rank.
+        arms: names of the arms to run (with what they start from); all for None.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        checkpoints: keep a resumable folder of every training run; a killed comparison then goes on inside an arm.
+        out: folder of the results.
+        resume: go on with the comparison in `out`.
+        overwrite: replace what is in `out`.
+
+    Raises:
+        InputError: a number out of range.
+
+    """
+
+    data: str = "digits"
+    model: str = "cifar_resnet8"
+    frames: int = 3
+    fusion: str = "gsf"
+    epochs: int = 9
+    finetune_epochs: int = 3
+    train_images: int | None = None
+    holdout: float = 0.5
+    image_size: int | None = None
+    seed: int = 0
+    seeds: int = 3
+    batch_size: int = 32
+    lr: float = 0.3
+    finetune_lr: float = 0.02
+    space: str = "affine5"
+    search_epochs: int = 6
+    tune_epochs: int = 1
+    search_lr: float = 0.1
+    tau_lr: float = 3e-3
+    fixed_space: str = "gentle"
+    fixed_candidates: int = 64
+    arms: list[str] | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    checkpoints: bool = False
+    out: str = "image2video-demo"
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "epochs", "finetune_epochs", "seeds", "batch_size", "search_epochs"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)!r}: it must be at least 1")
+        if self.tune_epochs < 0 or self.seed < 0:
+            raise InputError(f"tune_epochs={self.tune_epochs} and seed={self.seed} must be at least 0")
+        if not 0 < self.holdout < 1:
+            raise InputError(f"holdout={self.holdout!r}: between 0 and 1; genotypes are chosen on held-out images")
+
+    @property
+    def schedule(self) -> str:
+        """The power of each frame in all clips: that of the search space."""
+        return get_space(self.space).schedule
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds, in order."""
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+    def training(self, epochs: int, seed: int, *, finetune: bool) -> TrainConfig:
+        """The recipe of one arm: all are alike but for epochs, seed, and the learning rate of fine-tuning."""
+        return TrainConfig(
+            epochs=epochs,
+            batch_size=self.batch_size,
+            lr=self.finetune_lr if finetune else self.lr,
+            warmup_epochs=0.0 if finetune else min(1.0, epochs / 4),
+            seed=seed,
+            device=self.device,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that the figures depend on, ready for JSON, without paths."""
+        return {name: value for name, value in asdict(self).items() if name not in _NOT_COMPARED}

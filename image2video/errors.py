@@ -1,0 +1,32 @@
+"""The errors of image2video: each is an `Image2VideoError` and the builtin error it stands for.
+
+A message says what was received, what was needed, and what to do.
+"""
+
+
+class Image2VideoError(Exception):
+    """The base of every error that image2video raises on purpose."""
+
+
+class InputError(Image2VideoError, ValueError):
+    """A value that cannot be used: out of range, of the wrong shape, unknown."""
+
+
+class InputTypeError(Image2VideoError, TypeError):
+    """A value of the wrong type or dtype."""
+
+
+class StateError(Image2VideoError, RuntimeError):
+    """A call at the wrong time: on a wrapped, compiled or already removed model, outside its context."""
+
+
+class MissingError(Image2VideoError, FileNotFoundError):
+    """A file, folder or name that does not exist."""
+
+
+class ExistsError(Image2VideoError, FileExistsError):
+    """Something is in the way of what was to be written."""
+
+
+class UnsupportedError(Image2VideoError, NotImplementedError):
+    """A model, layer or option that image2video cannot support, with the reason."""

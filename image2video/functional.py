@@ -1,0 +1,37 @@
+"""The few names of the core that integrations build on; whatever else they need is private to the core."""
+
+from image2video.aggregate import OutputFormats, aggregate
+from image2video.builders import Builder
+from image2video.checkpoint import adapt_state_dict
+from image2video.clip import Image2Video, clip_to_frames, frames_to_clip
+from image2video.errors import Image2VideoError, InputError, InputTypeError, MissingError, StateError, UnsupportedError
+from image2video.fusion import FusionConfig, resolve_fusion
+from image2video.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.inject import Injection, Plan, Site, inject_, plan
+from image2video.wrap import VideoWrap
+
+__all__ = [
+    "DEFAULT_GENOTYPE",
+    "Builder",
+    "FusionConfig",
+    "Genotype",
+    "Image2Video",
+    "Image2VideoError",
+    "Injection",
+    "InputError",
+    "InputTypeError",
+    "MissingError",
+    "OutputFormats",
+    "Plan",
+    "Site",
+    "StateError",
+    "UnsupportedError",
+    "VideoWrap",
+    "adapt_state_dict",
+    "aggregate",
+    "clip_to_frames",
+    "frames_to_clip",
+    "inject_",
+    "plan",
+    "resolve_fusion",
+]

@@ -1,0 +1,41 @@
+"""Fusion modules: frames in, frames of the same shape out, mixed along T within each clip."""
+
+from image2video.fusion.base import Fusion, Placement
+from image2video.fusion.config import (
+    Conv3dConfig,
+    FusionConfig,
+    GSFConfig,
+    GSMConfig,
+    NoFusionConfig,
+    RegisteredConfig,
+    TSMConfig,
+)
+from image2video.fusion.conv3d import Conv3d
+from image2video.fusion.gsf import GSF
+from image2video.fusion.gsm import GSM
+from image2video.fusion.registry import config_from_dict, fusion_names, register_fusion, resolve_fusion
+from image2video.fusion.shift import shift_frames
+from image2video.fusion.testing import check_fusion
+from image2video.fusion.tsm import TSM
+
+__all__ = [
+    "GSF",
+    "GSM",
+    "TSM",
+    "Conv3d",
+    "Conv3dConfig",
+    "Fusion",
+    "FusionConfig",
+    "GSFConfig",
+    "GSMConfig",
+    "NoFusionConfig",
+    "Placement",
+    "RegisteredConfig",
+    "TSMConfig",
+    "check_fusion",
+    "config_from_dict",
+    "fusion_names",
+    "register_fusion",
+    "resolve_fusion",
+    "shift_frames",
+]

@@ -1,0 +1,249 @@
+"""Injecting the fusions of a plan into a backbone, and taking them out again."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from image2video.errors import InputError, StateError, UnsupportedError
+from image2video.fusion.base import Fusion
+from image2video.inject.checks import check_backbone, check_plan
+from image2video.inject.hooks import AfterHook, BeforeHook, BesideHook, EnterHook, FrameContext, SiteHook
+from image2video.inject.plan import Plan
+from image2video.inject.recompute import FrameState
+from image2video.inject.tie import tie
+
+HOOKS: dict[str, type[SiteHook]] = {"before": BeforeHook, "after": AfterHook, "beside": BesideHook}
+
+
+def inject_(backbone: nn.Module, plan: Plan, *, residual: bool = True) -> Injection:
+    """Hook the fusions of a plan into a backbone, in place.
+
+    The backbone keeps its parameters, its state-dict keys and its structure; only forward hooks are added. The fusions
+    are built on the device and in the dtype of the modules at their sites.
+
+    Args:
+        backbone: any module that takes frames `(B·T, …)`.
+        plan: what `plan(backbone, …)` returned for it, or for a backbone built alike.
+        residual: whether the fusions start as the identity (see `Fusion`).
+
+    Returns:
+        The module that holds the fusions and the switch.
+
+    Raises:
+        InputError: a plan made for other modules or other channel counts, or without a site; names that clash.
+        StateError: a backbone that holds injected fusions already, or that is compiled.
+        UnsupportedError: a scripted or DataParallel backbone.
+        In each of these cases the backbone is as it was.
+
+    Example:
+        >>> from torch import nn
+        >>> from image2video.fusion import TSMConfig
+        >>> from image2video.inject.plan import Plan, Site
+        >>> from image2video.layout import NCHW
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+        >>> site = Site("1", "before", 8, NCHW, "named", "", (1, 8, 14, 22))
+        >>> injection = inject_(net, Plan(TSMConfig(), (site,), (3, 16, 24)))
+        >>> with injection.frames(3):
+        ...     net(torch.ones(6, 3, 16, 24)).shape
+        torch.Size([6, 8, 12, 20])
+        >>> injection.remove_()
+    """
+    check_backbone(backbone)
+    check_plan(backbone, plan)
+    fusions = [_build(backbone, plan, i, residual) for i in range(len(plan.sites))]
+    return Injection(backbone, plan, fusions)
+
+
+def _build(backbone: nn.Module, plan: Plan, index: int, residual: bool) -> Fusion:
+    site = plan.sites[index]
+    host = backbone.get_submodule(site.name)
+    fusion = plan.fusion.build(site, residual, host)
+    tensors = [p for p in (*host.parameters(), *backbone.parameters()) if p.is_floating_point()]
+    if tensors:
+        fusion.to(device=tensors[0].device, dtype=tensors[0].dtype)
+    return fusion.train(backbone.training)
+
+
+class Branch(nn.Module):
+    """A level of the module path of a site; it holds fusions and further levels."""
+
+
+class Injection(nn.Module):
+    """Holds the fusions that `inject_` hooked into a backbone, below the paths of their sites.
+
+    The fusion at site `layer1.0.conv2` has its parameters at `layer1.0.conv2.gsf.…`. The backbone is no submodule of
+    the injection: neither's state dict contains the other's.
+
+    A deep copy or a pickle of a module that contains both keeps them together: the copy's backbone uses the copy's
+    fusions. One forward at a time: T is shared by all hooks (`nn.DataParallel` is refused; DistributedDataParallel is
+    fine). `torch.jit.script` does not know forward hooks and fails; use `torch.export` or `torch.compile`.
+
+    Attributes:
+        plan: the plan that was carried out.
+    """
+
+    def __init__(self, backbone: nn.Module, plan: Plan, fusions: list[Fusion]) -> None:
+        super().__init__()
+        self.plan = plan
+        self._context = FrameContext()
+        # In lists, so that the backbone's modules do not become submodules of this one.
+        self._root = [backbone]
+        self._hooks = [
+            HOOKS[site.placement](site, fusion, self._context) for site, fusion in zip(plan.sites, fusions, strict=True)
+        ]
+        self._modules_at = [backbone.get_submodule(site.name) for site in plan.sites]
+        self._removed = False
+        for hook in self._hooks:
+            self._put(hook)
+        self._handles = [hook.register(module) for hook, module in zip(self._hooks, self._modules_at, strict=True)]
+        self._handles.append(backbone.register_forward_pre_hook(EnterHook(self._context), with_kwargs=True))
+        self._handles.append(backbone.register_forward_hook(ExitHook(self)))
+
+    def frames(self, T: int, *, enabled: bool = True, rows: int | None = None) -> FramesScope:
+        """Open the scope in which the backbone may be called, with T frames per clip.
+
+        Args:
+            T: frames per clip, 1 or more; at 1 the backbone computes what it computes bare, bit for bit.
+            enabled: False switches all fusion off, with the same effect.
+            rows: B·T, where the backbone is entered by another door than its own call (`forward_features`); a call
+                of the backbone itself is counted by its input.
+
+        Raises:
+            InputError: T that is not a whole number of 1 or more.
+            StateError: after `remove_`, or where modules at sites have been replaced.
+            UnsupportedError: under `nn.DataParallel`.
+        """
+        if isinstance(T, bool) or not isinstance(T, int) or T < 1:
+            raise InputError(f"T is {T!r}; it must be a whole number of frames, 1 or more.")
+        self._check_usable()
+        return FramesScope(self._context, FrameState(T, rows, enabled))
+
+    def tie(self, outputs: Any) -> Any:
+        """Make `outputs` depend on all fusion parameters where fusion is off and processes train together.
+
+        DistributedDataParallel waits for a gradient of every parameter; a step at T = 1 or with fusion off has none
+        for the fusions, and the next step would fail. Values are unchanged, and the gradients are none at all (after
+        the reduction: zeros). Outputs pass as they are where fusion is on, without gradients, or without a process
+        group. The call of the backbone does this by itself; who enters by another door calls it.
+
+        Raises:
+            StateError: outside of `frames`.
+        """
+        return outputs if self._context.current("tie").fuses else tie(outputs, list(self.parameters()))
+
+    def check_fired(self) -> None:
+        """Raise unless every site has fused (or, switched off, would have) since the backbone was last entered.
+
+        The call of the backbone does this by itself. Nothing is known, and nothing checked, under compilation.
+
+        Raises:
+            StateError: naming the sites whose module was not called.
+        """
+        if torch.compiler.is_compiling():
+            return
+        silent = [name for name in self.plan.names if name not in self._context.fired]
+        if silent:
+            raise StateError(
+                f"{len(silent)} of {len(self.plan.sites)} sites did not fire in a whole forward: {_some(silent)}. "
+                "Their modules were not called: the backbone uses their weights directly, skips them, or was rebuilt "
+                "(reparameterize_model: reparameterise first, then wrap). Leave them out with sites=… otherwise."
+            )
+
+    def no_weight_decay(self) -> set[str]:
+        """Names, below this module, of the fusion parameters that take no weight decay."""
+        fusion_name = self.plan.fusion.name
+        return {
+            f"{hook.site.name}.{fusion_name}.{name}" for hook in self._hooks for name in hook.fusion.no_weight_decay()
+        }
+
+    def remove_(self) -> None:
+        """Take all hooks out of the backbone, which then is as it came; the fusions stay here, unused.
+
+        Raises:
+            StateError: on the second call.
+        """
+        if self._removed:
+            raise StateError("the fusions have been removed from their backbone already; call inject_ for new ones.")
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._removed = True
+
+    def fuse(self) -> nn.Module:
+        """Refuse timm's `reparameterize_model`, which calls this before it would replace modules at sites."""
+        raise StateError("fusions are injected: unwrap the backbone, reparameterise it, and wrap it again.")
+
+    def _put(self, hook: SiteHook) -> None:
+        # Through _modules: a site path may contain names that nn.Module has methods of.
+        level: nn.Module = self
+        for part in hook.site.name.split("."):
+            level = level._modules.setdefault(part, Branch())  # type: ignore[assignment]
+        level._modules[self.plan.fusion.name] = hook.fusion
+
+    def _check_usable(self) -> None:
+        if self._removed:
+            raise StateError("the fusions have been removed from their backbone; call inject_ for new ones.")
+        if getattr(self, "_is_replica", False):
+            raise UnsupportedError(
+                "nn.DataParallel runs one backbone in several threads, which would share one T. "
+                "Use DistributedDataParallel (one process per device)."
+            )
+        if torch.compiler.is_compiling():
+            return
+        lost = [
+            hook.site.name
+            for hook, module in zip(self._hooks, self._modules_at, strict=True)
+            if _at(self._root[0], hook.site.name) is not module
+            or not (hook in module._forward_hooks.values() or hook in module._forward_pre_hooks.values())
+            or _at(self, f"{hook.site.name}.{self.plan.fusion.name}") is not hook.fusion
+        ]
+        if lost:
+            raise StateError(
+                f"{len(lost)} of {len(self._hooks)} sites are not in the backbone any more, or lost their hook: "
+                f"{_some(lost)}. Something has replaced modules since the fusions were injected "
+                "(reparameterize_model, quantisation, adapters): do that first, then wrap."
+            )
+
+
+class FramesScope:
+    """The scope that `Injection.frames` opens; it can be entered several times."""
+
+    def __init__(self, context: FrameContext, state: FrameState) -> None:
+        self._context = context
+        self._state = state
+        self._outer: list[tuple[FrameState | None, tuple[int, int]]] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(self._context.begin(self._state))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._context.restore(self._outer.pop())
+
+
+class ExitHook:
+    """After a whole forward: checks that every site fired, and ties the outputs (see `Injection.tie`)."""
+
+    def __init__(self, injection: Injection) -> None:
+        self.injection = injection
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Return the backbone's output."""
+        self.injection.check_fired()
+        return self.injection.tie(output)
+
+
+def _at(module: nn.Module | None, path: str) -> nn.Module | None:
+    for part in path.split("."):
+        module = None if module is None else module._modules.get(part)
+    return module
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,161 @@
+"""What the dimensions of a tensor stand for: batch, channel or position, followed through every operation of a trace.
+
+A dimension is a tuple of atoms, outermost first: the windows of a batch, `(B·8·8, 49, C)`, are
+`((B, h/8, w/8), (h%7, w%7), (C,))`. Views split and merge atoms exactly, so that the order of a leading dimension
+B·T·k and the grid of a token sequence are read and not guessed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Kind = Literal["batch", "channel", "position", "unknown"]
+
+
+@dataclass(frozen=True)
+class Atom:
+    """One factor of a dimension: every `stride`-th step along `axis`, `size` of them.
+
+    `prefix` and `tail` describe a sequence that was concatenated from `prefix` places and the atoms `tail`.
+    """
+
+    kind: Kind
+    size: int
+    stride: int = 1
+    axis: int | str = "?"
+    prefix: int = 0
+    tail: tuple[Atom, ...] = ()
+
+
+Dim = tuple[Atom, ...]
+Axes = tuple[Dim, ...]
+
+_fresh = itertools.count()
+
+
+def fresh(kind: Kind, size: int) -> Dim:
+    """Make a dimension of an axis of its own; of size 1, it has no atoms."""
+    return () if size == 1 else (Atom(kind, size, axis=next(_fresh)),)
+
+
+def image_axes(shape: tuple[int, ...]) -> Axes:
+    """Name the dimensions of the images `(B, C, H, W)`."""
+    height: Dim = (Atom("position", shape[2], axis="h"),) if shape[2] > 1 else ()
+    width: Dim = (Atom("position", shape[3], axis="w"),) if shape[3] > 1 else ()
+    batch: Dim = (Atom("batch", shape[0], axis="b"),) if shape[0] > 1 else ()
+    return (batch, fresh("channel", shape[1]), height, width)
+
+
+def offsets(rows: int, columns: int) -> Dim:
+    """Name the places inside a patch; stride 0 keeps them apart from the places of the patches."""
+    return (Atom("position", rows, 0, "h"), Atom("position", columns, 0, "w"))
+
+
+def size_of(dim: Dim) -> int:
+    """Multiply the atoms' sizes."""
+    return math.prod(atom.size for atom in dim)
+
+
+def kind_of(dim: Dim) -> Kind:
+    """Say what a whole dimension stands for; channels win where positions were folded into them."""
+    kinds = {atom.kind for atom in dim}
+    if "unknown" in kinds or not kinds:
+        return "unknown"
+    if "batch" in kinds:
+        return "batch"
+    return "channel" if "channel" in kinds else "position"
+
+
+def rank(dim: Dim) -> int:
+    """How much is known of a dimension: where two tensors meet in one operation, the better known names win."""
+    if not dim or any(atom.kind == "unknown" for atom in dim):
+        return 0
+    if all(isinstance(atom.axis, str) for atom in dim) or dim[-1].tail:
+        return 3
+    return 2 if kind_of(dim) != "position" else 1
+
+
+def merged(dim: Dim) -> Dim:
+    """Join neighbours that are one axis again, and drop atoms of size 1."""
+    out: list[Atom] = []
+    for atom in dim:
+        if atom.size == 1 and not atom.tail:
+            continue
+        last = out[-1] if out else None
+        if last and last.axis == atom.axis and last.kind == atom.kind and last.stride == atom.stride * atom.size:
+            out[-1] = replace(atom, size=last.size * atom.size)
+        else:
+            out.append(atom)
+    return tuple(out)
+
+
+def resized(dim: Dim, size: int) -> Dim:
+    """Name a dimension whose size an operation changed (stride, pooling, padding, slicing, interpolation)."""
+    if size == size_of(dim):
+        return dim
+    if size == 1:
+        return ()
+    if len(dim) == 1 and dim[0].tail:
+        return dim[0].tail if size == size_of(dim[0].tail) else fresh("position", size)
+    if len(dim) == 1 and dim[0].kind == "position":
+        return (replace(dim[0], size=size, stride=1),)
+    kind = kind_of(dim)
+    return fresh("unknown" if kind == "batch" else "position" if not dim else kind, size)
+
+
+def reshaped(axes: Axes, shape: tuple[int, ...]) -> Axes:
+    """Follow a row-major reshape: atoms are split and joined; where sizes do not divide, the rest is unknown."""
+    queue = [atom for dim in axes for atom in dim]
+    out: list[Dim] = []
+    for size in shape:
+        dim: list[Atom] = []
+        need = size
+        while need > 1:
+            atom = queue.pop(0) if queue else Atom("unknown", 0)
+            if atom.size and need % atom.size == 0:
+                dim.append(atom)
+                need //= atom.size
+            elif atom.size and atom.size % need == 0 and not atom.tail:
+                inner = atom.size // need
+                dim.append(replace(atom, size=need, stride=atom.stride * inner))
+                queue.insert(0, replace(atom, size=inner))
+                need = 1
+            else:
+                rest = shape[len(out) :]
+                return (*out, *(fresh("unknown", n) for n in rest))
+        out.append(merged(tuple(dim)))
+    return tuple(out)
+
+
+def joined(dims: list[Dim], sizes: list[int]) -> Dim:
+    """Name the concatenation of `dims` along themselves; prefix tokens before a grid are remembered."""
+    total = sum(sizes)
+    kinds = {kind_of(dim) for dim, size in zip(dims, sizes, strict=True) if size > 1 or dim}
+    if "batch" in kinds:
+        return fresh("unknown", total)
+    if kinds == {"channel"}:
+        return fresh("channel", total)
+    if "position" not in kinds:
+        return fresh("position" if not kinds else "unknown", total)
+    tail = dims[-1]
+    if len(dims) > 1 and rank(tail) == 3 and not any(rank(dim) == 3 for dim in dims[:-1]):
+        prefix = sum(sizes[:-1])
+        if len(tail) == 1 and tail[0].tail:
+            return (replace(tail[0], size=total, prefix=prefix + tail[0].prefix),)
+        return (Atom("position", total, axis="cat", prefix=prefix, tail=tail),)
+    return fresh("position", total)
+
+
+def broadcast(operands: list[Axes], shapes: list[tuple[int, ...]], shape: tuple[int, ...]) -> Axes:
+    """Name the dimensions of an elementwise result: from the right, the best known operand of the full size."""
+    out: list[Dim] = []
+    for back in range(len(shape), 0, -1):
+        size = shape[-back]
+        known = [
+            axes[-back] for axes, own in zip(operands, shapes, strict=True) if len(own) >= back and own[-back] == size
+        ]
+        out.append(max(known, key=rank, default=fresh("unknown", size)))
+    return tuple(out)

@@ -1,0 +1,116 @@
+"""What is refused before a backbone is touched."""
+
+from __future__ import annotations
+
+from torch import jit, nn
+
+from image2video.errors import InputError, InputTypeError, StateError, UnsupportedError
+from image2video.inject.hooks import EnterHook, SiteHook
+from image2video.inject.plan import Plan, Site
+
+
+def check_backbone(backbone: nn.Module) -> None:
+    """Raise unless fusions can be injected into this module as it is now.
+
+    Raises:
+        InputTypeError: no module.
+        StateError: compiled, or injected already.
+        UnsupportedError: scripted, or wrapped for several devices.
+    """
+    if not isinstance(backbone, nn.Module):
+        raise InputTypeError(f"the backbone is a {type(backbone).__name__}; an nn.Module was needed.")
+    if isinstance(backbone, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise UnsupportedError(
+            f"the backbone is wrapped in {type(backbone).__name__}. Wrap the plain backbone first, and put the result "
+            "into DistributedDataParallel (nn.DataParallel is not supported: its threads would share one T)."
+        )
+    for name, module in backbone.named_modules():
+        at = f"module {name!r} of the backbone" if name else "the backbone"
+        # OptimizedModule by its name: importing torch._dynamo for a check would cost a second.
+        if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+            raise StateError(f"{at} is compiled already, and would ignore hooks. Wrap first, then compile the wrapper.")
+        if isinstance(module, jit.ScriptModule):
+            raise UnsupportedError(
+                f"{at} is scripted, and scripted modules take no forward hooks. Use the eager model."
+            )
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if any(isinstance(hook, SiteHook | EnterHook) for hook in hooks):
+            raise StateError(
+                f"{at} holds injected fusions already. Take them out with wrapper.unwrap() or injection.remove_(), "
+                "or make a new backbone."
+            )
+
+
+def check_plan(backbone: nn.Module, plan: Plan) -> None:
+    """Raise unless every site of the plan is there in the backbone, with its channels, and the names do not clash.
+
+    Raises:
+        InputTypeError: no plan.
+        InputError: all the rest; the message lists what was planned beside what is there.
+    """
+    if not isinstance(plan, Plan):
+        raise InputTypeError(f"the plan is a {type(plan).__name__}; a Plan was needed: plan(backbone, fusion=…).")
+    if not plan.sites and plan.fusion.active:
+        raise InputError(f"the plan has no site for fusion {plan.fusion.name!r}; nothing would be fused.")
+    misplaced = sorted({site.placement for site in plan.sites if site.placement != plan.fusion.placement})
+    if misplaced:
+        raise InputError(
+            f"the plan has sites placed {', '.join(map(repr, misplaced))}; fusion {plan.fusion.name!r} acts "
+            f"{plan.fusion.placement!r}. Make the plan for this fusion."
+        )
+    _check_names(plan)
+    modules = dict(backbone.named_modules(remove_duplicate=False))
+    wrong = [line for site in plan.sites if (line := _mismatch(modules, site))]
+    if wrong:
+        size = "×".join(str(n) for n in plan.input_size)
+        raise InputError(
+            f"the plan (for {plan.model or 'an unnamed model'} at {size}) does not match this "
+            f"{type(backbone).__name__}; {len(wrong)} of {len(plan.sites)} sites differ:\n"
+            + "\n".join(wrong)
+            + "\nMake the plan from this backbone, or build the backbone as it was when the plan was made."
+        )
+
+
+def _mismatch(modules: dict[str, nn.Module], site: Site) -> str | None:
+    module = modules.get(site.name)
+    planned = f"- {site.name}: planned with {site.channels} channels ({site.placement})"
+    if module is None:
+        known = next((p for p in _parents(site.name) if p in modules), "")
+        children = ", ".join(name for name, _ in modules[known].named_children()) or "no modules"
+        return f"{planned}; not there ({known or 'the backbone'} has {children})"
+    channels = declared_channels(module, site)
+    if channels is not None and channels != site.channels:
+        return f"{planned}; {type(module).__name__} there has {channels}"
+    return None
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
+
+
+def declared_channels(module: nn.Module, site: Site) -> int | None:
+    """Return the channels at a site that the module itself declares; None where it declares none."""
+    before = site.placement != "after"
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return module.in_channels if before else module.out_channels
+    if isinstance(module, nn.Linear) and site.layout.channel_dim == -1:
+        return module.in_features if before else module.out_features
+    return None
+
+
+def _check_names(plan: Plan) -> None:
+    names = [site.name for site in plan.sites]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"the plan names sites twice: {', '.join(twice)}. A module can be one site only.")
+    fusion = plan.fusion.name
+    levels = {level for name in names for level in (name, *_parents(name))}
+    if "" in names:
+        raise InputError("the plan names the backbone itself as a site (''). A site is a module inside of it.")
+    clash = sorted(name for name in names if f"{name}.{fusion}" in levels)
+    if clash:
+        raise InputError(
+            f"fusion {fusion!r} at site {clash[0]!r} would have the path of another site's module, "
+            f"{clash[0]}.{fusion}. Register the fusion under another name, or leave one of the sites out."
+        )

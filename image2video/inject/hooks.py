@@ -1,0 +1,249 @@
+"""The hooks that carry fusion into a backbone: picklable objects that share one context.
+
+A hook is an object and no closure, so that a deep copy of backbone and fusions calls the copy's fusions, and so that
+both can be pickled. Nothing here knows a family of backbones.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from image2video.errors import InputError, StateError, UnsupportedError
+from image2video.fusion.base import Fusion
+from image2video.inject.plan import Site
+from image2video.inject.recompute import ForwardLog, FrameState, backward_task
+
+
+class FrameContext:
+    """What all hooks of one injection share: T, B·T and the switch of the forward that is running.
+
+    One forward at a time: threads that call the same backbone at once would share it.
+
+    Attributes:
+        state: of the running forward; None outside.
+        fired: names of the sites whose hook ran since the backbone was entered (not kept under compilation).
+    """
+
+    def __init__(self) -> None:
+        self.state: FrameState | None = None
+        self.fired: set[str] = set()
+        self._log = ForwardLog()
+        self._home = (-1, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy starts outside of any forward.
+        return {}
+
+    def __setstate__(self, _: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def begin(self, state: FrameState) -> tuple[FrameState | None, tuple[int, int]]:
+        """Make `state` the running one, here and now; return what `restore` takes to bring the one before back."""
+        previous = self.state, self._home
+        self.state = state
+        if not torch.compiler.is_compiling():
+            self._home = _here()
+            self._log.close()
+            self._log.open(state)
+        return previous
+
+    def restore(self, previous: tuple[FrameState | None, tuple[int, int]]) -> None:
+        """Make what ran before `begin` the running one again."""
+        self.state, self._home = previous
+        if not torch.compiler.is_compiling():
+            self._log.close()
+            if self.state is not None and self._home == _here():
+                self._log.open(self.state)
+
+    def current(self, where: str) -> FrameState:
+        """Return the state of the running forward, or in a recomputation that of the forward it repeats.
+
+        Raises:
+            StateError: neither is known.
+        """
+        state = self.state
+        if not torch.compiler.is_compiling():
+            here = _here()
+            if here[0] != -1 and (state is None or here != self._home):
+                # A block is recomputed: what runs now, if anything, is another forward.
+                state = self._log.find()
+        if state is None:
+            raise StateError(
+                f"{where} of a backbone with injected fusions was called outside of its wrapper, so the number of "
+                "frames T is not known. Call the wrapper instead, or `with injection.frames(T): backbone(frames)`; "
+                "to use the bare backbone again, call wrapper.unwrap() or injection.remove_()."
+            )
+        return state
+
+
+class SiteHook(ABC):
+    """Applies one fusion at one site; the subclasses say where.
+
+    Args:
+        site: the site as planned.
+        fusion: the module that mixes frames.
+        context: what all hooks of an injection share.
+    """
+
+    def __init__(self, site: Site, fusion: Fusion, context: FrameContext) -> None:
+        self.site = site
+        self.fusion = fusion
+        self.context = context
+
+    @abstractmethod
+    def register(self, module: nn.Module) -> Any:
+        """Hook `module`; return the handle."""
+
+    def active(self) -> FrameState | None:
+        """Return the state of the forward that this call belongs to; None where nothing is to be fused."""
+        state = self.context.current(f"module {self.site.name!r}")
+        if not torch.compiler.is_compiling():
+            self.context.fired.add(self.site.name)
+        return state if state.fuses else None
+
+    def parts(self, tensor: Tensor, state: FrameState) -> int:
+        """Return the rows per frame of the tensor at this site, after checking its channels and rows."""
+        site = self.site
+        if tensor.ndim < 2 or tensor.shape[site.layout.channel_dim] != site.channels:
+            raise InputError(
+                f"site {site.name!r}: a tensor of shape {tuple(tensor.shape)} came, {site.layout.describe()} with "
+                f"{site.channels} channels was planned. Plan again for this backbone and this input."
+            )
+        rows, frames = tensor.shape[0], state.rows
+        if frames is None:
+            if rows % (state.T * site.parts) == 0:
+                return site.parts
+        elif rows == frames * site.parts:
+            return site.parts
+        elif frames and rows and rows % frames == 0:
+            # Another input size than the planned one has another number of windows.
+            return rows // frames
+        came = f"T = {state.T}" if frames is None else f"B·T = {frames} frames (T = {state.T})"
+        raise InputError(
+            f"site {site.name!r}: {rows} rows came (shape {tuple(tensor.shape)}) for {came} with {site.parts} rows per "
+            "frame as planned; the rows must be a multiple of the frames. Leave the site out (sites=…) if the backbone "
+            "drops or merges rows there."
+        )
+
+    def fused(self, tensor: Tensor, state: FrameState) -> Tensor:
+        """Mix the frames of the tensor at this site."""
+        result: Tensor = self.fusion(tensor, state.T, layout=self.site.layout, parts=self.parts(tensor, state))
+        return result
+
+    def input(self, args: tuple[Any, ...]) -> Tensor:
+        """Return the positional input that the plan names."""
+        if len(args) <= self.site.index or not isinstance(args[self.site.index], Tensor):
+            raise InputError(
+                f"site {self.site.name!r}: input {self.site.index} of the module is no tensor any more "
+                f"({len(args)} positional inputs came). Plan again for this backbone and this input."
+            )
+        tensor: Tensor = args[self.site.index]
+        return tensor
+
+
+class BeforeHook(SiteHook):
+    """Fuses the input of the module at its site."""
+
+    def register(self, module: nn.Module) -> Any:
+        """Hook `module`; return the handle."""
+        return module.register_forward_pre_hook(self)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Return the module's inputs with the planned one fused; None leaves them."""
+        state = self.active()
+        if state is None:
+            return None
+        i = self.site.index
+        return (*args[:i], self.fused(self.input(args), state), *args[i + 1 :])
+
+
+class AfterHook(SiteHook):
+    """Fuses the output of the module at its site."""
+
+    def register(self, module: nn.Module) -> Any:
+        """Hook `module`; return the handle."""
+        return module.register_forward_hook(self)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Return the module's output, fused; None leaves it."""
+        state = self.active()
+        if state is None:
+            return None
+        if isinstance(output, Tensor):
+            return self.fused(output, state)
+        i = self.site.index
+        if type(output) not in (tuple, list) or len(output) <= i or not isinstance(output[i], Tensor):
+            raise InputError(
+                f"site {self.site.name!r}: the module returned {type(output).__name__}, the plan wants a tensor there"
+                f"{f' as item {i}' if i else ''}. Plan again for this backbone."
+            )
+        return type(output)((*output[:i], self.fused(output[i], state), *output[i + 1 :]))
+
+
+class BesideHook(SiteHook):
+    """Adds to a convolution's output what the fusion computes from the convolution's input."""
+
+    def register(self, module: nn.Module) -> Any:
+        """Hook `module`; return the handle."""
+        return module.register_forward_hook(self)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Return the convolution's output with the fusion's share; None leaves it."""
+        state = self.active()
+        if state is None:
+            return None
+        frames = self.input(args)
+        bias = getattr(module, "bias", None)
+        return self.fusion.combine(output, frames, state.T, bias, parts=self.parts(frames, state))
+
+
+class EnterHook:
+    """Notes how many frames enter the backbone, and refuses a call that cannot be one of frames."""
+
+    def __init__(self, context: FrameContext) -> None:
+        self.context = context
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at the leading dimension of the backbone's first tensor."""
+        if getattr(module, "_is_replica", False):
+            raise UnsupportedError(
+                "nn.DataParallel runs one backbone in several threads, which would share one T. "
+                "Use DistributedDataParallel (one process per device)."
+            )
+        state = self.context.current("forward")
+        if state is not self.context.state:
+            return  # The whole backbone is recomputed: its frames were counted the first time.
+        tensor = first_tensor((args, kwargs))
+        rows = None if tensor is None or tensor.ndim == 0 else tensor.shape[0]
+        if rows is not None and rows % state.T:
+            raise InputError(
+                f"{rows} rows came into the backbone for T = {state.T}, which is no multiple. "
+                "Frames are (B·T, C, H, W), batch-major: row b·T + t is frame t of image b."
+            )
+        self.context.begin(state._replace(rows=rows))
+        if not torch.compiler.is_compiling():
+            self.context.fired.clear()
+
+
+def _here() -> tuple[int, int]:
+    return backward_task(), threading.get_ident()
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """Return the first tensor in nested tuples, lists and mappings; None where there is none."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple | list):
+        for item in value:
+            tensor = first_tensor(item)
+            if tensor is not None:
+                return tensor
+    return None

@@ -1,0 +1,140 @@
+"""The frozen plan: where in a backbone the fusions act, in which layout, and by which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from image2video.fusion.config import FusionConfig
+from image2video.layout import Layout
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a backbone where one fusion acts, on the input or on the output of one module.
+
+    Args:
+        name: path of the module that is hooked (of the first path, where a module has several).
+        placement: `"before"` (on an input of the module), `"after"` (on its output), `"beside"` (a convolution's
+            input goes in, what comes out is added to the convolution's output).
+        channels: size of the tensor along `layout.channel_dim`.
+        layout: where the tensor's channels and positions are.
+        rule: `"residual"`, `"fallback"`, `"every-conv"` or `"named"`: why it was chosen.
+        block: path of the module that adds the branch to the shortcut; the module's own parent for the other rules.
+        shape: the tensor's shape for one image.
+        parts: rows per frame; the leading dimension is B·T·parts, batch-major, then frame, then part.
+        index: which positional input (`"before"`, `"beside"`) or, where the module returns a tuple or a list, which of
+            its items (`"after"`).
+        calls: how often the module runs in one forward; the fusion acts in each call.
+        order: which residual of its block this is, from 0: `sites=lambda site: site.order == 0` is one per block.
+    """
+
+    name: str
+    placement: str
+    channels: int
+    layout: Layout
+    rule: str
+    block: str
+    shape: tuple[int, ...]
+    parts: int = 1
+    index: int = 0
+    calls: int = 1
+    order: int = 0
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A place that the rule found and the plan leaves out, with the reason."""
+
+    name: str
+    block: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class OutputLayout:
+    """The layout of one tensor that the backbone returns, read from the trace.
+
+    Args:
+        path: where it is in what the forward returns: `""` (the output itself), `"[1]"`, `"['aux']"`.
+        shape: its shape for one image.
+        layout: its layout; None where the trace does not tell.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    layout: Layout | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All sites of one fusion in one backbone; `str(plan)` is a table of them.
+
+    Args:
+        fusion: the config of the fusion.
+        sites: where it acts, in the order of execution.
+        input_size: `(C, H, W)` of the traced forward.
+        skipped: what the rule found and the plan leaves out.
+        model: class name of the backbone.
+        outputs: layouts of what the backbone returns.
+    """
+
+    fusion: FusionConfig
+    sites: tuple[Site, ...]
+    input_size: tuple[int, int, int]
+    skipped: tuple[Skipped, ...] = ()
+    model: str = ""
+    outputs: tuple[OutputLayout, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modules that are hooked, in the order of execution."""
+        return tuple(site.name for site in self.sites)
+
+    def __str__(self) -> str:
+        size = "×".join(str(n) for n in self.input_size)
+        head = f"{self.model}: {len(self.sites)} {self.fusion.name} sites at input {size}"
+        rows: list[tuple[str, ...]] = [("site", "placement", "channels", "layout", "shape", "parts", "rule", "block")]
+        rows += [_row(site) for site in self.sites]
+        text = [head, *_table(rows)] if self.sites else [head]
+        unordered = sum(site.layout.spatial == "none" and prod(site.shape[1:]) > site.channels for site in self.sites)
+        if unordered:
+            text += [
+                "",
+                f"{unordered} sites with layout (N, …): their positions are no row-major grid of the image, and",
+            ]
+            text += ["the spatial part of a fusion takes them as one row."]
+        if self.skipped:
+            skipped = self.skipped
+            text += ["", f"{len(skipped)} left out:"]
+            text += _table(
+                [("place", "block", "reason"), *((s.name, s.block or "(root)", s.reason) for s in self.skipped)]
+            )
+        return "\n".join(text)
+
+
+def _row(site: Site) -> tuple[str, ...]:
+    layout = site.layout.describe()
+    if site.layout.grid is not None:
+        layout += f" {site.layout.grid[0]}×{site.layout.grid[1]}"
+    if site.layout.prefix_tokens:
+        layout += f" after {site.layout.prefix_tokens}"
+    shape = "×".join(str(n) for n in site.shape)
+    rule = site.rule if site.calls == 1 else f"{site.rule}, {site.calls} calls"
+    return (
+        site.name,
+        site.placement,
+        str(site.channels),
+        layout,
+        shape,
+        str(site.parts),
+        rule,
+        site.block or "(root)",
+    )
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    rows = list(rows)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

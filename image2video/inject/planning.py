@@ -1,0 +1,147 @@
+"""`plan`: from a backbone to its frozen plan; nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from image2video.errors import InputError
+from image2video.fusion.config import FusionConfig
+from image2video.fusion.registry import resolve_fusion
+from image2video.inject.checks import check_backbone
+from image2video.inject.graph import Graph
+from image2video.inject.layouts import placed
+from image2video.inject.plan import OutputLayout, Plan, Site, Skipped
+from image2video.inject.rule import (
+    Candidate,
+    chosen_residuals,
+    every_conv_candidates,
+    fallback_candidates,
+    needs_fallback,
+    residual_candidates,
+)
+from image2video.inject.selection import selector
+from image2video.inject.sites import site_of
+from image2video.inject.sizes import example_for
+from image2video.inject.trace import trace_forward
+
+
+def plan(
+    backbone: nn.Module,
+    *,
+    fusion: str | FusionConfig | Mapping[str, Any] = "gsf",
+    sites: str | Iterable[str] | Callable[[Site], bool] | None = None,
+    input_size: Sequence[int] | None = None,
+    example_input: Tensor | None = None,
+) -> Plan:
+    """Find where the fusions of a backbone go, from the dataflow of one traced forward; the backbone stays as it is.
+
+    The rule knows no family of networks. TSM goes before the first weights of each residual branch, GSF and GSM after
+    the last ones; where a network has no residuals, or fewer than one for every second map size, every convolution
+    with a kernel above 1 except the first is a site. A fusion for every convolution (`conv3d`) takes those and the
+    stem. `fusion="none"` has no sites.
+
+    Args:
+        backbone: takes images `(B, C, H, W)`.
+        fusion: a name from `fusion_names()` or a configuration.
+        sites: a regular expression that must match a site's whole name; a list of names, of any modules that run; or a
+            predicate on a `Site`. None takes what the rule finds.
+        input_size: `(C, H, W)`; from the backbone's `pretrained_cfg` where neither size nor example is given.
+        example_input: images `(B, C, H, W)`, of which the size and type count.
+
+    Raises:
+        InputError: no input size known, a forward that fails on it, an unknown fusion, a selection that matches
+            nothing, or no site left.
+        InputTypeError: a backbone that is no module, images that are no floating-point tensor.
+        StateError: a backbone that is wrapped or compiled already.
+        UnsupportedError: a backbone that is scripted or cannot be copied.
+
+    Source: the placements are those of Lin et al., ICCV 2019 ("blockres") and of the published GSF models; the rule
+    that finds them in any network is ours.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        >>> print(plan(net, fusion="tsm", input_size=(3, 16, 24)))
+        Sequential: 1 tsm sites at input 3×16×24
+        site  placement  channels  layout        shape      parts  rule      block
+        2     before     8         (N, C, H, W)  1×8×14×22  1      fallback  (root)
+    """
+    config = resolve_fusion(fusion)
+    check_backbone(backbone)
+    choose = selector(sites)
+    example = example_for(backbone, input_size, example_input)
+    graph = Graph(trace_forward(backbone, example))
+    _check_images(graph, backbone, example)
+    found, skipped = _sites(backbone, graph, config) if config.active else ([], [])
+    chosen = choose.choose(backbone, graph, config, found, skipped)
+    if config.active and not chosen:
+        raise _no_site(backbone, config, skipped)
+    channels, height, width = example.shape[1:]
+    return Plan(
+        fusion=config,
+        sites=tuple(chosen),
+        input_size=(channels, height, width),
+        skipped=tuple(skipped),
+        model=type(backbone).__name__,
+        outputs=_outputs(graph),
+    )
+
+
+def _sites(backbone: nn.Module, graph: Graph, config: FusionConfig) -> tuple[list[Site], list[Skipped]]:
+    found: dict[str, Site] = {}
+    skipped: dict[tuple[str, str], Skipped] = {}
+    for candidate in _candidates(graph, config):
+        result = site_of(backbone, graph, config, candidate)
+        if isinstance(result, Site) and result.name not in found:
+            found[result.name] = result
+        elif isinstance(result, Skipped):
+            skipped.setdefault((result.name, result.block), result)
+    return list(found.values()), [s for s in skipped.values() if s.name not in found]
+
+
+def _candidates(graph: Graph, config: FusionConfig) -> list[Candidate]:
+    if config.every_conv:
+        return every_conv_candidates(graph)
+    residuals = chosen_residuals(graph)
+    found = residual_candidates(graph, residuals, config.placement)
+    if needs_fallback(graph, residuals):
+        found += fallback_candidates(graph, residuals, config.placement)
+    return sorted(found, key=lambda c: c.point.call if c.point else -1)
+
+
+def _check_images(graph: Graph, backbone: nn.Module, example: Tensor) -> None:
+    outputs = [graph.values[value] for _, value in graph.trace.outputs]
+    if outputs and not any(value.depends for value in outputs):
+        raise InputError(
+            f"nothing that {type(backbone).__name__} returns depends on the images of size {tuple(example.shape[1:])}. "
+            "A backbone takes images (B, C, H, W) as its first argument and returns tensors."
+        )
+
+
+def _no_site(backbone: nn.Module, config: FusionConfig, skipped: list[Skipped]) -> InputError:
+    name = type(backbone).__name__
+    if skipped:
+        reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
+        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        return InputError(
+            f"no site is left for fusion {config.name!r} in {name}: all {len(skipped)} places were left out "
+            f"({reasons}{more}). Choose another fusion, or name modules: sites=['layer1.0.conv1', …]."
+        )
+    return InputError(
+        f"no site was found for fusion {config.name!r} in {name}: it has neither a residual branch nor a second "
+        "convolution with a kernel above 1. Name modules: sites=['features.3', …]."
+    )
+
+
+def _outputs(graph: Graph) -> tuple[OutputLayout, ...]:
+    out = []
+    for path, value in graph.trace.outputs:
+        if not graph.values[value].depends:
+            continue
+        known = placed(graph, value)
+        shape = graph.values[value].shape
+        layout = None if isinstance(known, str) or known.parts != 1 else known.layout
+        out.append(OutputLayout(path, (1, *shape[1:]) if shape else (), layout))
+    return tuple(out)

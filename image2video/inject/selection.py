@@ -1,0 +1,140 @@
+"""What `sites=` says: which of the rule's sites are taken, or which modules of the user's own."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from image2video.errors import InputError, InputTypeError
+from image2video.fusion.config import FusionConfig
+from image2video.inject.graph import Graph
+from image2video.inject.hookpoints import Point
+from image2video.inject.plan import Site, Skipped
+from image2video.inject.rule import Candidate
+from image2video.inject.sites import site_of
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A checked `sites=` argument."""
+
+    pattern: re.Pattern[str] | None = None
+    names: tuple[str, ...] | None = None
+    predicate: Callable[[Site], bool] | None = None
+
+    def choose(
+        self, backbone: nn.Module, graph: Graph, config: FusionConfig, found: list[Site], skipped: list[Skipped]
+    ) -> list[Site]:
+        """Select among the rule's sites; a list may also name other modules that run.
+
+        Raises:
+            InputError: nothing is selected, or a name that cannot be a site.
+        """
+        if not config.active:
+            return []
+        if self.names is not None:
+            return _ordered(graph, [_named(backbone, graph, config, found, skipped, name) for name in self.names])
+        if self.pattern is not None:
+            chosen = [site for site in found if self.pattern.fullmatch(site.name)]
+            if not chosen and found:
+                raise _nothing_matches(self.pattern.pattern, graph, found, skipped)
+            return chosen
+        if self.predicate is not None:
+            chosen = [site for site in found if self.predicate(site)]
+            if not chosen and found:
+                raise InputError(
+                    f"the predicate sites= is true for none of the {len(found)} sites that the rule found: "
+                    f"{_some([site.name for site in found])}."
+                )
+            return chosen
+        return found
+
+
+def selector(sites: str | Iterable[str] | Callable[[Site], bool] | None) -> Selector:
+    """Read a `sites=` argument.
+
+    Raises:
+        InputError: a regular expression that does not parse, an empty list.
+        InputTypeError: something else than a string, names, or a predicate.
+    """
+    if sites is None:
+        return Selector()
+    if isinstance(sites, str):
+        try:
+            return Selector(pattern=re.compile(sites))
+        except re.error as error:
+            raise InputError(f"sites={sites!r} is no regular expression: {error}. Escape dots as '\\.'.") from error
+    if callable(sites):
+        return Selector(predicate=sites)
+    names = tuple(sites) if isinstance(sites, Iterable) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise InputTypeError(f"sites is {sites!r}; give a regular expression, names or a predicate on a Site.")
+    if not names:
+        raise InputError("sites is an empty list; name at least one module, or pass fusion='none'.")
+    return Selector(names=tuple(dict.fromkeys(names)))
+
+
+def _named(
+    backbone: nn.Module, graph: Graph, config: FusionConfig, found: list[Site], skipped: list[Skipped], name: str
+) -> Site:
+    for site in found:
+        if site.name == name:
+            return site
+    for left_out in skipped:
+        if left_out.name == name:
+            raise InputError(f"site {name!r} cannot be used: {left_out.reason}.")
+    call = next((c for c in graph.calls if c.name == name and c.parent >= 0), None)
+    if call is None:
+        raise InputError(
+            f"sites names {name!r}, but no module of that name runs in a forward. Near: {_near(name, graph)}."
+        )
+    side = "after" if config.placement == "after" else "before"
+    tensors = call.outputs if side == "after" else call.inputs
+    index = next((i for i, v in enumerate(tensors) if v >= 0 and graph.values[v].depends), None)
+    if index is None:
+        raise InputError(f"site {name!r} cannot be used: the module has no tensor of the images there to fuse.")
+    block = graph.calls[call.parent].name
+    result = site_of(backbone, graph, config, Candidate("named", block, Point(call.index, side, index, tensors[index])))
+    if isinstance(result, Skipped):
+        raise InputError(f"site {name!r} cannot be used: {result.reason}.")
+    return result
+
+
+def _ordered(graph: Graph, sites: list[Site]) -> list[Site]:
+    first = {call.name: call.index for call in reversed(graph.calls)}
+    return sorted(sites, key=lambda site: first[site.name])
+
+
+def _nothing_matches(pattern: str, graph: Graph, found: list[Site], skipped: list[Skipped]) -> InputError:
+    left_out = [s for s in skipped if re.fullmatch(pattern, s.name)]
+    if left_out:
+        reasons = "; ".join(f"{s.name}: {s.reason}" for s in left_out[:3])
+        return InputError(f"sites={pattern!r} matches only places that were left out ({reasons}).")
+    plain = pattern.replace("\\", "")
+    running = [call.name for call in graph.calls if call.parent >= 0 and re.fullmatch(pattern, call.name)]
+    hint = (
+        f" It does match other modules that run ({_some(running, 3)}): pass a list of names to use those."
+        if running
+        else ""
+    )
+    return InputError(
+        f"sites={pattern!r} matches none of the {len(found)} sites that the rule found (the whole name must match). "
+        f"Near: {_some(_close(plain, [s.name for s in found]))}.{hint}"
+    )
+
+
+def _near(name: str, graph: Graph) -> str:
+    return _some(_close(name, list(dict.fromkeys(call.name for call in graph.calls if call.parent >= 0))))
+
+
+def _close(name: str, names: list[str]) -> list[str]:
+    return difflib.get_close_matches(name, names, n=5, cutoff=0.0)
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,84 @@
+"""From a place that the rule chose to a `Site`, or to the reason why there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import nn
+
+from image2video.errors import Image2VideoError
+from image2video.fusion.config import FusionConfig
+from image2video.inject.graph import Graph
+from image2video.inject.hookpoints import Point
+from image2video.inject.layouts import Placed, placed
+from image2video.inject.plan import Site, Skipped
+from image2video.inject.rule import Candidate
+
+
+def site_of(backbone: nn.Module, graph: Graph, config: FusionConfig, candidate: Candidate) -> Site | Skipped:
+    """Give a candidate its layout and channels; refuse it where they are unknown, too few, or differ between calls."""
+    point = candidate.point
+    if point is None:
+        where = candidate.where or "(root)"
+        reason = "no module boundary lies between its weights and the shortcut, so no hook reaches the branch alone"
+        return Skipped(where, candidate.block, reason)
+    call = graph.calls[point.call]
+    calls = [c for c in graph.calls if c.module is call.module and c.stop >= 0]
+    known: Placed | None = None
+    for other in calls:
+        here = _at_call(graph, point, other.index)
+        if isinstance(here, str):
+            return Skipped(call.name, candidate.block, here)
+        known = here if known is None else _common(known, here)
+        if known is None:
+            return Skipped(call.name, candidate.block, f"its {len(calls)} calls have different layouts or channels")
+    assert known is not None
+    refusal = config.refusal(known.channels) or _cannot_build(backbone, config, call.name, known)
+    if refusal is not None:
+        return Skipped(call.name, candidate.block, refusal)
+    return Site(
+        name=call.name,
+        placement="beside" if config.every_conv else point.side,
+        channels=known.channels,
+        layout=known.layout,
+        rule=candidate.rule,
+        block=candidate.block,
+        shape=known.shape,
+        parts=known.parts,
+        index=point.index,
+        calls=len(calls),
+        order=candidate.order,
+    )
+
+
+def _at_call(graph: Graph, point: Point, call: int) -> Placed | str:
+    tensors = graph.calls[call].inputs if point.side == "before" else graph.calls[call].outputs
+    value = tensors[point.index] if point.index < len(tensors) else -1
+    if value < 0:
+        return "one of its calls has no tensor at that place"
+    return placed(graph, value, _hint(graph.calls[call].module))
+
+
+def _hint(module: nn.Module) -> int | None:
+    if isinstance(module, nn.Linear):
+        return -1
+    return 1 if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) else None
+
+
+def _common(a: Placed, b: Placed) -> Placed | None:
+    """What holds for two calls of one module; None where they differ in more than their size."""
+    loose = dataclasses.replace(a.layout, grid=None), dataclasses.replace(b.layout, grid=None)
+    if a.channels != b.channels or a.parts != b.parts or loose[0] != loose[1]:
+        return None
+    return a if a.layout == b.layout else dataclasses.replace(a, layout=loose[0])
+
+
+def _cannot_build(backbone: nn.Module, config: FusionConfig, name: str, known: Placed) -> str | None:
+    """Why a fusion beside a convolution cannot be built for it; only building it tells."""
+    if not config.every_conv:
+        return None
+    try:
+        config.build(known, False, backbone.get_submodule(name))
+    except Image2VideoError as error:
+        return str(error).rstrip(".")
+    return None

@@ -1,0 +1,59 @@
+"""The images that a plan traces: of the size that is given, or that the backbone's own config names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from image2video.errors import InputError, InputTypeError
+
+
+def example_for(backbone: nn.Module, input_size: Sequence[int] | None, example_input: Tensor | None) -> Tensor:
+    """Return one image `(1, C, H, W)` to trace: from `example_input`, `input_size`, or the backbone's `pretrained_cfg`.
+
+    Raises:
+        InputError: no size is known, or what came is no size of an image.
+        InputTypeError: an example that is no floating-point tensor.
+    """
+    if example_input is not None:
+        if input_size is not None:
+            raise InputError("input_size and example_input came together; pass one of them.")
+        return _checked_example(example_input)
+    given = input_size if input_size is not None else _configured(backbone)
+    if given is None:
+        raise InputError(
+            f"no input size is known for {type(backbone).__name__}: it has no pretrained_cfg['input_size']. Pass "
+            "input_size=(C, H, W), for example input_size=(3, 224, 224), or example_input=images."
+        )
+    if not isinstance(given, Sequence) or len(given) != 3 or not all(_is_size(n) for n in given):
+        raise InputError(f"input_size is {given!r}; it must be three positive whole numbers (C, H, W).")
+    like = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
+    return torch.zeros((1, *given), dtype=like.dtype, device=like.device)
+
+
+def _is_size(n: Any) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and n > 0
+
+
+def _configured(backbone: nn.Module) -> Sequence[int] | None:
+    for name in ("pretrained_cfg", "default_cfg"):
+        config = getattr(backbone, name, None)
+        size = config.get("input_size") if isinstance(config, Mapping) else getattr(config, "input_size", None)
+        if size is not None:
+            return tuple(size)
+    return None
+
+
+def _checked_example(example: Any) -> Tensor:
+    if not isinstance(example, Tensor):
+        raise InputTypeError(f"example_input is a {type(example).__name__}; images (B, C, H, W) were needed.")
+    if example.ndim != 4 or 0 in example.shape:
+        raise InputError(f"example_input has shape {tuple(example.shape)}; images (B, C, H, W) were needed.")
+    if not example.is_floating_point():
+        raise InputTypeError(
+            f"example_input is {example.dtype}; floating-point images were needed: convert and normalise them."
+        )
+    return example[:1].detach()

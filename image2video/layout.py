@@ -1,0 +1,137 @@
+"""Where the channels, the positions and the prefix tokens of a tensor are, and the way to `(N, C, H, W)` and back."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from image2video.errors import InputError
+
+Spatial = Literal["map", "tokens", "none"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names the dimensions of a feature tensor whose dimension 0 holds the frames.
+
+    Args:
+        channel_dim: 1 for `(N, C, …)`, -1 for `(N, …, C)`.
+        spatial: `"map"` for two spatial dimensions (`(N, C, H, W)` or `(N, H, W, C)`), `"tokens"` for a sequence
+            (`(N, L, C)` or `(N, C, L)`), `"none"` where the other dimensions, if any, have no spatial meaning.
+        prefix_tokens: how many tokens at the head of a sequence (class, registers) have no place in the image.
+        grid: `(height, width)` of the other tokens, in row-major order.
+
+    Raises:
+        InputError: a field outside of what is written above.
+
+    Example:
+        >>> NLC.token_grid(196)
+        (14, 14)
+    """
+
+    channel_dim: int
+    spatial: Spatial
+    prefix_tokens: int = 0
+    grid: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.channel_dim not in (1, -1):
+            raise InputError(f"channel_dim is {self.channel_dim!r}; it must be 1 (N, C, …) or -1 (N, …, C).")
+        if self.spatial not in ("map", "tokens", "none"):
+            raise InputError(f"spatial is {self.spatial!r}; it must be 'map', 'tokens' or 'none'.")
+        if self.prefix_tokens < 0:
+            raise InputError(f"prefix_tokens is {self.prefix_tokens}; it must be 0 or more.")
+        if self.spatial != "tokens" and (self.prefix_tokens or self.grid is not None):
+            raise InputError(f"prefix_tokens and grid belong to spatial='tokens'; this layout is {self.spatial!r}.")
+        if self.grid is not None and (len(self.grid) != 2 or min(self.grid) < 1):
+            raise InputError(f"grid is {self.grid!r}; it must be (height, width), each 1 or more.")
+
+    def token_grid(self, tokens: int) -> tuple[int, int]:
+        """Return `(height, width)` of `tokens` patch tokens (prefix tokens not counted).
+
+        The layout's own `grid` where it has that many places; else a square, where the count is one; else one row.
+        """
+        if self.grid is not None and self.grid[0] * self.grid[1] == tokens:
+            return self.grid
+        side = math.isqrt(tokens)
+        return (side, side) if side * side == tokens else (1, tokens)
+
+    def check(self, tensor: Tensor, channels: int) -> None:
+        """Raise `InputError` unless `tensor` can have this layout with `channels` channels."""
+        shape = tuple(tensor.shape)
+        needed = {"map": "4", "tokens": "3", "none": "2 or more"}[self.spatial]
+        fits = tensor.ndim >= 2 if self.spatial == "none" else tensor.ndim == int(needed)
+        if not fits:
+            raise InputError(
+                f"a tensor of shape {shape} came for {self.describe()}, which has {needed} dimensions. "
+                "Name the layout of the tensor (layout=NCHW, NHWC, NLC or a Layout of your own)."
+            )
+        if shape[self.channel_dim] != channels:
+            raise InputError(
+                f"{shape[self.channel_dim]} channels came (shape {shape}, {self.describe()}), {channels} were needed. "
+                "Build the module with the channels of its site, or name the right layout."
+            )
+        if self.spatial == "tokens" and shape[self._token_dim] <= self.prefix_tokens:
+            raise InputError(
+                f"{shape[self._token_dim]} tokens came (shape {shape}), of which {self.prefix_tokens} are prefix "
+                "tokens: none is left. Lower prefix_tokens."
+            )
+
+    def split_prefix(self, tensor: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Split the prefix tokens off; `(None, tensor)` where there are none."""
+        if not self.prefix_tokens:
+            return None, tensor
+        tokens = tensor.shape[self._token_dim]
+        prefix, body = tensor.split([self.prefix_tokens, tokens - self.prefix_tokens], dim=self._token_dim)
+        return prefix, body
+
+    def join_prefix(self, prefix: Tensor | None, body: Tensor) -> Tensor:
+        """Put back what `split_prefix` took off."""
+        return body if prefix is None else torch.cat([prefix, body], dim=self._token_dim)
+
+    def to_maps(self, body: Tensor) -> Tensor:
+        """View a tensor without prefix tokens as `(N, C, H, W)`; a view wherever the strides allow one.
+
+        A channels-last tensor becomes a view in the `channels_last` memory format.
+        """
+        if self.spatial == "map":
+            return body if self.channel_dim == 1 else body.permute(0, 3, 1, 2)
+        channels_first = body if self.channel_dim == 1 else body.movedim(-1, 1)
+        sequence = channels_first.flatten(2) if channels_first.ndim > 2 else channels_first.unsqueeze(2)
+        grid = self.token_grid(sequence.shape[2]) if self.spatial == "tokens" else (1, sequence.shape[2])
+        return sequence.unflatten(2, grid)
+
+    def from_maps(self, maps: Tensor, like: Tensor) -> Tensor:
+        """Bring `(N, C, H, W)` back into this layout, with the shape of `like` (a tensor without prefix tokens)."""
+        if self.spatial == "map":
+            return maps if self.channel_dim == 1 else maps.permute(0, 2, 3, 1)
+        if self.channel_dim == 1:
+            return maps.reshape(like.shape)
+        return maps.permute(0, 2, 3, 1).reshape(like.shape)
+
+    def describe(self) -> str:
+        """Say the layout in letters, such as `(N, L, C) tokens`."""
+        letters = {"map": "H, W", "tokens": "L", "none": "…"}[self.spatial]
+        order = f"(N, C, {letters})" if self.channel_dim == 1 else f"(N, {letters}, C)"
+        return order if self.spatial == "map" else f"{order} {self.spatial}".replace(" none", "")
+
+    @property
+    def _token_dim(self) -> int:
+        return 2 if self.channel_dim == 1 else 1
+
+
+NCHW = Layout(channel_dim=1, spatial="map")
+NHWC = Layout(channel_dim=-1, spatial="map")
+NLC = Layout(channel_dim=-1, spatial="tokens")
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Say whether a 4-D tensor, or a slice of it, lies in the `channels_last` memory format (channels innermost)."""
+    return tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) != 1
+
+
+def contiguous_like(tensor: Tensor) -> Tensor:
+    """Return a 4-D tensor, or a slice of one, contiguous in the memory format that it already has."""
+    return tensor.contiguous(memory_format=torch.channels_last if is_channels_last(tensor) else torch.contiguous_format)

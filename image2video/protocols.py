@@ -1,0 +1,67 @@
+"""The small interfaces between the parts: how others see data, and how long work says how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Batches of one image set, in an order that depends on (seed, epoch) alone.
+
+    `epoch(n)` yields `(images, labels)`: images `(B, C, H, W)` float, normalised, on the device; labels `(B,)` int64.
+    A killed run that is resumed at epoch n sees the same batches, since nothing is kept between epochs.
+    """
+
+    num_images: int
+
+    def __len__(self) -> int:
+        """The number of batches of one epoch."""
+        ...
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch `epoch` (an integer from 0)."""
+        ...
+
+
+@runtime_checkable
+class ImageSet(Protocol):
+    """Labelled images that can be split and read in batches."""
+
+    num_images: int
+
+    def split(self, fraction: float, *, seed: int) -> tuple[ImageSet, ImageSet]:
+        """Two disjoint sets, the first of round(fraction · num_images) images, stratified by class, drawn by `seed`."""
+        ...
+
+    def take(self, count: int, *, seed: int) -> ImageSet:
+        """`count` images, stratified by class, drawn by `seed`."""
+        ...
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        augment: bool = False,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        shard: tuple[int, int] = (0, 1),
+    ) -> Batches:
+        """The images in batches; `augment` applies the set's own crop and flip, `shuffle` draws a new order each epoch.
+
+        `shard = (rank, processes)` gives process `rank` its share of every batch; all shares have the same order.
+        """
+        ...
+
+
+class Progress(Protocol):
+    """What long work calls to say how far it is; `None` in its place means silence."""
+
+    def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
+        """`done` of `total` steps of the named stage; `figures` (`loss=…`, `images_per_second=…`) go beside it."""
+        ...

@@ -1,0 +1,176 @@
+"""The clip of a few images as a film strip: a row per image, a column per frame."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from image2video.clip import Image2Video
+from image2video.errors import InputError
+from image2video.files import atomic_write_bytes
+from image2video.genotype import Genotype
+from image2video.geometry import schedule_steps
+from image2video.report.style import PALETTE, drawing, new_figure, png_bytes
+
+_OUTLINE = PALETTE[4]
+_GIF_SIDE = 160
+
+
+def film_strip(
+    images: Tensor,
+    genotype: Genotype,
+    T: int,
+    schedule: str,
+    path: str | Path,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    padding: str = "zeros",
+    interpolation: str = "bilinear",
+    labels: Sequence[str] | None = None,
+    milliseconds: int = 500,
+) -> Path:
+    """Draw the clips of `images` `(B, C, H, W)`, C 1 or 3, and write them to `path`: `.png` a strip, `.gif` a film.
+
+    Values are in 0 … 1, or normalised with `mean` and `std` per channel, which is then undone. An outline shows where
+    the image's border goes. `milliseconds` is how long a frame of the film stays. Raises `InputError` for another
+    suffix, another shape, or values out of range.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in (".png", ".gif"):
+        raise InputError(f"a film strip is written as .png or .gif, not as {path.name!r}; choose one of the two")
+    clip = Image2Video(genotype, T=T, schedule=schedule, padding=padding, interpolation=interpolation)
+    if kind == ".png":
+        atomic_write_bytes(path, png_bytes(film_figure(images, clip, mean=mean, std=std, labels=labels), dpi=150))
+    else:
+        atomic_write_bytes(path, _gif_bytes(images, clip, mean, std, milliseconds))
+    return path
+
+
+def film_figure(
+    images: Tensor,
+    to_video: Image2Video,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    labels: Sequence[str] | None = None,
+    width: float = 9.0,
+) -> Figure:
+    """The strip as a figure `width` inches wide at most; a `label` stands beside each image's row."""
+    pixels, steps, borders = clip_pixels(images, to_video, mean=mean, std=std)
+    rows, columns, height, breadth = pixels.shape[:4]
+    margin = _margin(borders, height, breadth)
+    cell = min(1.5, width / columns)
+    with drawing():
+        figure = new_figure(cell * columns + 0.3, cell * rows * (height + 2 * margin) / (breadth + 2 * margin) + 0.55)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for row, column in itertools.product(range(rows), range(columns)):
+            _draw(axes[row, column], pixels[row, column], borders[column], margin)
+            if row == 0:
+                axes[row, column].set_title(_step_text(column, steps[column]))
+        for row, label in enumerate(labels or ()):
+            axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+        title = textwrap.fill(str(to_video.genotype), max(24, int(11 * cell * columns)))
+        figure.suptitle(title, fontsize=9, family="monospace")
+    return figure
+
+
+def _draw(axis: Axes, pixels: NDArray[np.float32], border: NDArray[np.float64], margin: float) -> None:
+    """One frame with the outline of the image's border, which may lie outside it."""
+    height, width, channels = pixels.shape
+    grey = channels == 1
+    shown = pixels[..., 0] if grey else pixels
+    axis.imshow(shown, cmap="gray" if grey else None, vmin=0, vmax=1, interpolation="nearest")
+    axis.add_patch(Polygon(border - 0.5, closed=True, fill=False, edgecolor=_OUTLINE, linewidth=1.2))
+    axis.set(
+        xlim=(-0.5 - margin, width - 0.5 + margin), ylim=(height - 0.5 + margin, -0.5 - margin), xticks=[], yticks=[]
+    )
+    axis.spines[:].set_visible(False)
+
+
+def _margin(borders: Sequence[NDArray[np.float64]], height: int, width: int) -> float:
+    """Room around the frames, in pixels, for the parts of the outlines that leave them; at most a sixth of a side."""
+    corners = np.concatenate(borders)
+    beyond = max(-corners.min(), corners[:, 0].max() - width, corners[:, 1].max() - height, 0.0)
+    return float(min(beyond, 0.15 * max(height, width))) + 0.02 * max(height, width)
+
+
+def clip_pixels(
+    images: Tensor, to_video: Image2Video, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> tuple[NDArray[np.float32], tuple[float, ...], list[NDArray[np.float64]]]:
+    """The clips as pixels `(B, T, H, W, C)` in 0 … 1, the steps s(t), and each frame's `image_border`."""
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
+        raise InputError(
+            f"a film strip needs float images (B, C, H, W) with 1 or 3 channels; got {tuple(images.shape)} "
+            f"{images.dtype}: convert with image.float() / 255"
+        )
+    if (mean is None) != (std is None):
+        raise InputError("mean and std go together: give both, or neither for images in 0 … 1")
+    if mean is None and (images.min() < -0.01 or images.max() > 1.01):
+        raise InputError(
+            f"the images' values reach from {images.min():.2f} to {images.max():.2f}, outside 0 … 1; "
+            "give the mean and std that they were normalised with"
+        )
+    with torch.no_grad():
+        clip = to_video(images.detach()).float().cpu()
+    if mean is not None and std is not None:
+        shape = (1, 1, -1, 1, 1)
+        clip = clip * torch.tensor(std, dtype=torch.float32).view(shape) + torch.tensor(mean, dtype=torch.float32).view(
+            shape
+        )
+    T, (height, width) = clip.shape[1], images.shape[-2:]
+    steps = tuple(float(s) for s in schedule_steps(to_video.schedule, T))
+    borders = [image_border(to_video.genotype, step, height, width) for step in steps]
+    return clip.clamp(0, 1).permute(0, 1, 3, 4, 2).numpy(), steps, borders
+
+
+def image_border(genotype: Genotype, step: float, height: int, width: int) -> NDArray[np.float64]:
+    """The image's four corners in the frame of `step`, `(4, 2)`: x and y in pixels from the upper left corner."""
+    matrix = genotype.matrix(step, height, width).double().numpy()
+    x, y = width / 2, height / 2
+    corners = np.array([[-x, -y, 1], [x, -y, 1], [x, y, 1], [-x, y, 1]]) @ matrix.T
+    return corners[:, :2] / corners[:, 2:] + np.array([x, y])
+
+
+def _step_text(index: int, step: float) -> str:
+    return f"frame {index}\ns = {step:g}"
+
+
+def _gif_bytes(
+    images: Tensor, to_video: Image2Video, mean: Sequence[float] | None, std: Sequence[float] | None, milliseconds: int
+) -> bytes:
+    """A looping GIF: the images side by side, one film frame per clip frame, the step written below."""
+    pixels, steps, borders = clip_pixels(images, to_video, mean=mean, std=std)
+    height, width = pixels.shape[2:4]
+    factor = max(1, round(_GIF_SIDE / max(height, width)))
+    font = ImageFont.load_default(size=14)
+    pictures = []
+    for t, step in enumerate(steps):
+        sheet = Image.new("RGB", (len(pixels) * (width * factor + 6) + 6, height * factor + 34), "white")
+        draw = ImageDraw.Draw(sheet)
+        for row, clip in enumerate(pixels):
+            frame = np.broadcast_to((clip[t] * 255).round().astype(np.uint8), (height, width, 3))
+            tile = Image.fromarray(np.ascontiguousarray(frame)).resize(
+                (width * factor, height * factor), Image.Resampling.NEAREST
+            )
+            outline = [(float(x) * factor, float(y) * factor) for x, y in borders[t]]
+            ImageDraw.Draw(tile).polygon(outline, outline=_OUTLINE, width=2)
+            sheet.paste(tile, (6 + row * (width * factor + 6), 6))
+        draw.text((6, height * factor + 12), f"{to_video.genotype}   s = {step:g}", fill="black", font=font)
+        pictures.append(sheet)
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    return buffer.getvalue()

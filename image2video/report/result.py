@@ -1,0 +1,192 @@
+"""The comparison result: what `image2video demo` and the benchmarks write, and what the report reads.
+
+`result.json`, schema_version 1. Accuracy in percent, losses in nats, `seconds`, `ms` per image, `macs` per image of the
+whole clip; `frames` = images × T that went forward and backward. Unknown keys are kept in the file and not read here.
+
+    {"kind": "comparison", "schema_version": 1, "title": str,
+     "data": {"name", "classes", "train", "holdout", "test", "input_size": [C, H, W]},
+     "model": str, "settings": {"frames": int, …},
+     "arms": [{"name", "title", "group", "genotype", "fusion", "start", "runs": [RUN]}],
+     "contrasts": [{"name", "lead", "a", "b", "headline"}],
+     "search": SEARCH or null, "fixed_weights": {start: {"best", "sentence", …}},
+     "environment": {…}, "frames": int, "seconds": float}
+    RUN = {"seed", "genotype", "accuracy", "loss", "epochs", "frames", "start_frames", "seconds", "macs", "ms",
+           "parameters", "curve": [{"epoch", "frames", "train_loss", "holdout"}]}
+    SEARCH = {"space", "genotype", "inputs", "nodes", "edges": [[i, j]], "ops": [str], "epochs": [int],
+              "weights": [epoch][edge][op], "drops": [edge][op or null], "chosen": [op per edge], "path": [edge],
+              "frames", "seconds"}
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from image2video.errors import InputError
+from image2video.files import read_json
+
+KIND = "comparison"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The end of one epoch: training frames so far, mean training loss, held-out top-1 in percent (None: unknown)."""
+
+    epoch: int
+    frames: int
+    train_loss: float | None = None
+    holdout: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed: `accuracy` is top-1 on the test set in percent, `start_frames` what its start had seen."""
+
+    seed: int
+    genotype: str
+    accuracy: float
+    loss: float
+    epochs: int
+    frames: int
+    start_frames: int
+    parameters: int
+    macs: float | None = None
+    ms: float | None = None
+    seconds: float = 0.0
+    curve: tuple[CurvePoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class ArmRuns:
+    """One arm with its runs over seeds."""
+
+    name: str
+    title: str
+    group: str
+    genotype: str
+    fusion: str | None
+    start: str | None
+    runs: tuple[Run, ...]
+
+    def by_seed(self) -> dict[int, float]:
+        """Test accuracy in percent, by seed."""
+        return {run.seed: run.accuracy for run in self.runs}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A question put to two arms, `lead` in words ("at equal compute"): is arm `a` ahead of arm `b`?"""
+
+    name: str
+    lead: str
+    a: str
+    b: str
+    headline: bool = False
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """A search as the figures need it.
+
+    `weights[epoch][edge][op]` are softmax weights, `drops[edge][op]` the held-out accuracy in points that masking the
+    op costs (None: not measured), `chosen[edge]` the op kept, `path` the edges of the genotype, input to output.
+    """
+
+    space: str
+    genotype: str
+    inputs: int
+    nodes: int
+    edges: tuple[tuple[int, ...], ...]
+    ops: tuple[str, ...]
+    epochs: tuple[int, ...]
+    weights: tuple[tuple[tuple[float, ...], ...], ...]
+    drops: tuple[tuple[float | None, ...], ...]
+    chosen: tuple[int, ...]
+    path: tuple[int, ...]
+    frames: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """A whole comparison, as `result.json` holds it."""
+
+    title: str
+    data: dict[str, Any]
+    model: str
+    settings: dict[str, Any]
+    arms: tuple[ArmRuns, ...]
+    contrasts: tuple[Contrast, ...] = ()
+    search: SearchRecord | None = None
+    fixed_weights: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    frames: int = 0
+    seconds: float = 0.0
+
+    def arm(self, name: str) -> ArmRuns | None:
+        """The arm of that name, or None where it has no finished run."""
+        return next((arm for arm in self.arms if arm.name == name and arm.runs), None)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], *, source: str = "result") -> ComparisonResult:
+        """Read the JSON object of a `result.json`; `source` names it in errors."""
+        kind, version = record.get("kind"), record.get("schema_version")
+        if kind != KIND:
+            raise InputError(
+                f"{source} is of kind {kind!r}; a report is made from kind {KIND!r} (a demo's result.json)"
+            )
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"{source} has schema_version {version!r}; this version of image2video reads {SCHEMA_VERSION}: "
+                "make the result again, or upgrade image2video"
+            )
+        return _build(cls, record, source)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ComparisonResult:
+        """Read a `result.json`; raises `MissingError` where there is none, `InputError` where it is something else."""
+        record = read_json(path)
+        if not isinstance(record, Mapping):
+            raise InputError(f"{path} holds a {type(record).__name__}; a comparison result is a JSON object")
+        return cls.from_dict(record, source=str(path))
+
+
+_T = TypeVar("_T")
+
+
+def _build(cls: type[_T], record: Any, where: str) -> _T:
+    """One dataclass from a JSON object; a missing key or a value of the wrong type is named by its path."""
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where} is a {type(record).__name__}; an object with the keys of {cls.__name__} is needed")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for item in fields(cls):  # type: ignore[arg-type]
+        if item.name in record:
+            values[item.name] = _convert(hints[item.name], record[item.name], f"{where}.{item.name}")
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise InputError(f"{where} has no {item.name!r}; it has {', '.join(sorted(record)) or 'no key at all'}")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the annotated type: nested dataclasses, homogeneous tuples, optionals and scalars."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if is_dataclass(hint):
+        return _build(hint, value, where)  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    plain = origin or hint
+    if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
+        raise InputError(f"{where} is {value!r}; a value of type {getattr(hint, '__name__', hint)} is needed")
+    return value

@@ -1,0 +1,137 @@
+"""The accuracy table: one row per arm, mean and interval over seeds, and what each arm costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from image2video.report.result import ArmRuns, ComparisonResult
+from image2video.report.stats import Interval, mean_interval
+
+COLUMNS = (
+    "arm",
+    "genotype",
+    "accuracy, %",
+    "n",
+    "MACs / image",
+    "ms / image",
+    "parameters",
+    "training frames",
+)
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One row: accuracy in percent with its 95 % t interval over seeds; costs are means over the runs, per image.
+
+    `frames` counts what the weights have seen in all, the arm that they started from included.
+    """
+
+    name: str
+    title: str
+    group: str
+    genotypes: tuple[str, ...]
+    accuracy: Interval
+    macs: float | None
+    ms: float | None
+    parameters: int
+    frames: int
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, in the order of `COLUMNS`."""
+        return (
+            self.title,
+            genotype_text(self.genotypes[0]) if len(self.genotypes) == 1 else f"{len(self.genotypes)} different",
+            accuracy_text(self.accuracy),
+            str(self.accuracy.n),
+            "–" if self.macs is None else count_text(self.macs),
+            "–" if self.ms is None else f"{self.ms:.3f}",
+            count_text(self.parameters),
+            count_text(self.frames),
+        )
+
+
+def arm_rows(result: ComparisonResult) -> list[ArmRow]:
+    """The rows of all arms that have a finished run, in the result's order."""
+    return [_row(arm) for arm in result.arms if arm.runs]
+
+
+def _row(arm: ArmRuns) -> ArmRow:
+    runs = arm.runs
+    return ArmRow(
+        name=arm.name,
+        title=arm.title,
+        group=arm.group,
+        genotypes=tuple(dict.fromkeys(run.genotype for run in runs)),
+        accuracy=mean_interval([run.accuracy for run in runs]),
+        macs=_mean([run.macs for run in runs]),
+        ms=_mean([run.ms for run in runs]),
+        parameters=runs[0].parameters,
+        frames=round(sum(run.frames + run.start_frames for run in runs) / len(runs)),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def accuracy_text(accuracy: Interval) -> str:
+    """`97.2 ± 0.4`, the half width of the 95 % interval; the accuracy of a single run stands alone."""
+    return f"{accuracy.mean:.1f}" if accuracy.n == 1 else f"{accuracy.mean:.1f} ± {accuracy.half_width:.1f}"
+
+
+def genotype_text(genotype: str) -> str:
+    """A genotype with magnitudes of at most four digits: for reading, not for parsing."""
+    return re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.4g}", genotype)
+
+
+def count_text(value: float) -> str:
+    """A count with three figures and k, M or G: 78042 is `78.0 k`."""
+    for limit, divisor, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e3, 1e3, "k")):
+        if value >= limit * 0.9995:
+            scaled = value / divisor
+            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {letter}"
+    return f"{value:.0f}"
+
+
+def render_table(result: ComparisonResult) -> Table:
+    """The table for a terminal of 80 columns: the genotype stands below the arm, a rule between the groups of arms."""
+    rows = arm_rows(result)
+    counts = sorted({row.accuracy.n for row in rows})
+    n = f"n = {counts[0]}" if len(counts) == 1 else "n = " + ", ".join(f"{row.accuracy.n}" for row in rows)
+    title = f"{result.title}: top-1 on the test set, mean ± 95 % interval over seeds ({n})"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm", overflow="fold", ratio=1)
+    for name in ("accuracy\n%", "MACs\n/ image", "ms\n/ image", "para-\nmeters", "training\nframes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for index, row in enumerate(rows):
+        title, genotype, accuracy, _, *costs = row.cells()
+        arm = Text(title)
+        if genotype != "none":
+            arm.append(f"\n  {genotype}", style="dim")
+        last = index + 1 == len(rows) or rows[index + 1].group != row.group
+        table.add_row(arm, accuracy, *costs, end_section=last)
+    return table
+
+
+def html_table(result: ComparisonResult) -> str:
+    """The table as HTML, a heading row for each group of arms."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    body, group = [], None
+    for row in arm_rows(result):
+        if row.group != group:
+            group = row.group
+            body.append(f'<tr class="group"><th colspan="{len(COLUMNS)}">{escape(group)}</th></tr>')
+        title, genotype, *figures = row.cells()
+        if len(row.genotypes) > 1:
+            genotype = "; ".join(map(genotype_text, row.genotypes))
+        cells = f'<td>{escape(title)}</td><td class="genotype">{escape(genotype)}</td>'
+        body.append(f"<tr>{cells}{''.join(f'<td class=number>{escape(figure)}</td>' for figure in figures)}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"

@@ -1,0 +1,90 @@
+"""What the numbers say, in words that they support: ahead, behind, or not decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+from image2video.report.result import ComparisonResult, Contrast
+from image2video.report.stats import Interval, paired_difference
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A contrast with the paired difference of its two arms, in points of accuracy, and its reading."""
+
+    contrast: Contrast
+    a: str
+    b: str
+    difference: Interval
+
+    @property
+    def outcome(self) -> str:
+        """`ahead`, `behind`, or `undecided` (the interval holds 0, has no width, or there is one seed only)."""
+        if not self.difference.decided:
+            return "undecided"
+        return "ahead" if self.difference.mean > 0 else "behind"
+
+    def phrase(self) -> str:
+        """The reading as a clause without a full stop, with the numbers in it."""
+        d, against = self.difference, f"{self.contrast.lead}, “{self.a}” against “{self.b}” is not decided"
+        if d.n == 1:
+            return f"{against}: one seed ({signed(d.mean)} points) has no interval"
+        if d.half_width <= 1e-9 and d.mean != 0:
+            return f"{against}: {signed(d.mean)} points in each of {d.n} seeds, which gives no interval"
+        # One decimal, unless it would hide on which side of 0 the interval ends.
+        decimals = 2 if round(abs(d.mean), 1) == round(d.half_width, 1) else 1
+        half = f"{d.half_width:.{decimals}f} points"
+        if self.outcome == "undecided":
+            return f"{against} at n = {d.n} ({signed(d.mean, decimals)} ± {half})"
+        side = "ahead of" if self.outcome == "ahead" else "behind"
+        points = f"{abs(d.mean):.{decimals}f} ± {half} (n = {d.n})"
+        return f"{self.contrast.lead}, “{self.a}” is {side} “{self.b}” by {points}"
+
+
+def signed(value: float, decimals: int = 1) -> str:
+    """A difference with its sign; what rounds to zero has none."""
+    text = f"{value:+.{decimals}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
+
+
+def verdicts(result: ComparisonResult) -> list[Verdict]:
+    """One verdict per contrast whose two arms share at least one finished seed, in the result's order."""
+    found = []
+    for contrast in result.contrasts:
+        a, b = result.arm(contrast.a), result.arm(contrast.b)
+        if a is None or b is None:
+            continue
+        difference = paired_difference(a.by_seed(), b.by_seed())
+        if difference is not None:
+            found.append(Verdict(contrast, a.title, b.title, difference))
+    return found
+
+
+def verdict_sentence(result: ComparisonResult) -> str:
+    """One sentence from the headline contrasts: paired differences by seed with 95 % t intervals, never a bare mean."""
+    headline = [verdict for verdict in verdicts(result) if verdict.contrast.headline]
+    if not headline:
+        return "No comparison of this result has both of its arms finished."
+    if all(verdict.difference.n == 1 for verdict in headline):
+        found = "; ".join(f"{v.contrast.lead} {signed(v.difference.mean)} ({v.a}, {v.b})" for v in headline)
+        return f"One seed has no interval and decides nothing; the differences were, in points: {found}."
+    text = "; ".join(verdict.phrase() for verdict in headline)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def html_verdicts(result: ComparisonResult) -> str:
+    """Every contrast as a row: the question, the two arms, the difference, its interval, and the reading."""
+    rows = []
+    for verdict in verdicts(result):
+        d = verdict.difference
+        interval = "one seed" if d.n == 1 else f"{signed(d.low)} … {signed(d.high)}"
+        cells = (verdict.contrast.lead, verdict.a, verdict.b, signed(d.mean, 2), interval, str(d.n), verdict.outcome)
+        numbers = {3, 4, 5}
+        rows.append(
+            f'<tr class="{verdict.outcome}">'
+            + "".join(f"<td{' class=number' if i in numbers else ''}>{escape(c)}</td>" for i, c in enumerate(cells))
+            + "</tr>"
+        )
+    head = "".join(f"<th>{name}</th>" for name in ("", "A", "B", "A − B, points", "95 % interval", "n", "A is"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

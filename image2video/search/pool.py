@@ -1,0 +1,104 @@
+"""Held-out images in one stream, whatever they come from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from image2video.errors import InputError, InputTypeError
+from image2video.protocols import ImageSet
+
+_ITERABLE_IMAGES = 2000
+
+
+class HeldOut:
+    """A stream of `(images, labels)` batches on a device, in an order drawn by `seed`.
+
+    An `ImageSet` shuffles itself and is read as it goes. Of any other iterable the first `max_images` images are read
+    into memory and shuffled there, with a warning where they are sorted by class and more would follow.
+
+    Args:
+        data: an `ImageSet`, or an iterable of batches whose first two items are images and labels.
+        max_images: at most so many; None is all of an `ImageSet`, 2000 of an iterable.
+        batch_size: images per batch.
+        seed: of the order.
+        device: where the batches go.
+
+    Raises:
+        InputError: there is no image.
+        InputTypeError: `data` or its batches are something else.
+
+    """
+
+    def __init__(
+        self,
+        data: ImageSet | Iterable[Any],
+        max_images: int | None,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        if max_images is not None and max_images < 1:
+            raise InputError(f"max_images must be at least 1, got {max_images}")
+        self.batch_size, self.seed, self.device = batch_size, seed, device
+        self._set: ImageSet | None = None
+        if isinstance(data, ImageSet):
+            few = max_images is not None and max_images < data.num_images
+            self._set = data.take(max_images, seed=seed) if few and max_images is not None else data
+            self.num_images = self._set.num_images
+        else:
+            limit = _ITERABLE_IMAGES if max_images is None else max_images
+            self._images, self._labels = _read(data, limit)
+            self.num_images = len(self._labels)
+        if self.num_images == 0:
+            raise InputError("there are no held-out images to rank on")
+
+    def stream(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches, once."""
+        if self._set is not None:
+            yield from self._set.batches(self.batch_size, shuffle=True, seed=self.seed, device=self.device).epoch(0)
+            return
+        order = torch.randperm(self.num_images, generator=torch.Generator().manual_seed(self.seed))
+        for rows in order.split(self.batch_size):
+            yield self._images[rows].to(self.device), self._labels[rows].to(self.device)
+
+
+def _read(data: Iterable[Any], limit: int) -> tuple[Tensor, Tensor]:
+    """The first `limit` images and labels of an iterable of batches, on the CPU."""
+    epoch = getattr(data, "epoch", None)
+    source = epoch(0) if callable(epoch) else data
+    if not isinstance(source, Iterable):
+        raise InputTypeError(f"held-out data must be an ImageSet or an iterable of batches, got {type(data).__name__}")
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    count, more = 0, False
+    for batch in source:
+        if not isinstance(batch, tuple | list) or len(batch) < 2 or not isinstance(batch[0], Tensor):
+            raise InputTypeError(f"a batch must be (images, labels), got {type(batch).__name__}")
+        if count >= limit:
+            more = True
+            break
+        y = torch.as_tensor(batch[1]).long()
+        if y.ndim != 1 or len(y) != len(batch[0]):
+            raise InputError(
+                f"labels must be one class index per image, got shape {tuple(y.shape)} for {len(batch[0])}"
+            )
+        images.append(batch[0][: limit - count].cpu())
+        labels.append(y[: limit - count].cpu())
+        more = len(y) > limit - count
+        count += len(labels[-1])
+    if not images:
+        raise InputError("there are no held-out images to rank on: the iterable gave no batch")
+    y = torch.cat(labels)
+    if more and len(y) > 1 and bool((y.diff() >= 0).all()):
+        warnings.warn(
+            f"the first {len(y)} images are sorted by class (0 … {int(y[-1])}) and more follow: the ranking would see "
+            "a few classes only; shuffle the loader or raise max_images",
+            stacklevel=4,
+        )
+    return torch.cat(images), y

@@ -1,0 +1,69 @@
+"""TensorBoard curves of a search: losses, τ and its entropy, and what masking costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from image2video.search.space import SearchSpace
+from image2video.search.state import SearchState
+from image2video.search.units import Unit
+
+
+class Curves:
+    """Writes the newest record after every unit of work; without a folder it does nothing.
+
+    Args:
+        folder: where the event files go.
+        space: for the names of edges and candidates.
+        done: units that an earlier part of the run has written already.
+
+    """
+
+    def __init__(self, folder: Path | None, space: SearchSpace, done: int) -> None:
+        self._space = space
+        self._writer: Any = None
+        if folder is not None:
+            # Late, so that a search without a folder does not load TensorBoard.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder), purge_step=done or None)
+
+    def add(self, unit: Unit, number: int, state: SearchState) -> None:
+        """Write the record that `unit`, the `number`-th one, has left in `state`."""
+        if self._writer is None:
+            return
+        if unit.kind == "search":
+            self._epoch(number, state.epochs[-1])
+        elif unit.kind == "edge":
+            self._edge(number, state.edges[-1])
+        elif unit.kind == "tune":
+            self._writer.add_scalar("tune/loss", state.edges[-1]["tuning_loss"][-1], number)
+        elif unit.kind == "score" and state.score is not None:
+            self._writer.add_scalar("chosen/accuracy", state.score["accuracy"], number)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _epoch(self, number: int, record: dict[str, Any]) -> None:
+        self._writer.add_scalar("search/train_loss", record["train_loss"], number)
+        if record["validation_loss"] is not None:
+            self._writer.add_scalar("search/validation_loss", record["validation_loss"], number)
+        self._writer.add_scalar("tau/entropy", record["entropy"], number)
+        for (source, target), weights in zip(self._space.edges, record["weights"], strict=True):
+            for label, weight in zip(self._space.labels, weights, strict=True):
+                self._writer.add_scalar(f"tau/{source}-{target}/{_tag(label)}", weight, number)
+
+    def _edge(self, number: int, record: dict[str, Any]) -> None:
+        source, target = self._space.edges[record["edge"]]
+        for label, masked in zip(self._space.labels, record["masked_accuracy"], strict=True):
+            cost = 100 * (record["accuracy"] - masked)
+            self._writer.add_scalar(f"masking/{source}-{target}/{_tag(label)}", cost, number)
+
+
+def _tag(label: str) -> str:
+    """A label as TensorBoard allows it in a tag."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in label).strip("_")

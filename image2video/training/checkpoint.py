@@ -1,0 +1,128 @@
+"""Weights and checkpoints on disk: safetensors for weights, tensors and plain values for the rest, no pickled code."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from image2video.errors import InputError, MissingError
+from image2video.files import atomic_write_bytes, torch_load
+
+CHECKPOINT_FORMAT = 1
+_WRAPPINGS = ("state_dict", "state_dict_ema", "model", "model_state_dict", "net")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def cpu_state(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the module's state dict on the CPU, contiguous; later training does not change it."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+
+
+def save_weights(path: Path, state: dict[str, Tensor]) -> None:
+    """Writes a state dict as safetensors, whole or not at all; equal weights give equal bytes."""
+    # A second metadata entry would break that: safetensors writes them in a random order.
+    atomic_write_bytes(path, safetensors.torch.save(state, {"format": "pt"}))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a .safetensors file or a torch checkpoint that holds tensors and plain values only.
+
+    Checkpoints that wrap it (`state_dict`, `model`, …) are opened; `module.` and `_orig_mod.` are stripped from names.
+    Raises `MissingError` where there is no file, `InputError` where it holds no state dict.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MissingError(f"no weights at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            found: Any = safetensors.torch.load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    else:
+        found = torch_load(path)
+    for key in _WRAPPINGS:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+            break
+    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise InputError(f"{path} holds no state dict (names and tensors); it holds {_describe(found)}")
+    return {_stripped(str(name)): value for name, value in found.items()}
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Loads weights into a model; every name and shape must fit.
+
+    A bare model's weights also load into the model wrapped by `VideoWrap`, whose fusion then starts fresh.
+    Raises `MissingError` where there is no file, `InputError` where the weights are another model's.
+    """
+    state = read_weights(path)
+    wanted = model.state_dict()
+    wrapped_file = any(name.startswith("backbone.") for name in state)
+    wrapped_model = any(name.startswith("backbone.") for name in wanted)
+    if wrapped_file and not wrapped_model:
+        raise InputError(
+            f"{path} holds the weights of a wrapped model (backbone.*), the model here is bare: "
+            "wrap it with the same genotype and fusion, or pass the weights of the bare model"
+        )
+    prefix = "backbone." if wrapped_model and not wrapped_file else ""
+    for name, value in state.items():
+        if prefix + name in wanted and wanted[prefix + name].shape != value.shape:
+            raise InputError(
+                f"{path}: {name} is {tuple(value.shape)}, the model needs {tuple(wanted[prefix + name].shape)}; "
+                "is it another architecture, or are the numbers of classes or channels different?"
+            )
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise InputError(f"{path} does not fit {type(model).__name__}: {' '.join(lines)[:400]}") from error
+
+
+def random_state() -> dict[str, Any]:
+    """The global generators' states (python, numpy, torch, CUDA) as tensors and plain values."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [name, torch.from_numpy(np.array(keys, dtype=np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Puts back what `random_state` took."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+def check_same(saved: dict[str, Any], now: dict[str, Any], what: str) -> None:
+    """Refuses, as `InputError`, to resume with other settings than those saved; the message lists the differences."""
+    keys = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
+    if keys:
+        listed = "; ".join(f"{key}: {saved.get(key)!r} then, {now.get(key)!r} now" for key in keys)
+        raise InputError(f"cannot resume with another {what} ({listed}); use the same, or begin anew with overwrite")
+
+
+def _stripped(name: str) -> str:
+    while name.startswith(_PREFIXES):
+        name = name.partition(".")[2]
+    return name
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"a dict with the keys {', '.join(map(str, list(value)[:5])) or 'none'}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,82 @@
+"""What one image costs: multiply-accumulates, time, parameters, peak memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from image2video.errors import InputError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a prediction per *image*: a clip of T frames counts T frames.
+
+    macs_per_image: multiply-accumulates of convolutions, matrix products and attention (half of what
+    torch.utils.flop_counter counts); additions, norms and the resampling of the clip are not counted.
+    ms_per_image: median milliseconds of the batched forward pass over its images; params: number of parameters.
+    peak_mib_per_image: memory above the weights over the images of a batch, in MiB; None where the device has no
+    counter.
+    """
+
+    macs_per_image: float
+    ms_per_image: float
+    params: int
+    peak_mib_per_image: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def measure_cost(
+    model: nn.Module, input_size: tuple[int, int, int], batch: int = 1, *, repeats: int = 10, warmup: int = 2
+) -> Cost:
+    """Measures `model` in eval mode on `batch` random images of `input_size` (C, H, W), where its parameters are.
+
+    The training mode is restored afterwards. Raises `InputError` for batch or repeats below 1.
+    """
+    if batch < 1 or repeats < 1:
+        raise InputError(f"batch and repeats must be at least 1; received {batch} and {repeats}")
+    first = next(model.parameters(), None)
+    device = torch.device("cpu") if first is None else first.device
+    dtype = torch.float32 if first is None else first.dtype
+    images = torch.randn(batch, *input_size, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model(images)
+        macs = counter.get_total_flops() / 2 / batch
+        for _ in range(warmup):
+            model(images)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            held = torch.cuda.memory_allocated(device)
+        times = []
+        for _ in range(repeats):
+            _synchronize(device)
+            start = time.perf_counter()
+            model(images)
+            _synchronize(device)
+            times.append(time.perf_counter() - start)
+        peak = None
+        if device.type == "cuda":
+            peak = (torch.cuda.max_memory_allocated(device) - held) / 2**20 / batch
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(macs, statistics.median(times) * 1e3 / batch, params, peak)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,33 @@
+"""An exponential moving average of a model's weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Ema:
+    """A copy of the model whose floating tensors follow it: average ← d · average + (1 − d) · model.
+
+    d = min(decay, (1 + n) / (10 + n)) at update n, so that short runs are not averaged with their random start.
+    Buffers are averaged too (BatchNorm's statistics belong to the averaged weights); whole numbers are copied.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Moves the average towards `model` by one step."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        current = model.state_dict()
+        for name, average in self.module.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(current[name].to(average.dtype), 1 - decay)
+            else:
+                average.copy_(current[name])

@@ -1,0 +1,127 @@
+"""The folder of a training run: checkpoint, weights, history, settings, versions, curves."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from image2video.data import DataSource
+from image2video.errors import InputError
+from image2video.files import (
+    OutputDirectory,
+    atomic_torch_save,
+    atomic_write_json,
+    atomic_write_text,
+    torch_load_last,
+)
+from image2video.training.checkpoint import (
+    CHECKPOINT_FORMAT,
+    check_same,
+    random_state,
+    save_weights,
+    set_random_state,
+)
+from image2video.training.engine import Engine
+from image2video.training.recipe import TrainConfig
+from image2video.training.result import EpochRecord, TrainResult
+from image2video.version import __version__
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class RunFolder:
+    """Writes what a run leaves behind; every file is whole or not there."""
+
+    def __init__(
+        self, folder: OutputDirectory, config: TrainConfig, data: DataSource, settings: dict[str, Any] | None
+    ) -> None:
+        self._folder, self._config, self._data = folder, config, data
+        self._settings = settings or {}
+        self.has_checkpoint = folder.resumed and (folder / CHECKPOINT).is_file()
+        self._writer: SummaryWriter | None = None
+        if not self.has_checkpoint:
+            record = {**self._settings, **config.to_dict()}
+            atomic_write_text(folder / "config.yaml", yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+        folder.note(versions=versions(), dataset=data.describe())
+
+    def save_epoch(self, engine: Engine, history: list[EpochRecord], best_state: dict[str, Tensor]) -> None:
+        """After an epoch: curves, history, the best weights, and last the checkpoint, which makes it count."""
+        record = history[-1]
+        self._add_curves(record)
+        atomic_write_json(self._folder / "history.json", [asdict(epoch) for epoch in history])
+        checkpoint = {
+            "format": CHECKPOINT_FORMAT,
+            "epochs_done": len(history),
+            "config": self._config.to_dict(),
+            "dataset": self._data.describe(),
+            "settings": self._settings,
+            "history": [asdict(epoch) for epoch in history],
+            "best": best_state,
+            "random": random_state(),
+            **engine.state(),
+        }
+        self._folder / "checkpoint.previous.pt"  # lists it as this run's own, so that overwriting removes it
+        atomic_torch_save(self._folder / CHECKPOINT, checkpoint, keep_previous=True)
+        save_weights(self._folder / "best.safetensors", best_state)
+        self._folder.note(epochs_done=len(history), device=str(engine.device))
+
+    def finish(self, engine: Engine, result: TrainResult, best_state: dict[str, Tensor]) -> TrainResult:
+        """Writes both sets of weights and the result."""
+        save_weights(self._folder / "best.safetensors", best_state)
+        save_weights(self._folder / "last.safetensors", engine.evaluated_state())
+        atomic_write_json(self._folder / "result.json", result.to_dict())
+        self._folder.finish(seconds=result.seconds)
+        return TrainResult(**{**vars(result), "out": self._folder.path})
+
+    def close(self) -> None:
+        """Flushes the curves."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _add_curves(self, record: EpochRecord) -> None:
+        if self._writer is None:  # purge_step hides what a killed process wrote beyond its last checkpoint
+            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=record.epoch)
+        for name, value in record.figures().items():
+            self._writer.add_scalar(name, value, record.epoch)
+        self._writer.flush()
+
+
+def restore(
+    path: Path, engine: Engine, config: TrainConfig, data: DataSource, settings: dict[str, Any] | None
+) -> tuple[list[EpochRecord], dict[str, Tensor]]:
+    """Goes on from the checkpoint at `path`: sets the engine, returns the history and the best weights so far.
+
+    Raises `InputError` where the run was begun with another recipe, data set or model.
+    """
+    saved = torch_load_last(path)
+    if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
+        raise InputError(f"{path} is no training checkpoint of format {CHECKPOINT_FORMAT}; begin anew with overwrite")
+    check_same(_without(saved["config"], "device"), _without(config.to_dict(), "device"), "recipe")
+    check_same(_without(saved["dataset"], "name"), _without(data.describe(), "name"), "data set")
+    check_same(saved["settings"], settings or {}, "setting")
+    engine.load_state(saved)
+    if engine.accelerator.is_main_process:  # the generators saved are the main process's
+        set_random_state(saved["random"])
+    return [EpochRecord(**record) for record in saved["history"]], saved["best"]
+
+
+def _without(record: dict[str, Any], place: str) -> dict[str, Any]:
+    """The record without what may differ when a run goes on: the device, or the folder of the data."""
+    return {key: value for key, value in record.items() if key != place}
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {
+        "image2video": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+    }

@@ -1,0 +1,1 @@
+"""Adapters to other libraries; the only place where they are imported."""

@@ -1,0 +1,44 @@
+"""Bare backbones from timm, by name: the builder `timm` of the entry-point group `image2video.builders`."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+from image2video.integrations import timm_cifar
+from torch import nn
+
+from image2video.functional import InputError
+
+NAMES = tuple(timm_cifar.default_cfgs)
+"""The small-image ResNets that this package adds to timm."""
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    pretrained: bool = False,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a bare backbone by its timm name, with or without a tag (`resnet50`, `resnet50.a1_in1k`, `cifar_resnet18`).
+
+    `num_classes` and `in_chans` default to the model's own; further arguments go to `timm.create_model` as they are.
+    Raises `InputError` for an unknown name, with the nearest known ones.
+
+    >>> build("cifar_resnet8", num_classes=10).num_classes
+    10
+    """
+    architecture = name.split(".", 1)[0]
+    if ":" not in name and not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=4)
+        raise InputError(
+            f"timm {timm.__version__} has no model {name!r}"
+            + (f"; similar names: {', '.join(near)}" if near else "; timm.list_models() lists all")
+        )
+    model: nn.Module = timm.create_model(
+        name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **kwargs
+    )
+    return model

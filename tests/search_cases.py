@@ -1,0 +1,119 @@
+"""Small data and networks that the tests of the search share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class Arrays:
+    """An `ImageSet` over tensors, plain enough to be checked by eye: no augmentation, contiguous batches."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+        self.num_images = len(labels)
+
+    def _at(self, rows: Tensor) -> Arrays:
+        return Arrays(self.images[rows], self.labels[rows])
+
+    def split(self, fraction: float, *, seed: int) -> tuple[Arrays, Arrays]:
+        order = torch.randperm(self.num_images, generator=torch.Generator().manual_seed(seed))
+        first = round(fraction * self.num_images)
+        return self._at(order[:first]), self._at(order[first:])
+
+    def take(self, count: int, *, seed: int) -> Arrays:
+        return self._at(torch.randperm(self.num_images, generator=torch.Generator().manual_seed(seed))[:count])
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        augment: bool = False,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        shard: tuple[int, int] = (0, 1),
+    ) -> ArrayBatches:
+        return ArrayBatches(self, batch_size, shuffle, seed, device, shard)
+
+
+class ArrayBatches:
+    def __init__(
+        self,
+        source: Arrays,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        device: torch.device | str,
+        shard: tuple[int, int],
+    ) -> None:
+        self.source, self.batch_size, self.shuffle, self.seed = source, batch_size, shuffle, seed
+        self.device, self.shard = device, shard
+        self.num_images = source.num_images
+
+    def __len__(self) -> int:
+        return -(-self.num_images // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.arange(self.num_images)
+        if self.shuffle:
+            order = torch.randperm(
+                self.num_images, generator=torch.Generator().manual_seed(self.seed % 2**31 + 1000 * epoch)
+            )
+        rank, processes = self.shard
+        for rows in order.split(self.batch_size):
+            mine = rows[rank::processes]
+            yield self.source.images[mine].to(self.device), self.source.labels[mine].to(self.device)
+
+
+def blobs(count: int, seed: int, size: tuple[int, int] = (12, 16), classes: int = 3) -> Arrays:
+    """Noise with a bright bar whose height tells the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    images = 0.5 * torch.randn(count, 1, *size, generator=generator)
+    for row, label in enumerate(labels.tolist()):
+        images[row, 0, 2 + 3 * label : 4 + 3 * label] += 1
+    return Arrays(images, labels)
+
+
+def tiny_network(channels: int = 1, classes: int = 3, seed: int = 0) -> nn.Module:
+    """Two residual-free convolutions with norms and dropout, a few hundred parameters."""
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    network = nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d((3, 1)),
+        nn.Flatten(),
+        nn.Dropout(0.1),
+        nn.Linear(24, classes),
+    )
+    torch.random.set_rng_state(state)
+    return network
+
+
+class CentreWindow(nn.Module):
+    """A fixed classifier that sees nothing but a window of 4×4 pixels at the image's centre; no parameters.
+
+    The logits of the two classes are ∓ the window's mean.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        top, left = images.shape[-2] // 2 - 2, images.shape[-1] // 2 - 2
+        mean = images[:, 0, top : top + 4, left : left + 4].mean(dim=(1, 2))
+        return torch.stack([-mean, mean], dim=1)
+
+
+def planted(count: int, seed: int) -> Arrays:
+    """24×32 noise with a patch of ±1 whose sign is the class, 6 pixels left of the centre: outside the window."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    images = 0.25 * torch.randn(count, 1, 24, 32, generator=generator)
+    images[:, 0, 10:14, 8:12] += (2 * labels - 1).float().view(-1, 1, 1)
+    return Arrays(images, labels)

@@ -1,0 +1,262 @@
+"""The command line: parsing, help, errors, and what is printed."""
+
+import importlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from image2video.cli import main
+from image2video.cli.app import COMMANDS, build_parser
+from image2video.version import __version__
+
+SHARED = {
+    "search": {"model", "data", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume", "overwrite"},
+    "train": {
+        *("model", "data", "genotype", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume"),
+        *("overwrite", "weights", "batch_size", "lr", "device"),
+    },
+    "evaluate": {"model", "data", "genotype", "frames", "fusion", "train_images", "seed", "weights", "batch_size"},
+    "demo": {"model", "data", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume", "overwrite"},
+    "show": {"image", "genotype", "frames", "out", "overwrite"},
+    "sites": {"model", "fusion"},
+}
+
+
+def exit_of(argv):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    return stop.value.code
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "picture.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_has_the_shared_names_and_an_example(command, capsys):
+    assert exit_of([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"example:\n  image2video {command}" in text
+    wanted = SHARED[command] | {"config"}
+    found = set(re.findall(r"^  (?:--)?([a-z-]+)", text, re.M))
+    assert {name.replace("_", "-") for name in wanted} <= found
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_the_example_parses(command):
+    example = shlex.split(importlib.import_module(f"image2video.cli.{command}").EXAMPLE)
+    assert example[:2] == ["image2video", command]
+    assert build_parser(command).parse_args(example[1:]).command == command
+
+
+def test_version_and_bare_call(capsys):
+    assert exit_of(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(f"    {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "invalid choice: 'trian'"),
+        (["train", "--epoch", "3"], "unrecognized arguments: --epoch"),
+        (["train", "--epochs", "three"], "epochs"),
+        (["train", "--frobnicate", "1"], "frobnicate"),
+    ],
+)
+def test_what_cannot_be_parsed(argv, message, capsys):
+    assert exit_of(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "--epochs", "0"], "epochs=0: it must be at least 1"),
+        (["train", "--data", "cifar"], "unknown data source 'cifar'"),
+        (["train", "--model", "cifar_resnet81"], "similar names: cifar_resnet8"),
+        (["train", "--genotype", "rotat(10)"], "rotat"),
+        (["train", "--genotype", "none", "--weights", "missing.pt"], "no weights at missing.pt"),
+        (["evaluate"], "say which weights"),
+        (["search", "--selection", "fixed_weights"], "give --weights FILE"),
+        (["sites", "resnet1"], "similar names: resnet18"),
+        (["show"], "--image"),
+        (["show", "--image", "missing.jpg"], "no image at missing.jpg"),
+    ],
+)
+def test_our_errors_are_one_line_and_code_2(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(argv)
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_raises():
+    with pytest.raises(ValueError, match="unknown data source"):
+        main(["train", "--data", "cifar", "--debug"])
+
+
+def test_sites_prints_the_plan(capsys):
+    assert main(["sites", "cifar_resnet8", "--fusion", "tsm"]) == 0
+    out = capsys.readouterr().out
+    assert "tsm sites" in out
+    assert "before" in out
+    assert main(["sites", "cifar_resnet8", "--sites", "nothing", "--fusion", "tsm"]) == 2
+
+
+def test_show_draws_png_and_gif(picture, tmp_path, capsys):
+    genotype = "translate_x(0.06) > rotate(10)"
+    for name in ("clip.png", "clip.gif"):
+        out = tmp_path / name
+        assert main(["show", "--image", str(picture), "--genotype", genotype, "--frames", "3", "--out", str(out)]) == 0
+        assert str(out) in capsys.readouterr().out
+        with Image.open(out) as drawn:
+            assert drawn.format == name[-3:].upper()
+            assert getattr(drawn, "n_frames", 1) == (3 if name.endswith("gif") else 1)
+    before = out.read_bytes()
+    assert main(["show", "--image", str(picture), "--out", str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert main(["show", "--image", str(picture), "--out", str(out), "--overwrite"]) == 0
+    assert main(["show", "--image", str(picture), "--out", str(tmp_path / "clip.pdf")]) == 2
+    picture.write_bytes(picture.read_bytes()[:200])
+    assert main(["show", "--image", str(picture), "--out", str(tmp_path / "x.png")]) == 2
+    assert "picture.jpg" in capsys.readouterr().err
+
+
+def test_help_imports_no_command():
+    code = "import sys; from image2video.cli.app import build_parser; build_parser(None); print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "jsonargparse" in names
+    assert not {"timm", "torchvision", "matplotlib", "accelerate", "sklearn"} & set(names)
+
+
+TINY = ["--data", "digits", "--train-images", "60", "--holdout", "0.2", "--image-size", "8", "--device", "cpu"]
+TINY += ["--batch-size", "24"]
+
+
+def train(out, *argv):
+    return main(["train", *TINY, "--epochs", "2", "--lr", "0.05", "--out", str(out), *argv])
+
+
+def test_from_bare_training_to_a_tuned_wrapped_model(tmp_path, capsys):
+    bare, found, tuned = tmp_path / "bare", tmp_path / "found", tmp_path / "tuned"
+    assert train(bare, "--genotype", "none") == 0
+    out = capsys.readouterr().out
+    assert str(bare) in out
+    assert "MACs" in out
+    weights = str(bare / "best.safetensors")
+    assert yaml.safe_load((bare / "config.yaml").read_text())["genotype"] == "none"
+
+    search = ["search", *TINY, "--selection", "fixed_weights", "--weights", weights, "--frames", "2"]
+    assert main([*search, "--candidates", "3", "--out", str(found)]) == 0
+    out = capsys.readouterr().out
+    assert str(found) in out
+    assert "genotype:" in out
+    assert "identity" in out
+
+    genotype = str(found / "genotype.json")
+    tune = ["--weights", weights, "--genotype", genotype, "--frames", "2", "--ema", "0.5"]
+    assert train(tuned, *tune) == 0
+    capsys.readouterr()
+
+    def evaluated(*argv):
+        assert main(["evaluate", *TINY, "--json", *argv]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    result = json.loads((tuned / "result.json").read_text())
+    best = evaluated("--weights", str(tuned / "best.safetensors"), "--genotype", genotype, "--frames", "2")
+    assert best["top1"] == result["test_best"]["top1"]
+    assert best["n"] == 599
+    saved = evaluated("--weights", str(tuned / "pretrained"))
+    assert (saved["top1"], saved["cost"]["macs_per_image"]) == (best["top1"], best["cost"]["macs_per_image"])
+    plain = evaluated("--weights", weights, "--genotype", "none")
+    assert 1.99 < best["cost"]["macs_per_image"] / plain["cost"]["macs_per_image"] < 2.1
+    assert plain["top1"] == json.loads((bare / "result.json").read_text())["test_best"]["top1"]
+    assert main(["evaluate", *TINY, "--weights", str(tuned / "pretrained"), "--fusion", "tsm"]) == 2
+    assert "leave out --fusion" in capsys.readouterr().err
+    assert main(["evaluate", *TINY, "--weights", str(tuned / "best.safetensors"), "--genotype", "none"]) == 2
+    assert "wrapped" in capsys.readouterr().err
+
+
+def test_a_run_repeats_from_its_command_file_and_refuses_its_folder(tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(first, "--genotype", "rotate(5)", "--frames", "2", "--fusion", "tsm") == 0
+    assert main(["train", "--config", str(first / "command.yaml"), "--out", str(second)]) == 0
+    assert (first / "best.safetensors").read_bytes() == (second / "best.safetensors").read_bytes()
+    capsys.readouterr()
+    assert main(["train", "--config", str(first / "command.yaml"), "--out", str(first)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (
+        main(["train", "--config", str(first / "config.yaml"), "--out", str(first), "--resume", "--epochs", "3"]) == 2
+    )
+    assert "epochs: 2 then, 3 now" in capsys.readouterr().err
+    with_typo = tmp_path / "typo.yaml"
+    with_typo.write_text("epoch: 3\n")
+    assert exit_of(["train", "--config", str(with_typo)]) == 2
+
+
+def test_search_writes_its_folder(tmp_path, capsys):
+    out = tmp_path / "run"
+    argv = ["search", *TINY, "--epochs", "1", "--tune-epochs", "0", "--frames", "2", "--fusion", "tsm"]
+    assert main([*argv, "--selection", "argmax", "--out", str(out)]) == 0
+    assert {"genotype.json", "tau.json", "scores.json", "command.yaml"} <= {path.name for path in out.iterdir()}
+    assert str(out) in capsys.readouterr().out
+    assert yaml.safe_load((out / "command.yaml").read_text())["frames"] == 2
+
+
+KILLED = """
+import contextlib, os, signal, sys
+import image2video.cli.train as command
+
+@contextlib.contextmanager
+def killer(**options):
+    def progress(stage, done, total, **figures):
+        if stage == "train" and done == 6:  # in the third epoch of two steps each, before its checkpoint
+            os.kill(os.getpid(), signal.SIGKILL)
+    yield progress
+
+command.progress_bars = killer
+
+from image2video.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
+    argv = ["train", *TINY, "--epochs", "4", "--lr", "0.05", "--genotype", "translate_x(0.1)", "--frames", "2"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*argv, "--out", str(whole)]) == 0
+    code = f"import torch; torch.set_num_threads({torch.get_num_threads()})\n{KILLED}"
+    killed = subprocess.run([sys.executable, "-c", code, *argv, "--out", str(cut)], capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    assert json.loads((cut / "run.json").read_text())["epochs_done"] == 2
+    assert not (cut / "result.json").exists()
+    assert main([*argv, "--out", str(cut), "--resume"]) == 0
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    results = [json.loads((out / "result.json").read_text()) for out in (whole, cut)]
+    for result in results:
+        del result["seconds"]
+        for epoch in result["history"]:
+            del epoch["seconds"], epoch["images_per_second"]
+    assert results[0] == results[1]

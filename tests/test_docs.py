@@ -1,0 +1,94 @@
+"""Every code block of the README and of docs/ runs.
+
+Python blocks of one page run in order in one namespace; a `text` block right after one is its exact output. In `bash`
+blocks every `image2video` command runs; the other commands must be among those that a user needs to set up.
+"""
+
+import contextlib
+import io
+import re
+import shlex
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from image2video.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.S | re.M)
+# Set-up commands, and those whose run is the subject of another test or of continuous integration itself.
+SETUP = (
+    "make ",
+    "pip install",
+    "git clone",
+    "cd ",
+    "python -m image2video.integrations.timm_launch",
+    "pytest",
+    "python benchmarks/",
+)
+LONG = ("image2video demo",)
+LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return [(match.group(1), match.group(2)) for match in BLOCK.finditer(page.read_text())]
+
+
+def commands(block: str) -> list[str]:
+    joined = re.sub(r"\\\n\s*", " ", block)
+    return [line.split("  #")[0].strip() for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the files that the pages speak of: a photo."""
+    monkeypatch.chdir(tmp_path)
+    picture = Image.linear_gradient("L").resize((120, 80))
+    Image.merge("RGB", [picture, picture.rotate(180), picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]).save(
+        "photo.jpg"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType(f"page_{page.stem.lower()}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # a class that a page defines can be pickled
+    printed: str | None = None
+    for language, text in blocks(page):
+        assert language in LANGUAGES, f"{page.name}: a block of unknown language {language!r}"
+        if language == "python":
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(text, f"{page.name}", "exec"), module.__dict__)
+            printed = out.getvalue()
+        elif language == "text" and printed is not None:
+            assert printed.strip() == text.strip(), f"{page.name}: printed\n{printed}\nwritten\n{text}"
+            printed = None
+        elif language == "bash":
+            for command in commands(text):
+                if command.startswith("image2video ") and not command.startswith(LONG):
+                    assert main(shlex.split(command)[1:]) in (0, None), command
+                else:
+                    assert command.startswith((*SETUP, *LONG)), f"{page.name}: {command!r} is run by no test"
+
+
+def test_make_targets_of_the_pages_exist() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    named = {
+        name for page in PAGES for _, text in blocks(page) for name in re.findall(r"^make (\w+)", text, flags=re.M)
+    }
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_links_between_pages_resolve() -> None:
+    checked = 0
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+            checked += 1
+    assert checked > 5
