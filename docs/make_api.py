@@ -32,7 +32,7 @@ def signature(value: object) -> str:
                 shown.append("*")
         star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
         default = parameter.default
-        # A default that is an object would print its address, or a page; its name is in the signature that help() shows.
+        # A default that is an object would print its address, or a page; help() shows it.
         plain = default is None or isinstance(default, bool | int | float | str)
         shown.append(star + parameter.name + ("" if default is parameter.empty else f"={default!r}" if plain else "=…"))
     return "(" + ", ".join(shown) + ")"
@@ -51,8 +51,8 @@ def page() -> str:
     lines = [
         "# Public names",
         "",
-        "Written by `python docs/make_api.py` from the docstrings; `help(name)` in Python shows them whole, with shapes,",
-        "units, what is raised, and sources.",
+        "Written by `python docs/make_api.py` from the docstrings; `help(name)` in Python shows them whole, with",
+        "shapes, units, what is raised, and sources.",
     ]
     for module_name in MODULES:
         module = importlib.import_module(module_name)
