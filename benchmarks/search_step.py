@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from harness import arguments, measure, measure_pair, timing_fields, write_result
-from image2video.integrations.timm_backbones import build
 from torch import Tensor
 
+from image2video.integrations.timm_backbones import build
 from image2video.search import Cell, SearchConfig, get_space
 from image2video.search.bilevel import Bilevel, weight_optimizer
 from image2video.search.network import build_network

@@ -59,7 +59,8 @@ def main() -> None:
         for module in modules:
             print(module, *plan_line(choice[module]["architecture"]), flush=True)
         return
-    sweep(modules, choice, options)
+    # The small ones first: a sweep that is stopped has the most to show.
+    sweep(sorted(modules, key=lambda module: choice[module]["parameters"]), choice, options)
 
 
 def sweep(modules: list[str], choice: dict[str, Any], options: argparse.Namespace) -> None:

@@ -141,9 +141,9 @@ class _Aggregator:
                 f"{_show(path)} is a scalar: it has no frames to aggregate; return it per frame, (B·T,), "
                 "or pass aggregate=callable(outputs, T)"
             )
-        wrong = value.shape[0] != self.rows if self.rows is not None else value.shape[0] % self.T != 0
-        if wrong:
-            needed = f"B·T = {self.rows}" if self.rows is not None else f"a multiple of T = {self.T}"
+        if value.shape[0] % self.T or self.rows not in (None, value.shape[0]):
+            multiple = self.rows is None or self.rows % self.T
+            needed = f"a multiple of T = {self.T}" if multiple else f"B·T = {self.rows}"
             raise InputError(
                 f"{_show(path)} has shape {tuple(value.shape)}: its leading dimension is {value.shape[0]}, not "
                 f"{needed}; only outputs with one row per frame can be aggregated. Pass aggregate=callable(outputs, T)"

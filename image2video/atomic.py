@@ -121,9 +121,8 @@ def torch_load(path: str | os.PathLike[str], *, map_location: str | torch.device
     try:
         return torch.load(source, weights_only=True, map_location=map_location)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{source} is not a readable checkpoint ({first_line}); delete it or restore a copy"
+            f"{source} is not a readable checkpoint ({_reason(error)}); use another file or restore a copy"
         ) from error
 
 
@@ -170,6 +169,12 @@ def read_json(path: str | os.PathLike[str], *, max_bytes: int = 256 * 1024 * 102
         raise InputError(f"{source}, line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise InputError(f"{source} is nested too deeply to be one of our files") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's own text advises to run the code in the file
+        return "it is no torch file, or holds more than tensors and plain values"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _previous(path: Path) -> Path:

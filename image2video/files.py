@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
+import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from image2video.atomic import (
     WriteError,
@@ -20,11 +23,13 @@ from image2video.atomic import (
     torch_load_last,
 )
 from image2video.errors import ExistsError, InputError
+from image2video.version import __version__
 
 __all__ = [
     "RUN_FILE",
     "OutputDirectory",
     "WriteError",
+    "add_to_run",
     "atomic_torch_save",
     "atomic_write_bytes",
     "atomic_write_json",
@@ -32,6 +37,7 @@ __all__ = [
     "read_json",
     "torch_load",
     "torch_load_last",
+    "versions",
 ]
 
 RUN_FILE = "run.json"
@@ -90,10 +96,14 @@ class OutputDirectory:
             self._write()
             return
         if others and not overwrite:
-            what = f"a {earlier.get('kind')!r} run" if earlier is not None else f"other files ({sorted(others)[0]}, …)"
+            if earlier is None:
+                raise ExistsError(
+                    f"{self.path} holds other files ({sorted(others)[0]}, …); choose another folder, or write beside "
+                    "them, and over files of the same name, with overwrite=True (--overwrite)"
+                )
             raise ExistsError(
-                f"{self.path} holds {what}; choose another folder, or replace it with overwrite=True (--overwrite)"
-                + (", or go on with it with resume=True (--resume)" if earlier is not None else "")
+                f"{self.path} holds a {earlier.get('kind')!r} run; choose another folder, replace it with "
+                "overwrite=True (--overwrite), or go on with it with resume=True (--resume)"
             )
         if earlier is not None:
             self._remove(earlier)
@@ -147,6 +157,29 @@ class OutputDirectory:
 
     def _write(self) -> None:
         atomic_write_json(self.path / RUN_FILE, self._run)
+
+
+def add_to_run(folder: str | os.PathLike[str], name: str) -> Path:
+    """The path of one more file or folder of the finished run in `folder`, listed in its `run.json` as the run's own.
+
+    Raises `MissingError` where `folder` holds no run.
+    """
+    marker = Path(folder) / RUN_FILE
+    run = read_json(marker)
+    if name not in run["contents"]:
+        run["contents"].append(name)
+        atomic_write_json(marker, run)
+    return Path(folder) / name
+
+
+def versions() -> dict[str, str]:
+    """The versions and the number of threads that a result depends on, for `run.json`."""
+    return {
+        "image2video": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def _is_partial(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -20,22 +20,6 @@ _AUTO_GROUP = 12  # parameters per layer where the backbone names no layers: tim
 def _of_backbone(name: str, doc: str) -> Any:
     """A property that is the backbone's attribute; an AttributeError where the backbone has none."""
     return property(lambda self: getattr(self.backbone, name), doc=doc)
-
-
-def nominal_size(backbone: nn.Module) -> tuple[int, int, int] | None:
-    """`(C, H, W)` of the images that a backbone is made for; None where it does not tell.
-
-    `in_chans` and the `img_size` that timm keeps for a model made with that argument come before the pretrained config,
-    which describes the weights' source.
-    """
-    config = getattr(backbone, "pretrained_cfg", None) or getattr(backbone, "default_cfg", None)
-    size = config.get("input_size") if isinstance(config, Mapping) else getattr(config, "input_size", None)
-    if size is None:
-        return None
-    channels, height, width = size
-    height, width = (getattr(backbone, "_traits", None) or {}).get("img_size") or (height, width)
-    in_chans = getattr(backbone, "in_chans", None)
-    return (in_chans if isinstance(in_chans, int) else channels), height, width
 
 
 class TimmLike(nn.Module):
@@ -61,9 +45,14 @@ class TimmLike(nn.Module):
         """The backbone's classifier; arguments as the backbone's own method takes them."""
         return self._method("get_classifier")(*args, **kwargs)
 
-    def reset_classifier(self, num_classes: int, *args: Any, **kwargs: Any) -> None:
-        """Replace the backbone's classifier by a fresh one with `num_classes` classes (0: none)."""
-        self._method("reset_classifier")(num_classes, *args, **kwargs)
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, **kwargs: Any) -> None:
+        """Replace the backbone's classifier by a fresh one with `num_classes` classes (0: none).
+
+        `global_pool` replaces the pooling too (None: keep it); further arguments are those of the backbone's method.
+        """
+        if global_pool is not None:
+            kwargs["global_pool"] = global_pool
+        self._method("reset_classifier")(num_classes, **kwargs)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the backbone's activations in the backward pass, or stop doing so."""

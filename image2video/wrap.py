@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from image2video.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.inject.api import inject_
 from image2video.inject.plan import Plan
 from image2video.timm_like import TimmLike
-from image2video.wrapping import Sites, batch_norms, check_backbone, output_formats, plan_for, tolerant
+from image2video.wrapping import Sites, batch_norms, check_backbone, output_formats, plan_for
 
 
 class VideoWrap(TimmLike):
@@ -167,11 +167,12 @@ class VideoWrap(TimmLike):
         self._freeze_norms()
         return self
 
-    def reset_classifier(self, num_classes: int, *args: Any, **kwargs: Any) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, **kwargs: Any) -> None:
         """Replace the backbone's classifier by a fresh one with `num_classes` classes (0: none)."""
-        super().reset_classifier(num_classes, *args, **kwargs)
+        super().reset_classifier(num_classes, global_pool, **kwargs)
         if self.builder is not None:
-            self.builder = self.builder.with_kwargs(num_classes=num_classes)
+            pool = {} if global_pool is None else {"global_pool": global_pool}
+            self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
 
     def unwrap(self) -> nn.Module:
         """Give back the backbone object as it was: no hooks, nothing added; this wrapper then refuses use.
@@ -215,10 +216,6 @@ class VideoWrap(TimmLike):
         """The options, as `print(model)` shows them."""
         fusion = f"{self.plan.fusion} at {len(self.plan.sites)} sites"
         return f"fusion={fusion}, aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VideoWrap:
-        super()._apply(tolerant(fn), recurse)
-        return self
 
     def _frames(self, images: Tensor, T: int | None) -> tuple[Tensor, int]:
         self._check_use()

@@ -1,4 +1,4 @@
-"""The steps of wrapping that need no wrapper: checks, the plan, layouts, batch norms, 5-D kernels."""
+"""The steps of wrapping that need no wrapper: checks, the plan, layouts, batch norms."""
 
 from __future__ import annotations
 
@@ -14,29 +14,13 @@ from image2video.fusion.config import FusionConfig
 from image2video.inject.api import Injection
 from image2video.inject.plan import Plan, Site
 from image2video.inject.planning import plan
-from image2video.timm_like import TimmLike, nominal_size
+from image2video.inject.sizes import nominal_size
+from image2video.timm_like import TimmLike
 
 UNKNOWN_SIZE = (0, 0, 0)
 """The input size in a plan that was made without a trace, which only a plan without sites can be."""
 
 Sites = str | Sequence[str] | Callable[[Site], bool] | Plan | None
-
-
-def tolerant(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`fn`, where 5-D kernels (a gate's) stay as they are if `fn` is `.to(memory_format=torch.channels_last)`.
-
-    torch knows that format for 4-D tensors alone and would refuse the whole model.
-    """
-
-    def apply(tensor: Tensor) -> Tensor:
-        try:
-            return fn(tensor)
-        except RuntimeError:
-            if tensor.ndim != 5:
-                raise
-            return fn(tensor.flatten(3)).reshape(tensor.shape).contiguous()
-
-    return apply
 
 
 def check_backbone(backbone: Any) -> None:
@@ -67,13 +51,11 @@ def plan_for(
         if sites.fusion != config:
             raise InputError(f"the plan is for {sites.fusion}, but fusion={config}; pass the plan's own fusion")
         return sites
-    size = input_size
-    if input_size is None and example_input is None:
-        size = nominal_size(backbone)
-    if size is None and example_input is None and not config.active:
+    known = input_size is not None or example_input is not None or nominal_size(backbone) is not None
+    if not known and not config.active and sites is None:
         # Without fusion the trace only tells the layouts of the outputs: it may be left out.
         return Plan(config, (), UNKNOWN_SIZE, model=type(backbone).__name__)
-    return plan(backbone, fusion=config, sites=sites, input_size=size, example_input=example_input)
+    return plan(backbone, fusion=config, sites=sites, input_size=input_size, example_input=example_input)
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

@@ -6,10 +6,10 @@ import difflib
 from typing import Any
 
 import timm
-from image2video.integrations import timm_cifar
 from torch import nn
 
 from image2video.functional import InputError
+from image2video.integrations import timm_cifar
 
 NAMES = tuple(timm_cifar.default_cfgs)
 """The small-image ResNets that this package adds to timm."""

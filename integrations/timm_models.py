@@ -17,11 +17,11 @@ from dataclasses import replace
 from typing import Any
 
 import timm
-from image2video.integrations import timm_cifar
 from timm.models import get_arch_pretrained_cfgs, register_model
 from timm.models._pretrained import DefaultCfg, PretrainedCfg
 
 from image2video.functional import Builder, InputTypeError, VideoWrap
+from image2video.integrations import timm_cifar
 
 PREFIX = "i2v_"
 _NOT_OF_THE_ARCHITECTURE = ("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "cache_dir")

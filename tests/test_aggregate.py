@@ -196,6 +196,8 @@ def test_a_leading_dimension_that_is_not_bt_is_refused():
         run(boxes)
     with pytest.raises(InputError, match=r"leading dimension is 9, not B·T = 6"):
         run(torch.randn(9, 4), rows=6)
+    with pytest.raises(InputError, match=r"leading dimension is 8, not a multiple of T = 3"):
+        run(torch.randn(8, 4), rows=8)
 
 
 @pytest.mark.parametrize("value", [3, "text", 2.5, object()])

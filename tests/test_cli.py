@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -44,10 +45,12 @@ def picture(tmp_path):
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_every_command_has_the_shared_names_and_an_example(command, capsys):
+def test_every_command_has_the_shared_names_and_an_example(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert exit_of([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"example:\n  image2video {command}" in text
+    assert max(map(len, text.splitlines())) <= 80
     wanted = SHARED[command] | {"config"}
     found = set(re.findall(r"^  (?:--)?([a-z-]+)", text, re.M))
     assert {name.replace("_", "-") for name in wanted} <= found
@@ -58,6 +61,27 @@ def test_the_example_parses(command):
     example = shlex.split(importlib.import_module(f"image2video.cli.{command}").EXAMPLE)
     assert example[:2] == ["image2video", command]
     assert build_parser(command).parse_args(example[1:]).command == command
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("demo", "frames", 4),
+        ("search", "train_images", 70),
+        ("train", "genotype", "rotate(3)"),
+        ("evaluate", "data", "npz:x.npz"),
+        ("show", "image", "cat.jpg"),
+        ("sites", "fusion", "tsm"),
+    ],
+)
+def test_every_command_takes_a_config_file_and_the_command_line_wins(command, option, value, tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text(yaml.safe_dump({option: value}))
+    argv = [command, *(["resnet18"] if command == "sites" else []), "--config", str(path)]
+    assert build_parser(command).parse_args(argv)[command][option] == value
+    other = type(value)(9) if isinstance(value, int) else "identity"
+    argv += ["--" + option.replace("_", "-"), str(other)]
+    assert build_parser(command).parse_args(argv)[command][option] == other
 
 
 def test_version_and_bare_call(capsys):
@@ -73,13 +97,19 @@ def test_version_and_bare_call(capsys):
     [
         (["trian"], "invalid choice: 'trian'"),
         (["train", "--epoch", "3"], "unrecognized arguments: --epoch"),
-        (["train", "--epochs", "three"], "epochs"),
+        (["train", "--epochs", "three"], "--epochs must be a whole number, got three; image2video train --help"),
+        (["train", "--frames", "1.5"], "--frames must be a whole number or null, got 1.5"),
+        (["train", "--device", "gpu"], "--device must be one of auto, cpu, cuda, mps, got gpu"),
+        (["train", "--config", "missing.yaml"], "missing.yaml"),
+        (["sites"], "required: MODEL"),
         (["train", "--frobnicate", "1"], "frobnicate"),
     ],
 )
 def test_what_cannot_be_parsed(argv, message, capsys):
     assert exit_of(argv) == 2
-    assert message in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert message in text
+    assert len(text.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -173,9 +203,18 @@ def test_from_bare_training_to_a_tuned_wrapped_model(tmp_path, capsys):
     assert str(found) in out
     assert "genotype:" in out
     assert "identity" in out
+    assert " held-out images " in " ".join(out.split())
+    again = tmp_path / "again"
+    assert main(["search", "--config", str(found / "config.yaml"), "--out", str(again)]) == 0
+    assert (again / "genotype.json").read_bytes() == (found / "genotype.json").read_bytes()
+    assert "another division" not in capsys.readouterr().err
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([*search, "--candidates", "3", "--seed", "1", "--out", str(again), "--overwrite"]) == 0
+    assert "another division of digits (seed 0 then, 1 now)" in capsys.readouterr().err
 
     genotype = str(found / "genotype.json")
-    tune = ["--weights", weights, "--genotype", genotype, "--frames", "2", "--ema", "0.5"]
+    tune = ["--weights", weights, "--genotype", genotype, "--ema", "0.5"]  # two frames, as the file says
     assert train(tuned, *tune) == 0
     capsys.readouterr()
 
@@ -184,7 +223,8 @@ def test_from_bare_training_to_a_tuned_wrapped_model(tmp_path, capsys):
         return json.loads(capsys.readouterr().out)
 
     result = json.loads((tuned / "result.json").read_text())
-    best = evaluated("--weights", str(tuned / "best.safetensors"), "--genotype", genotype, "--frames", "2")
+    assert "pretrained" in json.loads((tuned / "run.json").read_text())["contents"]
+    best = evaluated("--weights", str(tuned / "best.safetensors"), "--genotype", genotype)
     assert best["top1"] == result["test_best"]["top1"]
     assert best["n"] == 599
     saved = evaluated("--weights", str(tuned / "pretrained"))
@@ -194,17 +234,29 @@ def test_from_bare_training_to_a_tuned_wrapped_model(tmp_path, capsys):
     assert plain["top1"] == json.loads((bare / "result.json").read_text())["test_best"]["top1"]
     assert main(["evaluate", *TINY, "--weights", str(tuned / "pretrained"), "--fusion", "tsm"]) == 2
     assert "leave out --fusion" in capsys.readouterr().err
+    assert main(["evaluate", *TINY, "--weights", str(tuned)]) == 2
+    assert f"its wrapped model is {tuned / 'pretrained'}" in capsys.readouterr().err
     assert main(["evaluate", *TINY, "--weights", str(tuned / "best.safetensors"), "--genotype", "none"]) == 2
     assert "wrapped" in capsys.readouterr().err
 
 
-def test_a_run_repeats_from_its_command_file_and_refuses_its_folder(tmp_path, capsys):
+def test_trained_weights_start_with_a_tenth_of_the_learning_rate(tmp_path):
+    argv = ["train", *TINY, "--epochs", "1", "--genotype", "none"]
+    assert main([*argv, "--out", str(tmp_path / "a")]) == 0
+    weights = ["--weights", str(tmp_path / "a" / "best.safetensors")]
+    for name, options, lr in (("b", [], 0.01), ("c", ["--lr", "0.1"], 0.1), ("d", ["--optimizer", "adamw"], 1e-4)):
+        assert main([*argv, *weights, *options, "--out", str(tmp_path / name)]) == 0
+        assert yaml.safe_load((tmp_path / name / "config.yaml").read_text())["lr"] == pytest.approx(lr)
+    assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())["lr"] is None
+
+
+def test_a_run_repeats_from_its_config_file_and_refuses_its_folder(tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert train(first, "--genotype", "rotate(5)", "--frames", "2", "--fusion", "tsm") == 0
-    assert main(["train", "--config", str(first / "command.yaml"), "--out", str(second)]) == 0
+    assert main(["train", "--config", str(first / "config.yaml"), "--out", str(second)]) == 0
     assert (first / "best.safetensors").read_bytes() == (second / "best.safetensors").read_bytes()
     capsys.readouterr()
-    assert main(["train", "--config", str(first / "command.yaml"), "--out", str(first)]) == 2
+    assert main(["train", "--config", str(first / "config.yaml"), "--out", str(first)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert (
         main(["train", "--config", str(first / "config.yaml"), "--out", str(first), "--resume", "--epochs", "3"]) == 2
@@ -219,9 +271,9 @@ def test_search_writes_its_folder(tmp_path, capsys):
     out = tmp_path / "run"
     argv = ["search", *TINY, "--epochs", "1", "--tune-epochs", "0", "--frames", "2", "--fusion", "tsm"]
     assert main([*argv, "--selection", "argmax", "--out", str(out)]) == 0
-    assert {"genotype.json", "tau.json", "scores.json", "command.yaml"} <= {path.name for path in out.iterdir()}
+    assert {"genotype.json", "tau.json", "scores.json", "config.yaml"} <= {path.name for path in out.iterdir()}
     assert str(out) in capsys.readouterr().out
-    assert yaml.safe_load((out / "command.yaml").read_text())["frames"] == 2
+    assert yaml.safe_load((out / "config.yaml").read_text())["frames"] == 2
 
 
 KILLED = """

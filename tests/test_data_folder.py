@@ -67,7 +67,7 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone(tmp_path):
     assert torch.equal(first[0], epoch_of(with_workers, 1, **options)[0])
 
 
-def test_broken_images_are_named(tmp_path):
+def test_broken_images_are_named(tmp_path, monkeypatch):
     data = load(write_folder(tmp_path), holdout=0)
     broken = tmp_path / "train" / "bee" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
@@ -76,6 +76,9 @@ def test_broken_images_are_named(tmp_path):
             epoch_of(part)
     broken.write_bytes(b"no image at all")
     with pytest.raises(InputError, match=re.escape("bee/3.jpg")):
+        epoch_of(data.train)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InputError, match="decompression bomb"):
         epoch_of(data.train)
 
 

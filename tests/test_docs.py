@@ -7,6 +7,7 @@ blocks every `image2video` command runs; the other commands must be among those 
 import contextlib
 import io
 import re
+import runpy
 import shlex
 import sys
 import types
@@ -92,3 +93,11 @@ def test_links_between_pages_resolve() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
             checked += 1
     assert checked > 5
+
+
+def test_tables_are_those_of_the_result_files() -> None:
+    pages = runpy.run_path(str(ROOT / "benchmarks" / "pages.py"))
+    marked = [page for page in PAGES if pages["MARK"].search(page.read_text())]
+    assert marked
+    for page in marked:
+        assert pages["filled"](page.read_text()) == page.read_text(), f"{page.name}: run python benchmarks/pages.py"

@@ -15,6 +15,7 @@ from image2video.errors import ExistsError, InputError, MissingError
 from image2video.files import (
     OutputDirectory,
     WriteError,
+    add_to_run,
     atomic_torch_save,
     atomic_write_bytes,
     atomic_write_json,
@@ -116,8 +117,10 @@ def test_checkpoints_hold_no_code(tmp_path: Path) -> None:
         atomic_torch_save(tmp_path / "b.pt", {"f": Path("x")})
     assert not (tmp_path / "b.pt").exists()
     torch.save(Path("x"), tmp_path / "c.pt")
-    with pytest.raises(InputError, match=r"c\.pt is not a readable checkpoint"):
-        torch_load(tmp_path / "c.pt")
+    (tmp_path / "d.pt").write_bytes(b"no torch file")
+    for name in ("c.pt", "d.pt"):
+        with pytest.raises(InputError, match=f"{name} is not a readable checkpoint .it is no torch file"):
+            torch_load(tmp_path / name)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
@@ -203,6 +206,17 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
         OutputDirectory(tmp_path / "out", "search")
     with pytest.raises(WriteError, match="could not write"):
         atomic_write_bytes(tmp_path / "out" / "a.bin", b"1")
+
+
+def test_a_file_added_later_goes_when_the_run_is_replaced(tmp_path: Path) -> None:
+    OutputDirectory(tmp_path / "run", "train").finish()
+    add_to_run(tmp_path / "run", "pretrained").mkdir()
+    (add_to_run(tmp_path / "run", "pretrained") / "config.json").write_text("{}")
+    assert read_json(tmp_path / "run" / "run.json")["contents"] == ["pretrained"]
+    OutputDirectory(tmp_path / "run", "train", overwrite=True)
+    assert names(tmp_path / "run") == ["run.json"]
+    with pytest.raises(MissingError):
+        add_to_run(tmp_path, "pretrained")
 
 
 def test_a_folder_with_a_foreign_run_json_is_other_files(tmp_path: Path) -> None:

@@ -238,12 +238,12 @@ def test_an_identity_in_place_of_the_norm_leaves_the_frames_alone():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ((3,), "3 channels are too few to split for GSF, which needs 4"),
-        ((16, 0.0), "ratio is 0.0"),
-        ((16, 1.5), "ratio is 1.5"),
-        ((16, 0.25, "reflect"), "padding is 'reflect'"),
+        ({"channels": 3}, "3 channels are too few to split for GSF, which needs 4"),
+        ({"channels": 16, "ratio": 0.0}, "ratio is 0.0"),
+        ({"channels": 16, "ratio": 1.5}, "ratio is 1.5"),
+        ({"channels": 16, "padding": "reflect"}, "padding is 'reflect'"),
     ],
 )
 def test_wrong_arguments(arguments, match):
     with pytest.raises(InputError, match=match):
-        GSF(*arguments)
+        GSF(**arguments)

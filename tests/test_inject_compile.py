@@ -48,6 +48,7 @@ class Fixed(nn.Module):
         return self.pair(frames, self.T).unflatten(0, (-1, self.T)).mean(1)
 
 
+@pytest.mark.slow  # test_wrap_compile.py compiles whole wrappers of the same families by default
 @pytest.mark.parametrize("model", MODELS)
 def test_one_graph_for_every_number_of_frames(model: str) -> None:
     pair = make_pair(model)

@@ -16,7 +16,10 @@ from image2video.inject.plan import Plan
 from image2video.layout import NLC
 from inject_cases import Net, block_plan, make_plan, same_snapshot, seeded_net, snapshot
 
-register_fusion("conv2")(type("NamedLikeAModule", (TSM,), {"__doc__": "A shift with an unlucky name."}))
+
+@register_fusion("conv2")
+class NamedLikeAModule(TSM):
+    """A shift with an unlucky name."""
 
 
 def scripted() -> nn.Module:

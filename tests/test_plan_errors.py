@@ -27,6 +27,22 @@ def test_the_size_comes_from_the_config_the_argument_or_the_example():
     assert plan(net, input_size=(3, 64, 96)).sites[0].shape != plan(net).sites[0].shape
 
 
+def test_what_the_backbone_was_made_with_comes_before_its_config():
+    assert plan(timm.create_model("test_resnet", in_chans=2)).input_size[0] == 2
+    resized = timm.create_model("test_vit", img_size=(64, 96))
+    assert resized.pretrained_cfg["input_size"][1:] != (64, 96)
+    assert plan(resized).input_size == (3, 64, 96)
+    resized.set_input_size((96, 64))
+    assert plan(resized).input_size == (3, 96, 64)
+
+
+def test_a_config_whose_size_is_none():
+    net = small()
+    net.pretrained_cfg = {"input_size": (24, 40)}
+    with pytest.raises(InputError, match=r"input_size is \(24, 40\).*three positive whole numbers"):
+        plan(net)
+
+
 @pytest.mark.parametrize("size", [(3, 24), (3, 24, 0), (3, 24, 40.0), 24, "abc", (True, 24, 40)])
 def test_sizes_that_are_none(size):
     with pytest.raises(InputError, match="three positive whole numbers"):
@@ -54,6 +70,11 @@ def test_a_size_and_an_example_together():
 def test_a_forward_that_fails_names_its_failure():
     with pytest.raises(InputError, match=r"forward of Sequential failed on images of size \(1, 24, 40\).*input_size="):
         plan(small(), input_size=(1, 24, 40))
+
+
+def test_a_backbone_that_needs_more_than_images():
+    with pytest.raises(InputError, match=r"missing 1 required positional argument.*takes images alone"):
+        plan(nn.Bilinear(3, 3, 4), input_size=SIZE)
 
 
 def test_a_network_without_sites():
@@ -88,6 +109,13 @@ def test_a_backbone_that_is_wrapped_or_compiled_already():
         plan(net, input_size=SIZE)
     with pytest.raises(StateError, match="compiled already"):
         plan(torch.compile(small(), backend="eager"), input_size=SIZE)
+    net = small()
+    net[1].forward = torch.compile(net[1].forward, backend="eager")
+    with pytest.raises(StateError, match="module '1' of the backbone is compiled already"):
+        plan(net, input_size=SIZE)
+    net = small()
+    net[0].forward = torch.compiler.disable(net[0].forward)  # the opposite, which torch marks alike
+    assert plan(net, input_size=SIZE).sites
 
 
 def test_outputs_that_do_not_depend_on_the_images():
@@ -153,3 +181,8 @@ def test_names_that_cannot_be_sites(sites, message):
 def test_a_selection_of_another_type():
     with pytest.raises(InputTypeError, match="give a regular expression"):
         plan(small(), input_size=SIZE, sites=3)
+
+
+def test_a_selection_without_effect():
+    with pytest.raises(InputError, match="sites='body' has no effect: fusion 'none' acts nowhere"):
+        plan(small(), fusion="none", input_size=SIZE, sites="body")

@@ -5,13 +5,13 @@ import json
 import pytest
 import timm
 import torch
-from image2video.integrations import timm_models  # noqa: F401 (registers the wrapped models)
 from safetensors.torch import load_file
 from torch import nn
 
 from image2video.errors import InputError, InputTypeError, MissingError
 from image2video.fusion import Conv3dConfig, GSFConfig, GSMConfig, NoFusionConfig, TSMConfig
 from image2video.genotype import Genotype
+from image2video.integrations import timm_models  # noqa: F401 (registers the wrapped models)
 from image2video.wrap import VideoWrap
 from wrap_helpers import CHAIN, backbone, images, same_state, state_of, stir
 
@@ -58,6 +58,11 @@ def test_a_classifier_that_was_reset_is_rebuilt(tmp_path):
     model.reset_classifier(5)
     model.save_pretrained(tmp_path)
     assert torch.equal(VideoWrap.from_pretrained(tmp_path)(images()), model(images()))
+    model.reset_classifier(0, global_pool="")  # features now: maps of the image
+    model.save_pretrained(tmp_path)
+    twin = VideoWrap.from_pretrained(tmp_path)
+    assert twin(images()).shape == (2, 64, 8, 10)
+    assert torch.equal(twin(images()), model(images()))
 
 
 def test_without_a_builder_a_backbone_is_needed(tmp_path):

@@ -12,10 +12,18 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from image2video.errors import InputError, MissingError
-from image2video.report import ComparisonResult, arm_rows, mean_interval, paired_difference, render_table, verdicts
+from image2video.report import (
+    ComparisonResult,
+    arm_rows,
+    mean_interval,
+    paired_difference,
+    render_table,
+    report_html,
+    verdicts,
+)
 from image2video.report.stats import t_probability, t_quantile
 from image2video.report.table import count_text, genotype_text, html_table
-from image2video.report.verdict import signed, verdict_sentence
+from image2video.report.verdict import html_verdicts, signed, verdict_sentence
 from report_cases import arm, result_record
 
 TABLE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 9: 2.2622, 10: 2.2281, 29: 2.0452, 30: 2.0423}
@@ -215,3 +223,17 @@ def test_signed(value: float, text: str) -> None:
 
 def test_genotypes_are_shortened_for_reading() -> None:
     assert genotype_text("scale(0.9523809523809523) > rotate(5)") == "scale(0.9524) > rotate(5)"
+
+
+def test_ranking_sentences_keep_their_figures(tmp_path) -> None:
+    sentence = "scale(0.9523809523809523) is not decidedly better: +0.00 ± 0.24 points"
+    record = result_record() | {"fixed_weights": {"bare_long-seed0": {"best": "scale(1.02)", "sentence": sentence}}}
+    html = report_html(ComparisonResult.from_dict(record))
+    assert "scale(0.9524) is not decidedly better: +0.00 ± 0.24 points" in html
+
+
+def test_differences_without_spread_show_no_interval() -> None:
+    html = html_verdicts(contrast_of([95.0, 96.0], [93.0, 94.0]))
+    assert "no spread" in html
+    assert "undecided" in html
+    assert "−0.08 … +0.08" in html_verdicts(contrast_of([95.0, 96.0], [95.006, 95.994]))

@@ -178,14 +178,12 @@ def test_the_rate_falls_from_high_to_low() -> None:
         ({"validation_share": 1.0}, "validation_share"),
         ({"lr": 0.0}, "lr_min <= lr"),
         ({"validation_images": 0}, "validation_images"),
+        ({"tau_lr": float("nan")}, "tau_lr must be a finite number of at least 0, got nan"),
+        ({"grad_clip": -1.0}, "grad_clip"),
+        ({"lr": float("inf")}, "learning rate"),
+        ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
     ],
 )
 def test_bad_settings_are_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SearchConfig(**options)
-
-
-def test_settings_as_yaml() -> None:
-    yaml = pytest.importorskip("yaml")
-    config = SearchConfig(tau_lr=1e-5, space="affine5")
-    assert yaml.safe_load(config.to_yaml()) == config.to_dict()

@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from image2video import Genotype
-from image2video.errors import ExistsError, InputError, StateError
+from image2video import Genotype, VideoWrap
+from image2video.errors import ExistsError, Image2VideoError, InputError, StateError
 from image2video.files import read_json
 from image2video.report.result import SearchRecord, _build
 from image2video.search import SearchConfig, SearchSpace, get_space, random_share, register_space, search
@@ -234,6 +234,25 @@ def test_only_identities_give_a_warning() -> None:
     with pytest.warns(UserWarning, match=r"chose the identity on the whole path.*entropy of τ at the end is 0.000"):
         result = search(tiny_network(), blobs(60, 0), config(space=space.name, epochs=1, tune_epochs=0))
     assert result.genotype == Genotype.identity()
+
+
+@pytest.mark.parametrize(
+    ("options", "network", "message"),
+    [
+        ({"selection": "best"}, tiny_network(), "unknown selection 'best'"),
+        ({}, nn.Flatten(), "no site was found"),
+        ({"selection": "fixed_weights"}, VideoWrap(tiny_network(), "none"), "pass the bare model"),
+    ],
+)
+def test_what_is_refused_leaves_the_run_that_it_would_overwrite(
+    options: dict, network: nn.Module, message: str, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    with pytest.raises(Image2VideoError, match=message):
+        search(network, blobs(60, 0), config(**options), out=out, overwrite=True)
+    assert contents(out) == contents(finished)
+    assert (out / "run.json").read_bytes() == (finished / "run.json").read_bytes()
 
 
 def test_an_unknown_selection_or_space_is_refused() -> None:

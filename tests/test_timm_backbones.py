@@ -3,11 +3,11 @@
 import pytest
 import timm
 import torch
-from image2video.integrations.timm_backbones import NAMES, build
 from timm.optim import create_optimizer_v2
 
 from image2video.builders import Builder
 from image2video.errors import InputError, InputTypeError, MissingError
+from image2video.integrations.timm_backbones import NAMES, build
 
 PARAMETERS = {"cifar_resnet8": 78_042, "cifar_resnet18": 11_173_962, "cifar_resnet50": 23_520_842}
 

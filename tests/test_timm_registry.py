@@ -8,13 +8,13 @@ import textwrap
 import pytest
 import timm
 import torch
-from image2video.integrations import timm_models
-from image2video.integrations.timm_launch import launch
 from timm.models import get_pretrained_cfg, is_model_pretrained, resolve_model_input_args
 from timm.utils import ParseKwargs
 
 from image2video.errors import InputError, MissingError
 from image2video.genotype import Genotype
+from image2video.integrations import timm_models
+from image2video.integrations.timm_launch import launch
 from image2video.wrap import VideoWrap
 from wrap_helpers import backbone, images, same_state, state_of
 

@@ -164,6 +164,15 @@ def test_another_runs_folder_is_refused_and_overwritten_on_request(data, tmp_pat
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
+def test_what_is_refused_leaves_the_run_that_it_would_overwrite(data, tmp_path):
+    config = TrainConfig(**{**TINY, "epochs": 1})
+    train(small_net(), data, config, out=tmp_path)
+    before = (tmp_path / "best.safetensors").read_bytes()
+    with pytest.raises(InputError, match="no trainable parameter"):
+        train(nn.Flatten(), data, config, out=tmp_path, overwrite=True)
+    assert (tmp_path / "best.safetensors").read_bytes() == before
+
+
 def test_diverging_training_names_the_step(data, tmp_path):
     class Breaks(nn.Module):
         def __init__(self):

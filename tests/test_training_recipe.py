@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from image2video.errors import InputError
+from image2video.errors import InputError, InputTypeError
 from image2video.training import TrainConfig, lr_factor, make_optimizer
 from image2video.training.ema import Ema
 from image2video.training.recipe import autocast_dtype
@@ -87,6 +87,12 @@ def test_nothing_to_train_is_an_error():
 )
 def test_values_out_of_range_are_refused(field, value, message):
     with pytest.raises(InputError, match=re.escape(message)):
+        TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [("epochs", 1.5), ("batch_size", 32.0), ("seed", True)])
+def test_counts_are_whole_numbers(field, value):
+    with pytest.raises(InputTypeError, match=f"{field}={value}: it must be a whole number"):
         TrainConfig(**{field: value})
 
 

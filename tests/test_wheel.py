@@ -50,6 +50,7 @@ def test_wheel_holds_every_source_file(wheel: Path) -> None:
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "image2video/presets").glob("*.json")}
     expected |= {"image2video/py.typed"}
     assert expected <= inside, sorted(expected - inside)
+    assert {name.split("/")[0] for name in inside if ".dist-info/" not in name} == {"image2video"}
 
 
 def test_wheel_runs_the_readme_from_elsewhere(wheel: Path, tmp_path: Path) -> None:
@@ -73,3 +74,5 @@ def test_wheel_runs_the_readme_from_elsewhere(wheel: Path, tmp_path: Path) -> No
     assert example, "the README has no python example"
     (tmp_path / "example.py").write_text(example.group(1))
     run(python, "example.py", cwd=tmp_path)
+    # The entry points: the command, and the builder that it finds through them.
+    assert "4 gsf sites" in run(env / "bin" / "image2video", "sites", "test_resnet", cwd=tmp_path)

@@ -8,10 +8,7 @@ from wrap_helpers import CHAIN, backbone, images, stir
 
 SIZE = (3, 64, 48)
 RESNET = pytest.param("resnet18", {}, id="resnet18")
-VIT = ("vit_tiny_patch16_224", {"img_size": SIZE[1:]})
-# Twelve equal blocks take a minute to trace at three values of T: three of them by default.
-SHORT_VIT = pytest.param(VIT[0], VIT[1] | {"depth": 3}, id="vit_tiny-depth3")
-FULL_VIT = pytest.param(*VIT, id="vit_tiny", marks=pytest.mark.slow)
+VIT = pytest.param("vit_tiny_patch16_224", {"img_size": SIZE[1:]}, id="vit_tiny")
 
 
 def wrapped(name, options=None, fusion="gsf"):
@@ -27,7 +24,7 @@ def _fresh_dynamo():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(("name", "options"), [RESNET, SHORT_VIT, FULL_VIT])
+@pytest.mark.parametrize(("name", "options"), [RESNET, VIT])
 @torch.no_grad()
 def test_compiled_without_breaks_for_every_t(name, options):
     model = wrapped(name, options)
@@ -71,7 +68,7 @@ def test_export_with_a_dynamic_batch(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [RESNET, SHORT_VIT])
+@pytest.mark.parametrize(("name", "options"), [RESNET, VIT])
 @torch.no_grad()
 def test_inductor(name, options):
     model = wrapped(name, options)

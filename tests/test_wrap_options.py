@@ -1,5 +1,7 @@
 """`VideoWrap`: its options, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
 from timm.utils import reparameterize_model
@@ -89,6 +91,18 @@ def test_the_bare_backbone_is_refused_outside_of_its_wrapper():
     model = wrapped()
     with pytest.raises(StateError, match="outside of its wrapper"):
         model.backbone(images())
+    with pytest.raises(StateError, match="outside of its wrapper"):
+        model.backbone.forward_features(images())
+    model.backbone = copy.deepcopy(model.backbone)  # as a tool does that works on a copy
+    with pytest.raises(StateError, match=r"copy or reparameterise.*call wrapper\.unwrap\(\)"):
+        model(images())
+
+
+def test_sites_without_a_fusion_are_refused():
+    with pytest.raises(InputError, match="has no effect"):
+        VideoWrap(backbone(), "none", sites=r"layer1\..*")
+    with pytest.raises(InputError, match="has no effect"):
+        VideoWrap(nn.Sequential(nn.Conv2d(3, 8, 3)), "none", sites=["0"])
 
 
 def test_no_fusion_needs_no_input_size():

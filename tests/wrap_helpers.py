@@ -2,10 +2,10 @@
 
 import timm
 import torch
-from image2video.integrations import timm_cifar  # noqa: F401 (registers the small-image ResNets)
 from torch import nn
 
 from image2video.clip import clip_to_frames
+from image2video.integrations import timm_cifar  # noqa: F401 (registers the small-image ResNets)
 
 CHAIN = "translate_x(0.1) > rotate(12) > scale(1.1)"
 

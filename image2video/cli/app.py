@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from image2video.cli.arguments import HelpFormatter, add_common
+from image2video.cli.arguments import CommandParser, HelpFormatter, add_common
 from image2video.errors import Image2VideoError
 from image2video.version import __version__
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser(command: str | None) -> ArgumentParser:
     """The parser; only `command` gets its options, since a command's libraries take seconds to import."""
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="image2video",
         description="Turn an image into a short video, and any timm backbone into a network that fuses its frames.",
         epilog="image2video COMMAND --help shows a command's options and an example.",
@@ -70,12 +71,16 @@ def build_parser(command: str | None) -> ArgumentParser:
     parser.add_argument("--version", action="version", version=f"image2video {__version__}")
     subcommands = parser.add_subcommands(dest="command", required=True, title="commands")
     for name, text in COMMANDS.items():
-        options = ArgumentParser(
-            description=f"{text[0].upper()}{text[1:]}.", formatter_class=HelpFormatter, allow_abbrev=False
+        options = CommandParser(
+            usage=f"image2video {name}{' MODEL' if name == 'sites' else ''} [options]",
+            description=f"{text[0].upper()}{text[1:]}.",
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
         )
         if name == command:
             module = _module(name)
-            options.epilog = f"example:\n  {module.EXAMPLE}"
+            lines = textwrap.wrap(module.EXAMPLE, 74, break_long_words=False, break_on_hyphens=False)
+            options.epilog = "example:\n  " + " \\\n      ".join(lines)
             add_common(options)
             module.add_options(options)
         subcommands.add_subcommand(name, options, help=text)

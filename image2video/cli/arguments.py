@@ -7,16 +7,48 @@ import dataclasses
 import re
 import typing
 from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import docstring_parser
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from image2video.files import atomic_write_text
-
 T = TypeVar("T")
+
+
+class CommandParser(ArgumentParser):
+    """A parser whose errors are one line, with the option as it is typed."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and where the help is; exit with code 2."""
+        command = (getattr(ex, "subcommand_parser", None) or self).prog.replace(" [options]", "")
+        self.exit(2, f"{command}: error: {plain_error(message)}; {command} --help lists the options\n")
+
+
+def plain_error(message: str) -> str:
+    """The parser's own message in the words of the command line."""
+    key = re.match(r'Parser key "([\w.]+)":\s*', message)
+    if key is None:
+        return message.replace("arguments are required: sites.model", "arguments are required: MODEL")
+    option = "--" + key[1].rpartition(".")[2].replace("_", "-")
+    types = [_TYPE_NAMES.get(name, name) for name in re.findall(r"Expected an? <class '(\w+)'>", message)]
+    types += [f"one of {names.replace(chr(39), '')}" for names in re.findall(r"typing\.Literal\[(.*?)\]", message)]
+    value = re.search(r"(?:Given value|Got value): (.*)", message)
+    if not types or value is None:
+        return f"{option}: {' '.join(message[key.end() :].split())}"
+    wanted = " or ".join(dict.fromkeys(types))
+    return f"{option} must be {wanted}, got {value[1].strip()}"
+
+
+_TYPE_NAMES = {
+    "tuple": "a list",
+    "list": "a list",
+    "dict": 'JSON as {"name": value}',
+    "int": "a whole number",
+    "float": "a finite number",
+    "NoneType": "null",
+    "str": "text",
+    "bool": "true or false",
+}
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -36,7 +68,9 @@ class HelpFormatter(DefaultHelpFormatter):
 
 def add_common(parser: ArgumentParser) -> None:
     """The options of every command."""
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options, such as a run's config.yaml")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file with options, such as the config.yaml of a run"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -79,12 +113,11 @@ def collect(source: type[T], options: Namespace, *, rename: Mapping[str, str] | 
     return source(**{**values, **fixed})
 
 
-def write_command(folder: Path, options: Namespace) -> None:
-    """Writes the options into `command.yaml`; given to `--config` they repeat the run."""
+def record(options: Namespace) -> dict[str, Any]:
+    """The options as plain values, for `config.yaml`; given to `--config` they repeat the run."""
     place = ("config", "debug", "out", "resume", "overwrite")
-    record = {name: value for name, value in vars(options.as_flat()).items() if name not in place}
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
-    atomic_write_text(folder / "command.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    kept = {name: value for name, value in vars(options).items() if name not in place}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

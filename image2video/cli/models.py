@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from image2video.builders import Builder
@@ -18,6 +20,7 @@ from image2video.training import load_weights, read_weights
 from image2video.wrap import VideoWrap
 
 DEFAULT_FRAMES = 5
+DEFAULT_SCHEDULE = "from_zero"
 
 
 def load_matching_data(data: DataOptions, backbone: BackboneOptions, seed: int) -> DataSource:
@@ -67,12 +70,14 @@ def build_model(
             raise InputError(f"{backbone.weights} holds a wrapped model's weights; --genotype none asks for a bare one")
         return model.to(device)
     trained = backbone.weights is not None or backbone.pretrained
+    genotype = Genotype.coerce(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype)
+    found = genotype.provenance or {}  # of a search: clips as it made them, unless the options say otherwise
     wrapped = VideoWrap(
         model,
         wrap.fusion,
-        genotype=Genotype.coerce(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype),
-        T=DEFAULT_FRAMES if wrap.frames is None else wrap.frames,
-        schedule=wrap.schedule,
+        genotype=genotype,
+        T=found.get("T", DEFAULT_FRAMES) if wrap.frames is None else wrap.frames,
+        schedule=wrap.schedule or found.get("schedule", DEFAULT_SCHEDULE),
         residual=trained if wrap.residual is None else wrap.residual,
         sites=wrap.sites,
         aggregate=wrap.aggregate,
@@ -101,6 +106,10 @@ def _from_folder(folder: str, wrap: WrapOptions, data: DataSource) -> nn.Module:
     refused = [name for name in given if name != "--frames"]
     if refused:
         raise InputError(f"{folder} says itself how its model is wrapped; leave out {', '.join(refused)}")
+    if (Path(folder) / "pretrained").is_dir():
+        raise InputError(
+            f"{folder} is the folder of a training run; its wrapped model is {Path(folder) / 'pretrained'}"
+        )
     model = VideoWrap.from_pretrained(folder)
     if wrap.frames is not None:
         model.set_frames(wrap.frames)
@@ -110,6 +119,22 @@ def _from_folder(folder: str, wrap: WrapOptions, data: DataSource) -> nn.Module:
             f"the images of {data.short_name} have {data.input_size[0]}"
         )
     return model
+
+
+def warn_of_seen_images(weights: str, data: DataOptions, seed: int) -> None:
+    """Warns where the weights were trained on another division of the data: held-out images may be seen ones."""
+    path = Path(weights).with_name("config.yaml")
+    trained = yaml.safe_load(path.read_text()) if path.is_file() else None
+    now = {"data": data.data, "train_images": data.train_images, "holdout": data.holdout, "seed": seed}
+    if not isinstance(trained, dict) or not set(now) <= set(trained) or trained["data"] != data.data:
+        return
+    changed = [f"{name} {trained[name]} then, {now[name]} now" for name in now if trained[name] != now[name]]
+    if changed:
+        warnings.warn(
+            f"{weights} was trained on another division of {data.data} ({'; '.join(changed)}): the held-out images may "
+            "be ones it has learned, and the ranking too good; use the same options",
+            stacklevel=2,
+        )
 
 
 def _is_wrapped(path: str) -> bool:

@@ -17,8 +17,8 @@ class DataOptions:
         train_images: how many labelled images to use, the held-out ones included (default: all)
         holdout: share of the training images that is held out to choose an epoch or a genotype
         image_size: pixels per side (default: the data's own, 224 for image files)
-        mean: per channel in 0 … 1, to normalise with (default: the data's own)
-        std: deviation per channel, to normalise with (default: the data's own)
+        mean: per channel in 0 … 1, to normalise with, as [0.5,0.5,0.5] (default: the data's own)
+        std: deviation per channel, to normalise with, as [0.2,0.2,0.2] (default: the data's own)
         flip: mirror images in training (default: yes, except for digits)
         auto_augment: autoaugment, randaugment or trivialaugment; image files only
         workers: worker processes that read image files (default: one less than CPUs, at most 8)
@@ -66,9 +66,10 @@ class WrapOptions:
     Attributes:
         genotype: text such as "translate_x(0.06) > rotate(10)", a .json file, preset:NAME, identity, or none for the
             bare network (default: the gentle translation of VideoWrap)
-        frames: frames of the clip, T (default: 5)
+        frames: frames of the clip, T (default: as the genotype's file was found with, else 5)
         fusion: gsf, gsm, tsm, conv3d, none or a registered name
-        schedule: power of each frame: from_zero, ramp, centred or mirror
+        schedule: power of each frame: from_zero, ramp, centred or mirror (default: as the genotype's file was found
+            with, else from_zero)
         residual: start as the average over the frames instead of the fusion as published (default: when there are
             trained weights)
         sites: regular expression on module names, for where fusions sit (default: all that the rule finds)
@@ -80,7 +81,7 @@ class WrapOptions:
     genotype: str | None = None
     frames: int | None = None
     fusion: str = "gsf"
-    schedule: str = "from_zero"
+    schedule: str | None = None
     residual: bool | None = None
     sites: str | None = None
     aggregate: str = "auto"

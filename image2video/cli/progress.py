@@ -31,8 +31,12 @@ def progress_bars(*, show: bool = True) -> Iterator[ProgressCall | None]:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    progress = Progress(*columns, console=Console(stderr=True))
+    try:
         yield _Bars(progress)
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 class _Bars:
@@ -43,6 +47,7 @@ class _Bars:
         self._tasks: dict[str, Task] = {}
 
     def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
+        self._progress.start()  # with the first step: what fails before it prints no empty bar
         task = self._tasks.get(stage)
         if task is None or done < task.completed:
             if task is not None:

@@ -8,8 +8,8 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect, write_command
-from image2video.cli.models import bare_model, load_matching_data
+from image2video.cli.arguments import collect, record
+from image2video.cli.models import bare_model, load_matching_data, warn_of_seen_images
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import ranking_table
@@ -46,6 +46,8 @@ def run(options: Namespace) -> None:
     data = load_matching_data(data_options, backbone, config.seed)
     if fixed and data.holdout is None:
         raise InputError("--selection fixed_weights needs images the network was not trained on: --holdout above 0")
+    if fixed and backbone.weights is not None:
+        warn_of_seen_images(backbone.weights, data_options, config.seed)
     model, _ = bare_model(backbone, data, config.seed)
     if backbone.weights is not None:
         load_weights(model, backbone.weights)
@@ -61,12 +63,17 @@ def run(options: Namespace) -> None:
             accelerator=accelerator,
             progress=progress,
             provenance={"dataset": data.short_name, "backbone": backbone.model},
+            settings=record(options),
         )
     if not accelerator.is_main_process:
         return
-    write_command(Path(output.out), options)
     console = Console()
     if result.ranking is not None:
         console.print(ranking_table(result.ranking))
+        console.print(result.ranking.sentence(), highlight=False)
+    score = result.state.score
+    if score is not None:
+        accuracy, error = 100 * score["accuracy"], 100 * score["accuracy_error"]
+        console.print(f"the discretised cell: {accuracy:.2f} ± {error:.2f} % of {score['images']} held-out images")
     console.print(f"genotype: {result.genotype}", soft_wrap=True, highlight=False)
     console.print(f"results: {Path(output.out).resolve()}", soft_wrap=True, highlight=False)

@@ -18,7 +18,7 @@ from image2video.errors import ExistsError, InputError, MissingError
 from image2video.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.report import film_strip
 
-EXAMPLE = 'image2video show --image cat.jpg --genotype "translate_x(0.06) > rotate(10)" --frames 5 --out clip.png'
+EXAMPLE = 'image2video show --image cat.jpg --genotype "rotate(10)" --frames 5 --out clip.png'
 
 
 @dataclass(frozen=True)

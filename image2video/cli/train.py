@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect, write_command
+from image2video.cli.arguments import collect
 from image2video.cli.models import build_model, load_matching_data, settings
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, WrapOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
+from image2video.files import add_to_run
 from image2video.training import TrainConfig, load_weights, make_accelerator, measure_cost, train
 from image2video.wrap import VideoWrap
 
@@ -20,6 +22,10 @@ EXAMPLE = (
     "image2video train --model resnet18 --data folder:flowers --genotype genotype.json --weights bare.safetensors "
     "--epochs 10 --lr 0.01 --out runs/flowers"
 )
+
+
+_FINE_TUNING = 0.1
+"""The default learning rate for trained weights over that for random ones: the full one would undo what they know."""
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -37,6 +43,8 @@ def run(options: Namespace) -> None:
     config = collect(TrainConfig, options)
     data_options, output = collect(DataOptions, options), collect(OutputOptions, options)
     backbone, wrap = collect(BackboneOptions, options), collect(WrapOptions, options)
+    if config.lr is None and (backbone.weights is not None or backbone.pretrained):
+        config = replace(config, lr=_FINE_TUNING * config.peak_lr)
     accelerator = make_accelerator(config.device)
     data = load_matching_data(data_options, backbone, config.seed)
     model = build_model(backbone, wrap, data, config.seed)
@@ -54,11 +62,10 @@ def run(options: Namespace) -> None:
         )
     if not accelerator.is_main_process or result.out is None:
         return
-    write_command(result.out, options)
     cost = measure_cost(model, data.input_size, batch=min(config.batch_size, 32))
     if isinstance(model, VideoWrap):
         load_weights(model, result.out / "best.safetensors")
-        model.save_pretrained(result.out / "pretrained")
+        model.save_pretrained(add_to_run(result.out, "pretrained"))
     console = Console()
     rows = [("last epoch", result.test_last)]
     if data.holdout is not None:

@@ -19,6 +19,9 @@ from image2video.data.seeds import derive_seed, seeded_generator
 from image2video.data.splits import fraction_count, stratified_split
 from image2video.errors import InputError
 
+_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot read."""
+
 
 @dataclass(frozen=True)
 class Loading:
@@ -44,7 +47,7 @@ class ImageFiles:
             with Image.open(path) as image:
                 image.load()
                 return image
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of them for a broken file
+        except _BROKEN as error:
             raise InputError(f"cannot read the image {path}: {error}; replace or delete it") from error
 
 

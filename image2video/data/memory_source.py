@@ -34,6 +34,8 @@ def load_npz(rest: str, options: LoadOptions) -> Pool:
     path = Path(rest).expanduser()
     if not path.is_file():
         raise MissingError(f"no file {path}; npz:PATH needs a file that numpy.savez wrote with {', '.join(_KEYS)}")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is no .npz file; numpy.savez writes one with {', '.join(_KEYS)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [key for key in _KEYS if key not in file.files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,7 +64,9 @@ def load_data(
         raise InputError(f"unknown data source {spec!r}; it must be one of: {forms}")
     if bool(rest) != (":" in SCHEMES[scheme].form):
         raise InputError(f"the data source {spec!r} must be written as {SCHEMES[scheme].form}")
-    if image_size is not None and image_size < 1:
-        raise InputError(f"image_size must be at least 1 pixel; received {image_size}")
+    if image_size is not None and not (isinstance(image_size, int) and image_size >= 1):
+        raise InputError(f"image_size must be a whole number of at least 1 pixel; received {image_size!r}")
+    if std is not None and not all(0 < value < math.inf for value in std):
+        raise InputError(f"std must be positive, images are divided by it; received {std}")
     options = LoadOptions(image_size, mean, std, flip, auto_augment, workers)
     return SCHEMES[scheme].load(rest, options).divide(spec, train_images=train_images, holdout=holdout, seed=seed)

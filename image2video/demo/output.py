@@ -91,7 +91,7 @@ def write_outputs(
     film = None
     genotype = _shown_genotype(result)
     if genotype is not None and data.input_size[0] in (1, 3):
-        images, labels = next(iter(data.train.batches(_FILM_IMAGES).epoch(0)))
+        images, labels = next(iter(data.train.batches(64).epoch(0)))
         images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
         look: dict[str, Any] = {"mean": data.mean, "std": data.std, "labels": [data.classes[int(i)] for i in labels]}
         film_strip(images, genotype, config.frames, config.schedule, folder / "film.png", **look)

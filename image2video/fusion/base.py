@@ -1,6 +1,7 @@
 """What every fusion module is: frames in, frames of the same shape out, mixed along T within each clip."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -147,3 +148,24 @@ class Fusion(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Show channels and form in `repr`."""
         return f"{self.channels}, residual={self.residual}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(_tolerant(fn), recurse)
+        return self
+
+
+def _tolerant(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`fn`, where 5-D kernels (a gate's) stay as they are if `fn` is `.to(memory_format=torch.channels_last)`.
+
+    torch knows that format for 4-D tensors alone and would refuse the whole model.
+    """
+
+    def apply(tensor: Tensor) -> Tensor:
+        try:
+            return fn(tensor)
+        except RuntimeError:
+            if tensor.ndim != 5:
+                raise
+            return fn(tensor.flatten(3)).reshape(tensor.shape).contiguous()
+
+    return apply

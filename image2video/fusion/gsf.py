@@ -35,9 +35,9 @@ class GSF(Fusion):
         channels: C, 4 or more.
         ratio: p = min(4·⌈ratio·C/4⌉, 4·⌊C/4⌋), so a share above 0 and at most 1. The rounding is ours (the
             published module needs p to be a multiple of 4); 0.25 is the paper's.
-        padding: what the frame without a neighbour takes: `"zeros"` (published), `"replicate"` or `"circular"`.
         residual: out = x + scale · (fused - x) without the interleaving, with a learned scale of p values that
             starts at zero (ours): a fresh module is the identity.
+        padding: what the frame without a neighbour takes: `"zeros"` (published), `"replicate"` or `"circular"`.
 
     Raises:
         InputError: fewer than 4 channels, a ratio out of range, an unknown padding.
@@ -52,7 +52,7 @@ class GSF(Fusion):
     min_channels: ClassVar[int] = 4
 
     def __init__(
-        self, channels: int, ratio: float = 0.25, padding: Padding = "zeros", *, residual: bool = False
+        self, channels: int, ratio: float = 0.25, residual: bool = False, *, padding: Padding = "zeros"
     ) -> None:
         if not 0 < ratio <= 1:
             raise InputError(f"ratio is {ratio!r}; it must be a share of the channels above 0 and at most 1.")
@@ -81,9 +81,11 @@ class GSF(Fusion):
         assert first.bias is not None
         assert second.bias is not None
         kernel, bias = torch.cat([first.weight, second.weight]), torch.cat([first.bias, second.bias])
-        # A compiler fuses plain operations by itself, and an exported graph holds no function of ours.
+        # A compiler fuses plain operations by itself; an exported graph holds no function of ours, and torch.func's
+        # transforms (grad, vmap, jvp) know none.
         captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        fuse = plain_fuse if captured else written_fuse
+        plain = captured or torch._C._are_functorch_transforms_active()
+        fuse = plain_fuse if plain else written_fuse
         return fuse(share, rest, gate, scale, kernel, bias, T, parts, self.padding)
 
     def extra_repr(self) -> str:

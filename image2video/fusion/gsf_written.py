@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from image2video.fusion.gsf_plain import fusion_weights
+from image2video.fusion.gsf_plain import fusion_weights, plain_fuse
 from image2video.fusion.shift import Padding
 from image2video.layout import is_channels_last
 
@@ -30,7 +30,7 @@ def written_fuse(
     parts: int,
     padding: Padding,
 ) -> Tensor:
-    """Do what `plain_fuse` does, with the same arguments; it can be differentiated once."""
+    """Do what `plain_fuse` does, with the same arguments; second derivatives are those of `plain_fuse` itself."""
     if torch.is_grad_enabled():
         return _GateShiftFuse.apply(share, rest, gate, scale, kernel, bias, T, parts, padding)
     return _write(share, rest, gate, scale, kernel, bias, T, parts, padding, keep=False)[0]
@@ -53,14 +53,15 @@ class _GateShiftFuse(torch.autograd.Function):
         padding: Padding,
     ) -> Tensor:
         out, ctx.means = _write(share, rest, gate, scale, kernel, bias, T, parts, padding, keep=True)
-        ctx.save_for_backward(share, gate, scale)
+        ctx.save_for_backward(share, gate, scale, kernel, bias)
         ctx.sizes = (T, parts, padding)
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        share, gate, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated again
+            return _plain_gradient(ctx, grad_out)
+        share, gate, scale, *_ = ctx.saved_tensors
         *leaves, weights = ctx.means
         T, parts, padding = ctx.sizes
         p, (H, W) = share.shape[1], share.shape[2:]
@@ -101,6 +102,21 @@ class _GateShiftFuse(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _plain_gradient(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradient by automatic differentiation of `plain_fuse`, with a graph of its own."""
+    # Views: the gate depends on the share, and its part of the gradient must not come twice.
+    given: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in ctx.saved_tensors]
+    share, gate, scale, kernel, bias = given
+    p = share.shape[1]
+    out = plain_fuse(share, share[:, :0], gate, scale, kernel.to(share.dtype), bias.to(share.dtype), *ctx.sizes)
+    wanted = [tensor for tensor in given if tensor is not None and tensor.requires_grad]
+    gradients = iter(torch.autograd.grad(out, wanted, grad_out[:, :p], create_graph=True))
+    of_share, of_gate, of_scale, of_kernel, of_bias = (
+        next(gradients) if tensor is not None and tensor.requires_grad else None for tensor in given
+    )
+    return of_share, grad_out[:, p:], of_gate, of_scale, of_kernel, of_bias, None, None, None
 
 
 def _write(

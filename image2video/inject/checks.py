@@ -27,7 +27,8 @@ def check_backbone(backbone: nn.Module) -> None:
     for name, module in backbone.named_modules():
         at = f"module {name!r} of the backbone" if name else "the backbone"
         # OptimizedModule by its name: importing torch._dynamo for a check would cost a second.
-        if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+        compiled_call = type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
+        if compiled_call or _compiled_forward(module):
             raise StateError(f"{at} is compiled already, and would ignore hooks. Wrap first, then compile the wrapper.")
         if isinstance(module, jit.ScriptModule):
             raise UnsupportedError(
@@ -39,6 +40,13 @@ def check_backbone(backbone: nn.Module) -> None:
                 f"{at} holds injected fusions already. Take them out with wrapper.unwrap() or injection.remove_(), "
                 "or make a new backbone."
             )
+
+
+def _compiled_forward(module: nn.Module) -> bool:
+    """Whether `module.forward` itself was given to torch.compile: torch notes on it what it was made from."""
+    forward = module.forward
+    made = getattr(forward, "_torchdynamo_orig_callable", None) is not None
+    return made and not getattr(forward, "_torchdynamo_disable", False)
 
 
 def check_plan(backbone: nn.Module, plan: Plan) -> None:

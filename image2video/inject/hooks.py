@@ -77,7 +77,7 @@ class FrameContext:
             raise StateError(
                 f"{where} of a backbone with injected fusions was called outside of its wrapper, so the number of "
                 "frames T is not known. Call the wrapper instead, or `with injection.frames(T): backbone(frames)`; "
-                "to use the bare backbone again, call wrapper.unwrap() or injection.remove_()."
+                "to use, copy or reparameterise the bare backbone, call wrapper.unwrap() or injection.remove_() first."
             )
         return state
 

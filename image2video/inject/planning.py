@@ -48,7 +48,8 @@ def plan(
         fusion: a name from `fusion_names()` or a configuration.
         sites: a regular expression that must match a site's whole name; a list of names, of any modules that run; or a
             predicate on a `Site`. None takes what the rule finds.
-        input_size: `(C, H, W)`; from the backbone's `pretrained_cfg` where neither size nor example is given.
+        input_size: `(C, H, W)`; where neither size nor example is given, that of the backbone's `pretrained_cfg`, with
+            the `in_chans` and `img_size` that the backbone was made with.
         example_input: images `(B, C, H, W)`, of which the size and type count.
 
     Raises:
@@ -70,7 +71,7 @@ def plan(
     """
     config = resolve_fusion(fusion)
     check_backbone(backbone)
-    choose = selector(sites)
+    choose = selector(sites, config)
     example = example_for(backbone, input_size, example_input)
     graph = Graph(trace_forward(backbone, example))
     _check_images(graph, backbone, example)

@@ -54,15 +54,17 @@ class Selector:
         return found
 
 
-def selector(sites: str | Iterable[str] | Callable[[Site], bool] | None) -> Selector:
+def selector(sites: str | Iterable[str] | Callable[[Site], bool] | None, config: FusionConfig) -> Selector:
     """Read a `sites=` argument.
 
     Raises:
-        InputError: a regular expression that does not parse, an empty list.
+        InputError: a regular expression that does not parse, an empty list, a selection for a fusion without sites.
         InputTypeError: something else than a string, names, or a predicate.
     """
     if sites is None:
         return Selector()
+    if not config.active:
+        raise InputError(f"sites={sites!r} has no effect: fusion {config.name!r} acts nowhere. Leave sites out.")
     if isinstance(sites, str):
         try:
             return Selector(pattern=re.compile(sites))

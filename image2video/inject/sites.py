@@ -35,7 +35,7 @@ def site_of(backbone: nn.Module, graph: Graph, config: FusionConfig, candidate: 
     assert known is not None
     refusal = config.refusal(known.channels) or _cannot_build(backbone, config, call.name, known)
     if refusal is not None:
-        return Skipped(call.name, candidate.block, refusal)
+        return Skipped(call.name, candidate.block, refusal.rstrip("."))
     return Site(
         name=call.name,
         placement="beside" if config.every_conv else point.side,
@@ -80,5 +80,5 @@ def _cannot_build(backbone: nn.Module, config: FusionConfig, name: str, known: P
     try:
         config.build(known, False, backbone.get_submodule(name))
     except Image2VideoError as error:
-        return str(error).rstrip(".")
+        return str(error)
     return None

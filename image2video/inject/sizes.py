@@ -12,7 +12,7 @@ from image2video.errors import InputError, InputTypeError
 
 
 def example_for(backbone: nn.Module, input_size: Sequence[int] | None, example_input: Tensor | None) -> Tensor:
-    """Return one image `(1, C, H, W)` to trace: from `example_input`, `input_size`, or the backbone's `pretrained_cfg`.
+    """Return one image `(1, C, H, W)` to trace: from `example_input`, `input_size`, or the backbone's own size.
 
     Raises:
         InputError: no size is known, or what came is no size of an image.
@@ -22,7 +22,7 @@ def example_for(backbone: nn.Module, input_size: Sequence[int] | None, example_i
         if input_size is not None:
             raise InputError("input_size and example_input came together; pass one of them.")
         return _checked_example(example_input)
-    given = input_size if input_size is not None else _configured(backbone)
+    given = input_size if input_size is not None else nominal_size(backbone)
     if given is None:
         raise InputError(
             f"no input size is known for {type(backbone).__name__}: it has no pretrained_cfg['input_size']. Pass "
@@ -38,13 +38,25 @@ def _is_size(n: Any) -> bool:
     return isinstance(n, int) and not isinstance(n, bool) and n > 0
 
 
-def _configured(backbone: nn.Module) -> Sequence[int] | None:
-    for name in ("pretrained_cfg", "default_cfg"):
-        config = getattr(backbone, name, None)
-        size = config.get("input_size") if isinstance(config, Mapping) else getattr(config, "input_size", None)
-        if size is not None:
-            return tuple(size)
-    return None
+def nominal_size(backbone: nn.Module) -> tuple[int, ...] | None:
+    """`(C, H, W)` of the images that a backbone is made for; None where it does not tell.
+
+    `in_chans` and the `img_size` that timm keeps for a model made with that argument come before the pretrained config,
+    which describes the weights' source.
+    """
+    size = next((found for name in ("pretrained_cfg", "default_cfg") if (found := _configured(backbone, name))), None)
+    if size is None or len(size) != 3:
+        return size
+    channels, height, width = size
+    height, width = (getattr(backbone, "_traits", None) or {}).get("img_size") or (height, width)
+    in_chans = getattr(backbone, "in_chans", None)
+    return (in_chans if isinstance(in_chans, int) else channels), height, width
+
+
+def _configured(backbone: nn.Module, name: str) -> tuple[int, ...] | None:
+    config = getattr(backbone, name, None)
+    size = config.get("input_size") if isinstance(config, Mapping) else getattr(config, "input_size", None)
+    return None if size is None else tuple(size)
 
 
 def _checked_example(example: Any) -> Tensor:

@@ -45,7 +45,7 @@ def trace_forward(backbone: nn.Module, example: Tensor) -> Trace:
             raise InputError(
                 f"the forward of {type(backbone).__name__} failed on images of size {size}: "
                 f"{type(error).__name__}: {_first_line(error)}. Pass the size that it takes: input_size=(C, H, W), or "
-                "example_input=images."
+                "example_input=images. A backbone takes images alone: give what else it needs from a module around it."
             ) from (error if _first_line(error) == _first_line(fake_error) else fake_error)
 
 

@@ -93,7 +93,7 @@ def learning_figure(result: ComparisonResult) -> Figure:
     """Held-out accuracy of the arms: from scratch over epochs and over training frames (compute), then fine-tuning.
 
     Means over seeds, thin lines for single seeds, one vertical scale. It leaves out the first steep rise: the scale
-    begins a little below the lowest accuracy in the second half of any run.
+    begins a little below the lowest accuracy in the last third of any run.
     """
     drawn = [arm for arm in result.arms if _values(arm)]
     scratch = [arm for arm in drawn if arm.start is None]
@@ -101,7 +101,7 @@ def learning_figure(result: ComparisonResult) -> Figure:
     parts = [(scratch, False, "epoch"), (scratch, True, "training frames, thousands")]
     parts.append((tuned, True, "frames of fine-tuning, thousands"))
     parts = [part for part in parts if part[0]]
-    late = [v for arm in drawn for v in _values(arm, second_half=True)]
+    late = [v for arm in drawn for v in _values(arm, last_third=True)]
     margin = max(0.5, 0.08 * (max(late) - min(late)))
     with drawing():
         figure = new_figure(10, 4.6)
@@ -142,12 +142,12 @@ def edge_name(edge: tuple[int, ...], inputs: int) -> str:
     return " → ".join(names)
 
 
-def _values(arm: ArmRuns, *, second_half: bool = False) -> list[float]:
+def _values(arm: ArmRuns, *, last_third: bool = False) -> list[float]:
     """The held-out accuracies of all runs of an arm."""
     found = []
     for run in arm.runs:
         values = [point.holdout for point in run.curve if point.holdout is not None]
-        found += values[len(values) // 2 :] if second_half else values
+        found += values[2 * len(values) // 3 :] if last_third else values
     return found
 
 

@@ -94,9 +94,9 @@ def _accuracy(result: ComparisonResult) -> str:
         "that went forward and backward, those of the network that an arm starts from included; the search comes on "
         "top and is listed below. The test set decided nothing.</p><h3>Which differences are decided?</h3>"
         + html_verdicts(result)
-        + '<p class="note">Differences are paired by seed. “Undecided” means that the interval holds 0: the seeds at '
-        "hand do not tell the arms apart, which is not to say that they are equal. Each interval is at 95 % by itself "
-        "and speaks of the spread between seeds on these test images.</p>"
+        + '<p class="note">Differences are paired by seed. “Undecided” means that the interval holds 0, '
+        "or that there is none: the seeds at hand do not tell the arms apart, which is not to say that they are equal. "
+        "Each interval is at 95 % by itself and speaks of the spread between seeds on these test images.</p>"
     )
 
 

@@ -78,7 +78,9 @@ def html_verdicts(result: ComparisonResult) -> str:
     rows = []
     for verdict in verdicts(result):
         d = verdict.difference
-        interval = "one seed" if d.n == 1 else f"{signed(d.low)} … {signed(d.high)}"
+        interval = f"{signed(d.low, 2)} … {signed(d.high, 2)}"
+        if d.n == 1 or d.half_width <= 1e-9:
+            interval = "one seed" if d.n == 1 else "no spread"
         cells = (verdict.contrast.lead, verdict.a, verdict.b, signed(d.mean, 2), interval, str(d.n), verdict.outcome)
         numbers = {3, 4, 5}
         rows.append(

@@ -43,8 +43,7 @@ class AveragedFrames:
         interpolation: str,
         autocast: torch.dtype | None = None,
     ) -> None:
-        if isinstance(model, VideoWrap):
-            raise StateError("the model is a VideoWrap, which makes clips itself; pass the bare model (model.unwrap())")
+        check_bare(model)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
@@ -113,6 +112,12 @@ class AveragedFrames:
             check_logits(out, frames.shape[0])
             self.frames += frames.shape[0]
             yield frames_to_clip(out.float() if out.dtype != torch.float64 else out, len(part))
+
+
+def check_bare(model: nn.Module) -> None:
+    """Raises `StateError` for a `VideoWrap`: it would warp and average the frames once more."""
+    if isinstance(model, VideoWrap):
+        raise StateError("the model is a VideoWrap, which makes clips itself; pass the bare model (model.unwrap())")
 
 
 @contextmanager

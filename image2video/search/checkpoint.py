@@ -8,14 +8,9 @@ from accelerate.utils import gather_object
 
 from image2video.errors import InputError
 from image2video.files import atomic_torch_save, torch_load_last
+from image2video.random_state import random_state, set_random_state
 from image2video.search.run import SearchRun
-from image2video.search.state import (
-    CHECKPOINT_FORMAT,
-    SearchState,
-    check_same_search,
-    random_states,
-    restore_random_states,
-)
+from image2video.search.state import CHECKPOINT_FORMAT, SearchState, check_same_search
 
 
 def save_run(run: SearchRun, path: Path) -> None:
@@ -25,7 +20,7 @@ def save_run(run: SearchRun, path: Path) -> None:
     values, no code.
     """
     run.share_buffers()
-    generators = gather_object([random_states()]) if run.accelerator.num_processes > 1 else [random_states()]
+    generators = gather_object([random_state()]) if run.accelerator.num_processes > 1 else [random_state()]
     if not run.accelerator.is_main_process:
         return
     optimizer, scaler = run.bilevel.optimizer, run.accelerator.scaler
@@ -65,5 +60,5 @@ def load_run(run: SearchRun, path: Path) -> None:
     if run.accelerator.scaler is not None and saved["scaler"] is not None:
         run.accelerator.scaler.load_state_dict(saved["scaler"])
     if len(saved["generators"]) == run.accelerator.num_processes:
-        restore_random_states(saved["generators"][run.accelerator.process_index])
+        set_random_state(saved["generators"][run.accelerator.process_index])
     run.state = SearchState.from_dict(saved["state"])

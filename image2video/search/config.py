@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,17 +20,17 @@ class SearchConfig:
     """The settings of a search; where no origin is named, the default is ours.
 
     Args:
-        space: name of a registered space; None is `affine5`, and `gentle` for `fixed_weights`.
-        selection: `"perturbation"` (paper), `"argmax"`, `"random"`, `"frozen"` (τ is never trained, then perturbation)
-            or `"fixed_weights"` (a trained model stays as it is; chains are ranked).
+        space: name of a registered space (default: `affine5`, and `gentle` for `fixed_weights`).
+        selection: `perturbation` (paper), `argmax`, `random`, `frozen` (τ is never trained, then perturbation) or
+            `fixed_weights` (a trained model stays as it is; chains are ranked).
         T: frames of the clip (paper).
-        fusion: how frames mix: `"gsf"` (paper), `"tsm"`, `"gsm"`, `"conv3d"`, `"none"`. Not used by `fixed_weights`.
+        fusion: how frames mix: `gsf` (paper), `tsm`, `gsm`, `conv3d`, `none`; not used by `fixed_weights`.
         residual: start as the average of the bare backbone over the frames.
         epochs: epochs over the training half (50 in the authors' code).
         warmup_epochs: epochs at the start in which τ stays as it is.
         batch_size: images per step, over all processes together (64 in the authors' code).
         validation_share: the part of the images that trains τ and selects; the rest trains the network (DARTS: half).
-        validation_images: at most so many images per held-out score; None is all of the validation part.
+        validation_images: at most so many images per held-out score (default: all of the validation part).
         lr: learning rate of the weights at the start; cosine to `lr_min` (0.025 to 0.001: DARTS).
         lr_min: learning rate at the end.
         momentum: of SGD (DARTS).
@@ -40,15 +40,15 @@ class SearchConfig:
         tau_betas: betas of Adam (DARTS).
         tau_weight_decay: weight decay of τ (DARTS).
         tune_epochs: epochs of tuning after each decided edge; cosine from `lr` to `lr_min` over all of them (DARTS-PT).
-        criterion: what a removal is judged by: `"accuracy"` (paper; the loss breaks ties) or `"loss"`.
+        criterion: what a removal is judged by: `accuracy` (paper; the loss breaks ties) or `loss`.
         renormalise: whether masking scales the other weights up (DARTS-PT does not).
         candidates: chains that `fixed_weights` ranks.
         first_images: images of the first round of `fixed_weights`.
         augment: crop and flip of the data in training steps.
-        padding: see `image2video.sampling.warp`.
-        interpolation: see `image2video.sampling.warp`.
-        device: `"auto"` or `"cpu"`, where the search makes its own accelerator.
-        precision: mixed precision where the search makes its own accelerator: `"no"`, `"fp16"` or `"bf16"`.
+        padding: what lies outside the image: `zeros`, `border` or `reflection`.
+        interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
+        device: `auto` or `cpu`, where the search makes its own accelerator.
+        precision: mixed precision where the search makes its own accelerator: `no`, `fp16` or `bf16`.
         channels_last: memory layout of network and frames.
         seed: of every random draw.
 
@@ -97,9 +97,12 @@ class SearchConfig:
         ):
             if value not in choices:
                 raise InputError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
+        for name in ("momentum", "weight_decay", "grad_clip", "tau_lr", "tau_weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
         if not 0 < self.validation_share < 1:
             raise InputError(f"validation_share must lie between 0 and 1, got {self.validation_share}")
-        if not 0 <= self.lr_min <= self.lr:
+        if not 0 <= self.lr_min <= self.lr < math.inf:
             raise InputError(f"the learning rate must fall: 0 <= lr_min <= lr, got lr={self.lr}, lr_min={self.lr_min}")
 
     @property
@@ -111,13 +114,10 @@ class SearchConfig:
         """The settings as plain JSON values."""
         return {**asdict(self), "tau_betas": list(self.tau_betas)}
 
-    def to_yaml(self) -> str:
-        """The settings as YAML, one line each."""
-        return "".join(f"{key}: {_yaml(value)}\n" for key, value in self.to_dict().items())
-
 
 def _check_counts(config: SearchConfig) -> None:
-    least = {"epochs": 0, "warmup_epochs": 0, "batch_size": 1, "tune_epochs": 0, "candidates": 1, "first_images": 1}
+    least = {"epochs": 0, "warmup_epochs": 0, "tune_epochs": 0, "seed": 0}
+    least |= {"batch_size": 1, "candidates": 1, "first_images": 1}
     for name, low in least.items():
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
@@ -126,9 +126,3 @@ def _check_counts(config: SearchConfig) -> None:
         raise InputError(f"validation_images must be at least 1 or None, got {config.validation_images}")
     if config.T < 2:
         raise InputError(f"a search needs clips of at least 2 frames, got T={config.T}")
-
-
-def _yaml(value: Any) -> str:
-    text = json.dumps(value)
-    # YAML 1.1 reads 1e-05 as a string and 1.0e-05 as a number.
-    return text.replace("e", ".0e", 1) if isinstance(value, float) and "e" in text and "." not in text else text

@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
-from image2video.files import OutputDirectory
-from image2video.genotype import Genotype
+from image2video.files import OutputDirectory, atomic_write_text, versions
 from image2video.protocols import ImageSet, Progress
+from image2video.search.averaging import check_bare
 from image2video.search.checkpoint import load_run, save_run
 from image2video.search.config import SearchConfig
 from image2video.search.fixed_weights import rank_genotypes
 from image2video.search.network import build_network
-from image2video.search.result import SearchResult, identity_warning
+from image2video.search.result import SearchResult, cell_result, identity_warning
 from image2video.search.run import SearchRun
 from image2video.search.selection import Drawn, Selection, derived_seed, get_selection
 from image2video.search.space import SearchSpace, get_space
 from image2video.search.state import CHECKPOINT, SearchState
 from image2video.search.tensorboard import Curves
 from image2video.search.units import Unit
-from image2video.version import __version__
 
 
 def search(
@@ -44,6 +44,7 @@ def search(
     accelerator: Accelerator | None = None,
     progress: Progress | None = None,
     provenance: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> SearchResult:
     """Find a genotype for a backbone and a classification data set (Casarin et al., CVPR 2024, section 3.1).
 
@@ -68,6 +69,7 @@ def search(
         accelerator: for device, precision and processes; by default one with `config.precision`.
         progress: called after every step.
         provenance: JSON values for the genotype's provenance: `dataset`, `backbone`, … (no dates, no paths).
+        settings: what to record in `config.yaml` in place of `config`, such as all options of a command.
 
     Raises:
         ExistsError: `out` holds another run.
@@ -87,20 +89,24 @@ def search(
     space = get_space(config.space_name)
     accelerator = accelerator or make_accelerator(config)
     record = {"backbone": type(backbone).__name__, **dict(provenance or {})}
-    folder = None
-    if out is not None and accelerator.is_main_process:
-        folder = OutputDirectory(out, "search", overwrite=overwrite, resume=resume)
-        folder.note(versions=_versions(), processes=accelerator.num_processes, device=str(accelerator.device))
-    accelerator.wait_for_everyone()
-    path = None if out is None else Path(out)
+    # What can be refused is refused before the folder of an earlier run is replaced.
+    selection, run = None, None
     if config.selection == "fixed_weights":
-        result = _rank(
-            backbone, train if validation is None else validation, config, space, accelerator, record, path, progress
-        )
+        check_bare(backbone)
     else:
-        result = _search(
-            backbone, train, validation, config, space, accelerator, record, path, folder, resume, progress
-        )
+        selection = get_selection(config.selection)
+        set_seed(config.seed, device_specific=accelerator.num_processes > 1)
+        run = _prepare(backbone, train, validation, config, space, accelerator, progress) if selection.trains else None
+    path, folder = None if out is None else Path(out), None
+    if path is not None and accelerator.is_main_process:
+        folder = _claim(path, overwrite, resume, settings or config.to_dict(), accelerator)
+    accelerator.wait_for_everyone()
+    if selection is None:
+        images = train if validation is None else validation
+        result = _rank(backbone, images, config, space, accelerator, record, path, progress)
+    else:
+        state = _draw(selection, space, config) if run is None else _search(run, selection, path, folder, resume)
+        result = cell_result(state, space, config, record, path)
     if folder is not None:
         result.write(folder)
         folder.finish(seconds=result.seconds, frames=result.frames, genotype=str(result.genotype))
@@ -114,43 +120,57 @@ def make_accelerator(config: SearchConfig) -> Accelerator:
     return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
 
 
-def _search(
+def _claim(
+    out: Path, overwrite: bool, resume: bool, settings: Mapping[str, Any], accelerator: Accelerator
+) -> OutputDirectory:
+    """The result folder, with the settings in it from the start; those of a run that goes on stay."""
+    folder = OutputDirectory(out, "search", overwrite=overwrite, resume=resume)
+    folder.note(versions=versions(), processes=accelerator.num_processes, device=str(accelerator.device))
+    path = folder / "config.yaml"
+    if not (folder.resumed and path.is_file()):
+        atomic_write_text(path, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+    return folder
+
+
+def _prepare(
     backbone: nn.Module,
     train: ImageSet,
     validation: ImageSet | None,
     config: SearchConfig,
     space: SearchSpace,
     accelerator: Accelerator,
-    provenance: dict[str, Any],
-    out: Path | None,
-    folder: OutputDirectory | None,
-    resume: bool,
     progress: Progress | None,
-) -> SearchResult:
-    selection = get_selection(config.selection)
-    set_seed(config.seed, device_specific=accelerator.num_processes > 1)
-    if not selection.trains:
-        drawn = Drawn(space, config)
-        for unit in selection.units(space, config):
-            selection.decide(unit, drawn)
-        return _result(drawn.state, space, config, provenance, out)
+) -> SearchRun:
+    """The cell and the fused copy of the backbone with their images, before the first step."""
     if validation is None:
         train, validation = train.split(1 - config.validation_share, seed=derived_seed(config.seed, "split"))
     images, _ = next(iter(train.batches(1).epoch(0)))
     size = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     network = build_network(backbone, config.fusion, residual=config.residual, input_size=size)
-    run = SearchRun(network, space, config, train, validation, accelerator, progress)
+    return SearchRun(network, space, config, train, validation, accelerator, progress)
+
+
+def _draw(selection: Selection, space: SearchSpace, config: SearchConfig) -> SearchState:
+    drawn = Drawn(space, config)
+    for unit in selection.units(space, config):
+        selection.decide(unit, drawn)
+    return drawn.state
+
+
+def _search(
+    run: SearchRun, selection: Selection, out: Path | None, folder: OutputDirectory | None, resume: bool
+) -> SearchState:
     # The main process's folder also records that the checkpoints are its own.
     base = out if folder is None else folder
     checkpoint = None if base is None else base / CHECKPOINT
     if resume and checkpoint is not None and any(checkpoint.parent.glob("last*.pt")):
         load_run(run, checkpoint)
-    curves = Curves(None if folder is None else folder / "tensorboard", space, run.state.done)
+    curves = Curves(None if folder is None else folder / "tensorboard", run.space, run.state.done)
     try:
         _work(run, selection, checkpoint, curves)
     finally:
         curves.close()
-    return _result(run.state, space, config, provenance, out)
+    return run.state
 
 
 def _work(run: SearchRun, selection: Selection, checkpoint: Path | None, curves: Curves) -> None:
@@ -213,32 +233,3 @@ def _rank(
         # Every process has ranked all images; on a GPU the last digits may differ, the choice must not.
         (ranking,) = broadcast_object_list([ranking])
     return SearchResult(ranking.best, config, space, SearchState(), ranking, out)
-
-
-def _result(
-    state: SearchState, space: SearchSpace, config: SearchConfig, provenance: dict[str, Any], out: Path | None
-) -> SearchResult:
-    score = state.score or {}
-    record = {
-        **provenance,
-        "selection": config.selection,
-        "space": space.name,
-        "T": config.T,
-        "schedule": space.schedule,
-        "fusion": config.fusion,
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "score": score.get("accuracy"),
-        "score_error": score.get("accuracy_error"),
-        "images": score.get("images"),
-        "image2video": __version__,
-    }
-    if config.selection == "random":
-        for key in ("fusion", "epochs", "score", "score_error", "images"):
-            del record[key]
-    genotype: Genotype = state.decisions.genotype(space).with_provenance(record)
-    return SearchResult(genotype, config, space, state, None, out)
-
-
-def _versions() -> dict[str, str]:
-    return {"image2video": __version__, "torch": torch.__version__}

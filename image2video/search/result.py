@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from image2video.files import OutputDirectory, atomic_write_json, atomic_write_text
+from image2video.files import OutputDirectory, atomic_write_json
 from image2video.genotype import Genotype
 from image2video.search.config import SearchConfig
 from image2video.search.ranking import Ranking
 from image2video.search.space import SearchSpace
 from image2video.search.state import SearchState
+from image2video.version import __version__
 
 SCHEMA_VERSION = 1
 
@@ -105,11 +106,36 @@ class SearchResult:
         }
 
     def write(self, folder: OutputDirectory) -> None:
-        """Write `genotype.json`, `tau.json`, `scores.json` and `config.yaml`: no dates, no paths, no durations."""
+        """Write `genotype.json`, `tau.json` and `scores.json`: no dates, no paths, no durations."""
         atomic_write_json(folder / "tau.json", self.tau_record())
         atomic_write_json(folder / "scores.json", self.scores_record())
-        atomic_write_text(folder / "config.yaml", self.config.to_yaml())
         self.genotype.save(folder / "genotype.json")
+
+
+def cell_result(
+    state: SearchState, space: SearchSpace, config: SearchConfig, provenance: dict[str, Any], out: Path | None
+) -> SearchResult:
+    """The result of a search through the cell; the genotype's provenance says how it was found."""
+    score = state.score or {}
+    record = {
+        **provenance,
+        "selection": config.selection,
+        "space": space.name,
+        "T": config.T,
+        "schedule": space.schedule,
+        "fusion": config.fusion,
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "score": score.get("accuracy"),
+        "score_error": score.get("accuracy_error"),
+        "images": score.get("images"),
+        "image2video": __version__,
+    }
+    if config.selection == "random":
+        for key in ("fusion", "epochs", "score", "score_error", "images"):
+            del record[key]
+    genotype: Genotype = state.decisions.genotype(space).with_provenance(record)
+    return SearchResult(genotype, config, space, state, None, out)
 
 
 def identity_warning(result: SearchResult) -> str:

@@ -147,7 +147,7 @@ def _gentle() -> tuple[Genotype, ...]:
         "rotate": (1.0, 2.0, 5.0),
     }
     signed = [Transform(op, sign * m) for op, values in magnitudes.items() for m in values for sign in (1, -1)]
-    scales = [Transform("scale", factor) for factor in (1.02, 1 / 1.02, 1.05, 1 / 1.05)]
+    scales = [Transform("scale", factor) for factor in (1.02, 0.98, 1.05, 0.95)]
     return (Genotype.identity(), *(Genotype((transform,)) for transform in [*signed, *scales]))
 
 

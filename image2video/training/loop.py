@@ -69,11 +69,12 @@ def train(
     """
     config = config or TrainConfig()
     accelerator = accelerator or make_accelerator(config.device)
+    set_seed(config.seed, device_specific=accelerator.num_processes > 1)
+    # What can be refused is refused before the folder of an earlier run is replaced.
+    engine = Engine(model, data, config, accelerator, progress)
     folder = None
     if out is not None and accelerator.is_main_process:
         folder = RunFolder(OutputDirectory(out, "train", overwrite=overwrite, resume=resume), config, data, settings)
-    set_seed(config.seed, device_specific=accelerator.num_processes > 1)
-    engine = Engine(model, data, config, accelerator, progress)
     history: list[EpochRecord] = []
     best_state: dict[str, torch.Tensor] = {}
     accelerator.wait_for_everyone()  # the main process may be replacing the folder

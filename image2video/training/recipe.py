@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from image2video.errors import InputError
+from image2video.errors import InputError, InputTypeError
 from image2video.optim import param_groups
 
 _DEFAULT_LR = {"sgd": 0.1, "adamw": 1e-3}
@@ -24,9 +24,10 @@ class TrainConfig:
         epochs: passes over the training images.
         batch_size: images per step, over all processes.
         optimizer: `sgd` (momentum, Nesterov) or `adamw` (betas 0.9, 0.999).
-        lr: peak learning rate at this batch size (it is not scaled); 0.1 for sgd and 0.001 for adamw when None.
-        weight_decay: of matrices and kernels; norms, biases, and what `model.no_weight_decay()` names have none;
-            5e-4 for sgd and 0.05 for adamw when None.
+        lr: peak learning rate at this batch size, it is not scaled (default: 0.1 for sgd, 0.001 for adamw; on the
+            command line a tenth of that for trained weights).
+        weight_decay: of matrices and kernels; norms, biases, and what `model.no_weight_decay()` names have none
+            (default: 5e-4 for sgd, 0.05 for adamw).
         momentum: of sgd.
         warmup_epochs: linear warm-up from 0; then one cosine down to lr · min_lr_ratio.
         min_lr_ratio: the last learning rate over the peak, 0 … 1.
@@ -62,8 +63,8 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     def __post_init__(self) -> None:
-        _within("epochs", self.epochs, 1, math.inf)
-        _within("batch_size", self.batch_size, 1, math.inf)
+        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            _whole(name, getattr(self, name), low)
         _choice("optimizer", self.optimizer, tuple(_DEFAULT_LR))
         _choice("amp", self.amp, ("auto", "no", "bf16"))
         _choice("device", self.device, ("auto", "cpu", "cuda", "mps"))
@@ -74,7 +75,7 @@ class TrainConfig:
             _within(name, getattr(self, name), 0, 1, high_excluded=True)
         for name in ("min_lr_ratio", "label_smoothing"):
             _within(name, getattr(self, name), 0, 1)
-        for name in ("warmup_epochs", "clip_grad", "fusion_lr_mult", "seed"):
+        for name in ("warmup_epochs", "clip_grad", "fusion_lr_mult"):
             _within(name, getattr(self, name), 0, math.inf)
 
     @property
@@ -133,6 +134,12 @@ def _within(name: str, value: float, low: float, high: float, *, high_excluded: 
             f"at least {low}" if high == math.inf else f"from {low} to {high}{' (excluded)' if high_excluded else ''}"
         )
         raise InputError(f"{name}={value!r}: it must be {span}")
+
+
+def _whole(name: str, value: int, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputTypeError(f"{name}={value!r}: it must be a whole number of at least {low}")
+    _within(name, value, low, math.inf)
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

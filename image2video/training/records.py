@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -20,18 +18,13 @@ from image2video.files import (
     atomic_write_json,
     atomic_write_text,
     torch_load_last,
+    versions,
 )
-from image2video.training.checkpoint import (
-    CHECKPOINT_FORMAT,
-    check_same,
-    random_state,
-    save_weights,
-    set_random_state,
-)
+from image2video.random_state import random_state, set_random_state
+from image2video.training.checkpoint import CHECKPOINT_FORMAT, check_same, save_weights
 from image2video.training.engine import Engine
 from image2video.training.recipe import TrainConfig
 from image2video.training.result import EpochRecord, TrainResult
-from image2video.version import __version__
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -115,13 +108,3 @@ def restore(
 def _without(record: dict[str, Any], place: str) -> dict[str, Any]:
     """The record without what may differ when a run goes on: the device, or the folder of the data."""
     return {key: value for key, value in record.items() if key != place}
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {
-        "image2video": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": str(torch.get_num_threads()),
-    }

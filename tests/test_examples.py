@@ -1,0 +1,33 @@
+"""The examples run, at their smallest."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from image2video.cli import main
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_finetune_trained_model(tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLES / "finetune_trained_model.py", "--train-images", "200", "--epochs", "1"]
+    run = subprocess.run([str(part) for part in command], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count(" %") >= 3
+    assert (tmp_path / "wrapped" / "model.safetensors").exists()
+
+
+def test_search_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    smallest = ["--train-images", "60", "--epochs", "1", "--tune-epochs", "0", "--out", "runs"]
+    assert main(["search", "--config", str(EXAMPLES / "search.yaml"), *smallest]) == 0
+    assert (tmp_path / "runs" / "genotype.json").exists()
+
+
+def test_every_example_is_run_here() -> None:
+    here = Path(__file__).read_text()
+    names = [path.name for path in EXAMPLES.iterdir() if path.is_file()]
+    assert names
+    assert all(f'"{name}"' in here for name in names)
