@@ -15,6 +15,9 @@ from image2video.data.transforms import AUTO_AUGMENTS, eval_transform, train_tra
 from image2video.errors import InputError, MissingError
 from image2video.protocols import Batches, ImageSet
 
+# torch warns where there are fewer processors than workers, which says nothing about the batches.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
 RNG = np.random.default_rng(3)
 
 
