@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "zoo.json")
     parser.add_argument("--table", type=Path, help="write this Markdown page from --out, and run nothing")
     parser.add_argument("--frames", type=int, default=3)
+    parser.add_argument("--short", action="store_true", help="for large ones: recompute in backward, no mixing check")
     parser.add_argument("--timeout", type=int, default=3600, help="seconds for one architecture")
     parser.add_argument("--again", action="store_true", help="also what --out holds already")
     parser.add_argument("--plan-only", action="store_true", help="print the numbers of sites, and write nothing")
@@ -84,6 +85,7 @@ def sweep(modules: list[str], choice: dict[str, Any], options: argparse.Namespac
 def check(architecture: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run `zoo_check.py` for one architecture; a crash or a timeout is its result."""
     command = [sys.executable, str(HERE / "zoo_check.py"), architecture, "--frames", str(options.frames)]
+    command += ["--short"] if options.short else []
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=options.timeout)
         if run.returncode == 0:
@@ -155,6 +157,7 @@ def page(document: dict[str, Any]) -> str:
     failed = [(r["module"], r["architecture"], f, r[f]) for r in results for f in FUSIONS if "error" in r[f]]
     works = sum(not any("error" in r[f] for f in FUSIONS) for r in results)
     versions, settings = document["versions"], document["settings"]
+    short = [r["module"] for r in results if any(r[f].get("mixed", 0) is None for f in FUSIONS)]
     lines = [
         "# Every family of timm",
         "",
@@ -168,6 +171,11 @@ def page(document: dict[str, Any]) -> str:
         "switched off, bit for bit the bare model; frames mix, and clips do not leak into each other (exactly 0); a "
         "bare checkpoint loads; `unwrap()` leaves every tensor and output bit for bit.",
         "",
+        *(
+            [f"Checked without mixing and leaks, and with gradient checkpointing: {', '.join(short)}.", ""]
+            if short
+            else []
+        ),
         "*Rows*: sites whose leading dimension holds several rows per frame (windows, patches). *Unordered*: sites "
         "whose positions are no row-major grid, so that the spatial part of GSF takes them as one row. *Left out*: "
         "places that the rule found and that cannot be used.",
