@@ -157,7 +157,6 @@ def page(document: dict[str, Any]) -> str:
     failed = [(r["module"], r["architecture"], f, r[f]) for r in results for f in FUSIONS if "error" in r[f]]
     works = sum(not any("error" in r[f] for f in FUSIONS) for r in results)
     versions, settings = document["versions"], document["settings"]
-    short = [r["module"] for r in results if any(r[f].get("mixed", 0) is None for f in FUSIONS)]
     lines = [
         "# Every family of timm",
         "",
@@ -171,11 +170,7 @@ def page(document: dict[str, Any]) -> str:
         "switched off, bit for bit the bare model; frames mix, and clips do not leak into each other (exactly 0); a "
         "bare checkpoint loads; `unwrap()` leaves every tensor and output bit for bit.",
         "",
-        *(
-            [f"Checked without mixing and leaks, and with gradient checkpointing: {', '.join(short)}.", ""]
-            if short
-            else []
-        ),
+        *_notes(results),
         "*Rows*: sites whose leading dimension holds several rows per frame (windows, patches). *Unordered*: sites "
         "whose positions are no row-major grid, so that the spatial part of GSF takes them as one row. *Left out*: "
         "places that the rule found and that cannot be used.",
@@ -192,6 +187,20 @@ def page(document: dict[str, Any]) -> str:
     lines += ["| module | architecture | input | TSM | GSF | rule | rows | unordered | left out |", "|" + "---|" * 9]
     lines += [_row(result) for result in results]
     return "\n".join(lines) + "\n"
+
+
+def _notes(results: list[dict[str, Any]]) -> list[str]:
+    """What was checked in part, and what was not."""
+    modules = json.loads(CHOICE.read_text())["modules"]
+    missing = sorted(set(modules) - {result["module"] for result in results})
+    short = [r["module"] for r in results if any(r[f].get("mixed", 0) is None for f in FUSIONS)]
+    lines = []
+    if missing:
+        named = ", ".join(f"{module} (`{modules[module]['architecture']}`)" for module in missing)
+        lines += [f"Planned, with sites found by the trace, but not run in this sweep: {named}.", ""]
+    if short:
+        lines += [f"Checked without mixing and leaks, and with gradient checkpointing: {', '.join(short)}.", ""]
+    return lines
 
 
 def _row(result: dict[str, Any]) -> str:
