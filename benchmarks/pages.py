@@ -26,7 +26,7 @@ def cell(value: Any) -> str:
     if isinstance(value, int) or (isinstance(value, float) and value == int(value) and abs(value) >= 1000):
         return f"{value:,.0f}".replace(",", " ")
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
+        return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
     if isinstance(value, list):
         return "; ".join(f"`{item}`" for item in dict.fromkeys(value)) or "–"
     return str(value).replace("|", "\\|")
