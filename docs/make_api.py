@@ -10,6 +10,7 @@ MODULES = [
     "image2video",
     "image2video.fusion",
     "image2video.search",
+    "image2video.receptive_field",
     "image2video.data",
     "image2video.training",
     "image2video.report",

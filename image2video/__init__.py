@@ -3,6 +3,7 @@
 from image2video.builders import Builder
 from image2video.checkpoint import FreshFusionWarning
 from image2video.clip import Image2Video, clip_to_frames, frames_to_clip
+from image2video.colours import Colours
 from image2video.errors import (
     ExistsError,
     Image2VideoError,
@@ -12,6 +13,7 @@ from image2video.errors import (
     StateError,
     UnsupportedError,
 )
+from image2video.frame_sources import FrameSource
 from image2video.fusion import (
     Conv3dConfig,
     FusionConfig,
@@ -24,7 +26,10 @@ from image2video.fusion import (
 from image2video.genotype import DEFAULT_GENOTYPE, Genotype, Transform
 from image2video.inject import Injection, Plan, Site, inject_, plan
 from image2video.layout import NCHW, NHWC, NLC, Layout
+from image2video.op import Op
+from image2video.ops import register_op
 from image2video.optim import param_groups
+from image2video.random_clips import RandomClips
 from image2video.version import __version__
 from image2video.wrap import VideoWrap
 
@@ -34,8 +39,10 @@ __all__ = [
     "NHWC",
     "NLC",
     "Builder",
+    "Colours",
     "Conv3dConfig",
     "ExistsError",
+    "FrameSource",
     "FreshFusionWarning",
     "FusionConfig",
     "GSFConfig",
@@ -49,7 +56,9 @@ __all__ = [
     "Layout",
     "MissingError",
     "NoFusionConfig",
+    "Op",
     "Plan",
+    "RandomClips",
     "Site",
     "StateError",
     "TSMConfig",
@@ -63,4 +72,5 @@ __all__ = [
     "param_groups",
     "plan",
     "register_fusion",
+    "register_op",
 ]

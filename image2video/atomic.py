@@ -11,6 +11,7 @@ import pickle
 import shutil
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,7 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -
         WriteError: the disk is full or refuses the write; the old file is unchanged.
 
     """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(partial, target)
-        _flush_folder(target.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
-        raise WriteError(
-            f"could not write {target} ({len(data)} bytes): {reason}; what was written before is unchanged. "
-            "Free space or choose another folder, then resume."
-        ) from error
+    _write(Path(path), data, keep_previous=False)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -93,18 +77,7 @@ def atomic_torch_save(path: str | os.PathLike[str], value: Any, *, keep_previous
         torch.load(buffer, weights_only=True, map_location="meta")
     except pickle.UnpicklingError as error:
         raise InputError(f"{target.name} would hold more than tensors and plain values: {error}") from error
-    if keep_previous and target.exists():
-        previous = _previous(target)
-        spare = previous.with_name(f".{previous.name}.{os.getpid()}.part")
-        with contextlib.suppress(OSError):
-            spare.unlink(missing_ok=True)
-        # A hard link keeps the old bytes under the second name while the first one is still complete.
-        try:
-            os.link(target, spare)
-        except OSError:
-            shutil.copyfile(target, spare)
-        os.replace(spare, previous)
-    atomic_write_bytes(target, buffer.getbuffer())
+    _write(target, buffer.getbuffer(), keep_previous=keep_previous)
 
 
 def torch_load(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> Any:
@@ -129,6 +102,8 @@ def torch_load(path: str | os.PathLike[str], *, map_location: str | torch.device
 def torch_load_last(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> Any:
     """Load `path`, or where it is missing or damaged the checkpoint before it, with a warning that names the file.
 
+    The damaged file is set aside as `<stem>.damaged<suffix>`.
+
     Raises:
         MissingError: neither file exists.
         InputError: both are damaged, or one is and the other does not exist.
@@ -137,11 +112,14 @@ def torch_load_last(path: str | os.PathLike[str], *, map_location: str | torch.d
     source = Path(path)
     previous = _previous(source)
     try:
-        return torch_load(source, map_location=map_location)
+        return _load_whole(source, map_location)
     except (InputError, MissingError) as error:
         if not previous.is_file():
             raise
-        value = torch_load(previous, map_location=map_location)
+        value = _load_whole(previous, map_location)
+        # Set aside, or the next save would keep it in place of the good one.
+        with contextlib.suppress(OSError):
+            os.replace(source, source.with_name(f"{source.stem}.damaged{source.suffix}"))
         warnings.warn(f"{error}; going on from the one before, {previous}", stacklevel=2)
         return value
 
@@ -169,6 +147,77 @@ def read_json(path: str | os.PathLike[str], *, max_bytes: int = 256 * 1024 * 102
         raise InputError(f"{source}, line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise InputError(f"{source} is nested too deeply to be one of our files") from error
+
+
+def _load_whole(path: Path, map_location: str | torch.device) -> Any:
+    """What `torch_load` gives, once the checksums are right: torch itself reads a tensor with a wrong byte as it is."""
+    value = torch_load(path, map_location=map_location)
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise InputError(
+            f"{path} is not a readable checkpoint (its part {damaged} does not fit its checksum); use another file or "
+            "restore a copy"
+        )
+    return value
+
+
+@contextlib.contextmanager
+def writing(target: Path, size: int | None = None) -> Iterator[None]:
+    """Turn what the system says of a refused write into a `WriteError` that names `target`; `size` is in bytes."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, WriteError):
+            raise
+        about = "" if size is None else f", which needs about {size} bytes"
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = f"no space left on the disk{_free(target)}"
+        raise WriteError(
+            f"could not write {target}{about}: {reason}; what was written before is unchanged. Free space or choose "
+            "another folder, then resume."
+        ) from error
+
+
+def _write(target: Path, data: bytes | memoryview, *, keep_previous: bool) -> None:
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    previous = _previous(target)
+    spare = previous.with_name(f".{previous.name}.{os.getpid()}.part")
+    with writing(target, len(data)):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            # Only now, so that a disk too full for the new file leaves both old ones.
+            if keep_previous and target.exists():
+                _second_name(target, spare)
+                os.replace(spare, previous)
+            os.replace(partial, target)
+            _flush_folder(target.parent)
+        except OSError:
+            for leftover in (partial, spare):
+                with contextlib.suppress(OSError):
+                    leftover.unlink(missing_ok=True)
+            raise
+
+
+def _second_name(path: Path, name: Path) -> None:
+    """Make the bytes of `path` appear under `name` too, while `path` stays complete."""
+    with contextlib.suppress(OSError):
+        name.unlink(missing_ok=True)
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, name)
+
+
+def _free(target: Path) -> str:
+    with contextlib.suppress(OSError):
+        return f" ({shutil.disk_usage(target.parent).free} bytes are free)"
+    return ""
 
 
 def _reason(error: Exception) -> str:

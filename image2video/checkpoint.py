@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 BACKBONE = "backbone."
 FUSION = "fusion."
+DRAWN = "to_video._extra_state"
 _SHELLS = ("module.", "_orig_mod.")
 
 
@@ -30,12 +31,15 @@ def adapt_state_dict(
 
     - `module.` and `_orig_mod.` (left by DDP and torch.compile) are stripped.
     - The keys of a bare checkpoint get `backbone.` before them.
+    - The count of draws of a `FrameSource` is left out where the clips of this wrapper are not drawn.
     - Where *all* fusion keys are missing, the fusions keep their values, and one `FreshFusionWarning` gives the count;
       where only some are missing, nothing is forgiven.
 
     It acts below `prefix` alone, so it works too where the wrapper is a child of another module.
     """
     own = _named_state(module)
+    if DRAWN not in own:
+        state_dict.pop(prefix + DRAWN, None)
     bare = {name.removeprefix(BACKBONE) for name in own if name.startswith(BACKBONE)}
     given = [key for key in state_dict if key.startswith(prefix)]
     names = {key: _strip_shells(key[len(prefix) :], own.keys() | bare) for key in given}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from image2video.chain import chain_clip, check_colours
+from image2video.colours import Colours, Values
 from image2video.errors import InputError, InputTypeError
 from image2video.genotype import Genotype
 from image2video.geometry import SCHEDULES, check_choice, check_frames, normalise, schedule_steps
-from image2video.sampling import INTERPOLATIONS, PADDINGS, resample, warp
+from image2video.image_checks import check_images, check_size
+from image2video.sampling import INTERPOLATIONS, PADDINGS, matrix_device, resample, warp
 
 _LEAST_COVER = 1e-3
 
@@ -43,11 +46,13 @@ class Image2Video(nn.Module):
     `genotype`: a `Genotype`, or a text, .json path or "preset:NAME". `T`: the number of frames. `schedule`: the power
     of each frame, one of `from_zero` (default; frame 0 is the image), `ramp`, `centred`, `mirror` (see
     `schedule_steps`). `padding`: what stands outside the image: `zeros` (the mean colour of normalised images),
-    `border` or `reflection`. `interpolation`: `bilinear`, `nearest` or `bicubic`.
+    `border` or `reflection`. `interpolation`: `bilinear`, `nearest` or `bicubic`. `mean`, `std`: how the images are
+    normalised (numbers, or one per channel; 0 and 1 for images in 0 … 1), needed by photometric ops alone.
 
     Frame t is one resampling of the image by M(t) = A_n^{s(t)} ··· A_1^{s(t)} (Casarin et al., CVPR 2024, Eq. 7, with
-    other schedules added); frames with s(t) = 0 are the image bit for bit. There are no parameters and no buffers.
-    Raises `InputError` and `InputTypeError` for options that it does not know.
+    other schedules added), or one per run of geometric ops where photometric ops stand between; frames with s(t) = 0
+    are the image bit for bit. There are no parameters and no buffers. Raises `InputError` and `InputTypeError` for
+    options that it does not know, and for photometric ops without mean and std.
 
     >>> to_video = Image2Video("translate_x(0.06) > rotate(10)", T=3)
     >>> to_video(torch.zeros(2, 3, 32, 48)).shape
@@ -62,9 +67,13 @@ class Image2Video(nn.Module):
         schedule: str = "from_zero",
         padding: str = "zeros",
         interpolation: str = "bilinear",
+        mean: Values = None,
+        std: Values = None,
     ) -> None:
         super().__init__()
         self.genotype = Genotype.coerce(genotype)
+        self.colours = Colours.coerce(mean, std)
+        check_colours(self.genotype, self.colours)
         self.schedule = check_choice("schedule", schedule, SCHEDULES)
         self.padding = check_choice("padding", padding, PADDINGS)
         self.interpolation = check_choice("interpolation", interpolation, INTERPOLATIONS)
@@ -86,10 +95,13 @@ class Image2Video(nn.Module):
         `T` overrides the module's number of frames for this call. Raises `InputTypeError` for images that are not
         floating point, `InputError` for other shapes.
         """
-        _check_images(images)
+        check_images(images)
         steps = self._steps(T)
         height, width = images.shape[-2:]
-        matrices = self.genotype.step_matrices(steps, height, width, _float64_device(images))
+        if not self.genotype.is_geometric:
+            options = {"padding": self.padding, "interpolation": self.interpolation}
+            return chain_clip(images, self.genotype, steps, colours=self.colours, **options)
+        matrices = self.genotype.step_matrices(steps, height, width, matrix_device(images))
         copied = [self._is_copy(s) for s in steps]
         return warp(images, matrices, padding=self.padding, interpolation=self.interpolation, copied=copied)
 
@@ -120,7 +132,7 @@ class Image2Video(nn.Module):
         `(B, T, 1, h, w)`. `device` and `dtype` default to the CPU (or `valid`'s device) and float32.
         Raises `InputError` for sizes that are not (height, width).
         """
-        h, w = _check_size(map_size, "map_size")
+        h, w = check_size(map_size, "map_size")
         steps = self._steps(T)
         if valid is None:
             ones = torch.ones((1, len(steps), 1, h, w), device=device, dtype=dtype)
@@ -165,6 +177,8 @@ class Image2Video(nn.Module):
     def extra_repr(self) -> str:
         """The options, as `print(model)` shows them."""
         options = f"T={self.T}, schedule={self.schedule}, padding={self.padding}, interpolation={self.interpolation}"
+        if self.colours is not None and not self.genotype.is_geometric:
+            options += f", mean={self.colours.mean}, std={self.colours.std}"
         return f"{self.genotype}, {options}"
 
     def _steps(self, T: int | None) -> tuple[float, ...]:
@@ -174,7 +188,8 @@ class Image2Video(nn.Module):
         return steps
 
     def _is_copy(self, step: float) -> bool:
-        return step == 0 or len(self.genotype.chain) == 0
+        """Whether the geometric part of the chain leaves the pixels of that step in their place."""
+        return step == 0 or not any(t.geometric for t in self.genotype.chain)
 
     def _clip_of_maps(self, maps: Tensor, T: int | None) -> Tensor:
         if maps.ndim != 4:
@@ -186,14 +201,14 @@ class Image2Video(nn.Module):
     def _unwarp(
         self, clip: Tensor, image_size: tuple[int, int], steps: tuple[float, ...], padding: str = "zeros"
     ) -> Tensor:
-        height, width = _check_size(image_size, "image_size")
+        height, width = check_size(image_size, "image_size")
         sampled = [t for t, step in enumerate(steps) if not self._is_copy(step)]
         if not sampled:
             return clip
         powers = [steps[t] for t in sampled]
         # The way back reads the frame at M · p, so the frame's own matrix is the backward map; in [-1, 1] coordinates
         # it is the same for maps of every size.
-        matrices = self.genotype.step_matrices(powers, height, width, _float64_device(clip))
+        matrices = self.genotype.step_matrices(powers, height, width, matrix_device(clip))
         theta = normalise(matrices, height, width)
         source = clip if len(sampled) == len(steps) else torch.stack([clip[:, t] for t in sampled], dim=1)
         mode = "nearest" if self.interpolation == "nearest" else "bilinear"
@@ -207,7 +222,7 @@ class Image2Video(nn.Module):
     def _frame_weights(
         self, valid: Tensor, size: tuple[int, int], image_size: tuple[int, int], steps: tuple[float, ...]
     ) -> Tensor:
-        height, width = _check_size(image_size, "image_size")
+        height, width = check_size(image_size, "image_size")
         if valid.ndim != 4 or valid.shape[1:] != (1, height, width):
             raise InputError(f"valid must have the shape (B, 1, {height}, {width}), got {tuple(valid.shape)}")
         small = nn.functional.adaptive_avg_pool2d(valid, size)
@@ -215,33 +230,3 @@ class Image2Video(nn.Module):
         matrices = self.genotype.step_matrices(steps, height, width) * scale.unsqueeze(-1) / scale
         # Beyond the canvas the area goes on as at its edge: images that fill it get the mask of images without `valid`.
         return warp(small, matrices, padding="border", copied=[self._is_copy(s) for s in steps])
-
-
-def _float64_device(tensor: Tensor) -> torch.device | str:
-    # A compiled graph stays on one device (a copy from the CPU would keep it out of CUDA graphs); in eager mode the
-    # handful of 3×3 operations is cheaper on the CPU. MPS has no float64.
-    if torch.compiler.is_compiling() and tensor.device.type == "cuda":
-        return tensor.device
-    return "cpu"
-
-
-def _check_size(size: object, name: str) -> tuple[int, int]:
-    if not isinstance(size, tuple | list) or len(size) != 2 or min(size) < 1:
-        raise InputError(f"{name} must be (height, width), both at least 1, got {size!r}")
-    return size[0], size[1]
-
-
-def _check_images(images: object) -> None:
-    if not isinstance(images, Tensor):
-        raise InputTypeError(f"images must be a tensor (B, C, H, W), got {type(images).__name__}")
-    if images.dtype == torch.uint8:
-        raise InputTypeError(
-            "images are uint8; convert them to float and normalise them as the backbone was trained, for example with "
-            "torchvision.transforms.v2: Compose([ToDtype(torch.float32, scale=True), Normalize(mean, std)])"
-        )
-    if not images.is_floating_point():
-        raise InputTypeError(f"images must be floating point (B, C, H, W), got {images.dtype}")
-    if images.ndim != 4:
-        raise InputError(f"images must have the shape (B, C, H, W), got {tuple(images.shape)}")
-    if min(images.shape[-2:]) < 1:
-        raise InputError(f"images must have at least one pixel, got the shape {tuple(images.shape)}")

@@ -8,54 +8,34 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
+from image2video import hub
 from image2video.errors import ExistsError, InputError, InputTypeError, MissingError
 from image2video.files import atomic_write_text
 from image2video.genotype_json import MAX_FILE_BYTES, decode, encode, freeze
-from image2video.genotype_text import MAX_CHAIN, format_chain, format_number, parse_chain
-from image2video.geometry import chain_matrices, schedule_steps
-from image2video.ops import get_op
+from image2video.genotype_text import MAX_CHAIN, format_chain, parse_chain
+from image2video.geometry import schedule_steps
+from image2video.transform import Transform, check_invertible, run_matrices, split_runs
+
+__all__ = ["DEFAULT_GENOTYPE", "PRESET_PREFIX", "Genotype", "Transform"]
 
 DEFAULT_GENOTYPE = "translate_x(0.03) > translate_y(0.03)"
 """The genotype of `VideoWrap` (ours: gentle, so that wrapping a trained model costs no accuracy)."""
 
 PRESET_PREFIX = "preset:"
-_TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Transform:
-    """One op of a chain with its magnitude per step, in the op's unit.
-
-    Raises `InputError` for an unknown op or a magnitude that is not finite or out of range, `InputTypeError` for wrong
-    types.
-    """
-
-    op: str
-    magnitude: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "magnitude", get_op(self.op).check(self.magnitude))
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether the transform does nothing: `translate_x(0)`, `scale(1)`, `identity`."""
-        return self.magnitude == get_op(self.op).neutral
-
-    def __str__(self) -> str:
-        return f"{self.op}({format_number(self.magnitude)})"
 
 
 @dataclass(frozen=True, repr=False)
 class Genotype:
     """An ordered chain of transforms, the first applied first; frozen, hashable, independent of the resolution.
 
-    Transforms that do nothing vanish; equal neighbours are not merged. `provenance` is an optional read-only mapping of
-    JSON values (how the genotype was found) that is saved and loaded but is no part of equality or hash.
+    Transforms that do nothing vanish; equal neighbours are not merged. Geometric and photometric ones stand in any
+    order. `provenance` is an optional read-only mapping of JSON values (how the genotype was found) that is saved and
+    loaded but is no part of equality or hash.
 
     Raises `InputError` where the chain is singular (its matrix at step 1 cannot be inverted) or has more than 64
     transforms, and `InputTypeError` for wrong types.
@@ -174,10 +154,49 @@ class Genotype:
         """The same chain with another provenance record (a mapping of JSON values, or None)."""
         return replace(self, provenance=provenance)
 
+    def push_to_hub(self, repo_id: str, *, filename: str = hub.GENOTYPE_FILE, **options: Unpack[hub.Upload]) -> str:
+        """Upload the JSON file to a Hugging Face Hub repository, made where there is none; gives the commit's address.
+
+        Options: `revision` (a branch, made where there is none), `private`, `commit_message`, `token` (by default that
+        of `hf auth login`). Raises `InputError` for what is no OWNER/NAME, `StateError` where the Hub cannot be reached
+        or refuses.
+        """
+        return hub.push(self, repo_id, filename=filename, **options)
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str | os.PathLike[str],
+        *,
+        filename: str = hub.GENOTYPE_FILE,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> Genotype:
+        """The genotype that `push_to_hub` uploaded, or that stands in a local folder; `load` says what is refused.
+
+        Raises `MissingError` where neither the folder nor the Hub has the file, `InputError` for what is no OWNER/NAME.
+        """
+        return cls.load(hub.fetch(repo_id, filename=filename, revision=revision, token=token))
+
+    @property
+    def is_geometric(self) -> bool:
+        """Whether the chain only moves pixels: no transform is photometric. So is the identity."""
+        return all(t.geometric for t in self.chain)
+
+    @property
+    def geometric(self) -> Genotype:
+        """The geometric part of the chain, without provenance: what predictions are unwarped by."""
+        return Genotype(tuple(t for t in self.chain if t.geometric))
+
+    def runs(self) -> tuple[Genotype, ...]:
+        """The chain as maximal geometric runs, each one resampling, and single photometric transforms, in order."""
+        return tuple(Genotype(run) for run in split_runs(self.chain))
+
     def matrix(self, step: float, height: int, width: int) -> Tensor:
         """The frame matrix at power `step`: `(3, 3)` float64 on the CPU, in centred pixels of `height` × `width`.
 
-        Convention: x right, y down; it maps a point of the image to where its content stands in the frame.
+        Convention: x right, y down; it maps a point of the image to where its content stands in the frame. Photometric
+        transforms have no part in it.
         """
         return self.step_matrices((step,), height, width)[0]
 
@@ -189,21 +208,11 @@ class Genotype:
         self, steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
     ) -> Tensor:
         """The frame matrices at the given powers: `(S, 3, 3)` float64 on `device`, which must know float64."""
-        # The device is named, so that `with torch.device("meta")` around a constructor changes nothing here.
-        magnitudes = torch.tensor([t.magnitude for t in self.chain], dtype=torch.float64, device=device)
-        powers = torch.tensor(list(steps), dtype=torch.float64, device=device)
-        return chain_matrices([t.op for t in self.chain], magnitudes, powers, height, width)
+        return run_matrices([t for t in self.chain if t.geometric], steps, height, width, device)
 
     def check_steps(self, steps: Sequence[float]) -> None:
-        """Raise `InputError` where the chain cannot be inverted in numbers at one of these powers."""
-        linear = self.step_matrices(steps, 224, 128)[:, :2, :2]
-        dets = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).tolist()
-        for step, det, size in zip(steps, dets, linear.abs().amax(dim=(1, 2)).tolist(), strict=True):
-            if not (_TINY <= size <= 1 / _TINY and abs(det) >= _TINY * size**2):
-                raise InputError(
-                    f"the chain {str(self)!r:.200} is singular: at step {step:g} its matrix has determinant {det:g} "
-                    "and cannot be inverted in numbers; use milder magnitudes, fewer ops or fewer frames"
-                )
+        """Raise `InputError` where the geometric part cannot be inverted in numbers at one of these powers."""
+        check_invertible([t for t in self.chain if t.geometric], steps, str(self))
 
     def __str__(self) -> str:
         return format_chain(self._pairs())

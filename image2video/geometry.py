@@ -60,7 +60,7 @@ def chain_matrices(ops: Sequence[str | Op], magnitudes: Tensor, steps: Tensor, h
     `magnitudes` `(n,)` and `steps` `(S,)`, floating point, of one device; the result is `(S, 3, 3)` in the dtype of the
     magnitudes, in pixels of an image of `height` × `width`, and differentiable in the magnitudes. (It is not
     (A_n ··· A_1)^s; a path through the search cell computes the former.) Raises `InputError` where the numbers of ops
-    and magnitudes differ.
+    and magnitudes differ, and for a photometric op.
     """
     if magnitudes.ndim != 1 or len(ops) != magnitudes.shape[0]:
         raise InputError(f"{len(ops)} ops need magnitudes of shape ({len(ops)},), got {tuple(magnitudes.shape)}")
@@ -68,10 +68,12 @@ def chain_matrices(ops: Sequence[str | Op], magnitudes: Tensor, steps: Tensor, h
     chain: Tensor | None = None
     for index, op in enumerate(ops):
         op = op if isinstance(op, Op) else get_op(op)
+        if op.matrix is None:
+            raise InputError(f"op {op.name!r} is photometric and has no matrix; pass the geometric part of the chain")
         step = op.matrix(magnitudes[index], steps, height, width)
         chain = step if chain is None else compose(step, chain)
     if chain is None:
-        return get_op("identity").matrix(steps.new_zeros(()), steps, height, width)
+        return torch.eye(3, dtype=steps.dtype, device=steps.device).repeat(steps.shape[0], 1, 1)
     return chain
 
 

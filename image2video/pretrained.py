@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from image2video.builders import Builder
+from image2video.clip import Image2Video
 from image2video.errors import InputError, InputTypeError, MissingError, UnsupportedError
 from image2video.files import atomic_write_bytes, atomic_write_json, read_json
+from image2video.frame_sources import FrameSource, source_from_record, source_record
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import config_from_dict
 from image2video.genotype import Genotype
@@ -29,8 +31,11 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 SCHEMA_VERSION = 1
 _LIBRARY = "image2video"
-_OPTIONS = ("T", "schedule", "padding", "interpolation", "aggregate", "residual", "freeze_bn")
-_KEYS = {"library", "schema_version", "genotype", "fusion", "sites", "input_size", "builder", "versions", *_OPTIONS}
+_OPTIONS = ("aggregate", "residual", "freeze_bn")
+_CLIP = ("T", "schedule", "padding", "interpolation", "mean", "std")
+_LATER = ("mean", "std", "frames")  # older configs do not have them
+_KEYS = {"library", "schema_version", "genotype", "fusion", "sites", "input_size", "builder", "versions", "frames"}
+_KEYS.update(_OPTIONS, _CLIP)
 
 
 def config_of(model: VideoWrap) -> dict[str, Any]:
@@ -43,11 +48,7 @@ def config_of(model: VideoWrap) -> dict[str, Any]:
     return {
         "library": _LIBRARY,
         "schema_version": SCHEMA_VERSION,
-        "genotype": json.loads(model.genotype.to_json()),
-        "T": model.T,
-        "schedule": model.to_video.schedule,
-        "padding": model.to_video.padding,
-        "interpolation": model.to_video.interpolation,
+        **clip_config(model.to_video),
         "aggregate": model.aggregate,
         "residual": model.residual,
         "freeze_bn": model.freeze_bn,
@@ -56,6 +57,23 @@ def config_of(model: VideoWrap) -> dict[str, Any]:
         "input_size": list(model.plan.input_size),
         "builder": model.builder.to_dict() if model.builder is not None else None,
         "versions": {"image2video": __version__, "torch": torch.__version__},
+    }
+
+
+def clip_config(to_video: Image2Video | FrameSource) -> dict[str, Any]:
+    """What makes the clips: `frames` for a `FrameSource`, the options of `Image2Video` otherwise; None for the rest."""
+    if isinstance(to_video, FrameSource):
+        return {**dict.fromkeys(("genotype", *_CLIP)), "frames": source_record(to_video)}
+    colours = to_video.colours
+    return {
+        "genotype": json.loads(to_video.genotype.to_json()),
+        "T": to_video.T,
+        "schedule": to_video.schedule,
+        "padding": to_video.padding,
+        "interpolation": to_video.interpolation,
+        "mean": list(colours.mean) if colours is not None else None,
+        "std": list(colours.std) if colours is not None else None,
+        "frames": None,
     }
 
 
@@ -107,10 +125,10 @@ def load(
     model = cls(
         backbone,
         fusion,
-        genotype=Genotype.from_json(json.dumps(config["genotype"])),
         sites=_matching_plan(backbone, fusion, size, config["sites"]) if config["sites"] else None,
         input_size=size if any(size) and not config["sites"] else None,
         **{key: config[key] for key in _OPTIONS},
+        **_clip_options(config),
     )
     model.builder = builder
     model.load_state_dict(load_file(weights_path))
@@ -128,10 +146,17 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} has schema_version {version!r}, this version of image2video reads {SCHEMA_VERSION}; "
             "install the version that wrote it"
         )
-    wrong = sorted(_KEYS ^ set(config))
+    wrong = sorted(_KEYS ^ (set(config) | set(_LATER)))
     if wrong:
         raise InputError(f"{path} has missing or unknown keys: {', '.join(wrong)}")
-    return dict(config)
+    return {**dict.fromkeys(_LATER), **config}
+
+
+def _clip_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    if config["frames"] is not None:
+        return {"frames": source_from_record(config["frames"])}
+    genotype = Genotype.from_json(json.dumps(config["genotype"]))
+    return {"genotype": genotype, **{key: config[key] for key in _CLIP}}
 
 
 def _files(path: str | os.PathLike[str], revision: str | None) -> tuple[Path, Path]:

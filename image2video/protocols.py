@@ -13,8 +13,9 @@ from torch import Tensor
 class Batches(Protocol):
     """Batches of one image set, in an order that depends on (seed, epoch) alone.
 
-    `epoch(n)` yields `(images, labels)`: images `(B, C, H, W)` float, normalised, on the device; labels `(B,)` int64.
-    A killed run that is resumed at epoch n sees the same batches, since nothing is kept between epochs.
+    `epoch(n)` yields `(images, labels)`: images `(B, C, H, W)` float, normalised, on the device; labels `(B,)` int64,
+    or `(B, H, W)` for a class per pixel. A killed run that is resumed at epoch n sees the same batches, since nothing
+    is kept between epochs.
     """
 
     num_images: int

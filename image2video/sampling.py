@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from image2video.errors import InputError
 from image2video.geometry import check_choice, inverse_affine, normalise
+from image2video.op import working_dtype
 
 PADDINGS: tuple[str, ...] = ("zeros", "border", "reflection")
 INTERPOLATIONS: tuple[str, ...] = ("bilinear", "nearest", "bicubic")
@@ -53,13 +54,31 @@ def warp(
         # The images of a group are channels of one picture: the sampler works out its weights once per picture. One
         # group is expanded over the frames without a copy.
         groups = _groups(images, len(rows))
-        picture = images.to(_working_dtype(images)).reshape(1, groups, N // groups * C, H, W)
+        picture = images.to(working_dtype(images)).reshape(1, groups, N // groups * C, H, W)
         pictures = picture.expand(len(rows), -1, -1, -1, -1).flatten(0, 1)
         theta = theta.repeat_interleave(groups, dim=0)
         out = resample(pictures, theta, padding=padding, interpolation=interpolation)
         sampled = out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
     source = iter(sampled)
-    return _stack([images if copy else next(source) for copy in copied], channels_last=_is_channels_last(images))
+    return stack_frames([images if copy else next(source) for copy in copied], channels_last=is_channels_last(images))
+
+
+def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
+    """Every frame moved by its own matrix, the same for all images: `(S, N, C, H, W)` and `(S, 3, 3)`; same shape.
+
+    Convention, options, precision and errors as in `warp`, whose frames all start from the same image.
+    """
+    if frames.ndim != 5 or matrices.shape != (frames.shape[0], 3, 3):
+        raise InputError(
+            f"warp_frames needs frames (S, N, C, H, W) and matrices (S, 3, 3), got {tuple(frames.shape)} and "
+            f"{tuple(matrices.shape)}"
+        )
+    S, N, C, H, W = frames.shape
+    theta = normalise(inverse_affine(matrices), H, W)
+    groups = _groups(frames[0], S)
+    pictures = frames.to(working_dtype(frames)).reshape(S * groups, N // groups * C, H, W)
+    out = resample(pictures, theta.repeat_interleave(groups, dim=0), padding=padding, interpolation=interpolation)
+    return out.to(frames.dtype).view(S, N, C, H, W)
 
 
 def resample(x: Tensor, theta: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
@@ -72,15 +91,11 @@ def resample(x: Tensor, theta: Tensor, *, padding: str = "zeros", interpolation:
     _check_options(padding, interpolation)
     if x.ndim != 4 or theta.ndim != 3 or theta.shape[1:] != (3, 3) or theta.shape[0] != x.shape[0]:
         raise InputError(f"resample needs (G, C, H, W) and (G, 3, 3), got {tuple(x.shape)} and {tuple(theta.shape)}")
-    dtype = _working_dtype(x)
+    dtype = working_dtype(x)
     # The dtype first: there are devices without float64.
     grid = _grid(theta.to(dtype).to(x.device), x.shape[2], x.shape[3])
     out = nn.functional.grid_sample(x.to(dtype), grid, mode=interpolation, padding_mode=padding, align_corners=False)
     return out.to(x.dtype)
-
-
-def _working_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _grid(theta: Tensor, height: int, width: int) -> Tensor:
@@ -103,15 +118,26 @@ def _groups(images: Tensor, frames: int) -> int:
     return next(g for g in range(1, N + 1) if N % g == 0 and (g * frames * pixels >= wanted or g == N))
 
 
-def _stack(frames: Sequence[Tensor], *, channels_last: bool) -> Tensor:
-    # One copy lays the frames out in the order in which the backbone reads them: flattening (N, S) is then a view.
+def stack_frames(frames: Sequence[Tensor], *, channels_last: bool) -> Tensor:
+    """Frames `(N, C, H, W)` as a clip `(N, S, C, H, W)` whose flattening over (N, S) is a view, in that layout."""
+    # One copy lays the frames out in the order in which the backbone reads them.
     if channels_last:
         return torch.stack([f.permute(0, 2, 3, 1) for f in frames], dim=1).contiguous().permute(0, 1, 4, 2, 3)
     return torch.stack(list(frames), dim=1).contiguous()
 
 
-def _is_channels_last(images: Tensor) -> bool:
+def is_channels_last(images: Tensor) -> bool:
+    """Whether images `(N, C, H, W)` lie in memory as channels_last, and not also in the plain layout."""
     return images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+
+
+def matrix_device(tensor: Tensor) -> torch.device | str:
+    """Where float64 matrices for `tensor` are computed: on the CPU, but in a graph compiled for CUDA on its device."""
+    # A compiled graph stays on one device (a copy from the CPU would keep it out of CUDA graphs); in eager mode the
+    # handful of 3×3 operations is cheaper on the CPU. MPS has no float64.
+    if torch.compiler.is_compiling() and tensor.device.type == "cuda":
+        return tensor.device
+    return "cpu"
 
 
 def _check_options(padding: str, interpolation: str) -> None:

@@ -9,18 +9,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from image2video import pretrained
-from image2video.aggregate import Aggregation, aggregate, check_aggregation
+from image2video.aggregate import Aggregation, Unwarper, aggregate, check_aggregation
 from image2video.builders import Builder
 from image2video.checkpoint import adapt_state_dict
-from image2video.clip import Image2Video, clip_to_frames
+from image2video.clip import clip_to_frames
+from image2video.colours import Values
 from image2video.errors import InputError, StateError
+from image2video.frame_sources import FrameSource
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.inject.api import inject_
 from image2video.inject.plan import Plan
 from image2video.timm_like import TimmLike
-from image2video.wrapping import Sites, batch_norms, check_backbone, output_formats, plan_for
+from image2video.wrapping import Sites, batch_norms, check_backbone, clip_maker, make_clip, output_formats, plan_for
 
 
 class VideoWrap(TimmLike):
@@ -37,6 +39,8 @@ class VideoWrap(TimmLike):
         genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`. The default is gentle (ours).
         T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it.
         schedule, padding, interpolation: as in `Image2Video`.
+        mean, std: how images are normalised, for photometric ops; by default as the backbone's `pretrained_cfg` says.
+        frames: a `FrameSource` that draws clips, such as `RandomClips`, in place of all from `genotype` to `std`.
         aggregate: how outputs become those of images; see `image2video.aggregate.aggregate`.
         residual: start as the average of the bare model over the frames (ours, for trained backbones); False uses the
             fusions as published, for training from scratch.
@@ -48,7 +52,7 @@ class VideoWrap(TimmLike):
             their weights and biases still learn (a batch of B·T frames is correlated). The fusions' own norms train.
 
     Raises:
-        InputError: an unknown option, a `sites` that matches nothing, no known input size.
+        InputError: an unknown option, `sites` that match nothing, no known input size, no mean and std where needed.
         StateError: a backbone that is wrapped or compiled already.
 
     >>> import torch
@@ -74,12 +78,16 @@ class VideoWrap(TimmLike):
         padding: str = "zeros",
         interpolation: str = "bilinear",
         example_input: Tensor | None = None,
+        mean: Values = None,
+        std: Values = None,
+        frames: FrameSource | None = None,
     ) -> None:
         super().__init__()
         check_backbone(backbone)
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
-        to_video = Image2Video(genotype, T=T, schedule=schedule, padding=padding, interpolation=interpolation)
+        options = {"schedule": schedule, "padding": padding, "interpolation": interpolation, "mean": mean, "std": std}
+        to_video = clip_maker(backbone, frames, genotype=genotype, T=T, **options)
         the_plan = plan_for(backbone, config, sites, input_size, example_input)
         injection = inject_(backbone, the_plan, residual=residual)
         self.to_video = to_video
@@ -101,15 +109,15 @@ class VideoWrap(TimmLike):
 
         Raises `InputTypeError` for images that are not floating point, `InputError` for other shapes or channels.
         """
-        frames, T = self._frames(images, T)
+        frames, T, unwarper = self._frames(images, T)
         with self.fusion.frames(T):
             outputs = self.backbone(frames)
-        return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0])
+        return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
         """The backbone's features of every frame, `(B·T, …)`; `forward_head` aggregates them."""
         method = self._method("forward_features")
-        frames, T = self._frames(images, T)
+        frames, T, _ = self._frames(images, T)
         with self.fusion.frames(T, rows=frames.shape[0]):
             return method(frames)
 
@@ -133,7 +141,7 @@ class VideoWrap(TimmLike):
         with self.fusion.frames(T, rows=rows):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
             outputs = self.fusion.tie(outputs)
-        return self._aggregate(outputs, T, image_size or self.plan.input_size[1:], rows)
+        return self._aggregate(outputs, T, image_size or self.plan.input_size[1:], rows, self.to_video)
 
     @property
     def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
@@ -152,8 +160,8 @@ class VideoWrap(TimmLike):
         self.to_video.set_frames(T)
 
     @property
-    def genotype(self) -> Genotype:
-        """The chain of transformations that makes the frames."""
+    def genotype(self) -> Genotype | None:
+        """The chain that makes the frames (in evaluation, where they are drawn); None where no chain does."""
         return self.to_video.genotype
 
     @property
@@ -217,22 +225,20 @@ class VideoWrap(TimmLike):
         fusion = f"{self.plan.fusion} at {len(self.plan.sites)} sites"
         return f"fusion={fusion}, aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
 
-    def _frames(self, images: Tensor, T: int | None) -> tuple[Tensor, int]:
+    def _frames(self, images: Tensor, T: int | None) -> tuple[Tensor, int, Unwarper]:
         self._check_use()
-        clip = self.to_video(images, T)
+        clip, unwarper = make_clip(self.to_video, images, T)
         channels = self.plan.input_size[0]
         if channels and images.shape[1] != channels:
             raise InputError(
                 f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; the backbone was planned for "
                 f"{channels}. Pass images (B, {channels}, H, W)"
             )
-        return clip_to_frames(clip), self.T if T is None else T
+        return clip_to_frames(clip), self.T if T is None else T, unwarper
 
-    def _aggregate(self, outputs: Any, T: int, image_size: Sequence[int], rows: int | None) -> Any:
-        size, formats = (image_size[0], image_size[1]), output_formats(self.backbone, self.plan)
-        return aggregate(
-            outputs, T, self.aggregate, to_video=self.to_video, image_size=size, formats=formats, rows=rows
-        )
+    def _aggregate(self, outputs: Any, T: int, size: Sequence[int], rows: int | None, unwarper: Unwarper) -> Any:
+        formats, size = output_formats(self.backbone, self.plan), (size[0], size[1])
+        return aggregate(outputs, T, self.aggregate, to_video=unwarper, image_size=size, formats=formats, rows=rows)
 
     def _freeze_norms(self) -> None:
         if self.freeze_bn and not self._unwrapped:

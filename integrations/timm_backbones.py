@@ -9,10 +9,13 @@ import timm
 from torch import nn
 
 from image2video.functional import InputError
-from image2video.integrations import timm_cifar
+from image2video.integrations import small_segmentors, timm_cifar
 
 NAMES = tuple(timm_cifar.default_cfgs)
 """The small-image ResNets that this package adds to timm."""
+
+SEGMENTORS = tuple(small_segmentors.default_cfgs)
+"""The networks for segmentation that this package adds to timm."""
 
 
 def build(

@@ -21,7 +21,7 @@ from timm.models import get_arch_pretrained_cfgs, register_model
 from timm.models._pretrained import DefaultCfg, PretrainedCfg
 
 from image2video.functional import Builder, InputTypeError, VideoWrap
-from image2video.integrations import timm_cifar
+from image2video.integrations import small_segmentors, timm_cifar
 
 PREFIX = "i2v_"
 _NOT_OF_THE_ARCHITECTURE = ("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "cache_dir")
@@ -96,5 +96,7 @@ def _builder(architecture: str, kwargs: dict[str, Any]) -> Builder | None:
         return None
 
 
-assert timm_cifar.default_cfgs  # registered before the loop below, so that they too are wrapped
+# Registered before the loop below, so that they too are wrapped.
+assert timm_cifar.default_cfgs
+assert small_segmentors.default_cfgs
 register_all()

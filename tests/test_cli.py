@@ -26,8 +26,15 @@ SHARED = {
     },
     "evaluate": {"model", "data", "genotype", "frames", "fusion", "train_images", "seed", "weights", "batch_size"},
     "demo": {"model", "data", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume", "overwrite"},
+    "augment": {
+        *("model", "data", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume", "overwrite"),
+        *("family", "max_minutes", "weights", "batch_size", "lr", "device"),
+    },
     "show": {"image", "genotype", "frames", "out", "overwrite"},
     "sites": {"model", "fusion"},
+    "rf": {"model", "weights", "genotype", "frames", "fusion", "batch_size", "seed", "device", "out", "overwrite"},
+    "spaces": {"space", "ops"},
+    "presets": {"name"},
 }
 
 
@@ -70,8 +77,10 @@ def test_the_example_parses(command):
         ("search", "train_images", 70),
         ("train", "genotype", "rotate(3)"),
         ("evaluate", "data", "npz:x.npz"),
+        ("augment", "family", "uniformaugment"),
         ("show", "image", "cat.jpg"),
         ("sites", "fusion", "tsm"),
+        ("search", "compare", "random:2"),
     ],
 )
 def test_every_command_takes_a_config_file_and_the_command_line_wins(command, option, value, tmp_path):
@@ -270,7 +279,7 @@ def test_a_run_repeats_from_its_config_file_and_refuses_its_folder(tmp_path, cap
 def test_search_writes_its_folder(tmp_path, capsys):
     out = tmp_path / "run"
     argv = ["search", *TINY, "--epochs", "1", "--tune-epochs", "0", "--frames", "2", "--fusion", "tsm"]
-    assert main([*argv, "--selection", "argmax", "--out", str(out)]) == 0
+    assert main([*argv, "--selection", "argmax", "--compare", "none", "--out", str(out)]) == 0
     assert {"genotype.json", "tau.json", "scores.json", "config.yaml"} <= {path.name for path in out.iterdir()}
     assert str(out) in capsys.readouterr().out
     assert yaml.safe_load((out / "config.yaml").read_text())["frames"] == 2

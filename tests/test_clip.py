@@ -11,13 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from image2video import clip as clip_module
 from image2video.clip import Image2Video, clip_to_frames, frames_to_clip
+from image2video.colours import Colours
 from image2video.errors import InputError, InputTypeError
 from image2video.genotype import Genotype
-from image2video.geometry import SCHEDULES
+from image2video.geometry import SCHEDULES, schedule_steps
+from image2video.op import GRADIENTS
+from image2video.ops import get_op, op_names
+from image2video.sampling import warp
 
 H, W = 24, 36
 TEXT = "translate_x(0.06) > rotate(10) > scale(1.1)"
+MIXED = "rotate(10) > brightness(1.2) > translate_x(0.1) > solarize(0.2)"
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -86,6 +93,56 @@ def test_frames_follow_the_matrices_of_the_genotype() -> None:
     assert (clip[0, 2] - expected)[:, inside].abs().max() < 4e-3
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_colours_change_at_the_power_of_the_frame(schedule: str) -> None:
+    images, colours = noise(2, 3, H, W), Colours(MEAN, STD)
+    to_video = Image2Video(MIXED, T=5, schedule=schedule, mean=MEAN, std=STD)
+    clip = to_video(images)
+    for t, step in enumerate(schedule_steps(schedule, 5)):
+        frame = images
+        for run in to_video.genotype.runs() if step != 0 else ():
+            if run.is_geometric:
+                frame = warp(frame, run.step_matrices((step,), H, W))[:, 0]
+            else:
+                op = get_op(run.chain[0].op)
+                frame = colours.to_normalised(op.apply(colours.to_unit(frame), run.chain[0].magnitude, step))
+        assert torch.equal(clip[:, t], images) == (step == 0)
+        assert torch.allclose(clip[:, t], frame, atol=1e-4)
+    assert torch.allclose(to_video(images, T=3), Image2Video(MIXED, T=3, schedule=schedule, mean=MEAN, std=STD)(images))
+
+
+def test_the_way_back_is_that_of_the_geometric_part() -> None:
+    mixed = Image2Video(MIXED, T=3, schedule="ramp", mean=0.5, std=0.25)
+    moving = Image2Video(mixed.genotype.geometric, T=3, schedule="ramp")
+    maps, valid = noise(6, 2, 6, 9), torch.rand(2, 1, H, W)
+    assert torch.equal(mixed.unwarp(maps, (H, W)), moving.unwarp(maps, (H, W)))
+    assert torch.equal(mixed.valid_mask((6, 9), (H, W)), moving.valid_mask((6, 9), (H, W)))
+    assert torch.equal(mixed.unwarped_mean(maps, (H, W), valid=valid), moving.unwarped_mean(maps, (H, W), valid=valid))
+    still = Image2Video("invert(1) > color(2)", T=3, schedule="ramp", mean=0, std=1)
+    assert torch.equal(still.unwarp(maps, (H, W)), frames_to_clip(maps, 3))
+    assert torch.equal(still.unwarped_mean(maps, (H, W)), frames_to_clip(maps, 3).mean(1))
+    assert (still.valid_mask((6, 9), (H, W)) == 1).all()
+
+
+def test_geometric_chains_take_the_way_they_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("a geometric chain went through the way of mixed ones")
+
+    expected = Image2Video(TEXT, T=3)(noise(1, 3, H, W))
+    monkeypatch.setattr(clip_module, "chain_clip", refuse)
+    assert torch.equal(Image2Video(TEXT, T=3, mean=MEAN, std=STD)(noise(1, 3, H, W)), expected)
+
+
+def test_photometric_ops_need_to_know_the_colours() -> None:
+    for text in (MIXED, "cutout(0.5)"):
+        with pytest.raises(InputError, match="say how the images are normalised: mean=…, std=…"):
+            Image2Video(text)
+    with pytest.raises(InputError, match="mean and std go together, only std was given"):
+        Image2Video(MIXED, std=1)
+    with pytest.raises(InputError, match="mean has 3 values and std 3, but the images are"):
+        Image2Video(MIXED, mean=MEAN, std=STD)(noise(1, 1, H, W))
+
+
 def test_gradients_reach_maps_and_images() -> None:
     to_video = Image2Video("translate_x(0.0637) > rotate(11.3)", T=3, schedule="ramp")
     images = noise(1, 2, 4, 6).double().requires_grad_()
@@ -96,14 +153,14 @@ def test_gradients_reach_maps_and_images() -> None:
 
 def test_half_precision_and_layout_of_images() -> None:
     images = noise(2, 3, H, W)
-    to_video = Image2Video(TEXT, T=3)
-    expected = to_video(images)
-    assert to_video(images.bfloat16()).dtype == torch.bfloat16
-    frames = clip_to_frames(to_video(images.to(memory_format=torch.channels_last)))
-    assert frames.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(frames, clip_to_frames(expected))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(to_video(images), expected)
+    for to_video in (Image2Video(TEXT, T=3), Image2Video(MIXED, T=3, mean=MEAN, std=STD)):
+        expected = to_video(images)
+        assert to_video(images.bfloat16()).dtype == torch.bfloat16
+        frames = clip_to_frames(to_video(images.to(memory_format=torch.channels_last)))
+        assert frames.is_contiguous(memory_format=torch.channels_last)
+        assert torch.allclose(frames, clip_to_frames(expected), atol=1e-6)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(to_video(images), expected)
 
 
 def test_frames_of_a_call_and_of_the_module() -> None:
@@ -123,11 +180,11 @@ def test_frames_of_a_call_and_of_the_module() -> None:
 
 
 def test_nothing_is_stored() -> None:
-    to_video = Image2Video(TEXT, T=3)
-    to_video(noise(1, 3, H, W))
-    assert to_video.state_dict() == {}
-    assert not list(to_video.buffers())
-    assert not list(to_video.parameters())
+    for to_video in (Image2Video(TEXT, T=3), Image2Video(MIXED, T=3, mean=MEAN, std=STD)):
+        to_video(noise(1, 3, H, W))
+        assert to_video.state_dict() == {}
+        assert not list(to_video.buffers())
+        assert not list(to_video.parameters())
 
 
 def test_copies_and_pickles() -> None:
@@ -136,6 +193,10 @@ def test_copies_and_pickles() -> None:
     for again in (copy.deepcopy(to_video), pickle.loads(pickle.dumps(to_video))):
         assert torch.equal(again(images), to_video(images))
         assert repr(again) == repr(to_video)
+    coloured = Image2Video(MIXED, T=4, mean=MEAN, std=0.5)
+    for again in (copy.deepcopy(coloured), pickle.loads(pickle.dumps(coloured))):
+        assert torch.equal(again(images), coloured(images))
+    assert "mean=(0.5, 0.4, 0.3), std=(0.5,)" in repr(coloured)
     assert TEXT in repr(to_video)
     assert "T=4, schedule=mirror, padding=border, interpolation=nearest" in repr(to_video)
 
@@ -152,8 +213,24 @@ def test_compiles_to_one_graph() -> None:
     assert torch.allclose(frames, clip_to_frames(to_video(images)), atol=1e-6)
 
 
-def test_exports_with_a_dynamic_batch() -> None:
-    to_video = Image2Video(TEXT, T=4, schedule="centred")
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_photometric_ops_compile_without_a_break(gradient: str) -> None:
+    torch._dynamo.reset()
+    named = [op for op in map(get_op, op_names()) if not op.geometric and op.gradient == gradient]
+    assert len(named) >= 3
+    text = " > ".join(["rotate(10)", *(f"{op.name}({op.default})" for op in named), "translate_x(0.1)"])
+    to_video = Image2Video(text, T=2, mean=MEAN, std=STD)
+    compiled = torch.compile(to_video, fullgraph=True, backend="aot_eager")
+    images = noise(1, 3, H, W).requires_grad_()
+    assert torch.allclose(compiled(images), to_video(images), atol=1e-5)
+    (found,) = torch.autograd.grad(compiled(images).square().sum(), images)
+    (expected,) = torch.autograd.grad(to_video(images).square().sum(), images)
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("text", [TEXT, MIXED])
+def test_exports_with_a_dynamic_batch(text: str) -> None:
+    to_video = Image2Video(text, T=4, schedule="centred", mean=MEAN, std=STD)
     batch = {"images": {0: torch.export.Dim("batch")}}
     program = torch.export.export(to_video, (noise(2, 3, H, W),), dynamic_shapes=batch)
     for B in (1, 2, 5):

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from image2video.data import load_data
-from image2video.data.transforms import AUTO_AUGMENTS, eval_transform, train_transform
+from image2video.data.augment import FAMILIES
+from image2video.data.transforms import TrainTransform, eval_transform
 from image2video.errors import InputError, MissingError
 from image2video.protocols import Batches, ImageSet
 
@@ -56,7 +57,7 @@ def test_folder_is_train_and_val(tmp_path):
 
 
 def test_augmentation_depends_on_seed_epoch_and_image_alone(tmp_path):
-    data = load(write_folder(tmp_path), holdout=0, auto_augment="trivialaugment")
+    data = load(write_folder(tmp_path), holdout=0, augment="trivialaugment")
     options = {"augment": True, "shuffle": True, "seed": 5}
     first = epoch_of(data.train, 1, **options)
     state = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
@@ -138,11 +139,13 @@ def test_transforms_give_the_size_and_the_policies_work():
     evaluated = eval_transform(16, mean, std)(image)
     assert evaluated.shape == (3, 16, 16)
     assert torch.equal(evaluated, eval_transform(16, mean, std)(image))
-    assert len(AUTO_AUGMENTS) == 3
-    for policy in [None, *AUTO_AUGMENTS]:
-        assert train_transform(16, mean, std, auto_augment=policy)(image).shape == (3, 16, 16)
-    with pytest.raises(InputError, match="unknown auto_augment 'auto'"):
-        train_transform(16, mean, std, auto_augment="auto")
+    policies = [cls.grid()[0] for cls in FAMILIES.values()]
+    assert len(policies) == 5
+    for policy in [None, *policies]:
+        sample = TrainTransform(16, mean, std, policy=policy)(image)
+        assert sample.shape == (3, 16, 16)
+        assert sample.dtype == torch.float32
+        assert type(sample) is torch.Tensor
 
 
 def test_the_centre_crop_is_the_centre():

@@ -117,7 +117,8 @@ def test_unreadable_npz_is_named(tmp_path):
     [
         (
             "cifar",
-            "unknown data source 'cifar'; it must be one of: digits, npz:PATH, folder:PATH, torchvision:NAME@ROOT",
+            "unknown data source 'cifar'; it must be one of: digits, digit_scenes, npz:PATH, folder:PATH, "
+            "torchvision:NAME@ROOT",
         ),
         ("digits:8", "must be written as digits"),
         ("npz", "must be written as npz:PATH"),
@@ -149,7 +150,8 @@ def test_missing_torchvision_data_says_how_to_get_it(tmp_path):
         ({"std": (0.0,)}, "std must be positive"),
         ({"flip": True}, "mirrored digit"),
         ({"mean": (0.5, 0.5, 0.5)}, "mean has 3 values, the images have 1 channels"),
-        ({"auto_augment": "randaugment"}, "works on image files"),
+        ({"augment": "randaugmnt"}, "unknown augmentation 'randaugmnt'; did you mean 'randaugment'?"),
+        ({"augment": "randaugment:magnitude=31"}, "randaugment: magnitude must be 0 … 30, got 31"),
     ],
 )
 def test_options_that_cannot_be(options, message):

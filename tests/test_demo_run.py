@@ -106,6 +106,21 @@ def test_progress_ends_with_all_frames(finished) -> None:
     assert any("searched clip, GSF, seed 0" in stage for stage, _, _ in calls)
 
 
+def test_the_report_shows_the_receptive_fields_of_bare_and_wrapped(finished) -> None:
+    config, result, _ = finished
+    rows = result.fields["rows"]
+    assert [[panel["name"] for panel in row] for row in rows.values()] == [
+        ["bare network", "searched clip, averaged", "searched clip, GSF"]
+    ] * 2
+    assert all(len(panel["map"]) == len(panel["map"][0]) == 16 for row in rows.values() for panel in row)
+    assert "each network trained on digits (seed 0), 15 of its training images" in result.fields["caption"]
+    found = json.loads((Path(config.out) / "result.json").read_text())
+    assert all("fields" not in run for arm in found["arms"] for run in arm["runs"])
+    page = (Path(config.out) / "report.html").read_text()
+    assert "Receptive fields" in page
+    assert "holds half of its gradient in" in page
+
+
 def test_another_run_is_not_overwritten(finished) -> None:
     config, _, _ = finished
     with pytest.raises(ExistsError, match="demo"):

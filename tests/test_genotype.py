@@ -69,6 +69,39 @@ def test_identities_vanish_and_equal_neighbours_stay() -> None:
     assert len({Genotype.identity(), Genotype.parse("scale(1)")}) == 1
 
 
+MIXED = "translate_x(0.1) > rotate(5) > solarize(0.2) > invert(1) > scale(1.1)"
+
+
+def test_the_geometric_part_and_the_runs() -> None:
+    g = Genotype.parse(MIXED).with_provenance({"seed": 0})
+    assert not g.is_geometric
+    assert g.geometric == Genotype.parse("translate_x(0.1) > rotate(5) > scale(1.1)")
+    assert g.geometric.provenance is None
+    assert g.geometric.is_geometric
+    assert [str(run) for run in g.runs()] == [
+        "translate_x(0.1) > rotate(5)",
+        "solarize(0.2)",
+        "invert(1)",
+        "scale(1.1)",
+    ]
+    assert [run.is_geometric for run in g.runs()] == [True, False, False, True]
+    assert Genotype(tuple(t for run in g.runs() for t in run.chain)) == g
+    assert Genotype.parse(TEXT).runs() == (Genotype.parse(TEXT),)
+    assert Genotype.identity().runs() == ()
+    assert Genotype.identity().is_geometric
+    assert Genotype.parse("invert(0) > color(1) > cutout(0)") == Genotype.identity()
+
+
+def test_photometric_ops_have_no_part_in_the_matrices() -> None:
+    g = Genotype.parse(MIXED)
+    assert torch.equal(g.matrices("centred", 4, 24, 36), g.geometric.matrices("centred", 4, 24, 36))
+    eyes = torch.eye(3, dtype=torch.float64).expand(3, 3, 3)
+    assert torch.equal(Genotype.parse("invert(1) > color(2)").matrices("ramp", 3, 24, 36), eyes)
+    with pytest.raises(InputError, match=r"'invert\(1\) > scale\(4\)' is singular: at step 20"):
+        Genotype.parse("invert(1) > scale(4)").check_steps((20.0,))
+    Genotype.parse("brightness(4) > solarize(1)").check_steps((1000.0,))
+
+
 def test_the_default_is_gentle() -> None:
     assert str(Genotype.parse(DEFAULT_GENOTYPE)) == DEFAULT_GENOTYPE == "translate_x(0.03) > translate_y(0.03)"
 

@@ -22,7 +22,7 @@ def transforms() -> st.SearchStrategy[tuple[str, float]]:
         low, high = MILD.get(name, (op.low, op.high))
         return st.tuples(st.just(name), st.floats(low, high))
 
-    return st.sampled_from(op_names()).flatmap(magnitude)
+    return st.sampled_from([name for name in op_names() if get_op(name).geometric]).flatmap(magnitude)
 
 
 chains = st.lists(transforms(), max_size=5)

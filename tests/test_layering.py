@@ -1,4 +1,4 @@
-"""Imports point one way: core <- search, data, training, report <- integrations <- app."""
+"""Imports point one way: core <- search <- data <- training, core <- receptive_field <- report, … <- app."""
 
 import ast
 import sys
@@ -10,22 +10,24 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {  # package -> the packages of ours that it may import
     "core": {"core"},
     "search": {"core", "search"},
-    "data": {"core", "data"},
+    "data": {"core", "search", "data"},  # search: the spaces that `clips:SPACE` names
     "training": {"core", "data", "training"},
-    "report": {"core", "report"},
+    "receptive_field": {"core", "receptive_field"},
+    "report": {"core", "receptive_field", "report"},
     "integrations": {"core", "search", "data", "training", "report", "integrations"},
-    "demo": {"core", "search", "data", "training", "report", "integrations", "demo"},
-    "cli": {"core", "search", "data", "training", "report", "integrations", "demo", "cli"},
+    "demo": {"core", "search", "data", "training", "receptive_field", "report", "integrations", "demo"},
+    "cli": {"core", "search", "data", "training", "receptive_field", "report", "integrations", "demo", "cli"},
 }
 LIBRARIES = {  # package -> the libraries that it may import, late imports included, beside torch and Python's own
-    "core": {"safetensors", "huggingface_hub", "numpy"},
+    "core": {"safetensors", "huggingface_hub", "numpy", "torchvision"},
     "search": {"accelerate", "yaml"},
     "data": {"numpy", "PIL", "sklearn", "torchvision"},
     "training": {"accelerate", "safetensors", "yaml"},
-    "report": {"matplotlib", "numpy", "PIL", "rich"},
+    "receptive_field": {"shapely"},
+    "report": {"matplotlib", "numpy", "PIL", "rich", "shapely"},
     "integrations": {"timm", "mmseg", "mmcv", "mmengine"},
     "demo": {"accelerate"},
-    "cli": {"docstring_parser", "jsonargparse", "numpy", "rich", "yaml"},
+    "cli": {"accelerate", "docstring_parser", "jsonargparse", "numpy", "rich", "yaml"},
 }
 
 

@@ -13,7 +13,7 @@ from image2video.fusion import Conv3dConfig, GSFConfig, GSMConfig, NoFusionConfi
 from image2video.genotype import Genotype
 from image2video.integrations import timm_models  # noqa: F401 (registers the wrapped models)
 from image2video.wrap import VideoWrap
-from wrap_helpers import CHAIN, backbone, images, same_state, state_of, stir
+from wrap_helpers import CHAIN, COLOURFUL, backbone, images, same_state, state_of, stir
 
 
 def wrapped(fusion="gsf", **options):
@@ -103,6 +103,31 @@ def test_the_config_says_everything(tmp_path):
     assert set(config["versions"]) == {"image2video", "torch"}
     assert config["builder"] is None
     assert str(tmp_path) not in json.dumps(config)
+
+
+@pytest.mark.parametrize("given", [{}, {"mean": 0.25, "std": (0.1, 0.2, 0.3)}])
+@torch.no_grad()
+def test_the_colours_are_kept(given, tmp_path):
+    model = wrapped(genotype=COLOURFUL, **given)
+    model.save_pretrained(tmp_path)
+    other = backbone()
+    other.pretrained_cfg = {**other.pretrained_cfg, "mean": (0.9,) * 3}  # what was saved counts
+    twin = VideoWrap.from_pretrained(tmp_path, backbone=other)
+    assert twin.to_video.colours == model.to_video.colours
+    assert torch.equal(twin(images()), model(images()))
+
+
+@torch.no_grad()
+def test_a_config_of_before_there_were_colours_still_loads(tmp_path):
+    model = wrapped()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["mean"] == list(model.to_video.colours.mean)
+    for key in ("mean", "std"):
+        del config[key]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    twin = VideoWrap.from_pretrained(tmp_path, backbone=backbone())
+    assert torch.equal(twin(images()), model(images()))
 
 
 def test_the_provenance_of_a_genotype_is_kept(tmp_path):

@@ -18,6 +18,7 @@ PUBLIC = [
     "image2video",
     "image2video.fusion",
     "image2video.search",
+    "image2video.receptive_field",
     "image2video.data",
     "image2video.training",
     "image2video.report",

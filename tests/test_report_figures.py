@@ -28,7 +28,7 @@ from image2video.report import (
     write_report,
 )
 from image2video.report.curves import edge_name
-from image2video.report.film import clip_pixels, image_border
+from image2video.report.film import caption_lines, clip_pixels, image_border
 from image2video.report.style import png_bytes, svg_text
 from report_cases import EDGES, arm, result_record
 
@@ -76,6 +76,36 @@ def test_film_figure_has_a_row_per_image_and_a_column_per_frame(images: torch.Te
     assert [axis.get_title() for axis in figure.axes[:4]] == [f"frame {t}\ns = {t - 2}" for t in range(4)]
     assert figure.axes[4].get_ylabel() == "b"
     assert all(len(axis.patches) == 1 for axis in figure.axes)
+
+
+def test_photometric_ops_are_drawn(images: torch.Tensor, tmp_path) -> None:
+    genotype = Genotype.parse("translate_x(0.1) > invert(1) > cutout(0.4)")
+    film_strip(images, genotype, 2, "from_zero", tmp_path / "strip.gif")
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    shape = (1, 3, 1, 1)
+    normalised = (images - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+    plain = clip_pixels(images, Image2Video(genotype, T=2, padding="border", mean=0, std=1))[0]
+    to_video = Image2Video(genotype, T=2, padding="border", mean=mean, std=std)
+    assert np.allclose(clip_pixels(normalised, to_video, mean=mean, std=std)[0], plain, atol=1e-5)
+    assert np.abs(plain[:, 1] - plain[:, 0]).max() > 0.3
+
+
+def test_captions_of_a_film_are_never_cut(images: torch.Tensor, tmp_path) -> None:
+    lines = caption_lines("translate_x(0.06) > rotate(10) > scale(1.1)", 30, len)
+    assert lines == ["translate_x(0.06) >", "rotate(10) > scale(1.1)"]
+    assert caption_lines("identity", 3, len) == ["identity"]
+    sizes = []
+    for text in ("scale(1.3)", "translate_x(0.06789012345) > rotate(10) > scale(1.1)"):
+        path = film_strip(images[:1, :, :, :2], Genotype.parse(text), 3, "centred", tmp_path / f"{len(text)}.gif")
+        with Image.open(path) as film:
+            sizes.append(film.size)
+            for frame in range(3):
+                film.seek(frame)
+                dark = np.argwhere(np.asarray(film.convert("L"))[-20:] < 100)
+                assert len(dark) > 0
+                assert dark[:, 1].max() < film.size[0] - 4
+    assert sizes[1][0] > sizes[0][0]
+    assert sizes[1][1] == sizes[0][1] + 18
 
 
 def test_film_strip_png_and_gif(images: torch.Tensor, tmp_path) -> None:

@@ -12,8 +12,7 @@ from torch import Tensor
 from image2video import Genotype, Image2Video
 from image2video.errors import InputError, InputTypeError
 from image2video.sampling import warp
-from image2video.search import Cell, Decisions, SearchSpace, get_space, random_decisions
-from image2video.search import cell as cell_module
+from image2video.search import Cell, Decisions, SearchSpace, cell_warps, get_space, random_decisions
 from image2video.search.cell import CellTrace
 from image2video.search.mixing import mixing_matrix
 
@@ -131,8 +130,8 @@ def test_longer_paths_differ_from_the_genotype_by_resampling_alone() -> None:
 class CountedResample:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[int] = []
-        self._resample = cell_module.resample
-        monkeypatch.setattr(cell_module, "resample", self)
+        self._resample = cell_warps.resample
+        monkeypatch.setattr(cell_warps, "resample", self)
 
     def __call__(self, x: Tensor, theta: Tensor, **options: str) -> Tensor:
         self.rows.append(x.shape[0])
@@ -220,6 +219,33 @@ def test_the_image_keeps_its_amplitude() -> None:
     assert torch.allclose(summed(ones), torch.full((1, 3, 3, *SIZE), 8.0), atol=1e-4)
 
 
+CHOICES = ("translate_x(0.2)", "rotate(-25)", "scale(0.8)", "scale(1.3) > shear_y(12)", "translate_y(-0.3)", "identity")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    chosen=st.sets(st.sampled_from(CHOICES), min_size=1, max_size=4),
+    inputs=st.integers(1, 3),
+    nodes=st.integers(1, 3),
+    schedule=st.sampled_from(["from_zero", "ramp", "centred", "mirror"]),
+)
+def test_constant_images_stay_constant_where_they_are_seen(
+    seed: int, chosen: set[str], inputs: int, nodes: int, schedule: str
+) -> None:
+    space = SearchSpace("any", tuple(sorted(chosen)), inputs=inputs, nodes=nodes, schedule=schedule)
+    tau = 3 * torch.randn(len(space.edges), len(space.candidates), generator=torch.Generator().manual_seed(seed))
+    mixing = mixing_matrix(tau, space)
+    full = torch.full((1, 1, *SIZE), 3.0)
+    assert torch.allclose(Cell(space, T=3, padding="border")(full, mixing), torch.tensor(3.0), atol=1e-4)
+    # With zeros outside, a pixel holds the image's share of it: at most the whole, and no less than nothing.
+    share = Cell(space, T=3)(torch.ones(1, 1, *SIZE), mixing)
+    assert share.min() >= -1e-6
+    assert share.max() <= 1 + 1e-5
+    assert torch.allclose(Cell(space, T=3)(full, mixing), 3 * share, atol=1e-4)
+    assert share[0, :, 0, SIZE[0] // 2, SIZE[1] // 2].max() > 0.5
+
+
 def test_the_frame_at_power_0_is_the_image_bit_for_bit() -> None:
     cell = Cell(get_space("affine5"), T=3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(cell(images())[:, 0], images())
@@ -269,3 +295,19 @@ def test_bad_input_is_refused() -> None:
         cell(torch.zeros(3, 8, 8))
     with pytest.raises(InputError, match="at least 1"):
         Cell(get_space("affine5"), T=0)
+    with pytest.raises(InputError, match="unknown padding 'circular'"):
+        Cell(get_space("affine5"), padding="circular")
+    with pytest.raises(InputError, match="unknown interpolation 'cubic'"):
+        Cell(get_space("affine5"), interpolation="cubic")
+    with pytest.raises(InputError, match=r"\(edges, candidates\) = \(10, 5\), got \(14, 5\)"):
+        cell(images(), torch.zeros(14, 5))
+    with pytest.raises(InputError, match=r"\(edges, candidates\) = \(10, 5\), got \(3, 5\)"):
+        cell.unwarped_mean(torch.zeros(6, 1, 4, 4), SIZE, torch.zeros(3, 5))
+
+
+def test_a_path_whose_genotype_would_be_singular_is_refused_before_the_search() -> None:
+    space = SearchSpace("zooms", ("scale(2)", "identity"), nodes=4)
+    Cell(space, T=10)
+    Genotype.parse("scale(2)").check_steps((11.0,))  # one op alone could be inverted
+    with pytest.raises(InputError, match=r"'scale\(2\) > scale\(2\) > .* is singular: at step 10"):
+        Cell(space, T=12)

@@ -10,17 +10,24 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from image2video import Genotype, VideoWrap
+from image2video.clip import frames_to_clip
 from image2video.errors import ExistsError, Image2VideoError, InputError, StateError
 from image2video.files import read_json
 from image2video.report.result import SearchRecord, _build
 from image2video.search import SearchConfig, SearchSpace, get_space, random_share, register_space, search
+from image2video.search.controls import Argmax, Random
 from image2video.search.mixing import mixing_matrix
 from image2video.search.network import build_network
+from image2video.search.perturbation import Perturbation
 from image2video.search.run import SearchRun
-from image2video.search.selection import Argmax, Perturbation, Random, derived_seed, get_selection
+from image2video.search.selection import derived_seed
 from image2video.search.state import SearchState
+from image2video.search.strategies import get_selection, without_effect
+from image2video.search.task import SegmentationTask
 from search_cases import Arrays, CentreWindow, blobs, planted, tiny_network
 
+# Networks this small, trained this briefly, often find nothing better than the image.
+pytestmark = pytest.mark.filterwarnings("ignore:.*selection='one_shot' chose the identity:UserWarning")
 SPACE = register_space(SearchSpace("three", ("translate_x(0.1)", "rotate(10)", "scale(1.2)"), nodes=2))
 FILES = ("genotype.json", "tau.json", "scores.json", "config.yaml")
 
@@ -165,7 +172,7 @@ def test_the_backbone_stays_as_it_is() -> None:
     assert network.training
 
 
-@pytest.mark.parametrize("selection", ["perturbation", "frozen", "argmax", "random", "fixed_weights"])
+@pytest.mark.parametrize("selection", ["perturbation", "frozen", "argmax", "random", "one_shot", "fixed_weights"])
 def test_every_selection_goes_through_the_same_entry(selection: str, tmp_path: Path) -> None:
     options = {"selection": selection, "epochs": 1, "tune_epochs": 0, "candidates": 6, "fusion": "none"}
     result = search(tiny_network(), blobs(60, 0), config(**options), out=tmp_path / "run")
@@ -173,10 +180,11 @@ def test_every_selection_goes_through_the_same_entry(selection: str, tmp_path: P
     assert read_json(tmp_path / "run" / "scores.json")["selection"] == selection
     assert (result.genotype.provenance or {})["selection"] == selection
     summary = result.summary()
-    if selection == "fixed_weights":
+    assert result.decided_sentence().endswith(".")
+    if selection in ("one_shot", "fixed_weights"):
         assert summary is None
         assert result.ranking is not None
-        assert result.ranking.images == 60
+        assert result.ranking.images == (60 if selection == "fixed_weights" else 30)
         return
     assert summary is not None
     record = _build(SearchRecord, summary, "search")
@@ -207,7 +215,7 @@ def test_scores_use_the_running_statistics_and_change_nothing() -> None:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert first.mean_loss(0) == first.mean_loss(1) == second.mean_loss(0)
     with torch.no_grad():
-        logits = network.eval()(running.cell(data.images, mixing))
+        logits = frames_to_clip(network.eval()(running.cell(data.images, mixing)), running.config.T).mean(1)
     assert first.mean_loss(0) == pytest.approx(nn.functional.cross_entropy(logits, data.labels).item(), abs=1e-5)
 
 
@@ -255,11 +263,90 @@ def test_what_is_refused_leaves_the_run_that_it_would_overwrite(
     assert (out / "run.json").read_bytes() == (finished / "run.json").read_bytes()
 
 
+def test_settings_without_effect_are_named() -> None:
+    with pytest.warns(UserWarning, match=r"'random' does not use learn_magnitudes=True, orders=3: the search is the"):
+        search(tiny_network(), blobs(20, 0), SearchConfig(selection="random", learn_magnitudes=True, orders=3))
+    assert without_effect(SearchConfig(selection="frozen", orders=3, relaxation="single_path")) is None
+    assert without_effect(SearchConfig(selection="one_shot", criterion="loss")) is None
+    assert "criterion='loss'" in (without_effect(SearchConfig(selection="fixed_weights", criterion="loss")) or "")
+    every = {"second_order": True, "learn_magnitudes": True, "orders": 2, "stop_early": 2.0, "renormalise": True}
+    assert without_effect(SearchConfig(selection="perturbation", **every)) is None
+
+
 def test_an_unknown_selection_or_space_is_refused() -> None:
     with pytest.raises(InputError, match=r"unknown selection 'best'; choose one of .*fixed_weights"):
         search(tiny_network(), blobs(60, 0), config(selection="best"))
     with pytest.raises(InputError, match="unknown search space 'best'"):
         search(tiny_network(), blobs(60, 0), config(space="best"))
+
+
+def test_a_space_from_a_file_is_recorded_and_compared_by_its_content(tmp_path: Path) -> None:
+    first, moved = tmp_path / "shifts.yaml", tmp_path / "elsewhere.yaml"
+    first.write_text("name: shifts_of_a_file\nops:\n  translate_x: [0.1, -0.1]\n  rotate: 10\nnodes: 2\n")
+    out = tmp_path / "run"
+    whole = run(out, space=str(first))
+    assert str(tmp_path) not in "".join((out / name).read_text() for name in (*FILES, "space.yaml"))
+    space = SearchSpace.load(out / "space.yaml")
+    assert space == get_space(first)
+    assert SearchSpace.from_dict(read_json(out / "scores.json")["space"]) == space
+    assert dict(Genotype.load(out / "genotype.json").provenance or {})["space"] == "shifts_of_a_file"
+    first.rename(moved)
+    assert run(out, space=str(moved), resume=True) == whole
+    moved.write_text(moved.read_text().replace("-0.1", "-0.2"))
+    with pytest.raises(InputError, match=r"other settings \(candidates:"):
+        run(out, space=str(moved), resume=True)
+
+
+def test_learned_magnitudes_stand_in_the_genotype_and_in_the_records(tmp_path: Path) -> None:
+    options = {"learn_magnitudes": True, "magnitude_lr": 0.1, "epochs": 3, "selection": "argmax"}
+    whole = run(tmp_path / "run", **options)
+    genotype, scores = Genotype.load(tmp_path / "run" / "genotype.json"), read_json(tmp_path / "run" / "scores.json")
+    assert scores["genotype"] == str(genotype)
+    assert not {str(genotype)} & set(SPACE.labels)
+    texts = [SPACE.labels[scores["chosen"][str(edge)]] for edge in scores["path"]]
+    assert [t.op for t in genotype.chain] == [t.op for text in texts for t in Genotype.parse(text).chain]
+    # Edges out of one source share its magnitudes; the one input is row 0.
+    rows = [scores["magnitudes"][SPACE.edges[edge][0]] for edge in scores["path"]]
+    learned = [m for edge, row in zip(scores["path"], rows, strict=True) for m in row[scores["chosen"][str(edge)]]]
+    assert [t.magnitude for t in genotype.chain] == learned
+    assert run(tmp_path / "run", resume=True, **options) == whole
+    assert read_json(tmp_path / "run" / "scores.json")["magnitudes"] == scores["magnitudes"]
+
+
+@pytest.mark.parametrize("selection", ["perturbation", "one_shot", "fixed_weights"])
+def test_colours_must_be_known_where_ops_change_them(selection: str, tmp_path: Path) -> None:
+    space = register_space(SearchSpace("colours_and_moves", ("invert(1)", "translate_x(0.1)", "identity"), nodes=2))
+    options = {"space": space.name, "selection": selection, "epochs": 1, "tune_epochs": 0, "candidates": 6}
+    data = blobs(60, 0)
+    data.images = data.images.sigmoid()
+    with pytest.raises(InputError, match=r"say how the images are normalised: mean=…, std=…"):
+        search(tiny_network(), data, config(**options), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    result = search(tiny_network(), data, config(**options), mean=0, std=1)
+    assert {t.op for t in result.genotype.chain} <= {"invert", "translate_x"}
+    known = tiny_network()
+    known.pretrained_cfg = {"mean": (0.0,), "std": (1.0,)}  # as timm's models have it
+    assert search(known, data, config(**options)).scores_record() == result.scores_record()
+    with pytest.raises(InputError, match="mean and std go together"):
+        search(tiny_network(), data, config(**options), mean=0)
+
+
+@pytest.mark.parametrize("selection", ["perturbation", "one_shot", "fixed_weights"])
+def test_maps_are_a_task_like_any_other(selection: str) -> None:
+    data = blobs(48, 0)
+    labels = (data.images[:, 0] > 0.5).long()
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    options = config(selection=selection, fusion="none", epochs=1, tune_epochs=0, candidates=5)
+    result = search(network, Arrays(data.images, labels), options, task=SegmentationTask(2))
+    assert result.genotype.provenance["metric"] == "mIoU"
+    if result.ranking is None:
+        assert result.state.score is not None
+        assert 0 < result.state.score["accuracy"] < 1
+    else:
+        assert result.ranking.metric == "mIoU"
+        assert 0 < result.ranking.best_entry.accuracy < 1
+    with pytest.raises(InputError, match=r"classification needs logits"):
+        search(network, Arrays(data.images, labels), options)
 
 
 class TauOnly:

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from image2video import Genotype, Image2Video, VideoWrap
+from image2video import Colours, Genotype, Image2Video, VideoWrap
 from image2video.errors import InputError, InputTypeError, StateError
-from image2video.search import SearchSpace, candidate_chains, get_space, random_share, rank_genotypes
+from image2video.search import Ranking, SearchSpace, candidate_chains, get_space, random_share, rank_genotypes
 from image2video.search.averaging import AveragedFrames
-from image2video.search.fixed_weights import frames_key
+from image2video.search.candidates import frames_key
 from image2video.search.halving import _rounds
-from image2video.search.measure import PairedScores
 from image2video.search.ranking import is_decided, simplest_of_the_best
+from image2video.search.scores import PairedScores
+from image2video.search.task import SegmentationTask
 from search_cases import Arrays, CentreWindow, blobs, planted, tiny_network
 
 CHAINS = [
@@ -29,7 +30,7 @@ def test_the_logits_are_the_mean_over_the_frames_of_the_clip(schedule: str, batc
     images = blobs(5, 0).images
     averaged = AveragedFrames(network, 4, schedule, batch_size, "zeros", "bilinear")
     with torch.no_grad():
-        got = averaged.logits(images, CHAINS)
+        got = averaged.predictions(images, CHAINS)
         for chain, logits in zip(CHAINS, got, strict=True):
             clip = Image2Video(chain, T=4, schedule=schedule)(images)
             expected = network(clip.flatten(0, 1)).view(5, 4, -1).mean(1)
@@ -39,7 +40,7 @@ def test_the_logits_are_the_mean_over_the_frames_of_the_clip(schedule: str, batc
 def test_shared_frames_are_predicted_once() -> None:
     averaged = AveragedFrames(tiny_network().eval(), 4, "from_zero", 64, "zeros", "bilinear")
     chains = [Genotype.parse(t) for t in ("identity", "translate_x(0.03)", "translate_x(0.06)", "translate_x(0.09)")]
-    averaged.logits(blobs(5, 0).images, chains)
+    averaged.predictions(blobs(5, 0).images, chains)
     # Shifts of 0, 3, 6, 9, 12, 18 and 27 hundredths.
     assert averaged.frames == 5 * 7
 
@@ -230,6 +231,70 @@ def test_a_time_limit_ends_with_the_ranking_so_far() -> None:
     ranking = rank_genotypes(tiny_network(), blobs(600, 0), count=30, T=3, first_images=20, max_seconds=0.0)
     assert ranking.images == 20
     assert len(ranking.entries) == 30
+
+
+def test_a_limit_of_frames_ends_with_the_ranking_so_far() -> None:
+    def ranked(max_frames: int | None) -> Ranking:
+        return rank_genotypes(tiny_network(), blobs(600, 0), count=30, T=3, first_images=20, max_frames=max_frames)
+
+    whole, first = ranked(None), ranked(1)
+    assert whole.images == 600
+    assert first.images == 20
+    assert first.frames < ranked(first.frames + 1).frames < whole.frames
+    assert ranked(whole.frames).to_dict() == whole.to_dict()
+
+
+@pytest.mark.parametrize("schedule", ["from_zero", "ramp"])
+@pytest.mark.parametrize("batch_size", [6, 1000])
+def test_frames_that_change_colours_are_those_of_the_clip(schedule: str, batch_size: int) -> None:
+    network, images = tiny_network().eval(), blobs(5, 0).images.sigmoid() * 2 - 1
+    texts = ("identity", "translate_x(0.1)", "invert(0.5) > rotate(5)", "translate_x(0.1) > contrast(1.3)")
+    chains, colours = [Genotype.parse(text) for text in texts], Colours((0.5,), (0.5,))
+    averaged = AveragedFrames(network, 4, schedule, batch_size, "zeros", "bilinear", colours=colours)
+    with torch.no_grad():
+        for chain, logits in zip(chains, averaged.predictions(images, chains), strict=True):
+            clip = Image2Video(chain, T=4, schedule=schedule, mean=0.5, std=0.5)(images)
+            assert torch.allclose(logits, network(clip.flatten(0, 1)).view(5, 4, -1).mean(1), atol=1e-5)
+    # The identity's frames are the image itself, which "from_zero" has in every clip.
+    assert averaged.frames == 5 * (1 + 3 * 3 if schedule == "from_zero" else 1 + 4 * 3)
+
+
+def test_chains_that_change_colours_are_told_apart() -> None:
+    texts = ("invert(1)", "invert(0.5)", "invert(1) > rotate(5)", "rotate(5) > invert(1)", "rotate(5)", "identity")
+    assert len({frames_key(Genotype.parse(text)) for text in texts}) == 6
+    assert frames_key(Genotype.parse("rotate(5) > rotate(-5)")) == frames_key(Genotype.identity())
+    space = get_space("autoaugment13")
+    assert len(candidate_chains(space, 40, seed=0)) == 40
+    with pytest.raises(InputError, match="say how the images are normalised"):
+        rank_genotypes(tiny_network(), blobs(20, 0), candidates=["invert(1)"], T=3)
+    data = blobs(20, 0)
+    data.images = data.images.sigmoid()
+    assert rank_genotypes(tiny_network(), data, space=space, count=6, T=3, mean=0, std=1).images == 20
+
+
+def test_maps_are_ranked_by_what_they_are_in_the_image() -> None:
+    """Without the way back, moved frames would blur the maps; with it, all chains of whole pixels agree."""
+
+    class Pixels(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, -x], dim=1)
+
+    images = torch.randn(30, 1, 20, 40, generator=torch.Generator().manual_seed(0))
+    data = Arrays(images, (images[:, 0] < 0).long())
+    chains = ["translate_x(0.1)", "translate_y(-0.1) > translate_x(0.05)"]
+    for source in (data, list(data.batches(8).epoch(0))):
+        ranking = rank_genotypes(Pixels(), source, candidates=chains, T=3, task=SegmentationTask(2))
+        assert ranking.metric == "mIoU"
+        assert ranking.images == 30
+        assert len(ranking.entries) == 3
+        assert all(entry.accuracy > 0.999 for entry in ranking.entries)
+        assert ranking.best == Genotype.identity()
+    # 30 images, 3 chains, 3 frames each: nothing is shared.
+    assert ranking.frames == 30 * 3 * 3
+    with pytest.raises(InputError, match="one label per image, got shape"):
+        rank_genotypes(Pixels(), [(images, data.labels[:7])], candidates=chains, T=3, task=SegmentationTask(2))
+    with pytest.raises(StateError, match="pass the bare model"):
+        rank_genotypes(VideoWrap(Pixels(), "none"), data, candidates=chains, task=SegmentationTask(2))
 
 
 def test_progress_counts_to_its_total() -> None:

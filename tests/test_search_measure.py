@@ -5,8 +5,9 @@ import torch
 from accelerate import Accelerator
 
 from image2video.errors import InputError
-from image2video.search.measure import PairedScores, score_variants
-from image2video.search.selection import hurt_most, record
+from image2video.search.edge_records import hurt_most, record
+from image2video.search.measure import score_variants
+from image2video.search.scores import PairedScores
 
 
 def values(variants: int, n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

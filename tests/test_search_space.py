@@ -29,12 +29,34 @@ def test_affine5_is_the_second_space_of_the_paper() -> None:
     assert space.edges[:3] == ((0, 1), (0, 2), (1, 2))
 
 
-def test_a_cell_with_two_inputs_has_the_edges_of_the_first_space() -> None:
-    space = SearchSpace("two", tuple(f"translate_x({i / 100})" for i in range(1, 14)), inputs=2)
+def test_autoaugment13_is_the_first_space_of_the_paper() -> None:
+    space = get_space("autoaugment13")
+    assert len(space.candidates) == 13
+    assert space.inputs == 2
     assert len(space.edges) == 14
     assert space.size == 13**14
     assert space.incoming(2) == (0, 1)
     assert space.outgoing(5) == ()
+    assert sum(candidate.is_geometric for candidate in space.candidates) == 4  # three that move, and identity
+    assert [len(candidate.chain) for candidate in space.candidates] == [2, 2, *[1] * 10, 0]
+
+
+def test_sizes_are_computed_and_shown() -> None:
+    assert get_space("affine5").size_text == "5^10 = 9 765 625"
+    assert get_space("autoaugment13").size_text == "13^14 = 3 937 376 385 699 289"
+    wide = SearchSpace("wide", tuple(f"rotate({degrees})" for degrees in range(1, 101)), nodes=60)
+    assert wide.size_text == "100^1830 ≈ 1.0e3660"
+    assert get_space("affine5").describe() == {
+        "name": "affine5",
+        "candidates": 5,
+        "edges": 10,
+        "size": 5**10,
+        "size_text": "5^10 = 9 765 625",
+        "inputs": 1,
+        "nodes": 4,
+        "reduce": "mean",
+        "schedule": "from_zero",
+    }
 
 
 def test_the_gentle_space_has_small_steps_of_either_sign() -> None:
@@ -49,6 +71,8 @@ def test_a_space_survives_its_dict() -> None:
     assert SearchSpace.from_dict(space.to_dict()) == space
     with pytest.raises(InputError, match="no key 'node'"):
         SearchSpace.from_dict({**space.to_dict(), "node": 3})
+    with pytest.raises(InputError, match="needs the key 'name'"):
+        SearchSpace.from_dict({"candidates": ["identity"]})
     with pytest.raises(InputError, match="needs the key 'candidates'"):
         SearchSpace.from_dict({"name": "s"})
 
@@ -61,6 +85,8 @@ def test_a_space_survives_its_dict() -> None:
         ({"candidates": ("identity", "translate_x(0)")}, InputError, "lists identity more than once"),
         ({"candidates": "rotate(3)"}, InputTypeError, "tuple of genotypes"),
         ({"candidates": ("rotate(3)",), "nodes": 0}, InputError, "nodes must be"),
+        ({"candidates": ("rotate(3)",), "nodes": 64}, InputError, "inputs and nodes are 65 together; the most is 64"),
+        ({"candidates": tuple(f"rotate({i / 10})" for i in range(1, 1002))}, InputError, "has 1001 candidates"),
         ({"candidates": ("rotate(3)",), "inputs": True}, InputError, "inputs must be"),
         ({"candidates": ("rotate(3)",), "reduce": "max"}, InputError, "unknown node reduction 'max'"),
         ({"candidates": ("rotate(3)",), "schedule": "up"}, InputError, "unknown schedule 'up'"),

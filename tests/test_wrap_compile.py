@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from image2video.wrap import VideoWrap
-from wrap_helpers import CHAIN, backbone, images, stir
+from wrap_helpers import CHAIN, COLOURFUL, backbone, images, stir
 
 SIZE = (3, 64, 48)
 RESNET = pytest.param("resnet18", {}, id="resnet18")
@@ -32,6 +32,13 @@ def test_compiled_without_breaks_for_every_t(name, options):
     batch = images(size=SIZE)
     for T in (5, 3, 8):
         torch.testing.assert_close(compiled(batch, T=T), model(batch, T=T), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_frames_that_change_colours_compile_without_breaks():
+    model = VideoWrap(backbone(), "tsm", genotype=COLOURFUL, T=3)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images()), model(images()), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fusion", ["gsf", "tsm"])

@@ -7,11 +7,12 @@ import torch
 from timm.utils import reparameterize_model
 from torch import nn
 
+from image2video.colours import Colours
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.fusion import GSFConfig
 from image2video.genotype import Genotype
 from image2video.wrap import VideoWrap
-from wrap_helpers import CHAIN, backbone, images, same_state, state_of
+from wrap_helpers import CHAIN, COLOURFUL, backbone, bare_mean, images, same_state, state_of
 
 
 def wrapped(fusion="gsf", **options):
@@ -144,6 +145,41 @@ def test_the_default_genotype_is_the_gentle_one():
     model = VideoWrap(backbone())
     assert model.genotype == Genotype.parse("translate_x(0.03) > translate_y(0.03)")
     assert (model.T, model.plan.fusion.name, model.residual) == (5, "gsf", True)
+
+
+def test_colours_are_those_of_the_backbone_unless_others_are_given():
+    bare = backbone()
+    config = bare.pretrained_cfg
+    expected = Colours(config["mean"], config["std"])
+    assert wrapped(genotype=COLOURFUL).to_video.colours == wrapped().to_video.colours == expected
+    model = wrapped(genotype=COLOURFUL, mean=0.5, std=(0.1, 0.2, 0.3))
+    assert model.to_video.colours == Colours((0.5,), (0.1, 0.2, 0.3))
+    assert not [name for name in model.state_dict() if not name.startswith(("backbone.", "fusion."))]
+    assert list(model.unwrap().state_dict()) == list(bare.state_dict())
+    with pytest.raises(InputError, match="mean and std go together"):
+        wrapped(mean=0.5)
+
+
+def test_photometric_ops_on_unknown_colours_are_refused_before_anything_changes():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
+    with pytest.raises(
+        InputError, match=r"changes colours \(contrast\).*say how the images are normalised: mean=…, std=…"
+    ):
+        VideoWrap(net, "tsm", genotype=COLOURFUL, input_size=(3, 32, 32))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    VideoWrap(net, "tsm", genotype=COLOURFUL, input_size=(3, 32, 32), mean=0, std=1)
+    grey = backbone(in_chans=1)  # its config speaks of colour images
+    with pytest.raises(InputError, match="say how the images are normalised"):
+        VideoWrap(grey, genotype=COLOURFUL)
+    assert VideoWrap(grey, genotype=COLOURFUL, mean=0.1, std=0.3)(images(size=(1, 32, 32))).shape == (2, 10)
+
+
+@torch.no_grad()
+def test_frames_that_change_colours_are_averaged():
+    bare, model = backbone(), wrapped(genotype=COLOURFUL)
+    torch.testing.assert_close(model(images()), bare_mean(bare, model.to_video, images()), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(model(images()), wrapped(genotype=model.genotype.geometric)(images()), atol=1e-2)
+    assert torch.equal(model(images(), T=1), wrapped()(images(), T=1))
 
 
 def test_the_channels_and_size_of_the_model_come_before_its_pretrained_config():

@@ -8,6 +8,7 @@ from image2video.clip import clip_to_frames
 from image2video.integrations import timm_cifar  # noqa: F401 (registers the small-image ResNets)
 
 CHAIN = "translate_x(0.1) > rotate(12) > scale(1.1)"
+COLOURFUL = "rotate(12) > contrast(1.4) > translate_x(0.1) > solarize(0.3)"
 
 
 def backbone(name="cifar_resnet8", seed=0, lively=True, **kwargs):

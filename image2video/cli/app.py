@@ -19,11 +19,18 @@ COMMANDS = {
     "demo": "compare the bare and the wrapped network on real images and write a report",
     "search": "search the genotype for a network and a data set",
     "train": "train a network, bare or wrapped",
+    "augment": "search the policy of AutoAugment, RandAugment and their kin within some minutes",
+    "rf": "measure receptive fields, bare and wrapped, and draw them",
     "evaluate": "top-1 accuracy, loss and cost of a trained network",
     "show": "draw the clip of an image as a film strip",
     "sites": "print where fusions would sit in a network",
+    "spaces": "list the search spaces and the ops, or check one of your own",
+    "presets": "list the genotypes that come with the library, and how they were found",
 }
 """The commands; each is the module of the same name here, with `EXAMPLE`, `add_options(parser)` and `run(args)`."""
+
+_ARGUMENTS = {"sites": " MODEL", "spaces": " [SPACE]", "presets": " [NAME]"}
+"""What stands before the options of a command, for its usage line."""
 
 ERROR_CODE = 2
 _INTERRUPTED_CODE = 130
@@ -72,7 +79,7 @@ def build_parser(command: str | None) -> ArgumentParser:
     subcommands = parser.add_subcommands(dest="command", required=True, title="commands")
     for name, text in COMMANDS.items():
         options = CommandParser(
-            usage=f"image2video {name}{' MODEL' if name == 'sites' else ''} [options]",
+            usage=f"image2video {name}{_ARGUMENTS.get(name, '')} [options]",
             description=f"{text[0].upper()}{text[1:]}.",
             formatter_class=HelpFormatter,
             allow_abbrev=False,

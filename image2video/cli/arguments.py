@@ -12,6 +12,8 @@ from typing import Any, NoReturn, TypeVar
 import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
+from image2video.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -75,7 +77,7 @@ def add_common(parser: ArgumentParser) -> None:
 
 
 def add_options(
-    parser: ArgumentParser,
+    parser: ArgumentParser | argparse._ArgumentGroup,
     source: type,
     *,
     rename: Mapping[str, str] | None = None,
@@ -94,12 +96,33 @@ def add_options(
         if field.name in skip:
             continue
         name = "--" + rename.get(field.name, field.name).replace("_", "-")
-        text = " ".join((texts.get(field.name) or "").split()).rstrip(".;")
+        text = " ".join((texts.get(field.name) or "").split()).rstrip(".;").replace("`", "")
         default = defaults.get(field.name, _default(field))
         if default is False and types[field.name] is bool:
             parser.add_argument(name, action="store_true", help=text)
         else:
             parser.add_argument(name, type=types[field.name], default=default, help=text)
+
+
+def add_grouped(
+    parser: ArgumentParser,
+    source: type,
+    groups: Mapping[str, Collection[str] | None],
+    *,
+    rename: Mapping[str, str] | None = None,
+    skip: Collection[str] = (),
+) -> None:
+    """One option per field of the dataclass `source`, under headings: `groups` has the fields of each; None: the rest.
+
+    Raises `InputError` where a group names what is no field.
+    """
+    fields = {field.name for field in dataclasses.fields(source)}
+    named = {name for names in groups.values() for name in names or ()}
+    if unknown := sorted(named - fields):
+        raise InputError(f"{source.__name__} has no field {unknown[0]!r} to show in a group")
+    for title, names in groups.items():
+        shown = fields - named if names is None else set(names)
+        add_options(parser.add_argument_group(title), source, rename=rename, skip=(fields - shown) | set(skip))
 
 
 def collect(source: type[T], options: Namespace, *, rename: Mapping[str, str] | None = None, **fixed: Any) -> T:

@@ -13,9 +13,12 @@ from torch import nn
 
 from image2video.builders import Builder
 from image2video.cli.options import BackboneOptions, DataOptions, WrapOptions
-from image2video.data import DataSource
+from image2video.data import Augmentation, AugmentedFrames, Clips, DataSource
 from image2video.errors import InputError
+from image2video.frame_sources import FrameSource
 from image2video.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.random_clips import RandomClips
+from image2video.search import get_space
 from image2video.training import load_weights, read_weights
 from image2video.wrap import VideoWrap
 
@@ -65,19 +68,15 @@ def build_model(
     wrapped_weights = backbone.weights is not None and _is_wrapped(backbone.weights)
     if backbone.weights is not None and not wrapped_weights:
         load_weights(model, backbone.weights)
-    if wrap.genotype == "none":
+    if wrap.genotype == "none" and wrap.frame_source is None:
         if wrapped_weights:
             raise InputError(f"{backbone.weights} holds a wrapped model's weights; --genotype none asks for a bare one")
         return model.to(device)
     trained = backbone.weights is not None or backbone.pretrained
-    genotype = Genotype.coerce(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype)
-    found = genotype.provenance or {}  # of a search: clips as it made them, unless the options say otherwise
     wrapped = VideoWrap(
         model,
         wrap.fusion,
-        genotype=genotype,
-        T=found.get("T", DEFAULT_FRAMES) if wrap.frames is None else wrap.frames,
-        schedule=wrap.schedule or found.get("schedule", DEFAULT_SCHEDULE),
+        **_clip_options(wrap, data, seed),
         residual=trained if wrap.residual is None else wrap.residual,
         sites=wrap.sites,
         aggregate=wrap.aggregate,
@@ -88,6 +87,36 @@ def build_model(
     if wrapped_weights:
         load_weights(wrapped, str(backbone.weights))
     return wrapped.to(device)
+
+
+def frame_source(text: str, data: DataSource, seed: int, frames: int | None = None) -> FrameSource:
+    """The source that `--frame-source TEXT` names; `frames` overrides the number of frames.
+
+    Raises `InputError` for a text that names none.
+    """
+    policy = Augmentation.parse(text)
+    if isinstance(policy, Clips):
+        T = policy.frames if frames is None else frames
+        return RandomClips(get_space(policy.space), T=T, mean=data.mean, std=data.std, seed=seed)
+    policy.check_channels(data.input_size[0])
+    return AugmentedFrames(policy, T=frames or DEFAULT_FRAMES, mean=data.mean, std=data.std, seed=seed)
+
+
+def _clip_options(wrap: WrapOptions, data: DataSource, seed: int) -> dict[str, Any]:
+    if wrap.frame_source is not None:
+        given = [f"--{name}" for name in ("genotype", "schedule") if getattr(wrap, name) is not None]
+        if given:
+            raise InputError(f"--frame-source makes the frames itself; leave out {' and '.join(given)}")
+        return {"frames": frame_source(wrap.frame_source, data, seed, wrap.frames)}
+    genotype = Genotype.coerce(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype)
+    found = genotype.provenance or {}  # of a search: clips as it made them, unless the options say otherwise
+    return {
+        "genotype": genotype,
+        "T": found.get("T", DEFAULT_FRAMES) if wrap.frames is None else wrap.frames,
+        "schedule": wrap.schedule or found.get("schedule", DEFAULT_SCHEDULE),
+        "mean": data.mean,
+        "std": data.std,
+    }
 
 
 def settings(*groups: Any) -> dict[str, Any]:
@@ -119,6 +148,28 @@ def _from_folder(folder: str, wrap: WrapOptions, data: DataSource) -> nn.Module:
             f"the images of {data.short_name} have {data.input_size[0]}"
         )
     return model
+
+
+@torch.no_grad()
+def check_classes(model: nn.Module, data: DataSource) -> None:
+    """Refuse, as `InputError`, a model whose number of outputs is not the data's number of classes.
+
+    One black image goes through it in eval mode: before a run's folder is replaced.
+    """
+    modes = {module: module.training for module in model.modules()}
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    try:
+        outputs = model.eval()(torch.zeros(1, *data.input_size, device=device))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim < 2:
+        raise InputError(f"the model returned no tensor (B, classes, …) for one image, but {type(outputs).__name__}")
+    if outputs.shape[1] != data.num_classes:
+        raise InputError(
+            f"the model has {outputs.shape[1]} outputs, {data.short_name} has {data.num_classes} classes; give a model "
+            "or weights that fit these data"
+        )
 
 
 def warn_of_seen_images(weights: str, data: DataOptions, seed: int) -> None:

@@ -13,14 +13,16 @@ class DataOptions:
     """Which images.
 
     Attributes:
-        data: data set: digits, npz:PATH, folder:PATH or torchvision:NAME@ROOT
+        data: data set: digits, digit_scenes (segmentation), npz:PATH, folder:PATH or torchvision:NAME@ROOT
         train_images: how many labelled images to use, the held-out ones included (default: all)
         holdout: share of the training images that is held out to choose an epoch or a genotype
         image_size: pixels per side (default: the data's own, 224 for image files)
         mean: per channel in 0 … 1, to normalise with, as [0.5,0.5,0.5] (default: the data's own)
         std: deviation per channel, to normalise with, as [0.2,0.2,0.2] (default: the data's own)
-        flip: mirror images in training (default: yes, except for digits)
-        auto_augment: autoaugment, randaugment or trivialaugment; image files only
+        flip: mirror images in training (default: yes, except for digits and their scenes)
+        augment: what else changes every training image: autoaugment, autoaugment:cifar10, randaugment,
+            randaugment:ops=2,magnitude=9, trivialaugment, uniformaugment, or clips:SPACE for random frames of a search
+            space (default: nothing)
         workers: worker processes that read image files (default: one less than CPUs, at most 8)
 
     """
@@ -32,7 +34,7 @@ class DataOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     flip: bool | None = None
-    auto_augment: str | None = None
+    augment: str | None = None
     workers: int | None = None
 
     def load(self, seed: int) -> DataSource:
@@ -46,7 +48,8 @@ class BackboneOptions:
     """Which bare network.
 
     Attributes:
-        model: timm model, such as resnet18 or cifar_resnet18; another builder's model as BUILDER:NAME
+        model: timm model, such as resnet18 or cifar_resnet18 (segmentation: small_fcn); another builder's model as
+            BUILDER:NAME
         model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
         pretrained: load timm's weights for this model
         weights: trained weights to start from: .safetensors or a torch file; a folder of save_pretrained
@@ -66,6 +69,8 @@ class WrapOptions:
     Attributes:
         genotype: text such as "translate_x(0.06) > rotate(10)", a .json file, preset:NAME, identity, or none for the
             bare network (default: the gentle translation of VideoWrap)
+        frame_source: frames drawn at random in place of a genotype's: clips:SPACE for a new random chain of a search
+            space per batch, or a policy as for --augment, for copies that are each augmented on their own
         frames: frames of the clip, T (default: as the genotype's file was found with, else 5)
         fusion: gsf, gsm, tsm, conv3d, none or a registered name
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: as the genotype's file was found
@@ -79,6 +84,7 @@ class WrapOptions:
     """
 
     genotype: str | None = None
+    frame_source: str | None = None
     frames: int | None = None
     fusion: str = "gsf"
     schedule: str | None = None

@@ -2,78 +2,144 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from image2video.cli.arguments import add_grouped, collect, record
 from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect, record
-from image2video.cli.models import bare_model, load_matching_data, warn_of_seen_images
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions
 from image2video.cli.progress import progress_bars
+from image2video.cli.search_job import RENAME, CompareOptions, SearchJob, prepare
 from image2video.cli.tables import ranking_table
-from image2video.errors import InputError
-from image2video.search import SearchConfig, search
-from image2video.training import load_weights, make_accelerator
+from image2video.demo import render_table
+from image2video.demo.candidate_runs import compare, comparison_folder, planned_frames
+from image2video.demo.output import environment
+from image2video.demo.search_output import write_search_outputs
+from image2video.files import add_to_run
+from image2video.genotype import Genotype
+from image2video.protocols import Progress
+from image2video.report import ComparisonResult, random_sentence
+from image2video.report.table import count_text
+from image2video.search import SearchConfig, SearchResult
 
 EXAMPLE = (
     "image2video search --model resnet18 --data folder:flowers --weights bare.safetensors --selection fixed_weights "
-    "--out runs/search"
+    "--compare random:5,replica --out runs/search"
 )
 
-_RENAME = {"T": "frames"}
+_GROUPS = {
+    "the search": (
+        *("space", "selection", "T", "fusion", "residual", "epochs", "warmup_epochs", "max_images", "max_minutes"),
+        *("validation_share", "validation_images"),
+    ),
+    "choosing from the cell": ("criterion", "tune_epochs", "orders", "stop_early", "renormalise"),
+    "ranking chains (fixed_weights, one_shot)": ("candidates", "first_images"),
+    "the cell's weights τ and magnitudes": (
+        *("tau_lr", "tau_betas", "tau_weight_decay", "second_order", "relaxation", "temperature", "temperature_min"),
+        *("learn_magnitudes", "magnitudes_per", "magnitude_lr", "magnitude_bound"),
+    ),
+    "the network's weights": ("batch_size", "accumulate", "lr", "lr_min", "momentum", "weight_decay", "grad_clip"),
+}
 
 
 def add_options(parser: ArgumentParser) -> None:
     """The command's options."""
-    add_fields(parser, DataOptions)
-    add_fields(parser, BackboneOptions)
-    add_fields(parser, SearchConfig, rename=_RENAME, skip=("precision", "seed", "device"))
-    add_fields(parser, MachineOptions)
-    add_fields(parser, OutputOptions, defaults={"out": "image2video-search"})
+    add_fields(parser.add_argument_group("the images"), DataOptions)
+    add_fields(parser.add_argument_group("the network"), BackboneOptions)
+    skip = ("precision", "seed", "device")
+    add_grouped(parser, SearchConfig, {**_GROUPS, "how it computes": None}, rename=RENAME, skip=skip)
+    add_fields(parser.add_argument_group("is it better than random?"), CompareOptions)
+    last = parser.add_argument_group("random numbers, device, results")
+    add_fields(last, MachineOptions)
+    add_fields(last, OutputOptions, defaults={"out": "image2video-search"})
 
 
 def run(options: Namespace) -> None:
-    """Searches, and prints the genotype and the folder of the results."""
-    config = collect(SearchConfig, options, rename=_RENAME, device="auto")  # the accelerator below decides
-    data_options, backbone = collect(DataOptions, options), collect(BackboneOptions, options)
+    """Searches, trains what it is compared with, prints the genotype, and writes report and results."""
     output = collect(OutputOptions, options)
-    fixed = config.selection == "fixed_weights"
-    if fixed and backbone.weights is None and not backbone.pretrained:
-        raise InputError("--selection fixed_weights ranks chains for a trained network; give --weights FILE")
-    accelerator = make_accelerator(options.device)
-    data = load_matching_data(data_options, backbone, config.seed)
-    if fixed and data.holdout is None:
-        raise InputError("--selection fixed_weights needs images the network was not trained on: --holdout above 0")
-    if fixed and backbone.weights is not None:
-        warn_of_seen_images(backbone.weights, data_options, config.seed)
-    model, _ = bare_model(backbone, data, config.seed)
-    if backbone.weights is not None:
-        load_weights(model, backbone.weights)
-    with progress_bars(show=accelerator.is_main_process) as progress:
-        result = search(
-            model,
-            data.train,
-            config,
-            validation=data.holdout if fixed else None,
-            out=output.out,
+    job = prepare(options)
+    show = job.accelerator.is_main_process
+    with progress_bars(show=show) as progress:
+        result = job.search(
+            job.config,
+            job.out,
             resume=output.resume,
             overwrite=output.overwrite,
-            accelerator=accelerator,
             progress=progress,
-            provenance={"dataset": data.short_name, "backbone": backbone.model},
             settings=record(options),
         )
-    if not accelerator.is_main_process:
-        return
+        if not show:
+            return
+        _print_found(result, job)
+        facts = record(options) | environment(job.accelerator.device)
+        report = write_search_outputs(result, job.data, model=job.backbone.model, facts=facts)
+        comparison = _compared(job, result, progress) if job.candidates is not None else None
+    if comparison is not None:
+        write_search_outputs(result, job.data, model=job.backbone.model, facts=facts, comparison=comparison)
+    console = Console()
+    if comparison is not None:
+        console.print(render_table(comparison))
+    console.print(random_sentence(comparison), highlight=False)
+    console.print(f"genotype: {result.genotype}", soft_wrap=True, highlight=False)
+    console.print(f"report: {report.resolve()}", soft_wrap=True, highlight=False)
+
+
+def _compared(job: SearchJob, result: SearchResult, progress: Progress | None) -> ComparisonResult:
+    """The comparison, in a folder inside the search's."""
+    assert job.candidates is not None  # else there is nothing to compare
+
+    def search_again(selection: str, number: int, folder: Path) -> Genotype:
+        config = replace(job.config, selection=selection, seed=job.config.seed + number)
+        named = _named(progress, f"{selection} search")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the candidates' choices: the report shows what they gave
+            return job.search(config, folder, resume=True, progress=named).genotype
+
+    frames = planned_frames(job.candidates, job.final, images=job.data.train.num_images, space=result.space)
+    Console(stderr=True).print(
+        f"comparison: {job.final.seeds} seeds, {job.final.epochs} epochs (--final-epochs), at most "
+        f"{count_text(frames)} training frames; the search took {count_text(result.frames)}",
+        highlight=False,
+    )
+    return compare(
+        result,
+        job.candidates,
+        job.final,
+        data=job.data,
+        out=add_to_run(job.out, comparison_folder(job.final)),
+        network=job.network,
+        search_again=search_again,
+        accelerator=job.accelerator,
+        progress=progress,
+    )
+
+
+def _named(progress: Progress | None, name: str) -> Progress | None:
+    if progress is None:
+        return None
+
+    def report(stage: str, done: int, total: int, **figures: float) -> None:
+        progress(f"{name}: {stage}", done, total, **figures)
+
+    return report
+
+
+def _print_found(result: SearchResult, job: SearchJob) -> None:
+    """What the search itself says, before the comparison begins."""
     console = Console()
     if result.ranking is not None:
         console.print(ranking_table(result.ranking))
-        console.print(result.ranking.sentence(), highlight=False)
     score = result.state.score
     if score is not None:
         accuracy, error = 100 * score["accuracy"], 100 * score["accuracy_error"]
-        console.print(f"the discretised cell: {accuracy:.2f} ± {error:.2f} % of {score['images']} held-out images")
-    console.print(f"genotype: {result.genotype}", soft_wrap=True, highlight=False)
-    console.print(f"results: {Path(output.out).resolve()}", soft_wrap=True, highlight=False)
+        console.print(
+            f"the discretised cell: held-out {job.task.metric} {accuracy:.2f} ± {error:.2f} % "
+            f"({score['images']} images)",
+            highlight=False,
+        )
+    console.print(result.decided_sentence(), highlight=False)
+    console.print(f"found: {result.genotype}", soft_wrap=True, highlight=False)

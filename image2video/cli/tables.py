@@ -10,15 +10,18 @@ from image2video.search import Ranking
 from image2video.training import Cost, Metrics
 
 _RANKS_SHOWN = 10
+_RANKED = ("gain over identity", "loss")
 
 
 def metrics_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
-    """One line per (name, metrics); top-1 in percent."""
+    """One line per (name, metrics); top-1 in percent, for segmentation mIoU and the share of pixels right."""
     table = Table(title=title, title_justify="left")
-    for name in ("weights", "top-1 %", "loss", "images"):
+    pixels = any(metrics.miou is not None for _, metrics in rows)
+    for name in ("weights", *(("mIoU %", "pixels right %") if pixels else ("top-1 %",)), "loss", "images"):
         table.add_column(name, justify="left" if name == "weights" else "right")
     for name, metrics in rows:
-        table.add_row(name, f"{100 * metrics.top1:.2f}", f"{metrics.loss:.4f}", str(metrics.n))
+        shares = [metrics.score, metrics.top1] if pixels else [metrics.top1]
+        table.add_row(name, *(f"{100 * share:.2f}" for share in shares), f"{metrics.loss:.4f}", str(metrics.n))
     return table
 
 
@@ -32,9 +35,9 @@ def cost_line(cost: Cost) -> str:
 
 
 def ranking_table(ranking: Ranking) -> Table:
-    """The best chains of `fixed_weights`, and the identity for comparison; one standard error beside each gain."""
+    """The best chains of a ranking, and the identity for comparison; one standard error beside each gain."""
     table = Table(title=f"chains ranked on {ranking.images} held-out images", title_justify="left")
-    for name in ("genotype", "top-1 %", "gain over identity", "loss"):
+    for name in ("genotype", f"{'top-1' if ranking.metric == 'accuracy' else ranking.metric} %", *_RANKED):
         table.add_column(name, justify="left" if name == "genotype" else "right", overflow="fold")
     shown = list(ranking.entries[: min(_RANKS_SHOWN, ranking.finalists)])
     if ranking.identity not in shown:

@@ -10,12 +10,14 @@ from rich.console import Console
 
 from image2video.cli.arguments import add_options as add_fields
 from image2video.cli.arguments import collect
-from image2video.cli.models import build_model, load_matching_data, settings
+from image2video.cli.models import build_model, check_classes, load_matching_data, settings
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, WrapOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
+from image2video.cli.train_fields import FieldOptions, print_fields
 from image2video.files import add_to_run
 from image2video.training import TrainConfig, load_weights, make_accelerator, measure_cost, train
+from image2video.training.recipe import FINE_TUNING
 from image2video.wrap import VideoWrap
 
 EXAMPLE = (
@@ -24,16 +26,13 @@ EXAMPLE = (
 )
 
 
-_FINE_TUNING = 0.1
-"""The default learning rate for trained weights over that for random ones: the full one would undo what they know."""
-
-
 def add_options(parser: ArgumentParser) -> None:
     """The command's options."""
     add_fields(parser, DataOptions)
     add_fields(parser, BackboneOptions)
     add_fields(parser, WrapOptions)
     add_fields(parser, TrainConfig, skip=("seed", "device"))
+    add_fields(parser, FieldOptions)
     add_fields(parser, MachineOptions)
     add_fields(parser, OutputOptions, defaults={"out": "image2video-train"})
 
@@ -44,10 +43,11 @@ def run(options: Namespace) -> None:
     data_options, output = collect(DataOptions, options), collect(OutputOptions, options)
     backbone, wrap = collect(BackboneOptions, options), collect(WrapOptions, options)
     if config.lr is None and (backbone.weights is not None or backbone.pretrained):
-        config = replace(config, lr=_FINE_TUNING * config.peak_lr)
+        config = replace(config, lr=FINE_TUNING * config.peak_lr)
     accelerator = make_accelerator(config.device)
     data = load_matching_data(data_options, backbone, config.seed)
     model = build_model(backbone, wrap, data, config.seed)
+    check_classes(model, data)
     with progress_bars(show=accelerator.is_main_process) as progress:
         result = train(
             model,
@@ -72,4 +72,6 @@ def run(options: Namespace) -> None:
         rows.insert(0, (f"best held-out epoch ({result.best_epoch + 1})", result.test_best))
     console.print(metrics_table(f"{data.short_name}, {data.test.num_images} test images", rows))
     console.print(cost_line(cost))
+    if isinstance(model, VideoWrap) and collect(FieldOptions, options).wanted(data):
+        print_fields(model, data, backbone.model, Path(result.out), console)
     console.print(f"results: {Path(result.out).resolve()}", soft_wrap=True)

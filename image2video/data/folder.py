@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from image2video.data.augment import Augmentation
 from image2video.data.memory import batch_slices, check_batches
 from image2video.data.seeds import derive_seed, seeded_generator
 from image2video.data.splits import fraction_count, stratified_split
-from image2video.errors import InputError
+from image2video.data.transforms import TrainTransform
+from image2video.errors import InputError, InputTypeError
 
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that it cannot read."""
@@ -177,6 +179,24 @@ class LoadedSet:
     def with_loading(self, **changes: Any) -> LoadedSet:
         """The same images with other transforms or another number of workers."""
         return LoadedSet(self._images, self._labels, replace(self._loading, **changes), self._index)
+
+    @property
+    def policy(self) -> Augmentation | None:
+        """What augments training images beside crops and flips; None too where the transform is the user's own."""
+        return self._loading.train.policy if isinstance(self._loading.train, TrainTransform) else None
+
+    def with_policy(self, policy: Augmentation | None) -> LoadedSet:
+        """The same images, augmented in training by another policy.
+
+        Raises `InputTypeError` where the training transform is the user's own.
+        """
+        train = self._loading.train
+        if not isinstance(train, TrainTransform):
+            raise InputTypeError(
+                f"the training transform is {type(train).__name__}, a policy can be put into a TrainTransform only; "
+                "write it into your own transform"
+            )
+        return self.with_loading(train=replace(train, policy=policy))
 
     def _subset(self, places: Tensor) -> LoadedSet:
         return LoadedSet(self._images, self._labels, self._loading, self._index[places])

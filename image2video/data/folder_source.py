@@ -11,7 +11,7 @@ import torch
 from image2video.data.folder import ImageFiles, LoadedSet, Loading
 from image2video.data.scan import scan_folder, tiny_imagenet_val
 from image2video.data.source import IMAGENET_MEAN, IMAGENET_STD, LoadOptions, Pool
-from image2video.data.transforms import eval_transform, train_transform
+from image2video.data.transforms import TrainTransform, eval_transform
 from image2video.errors import InputError, MissingError
 
 
@@ -47,7 +47,7 @@ def loaded_pool(
         )
     flip = True if options.flip is None else options.flip
     loading = Loading(
-        train=train_transform(size, mean, std, flip=flip, auto_augment=options.auto_augment),
+        train=TrainTransform(size, mean, std, flip, options.augment),
         eval=eval_transform(size, mean, std),
         workers=min(8, (os.cpu_count() or 1) - 1) if options.workers is None else options.workers,
     )

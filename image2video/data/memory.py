@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad as zero_pad
 
+from image2video.data.augment import Augmentation
+from image2video.data.augment_apply import apply_each
 from image2video.data.seeds import seeded_generator
-from image2video.data.splits import fraction_count, stratified_split
+from image2video.data.splits import drawn_split, fraction_count
 from image2video.errors import InputError, InputTypeError
 
 
@@ -47,7 +49,8 @@ def _reflected(size: int, pad: int) -> Tensor:
 class MemoryBatches:
     """Batches of images `(N, C, H, W)` uint8 that stay on the device; normalised, cropped and flipped there.
 
-    Order, crops and flips are drawn on the CPU from (seed, epoch) alone, so that every device sees the same batches.
+    Order, crops, flips and the seeds of a policy's draws are drawn on the CPU from (seed, epoch) alone, so that every
+    device sees the same batches.
     All batches are of equal size to within one image, at most `batch_size` (a last batch of one image would break
     BatchNorm, and dropping it would hide images). With `shard=(rank, processes)` each process gets its share of each.
     """
@@ -61,6 +64,7 @@ class MemoryBatches:
         mean: Tensor,
         std: Tensor,
         augment: CropFlip | None = None,
+        policy: Augmentation | None = None,
         shuffle: bool = False,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -77,39 +81,48 @@ class MemoryBatches:
         self._labels = labels.to(self.device)
         self._shift = (mean * 255).view(-1, 1, 1).to(self.device)
         self._gain = (1 / (std * 255)).view(-1, 1, 1).to(self.device)
+        apply = None if policy is None else policy.build(tuple(mean.tolist()), tuple(std.tolist()))
+        self._on_pixels = apply if policy is not None and policy.on_pixels else None
+        self._on_normalised = apply if self._on_pixels is None else None
 
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch `epoch`: images `(B, C, H, W)` float32 and labels `(B,)` int64, on the device."""
+        """The batches of epoch `epoch`: images `(B, C, H, W)` float32 and labels int64, on the device."""
         generator = seeded_generator(self._seed, epoch)
         count = self.num_images
         order = torch.randperm(count, generator=generator) if self._shuffle else torch.arange(count)
         pad = self._augment.pad if self._augment else 0
         offsets = torch.randint(0, 2 * pad + 1, (2, count), generator=generator)
         flips = torch.rand(count, generator=generator) < 0.5
+        seeds = torch.randint(2**62, (count,), generator=generator)
         order, offsets, flips = (x.to(self.device) for x in (order, offsets, flips))
         for places in batch_slices(count, self.batch_size, self._shard):
-            yield self._images_at(order[places], offsets[:, places], flips[places]), self._labels[order[places]]
+            images = self._images_at(order[places], offsets[:, places], flips[places])
+            yield self._normalised(images, seeds[places]), self._labels[order[places]].long()
 
     def _images_at(self, index: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
         if self._augment is None:
-            chosen = self._images[index]
-        else:
-            height, width = self._size
-            crops = self._images.unfold(2, height, 1).unfold(3, width, 1)  # a view: (N, C, 2·pad+1, 2·pad+1, H, W)
-            chosen = crops[index, :, offsets[0], offsets[1]]
-            if self._augment.flip:
-                chosen = torch.where(flips[:, None, None, None], chosen.flip(-1), chosen)
-        return chosen.float().sub_(self._shift).mul_(self._gain)
+            return self._images[index]
+        height, width = self._size
+        crops = self._images.unfold(2, height, 1).unfold(3, width, 1)  # a view: (N, C, 2·pad+1, 2·pad+1, H, W)
+        chosen = crops[index, :, offsets[0], offsets[1]]
+        return torch.where(flips[:, None, None, None], chosen.flip(-1), chosen) if self._augment.flip else chosen
+
+    def _normalised(self, images: Tensor, seeds: Tensor) -> Tensor:
+        if self._on_pixels is not None:
+            images = apply_each(self._on_pixels, images, seeds)
+        images = images.float().sub_(self._shift).mul_(self._gain)
+        return images if self._on_normalised is None else apply_each(self._on_normalised, images, seeds)
 
 
 class MemorySet:
     """Labelled uint8 images in memory: an `ImageSet` whose subsets share one storage.
 
-    images: `(N, C, H, W)` uint8; labels: `(N,)` int64; mean, std: per channel, in 0 … 1; augment: used by
-    `batches(augment=True)`; `None` means that there is nothing to augment with.
+    images: `(N, C, H, W)` uint8; labels: `(N,)`, or `(N, H, W)` for a label per pixel, of any whole-number type (uint8
+    saves memory; int64 comes out); mean, std: per channel, in 0 … 1; augment, policy: used by `batches(augment=True)`,
+    for images with one label only; `None` means that there is nothing to augment with.
     """
 
     def __init__(
@@ -120,6 +133,7 @@ class MemorySet:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         augment: CropFlip | None = None,
+        policy: Augmentation | None = None,
         index: Tensor | None = None,
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
@@ -128,32 +142,58 @@ class MemorySet:
             )
         if augment is not None and augment.padding == "reflect" and augment.pad >= min(images.shape[-2:]):
             raise InputError(f"images of {tuple(images.shape[-2:])} pixels cannot be reflected by {augment.pad}")
+        if augment is not None and labels.ndim != 1:
+            raise InputError(
+                f"crops and flips move images, not labels of pixels {tuple(labels.shape)}; use augment=None"
+            )
+        if policy is not None:
+            policy.check_channels(images.shape[1])
+            if labels.ndim != 1:
+                raise InputError(f"{policy} moves images, not labels of pixels {tuple(labels.shape)}; leave it out")
         self._images, self._labels = images, labels
         self._mean, self._std, self._augment = mean, std, augment
+        self.policy = policy
         self._index = torch.arange(len(images)) if index is None else index
         self.num_images = len(self._index)
 
     @property
     def labels(self) -> Tensor:
-        """The labels `(N,)` int64, in the set's own order."""
-        return self._labels[self._index]
+        """The labels `(N,)` or `(N, H, W)` int64, in the set's own order."""
+        return self._labels[self._index].long()
 
     def raw(self, index: int) -> Tensor:
         """Image `index` of the set, `(C, H, W)` uint8, as it came."""
         return self._images[self._index[index]]
 
     def _subset(self, places: Tensor) -> MemorySet:
-        index = self._index[places]
-        return MemorySet(self._images, self._labels, mean=self._mean, std=self._std, augment=self._augment, index=index)
+        return self._with(self.policy, self._index[places])
+
+    def with_policy(self, policy: Augmentation | None) -> MemorySet:
+        """The same images, augmented in training by another policy."""
+        return self._with(policy, self._index)
+
+    def _with(self, policy: Augmentation | None, index: Tensor) -> MemorySet:
+        return MemorySet(
+            self._images,
+            self._labels,
+            mean=self._mean,
+            std=self._std,
+            augment=self._augment,
+            policy=policy,
+            index=index,
+        )
 
     def split(self, fraction: float, *, seed: int) -> tuple[MemorySet, MemorySet]:
-        """Two disjoint sets, the first with round(fraction · num_images) images, stratified, drawn by `seed`."""
-        first, second = stratified_split(self.labels, fraction_count(self.num_images, fraction), seed=seed)
+        """Two disjoint sets, the first with round(fraction · num_images) images, drawn by `seed`.
+
+        Stratified by class where every image has one label.
+        """
+        first, second = drawn_split(self._labels[self._index], fraction_count(self.num_images, fraction), seed=seed)
         return self._subset(first), self._subset(second)
 
     def take(self, count: int, *, seed: int) -> MemorySet:
-        """`count` images, stratified by class, drawn by `seed`."""
-        return self._subset(stratified_split(self.labels, count, seed=seed)[0])
+        """`count` images drawn by `seed`, stratified by class where every image has one label."""
+        return self._subset(drawn_split(self._labels[self._index], count, seed=seed)[0])
 
     def batches(
         self,
@@ -168,11 +208,12 @@ class MemorySet:
         """The images in batches on `device`; see `MemoryBatches`."""
         return MemoryBatches(
             self._images[self._index],
-            self.labels,
+            self._labels[self._index],
             batch_size,
             mean=torch.tensor(self._mean),
             std=torch.tensor(self._std),
             augment=self._augment if augment else None,
+            policy=self.policy if augment else None,
             shuffle=shuffle,
             seed=seed,
             device=device,

@@ -1,4 +1,4 @@
-"""Sources whose images fit in memory: the embedded digits and arrays in an .npz file."""
+"""Sources whose images fit in memory: the embedded digits, scenes of them, and arrays in an .npz file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from image2video.data.digit_scenes import CLASSES as SCENE_CLASSES
+from image2video.data.digit_scenes import load_digit_scenes
 from image2video.data.digits import load_digits
 from image2video.data.memory import CropFlip, MemorySet
 from image2video.data.source import LoadOptions, Pool
@@ -27,6 +29,14 @@ def load_digits_source(rest: str, options: LoadOptions) -> Pool:
     train, test = load_digits(options.image_size or 16)
     augment = CropFlip(pad=max(1, train[0].shape[-1] // 8), flip=False, padding="zeros")
     return memory_pool(train, test, tuple("0123456789"), augment, options)
+
+
+def load_digit_scenes_source(rest: str, options: LoadOptions) -> Pool:
+    """Scenes of several digits with a class per pixel; nothing is cropped or mirrored in training."""
+    if options.flip:
+        raise InputError("flip=True makes no sense for digit_scenes: a mirrored digit is another shape")
+    train, test = load_digit_scenes(options.image_size or 48)
+    return memory_pool(train, test, SCENE_CLASSES, None, options, task="segmentation")
 
 
 def load_npz(rest: str, options: LoadOptions) -> Pool:
@@ -63,11 +73,15 @@ def default_crop_flip(train: Labelled, options: LoadOptions, *, flip: bool = Tru
 
 
 def memory_pool(
-    train: Labelled, test: Labelled, classes: tuple[str, ...], augment: CropFlip, options: LoadOptions
+    train: Labelled,
+    test: Labelled,
+    classes: tuple[str, ...],
+    augment: CropFlip | None,
+    options: LoadOptions,
+    *,
+    task: str = "classification",
 ) -> Pool:
     """Checks the labels, resizes if asked, measures mean and deviation of the training images, and makes the sets."""
-    if options.auto_augment is not None:
-        raise InputError(f"auto_augment={options.auto_augment!r} works on image files; this source lives in memory")
     check_labels(train[1], test[1], classes)
     train, test = (_resized(images, options.image_size) for images in (train, test))
     mean, std = _statistics(train[0])
@@ -76,18 +90,19 @@ def memory_pool(
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise InputError(f"{name} has {len(values)} values, the images have {channels} channels")
-    sets = [MemorySet(*images, mean=mean, std=std, augment=augment) for images in (train, test)]
-    return Pool(sets[0], sets[1], classes, (channels, height, width), mean, std)
+    train_set = MemorySet(*train, mean=mean, std=std, augment=augment, policy=options.augment)
+    test_set = MemorySet(*test, mean=mean, std=std, augment=augment)
+    return Pool(train_set, test_set, classes, (channels, height, width), mean, std, task)
 
 
 def check_labels(train: Tensor, test: Tensor, classes: tuple[str, ...]) -> None:
-    """Labels must be 0 … K−1, and every class must have a training image; else `InputError`."""
+    """Labels of images or pixels must be 0 … K−1, and every class must be in a training image; else `InputError`."""
     count = len(classes)
     for part, labels in (("training", train), ("test", test)):
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= count:
             raise InputError(f"{part} labels are {low} … {high}; with {count} classes they must be 0 … {count - 1}")
-    empty = (torch.bincount(train, minlength=count) == 0).nonzero().flatten().tolist()
+    empty = (torch.bincount(train.flatten(), minlength=count) == 0).nonzero().flatten().tolist()
     if empty:
         raise InputError(f"no training image has label {empty[0]}; {len(empty)} of {count} classes are empty")
 

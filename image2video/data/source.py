@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from image2video.data.augment import Augmentation
 from image2video.data.folder import LoadedSet
 from image2video.data.memory import MemorySet
-from image2video.errors import InputError
+from image2video.errors import InputError, InputTypeError
 from image2video.protocols import ImageSet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -16,10 +17,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class DataSource:
-    """A classification data set, divided once.
+    """A labelled data set, divided once.
 
     name: the text it was loaded from; holdout: taken from the training images (`None` where holdout=0); classes: their
-    names in the order of the labels; input_size: (C, H, W); mean, std: per channel, in 0 … 1, as used to normalise.
+    names in the order of the labels; input_size: (C, H, W); mean, std: per channel, in 0 … 1, as used to normalise;
+    task: `classification` (one label per image) or `segmentation` (one per pixel).
     """
 
     name: str
@@ -30,11 +32,26 @@ class DataSource:
     input_size: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    task: str = "classification"
 
     @property
     def num_classes(self) -> int:
         """The number of classes."""
         return len(self.classes)
+
+    @property
+    def policy(self) -> Augmentation | None:
+        """What augments the training images beside crops and flips."""
+        return self.train.policy if isinstance(self.train, MemorySet | LoadedSet) else None
+
+    def with_policy(self, policy: Augmentation | None) -> DataSource:
+        """The same data, with training images augmented by another policy.
+
+        Raises `InputTypeError` for training images that are no set of this package.
+        """
+        if not isinstance(self.train, MemorySet | LoadedSet):
+            raise InputTypeError(f"{type(self.train).__name__} takes no policy; augment the images in the set itself")
+        return replace(self, train=self.train.with_policy(policy))
 
     @property
     def short_name(self) -> str:
@@ -55,6 +72,8 @@ class DataSource:
             "input_size": list(self.input_size),
             "mean": list(self.mean),
             "std": list(self.std),
+            **({} if self.task == "classification" else {"task": self.task}),
+            **({} if self.policy is None else {"augment": str(self.policy)}),
         }
 
 
@@ -66,7 +85,7 @@ class LoadOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     flip: bool | None = None
-    auto_augment: str | None = None
+    augment: Augmentation | None = None
     workers: int | None = None
 
 
@@ -80,18 +99,21 @@ class Pool:
     input_size: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    task: str = "classification"
 
     def divide(self, name: str, *, train_images: int | None, holdout: float, seed: int) -> DataSource:
-        """Draws `train_images` by class, then sets the share `holdout` of them aside."""
+        """Draws `train_images` (by class where every image has one), then sets the share `holdout` of them aside."""
         train: ImageSet = self.train
         if train_images is not None:
-            if not len(self.classes) <= train_images <= train.num_images:
+            least = len(self.classes) if self.task == "classification" else 1
+            if not least <= train_images <= train.num_images:
                 raise InputError(
                     f"train_images={train_images} is not possible: {name!r} has {train.num_images} training images "
-                    f"in {len(self.classes)} classes; ask for {len(self.classes)} to {train.num_images}"
+                    f"in {len(self.classes)} classes; ask for {least} to {train.num_images}"
                 )
             train = train.take(train_images, seed=seed)
         held_out: ImageSet | None = None
         if holdout:
             held_out, train = train.split(holdout, seed=seed)
-        return DataSource(name, train, held_out, self.test, self.classes, self.input_size, self.mean, self.std)
+        size, mean, std = self.input_size, self.mean, self.std
+        return DataSource(name, train, held_out, self.test, self.classes, size, mean, std, self.task)

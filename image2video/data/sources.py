@@ -1,4 +1,4 @@
-"""One text names a data set: `digits`, `npz:PATH`, `folder:PATH`, `torchvision:NAME@ROOT`."""
+"""One text names a data set: `digits`, `digit_scenes`, `npz:PATH`, `folder:PATH`, `torchvision:NAME@ROOT`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from image2video.data.augment import Augmentation
 from image2video.data.folder_source import load_folder
-from image2video.data.memory_source import load_digits_source, load_npz
+from image2video.data.memory_source import load_digit_scenes_source, load_digits_source, load_npz
 from image2video.data.source import DataSource, LoadOptions, Pool
 from image2video.data.torchvision_source import load_torchvision
 from image2video.errors import InputError
@@ -21,6 +22,7 @@ class _Scheme:
 
 SCHEMES: dict[str, _Scheme] = {
     "digits": _Scheme("digits", load_digits_source),
+    "digit_scenes": _Scheme("digit_scenes", load_digit_scenes_source),
     "npz": _Scheme("npz:PATH", load_npz),
     "folder": _Scheme("folder:PATH", load_folder),
     "torchvision": _Scheme("torchvision:NAME@ROOT", load_torchvision),
@@ -37,20 +39,24 @@ def load_data(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     flip: bool | None = None,
-    auto_augment: str | None = None,
+    augment: Augmentation | str | None = None,
     workers: int | None = None,
 ) -> DataSource:
-    """Reads a classification data set and sets a part of its training images aside.
+    """Reads a labelled data set and sets a part of its training images aside.
 
-    spec: `digits` (scikit-learn's handwritten digits, embedded), `npz:PATH` (arrays x_train y_train x_test y_test,
-    uint8 N×H×W×C or N×H×W), `folder:PATH` (train/ and val/ with one folder per class, or Tiny-ImageNet as it is
-    distributed), `torchvision:NAME@ROOT` (a downloaded torchvision set, such as CIFAR10, CIFAR100, ImageNet).
-    train_images: how many labelled images may be used in all, drawn by class; the held-out part is taken from them.
+    spec: `digits` (scikit-learn's handwritten digits, embedded), `digit_scenes` (3 to 6 of them on a canvas, with the
+    class of every pixel: segmentation), `npz:PATH` (arrays x_train y_train x_test y_test, uint8 N×H×W×C or N×H×W),
+    `folder:PATH` (train/ and val/ with one folder per class, or Tiny-ImageNet as it is distributed),
+    `torchvision:NAME@ROOT` (a downloaded torchvision set, such as CIFAR10, CIFAR100, ImageNet).
+    train_images: how many labelled images may be used in all, drawn by class where every image has one; the held-out
+    part is taken from them.
     holdout: the share of those that is set aside to choose an epoch or a genotype; 0 for none.
     seed: draws `train_images` and the held-out part; the test set is the same for every seed.
-    image_size: pixels per side (default: 16 for digits, as stored for arrays, 224 for files).
+    image_size: pixels per side (default: 16 for digits, 48 for their scenes, as stored for arrays, 224 for files).
     mean, std: per channel in 0 … 1 (default: of the training images for arrays, ImageNet's for files).
-    flip: mirror images in training (default: yes, except for digits); auto_augment, workers: image files only.
+    flip: mirror images in training (default: yes, except for digits and their scenes); workers: image files only.
+    augment: a policy that changes every training image besides, an `Augmentation` or its text: `randaugment`,
+    `autoaugment:cifar10`, `trivialaugment`, `uniformaugment`, `clips:affine5`; see `Augmentation`.
 
     Raises `InputError` for an unknown scheme or unusable content, `MissingError` for what is not there.
 
@@ -68,5 +74,5 @@ def load_data(
         raise InputError(f"image_size must be a whole number of at least 1 pixel; received {image_size!r}")
     if std is not None and not all(0 < value < math.inf for value in std):
         raise InputError(f"std must be positive, images are divided by it; received {std}")
-    options = LoadOptions(image_size, mean, std, flip, auto_augment, workers)
+    options = LoadOptions(image_size, mean, std, flip, Augmentation.coerce(augment), workers)
     return SCHEMES[scheme].load(rest, options).divide(spec, train_images=train_images, holdout=holdout, seed=seed)

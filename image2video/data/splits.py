@@ -46,6 +46,16 @@ def stratified_split(labels: Tensor, first: int, *, seed: int) -> tuple[Tensor, 
     return by_class[chosen].sort().values, by_class[~chosen].sort().values
 
 
+def drawn_split(labels: Tensor, first: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """As `stratified_split` where every image has one label `(N,)`; labels of pixels `(N, H, W)`: a plain draw."""
+    if labels.ndim == 1:
+        return stratified_split(labels, first, seed=seed)
+    if not 0 <= first <= len(labels):
+        raise InputError(f"cannot draw {first} images out of {len(labels)}; ask for 0 to {len(labels)}")
+    order = torch.randperm(len(labels), generator=seeded_generator(seed))
+    return order[:first].sort().values, order[first:].sort().values
+
+
 def fraction_count(count: int, fraction: float) -> int:
     """round(fraction · count), checked: both parts must hold an image.
 

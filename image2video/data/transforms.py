@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision.transforms import v2
 
-from image2video.errors import InputError
-
-AUTO_AUGMENTS: dict[str, Callable[[], Any]] = {
-    "autoaugment": v2.AutoAugment,
-    "randaugment": v2.RandAugment,
-    "trivialaugment": v2.TrivialAugmentWide,
-}
+from image2video.data.augment import Augmentation
 
 
-def train_transform(
-    image_size: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    *,
-    flip: bool = True,
-    auto_augment: str | None = None,
-) -> v2.Compose:
-    """PIL image → `(3, image_size, image_size)` float32: random resized crop, mirror, optional policy, normalisation.
+@dataclass(frozen=True)
+class TrainTransform:
+    """PIL image → `(3, image_size, image_size)` float32: random resized crop, mirror, policy, normalisation.
 
-    auto_augment: `None` or a key of `AUTO_AUGMENTS`. Raises `InputError` for another name.
+    mean, std: per channel in 0 … 1; flip: mirror left-right with probability 1/2; policy: what else changes the image.
     """
-    steps: list[Any] = [v2.RGB(), v2.RandomResizedCrop(image_size, antialias=True)]
-    if flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if auto_augment is not None:
-        if auto_augment not in AUTO_AUGMENTS:
-            raise InputError(f"unknown auto_augment {auto_augment!r}; choose from {', '.join(sorted(AUTO_AUGMENTS))}")
-        steps.append(AUTO_AUGMENTS[auto_augment]())
-    return v2.Compose([*steps, *_to_normalised(mean, std)])
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool = True
+    policy: Augmentation | None = None
+    _steps: v2.Compose = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        flip = [v2.RandomHorizontalFlip()] if self.flip else []
+        steps: list[Any] = [v2.RGB(), v2.RandomResizedCrop(self.image_size, antialias=True), *flip, *_TO_PIXELS]
+        normalised = _to_normalised(self.mean, self.std)
+        if self.policy is None:
+            steps += normalised
+        else:
+            apply = self.policy.build(self.mean, self.std)
+            steps += [apply, *normalised] if self.policy.on_pixels else [*normalised, apply]
+        object.__setattr__(self, "_steps", v2.Compose(steps))
+
+    def __call__(self, image: Any) -> Tensor:
+        """The image as training sees it; draws from torch's global CPU generator."""
+        return self._steps(image)
+
+
+_TO_PIXELS = (v2.ToImage(), v2.ToPureTensor())
 
 
 def eval_transform(
@@ -48,9 +54,13 @@ def eval_transform(
     """
     resized = round(image_size / crop_fraction)
     return v2.Compose(
-        [v2.RGB(), v2.Resize(resized, antialias=True), v2.CenterCrop(image_size), *_to_normalised(mean, std)]
+        [
+            *(v2.RGB(), v2.Resize(resized, antialias=True), v2.CenterCrop(image_size)),
+            *_TO_PIXELS,
+            *_to_normalised(mean, std),
+        ]
     )
 
 
 def _to_normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> list[Any]:
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]

@@ -32,6 +32,7 @@ class Arm:
         epochs_factor: multiplies the budget's epochs; T gives the bare network equal compute.
         start: name of the arm, bare, whose last weights of the same seed this one starts from.
         group: heading under which tables list it.
+        pool: name under which contrasts take several arms as one, such as all random draws.
 
     Raises:
         InputError: a bare arm with a fusion or the reverse; a start that the budget or the genotype contradicts.
@@ -46,6 +47,7 @@ class Arm:
     epochs_factor: int = 1
     start: str | None = None
     group: str = "from scratch"
+    pool: str | None = None
 
     def __post_init__(self) -> None:
         if (self.genotype == "none") != (self.fusion is None):
@@ -127,9 +129,10 @@ def check_arms(arms: Sequence[Arm], contrasts: Iterable[Contrast] = ()) -> None:
                     f"{', '.join(a.name for a in seen.values() if a.fusion is None) or '(none)'}"
                 )
         seen[arm.name] = arm
+    pools = {arm.pool for arm in arms}
     for contrast in contrasts:
         for name in (contrast.a, contrast.b):
-            if name not in seen:
+            if name not in seen and name not in pools:
                 raise InputError(f"contrast {contrast.name!r} names the arm {name!r}; the arms are {', '.join(seen)}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from image2video.data import DataSource
 from image2video.demo.arms import Arm, training_frames
 from image2video.demo.config import DemoConfig
-from image2video.demo.genotypes import GenotypeChooser
+from image2video.demo.fields import measure_fields
+from image2video.demo.genotypes import Chooser, GenotypeChooser
+from image2video.demo.settings import ComparisonSettings
 from image2video.files import OutputDirectory, atomic_torch_save, atomic_write_json, read_json, torch_load
 from image2video.genotype import Genotype
 from image2video.integrations.timm_backbones import build
@@ -31,18 +33,28 @@ class Comparison:
 
     def __init__(
         self,
-        config: DemoConfig,
+        config: ComparisonSettings,
         arms: Sequence[Arm],
         data: DataSource,
         folder: OutputDirectory,
         progress: Progress | None = None,
+        *,
+        accelerator: Accelerator | None = None,
+        network: Callable[[int], nn.Module] | None = None,
+        genotypes: Chooser | None = None,
+        fields: Sequence[str] = (),
     ) -> None:
         self.config, self.arms, self.data, self.folder = config, arms, data, folder
-        self.accelerator: Accelerator = make_accelerator(config.device)
+        self._field_arms = tuple(fields)
+        self.accelerator: Accelerator = accelerator or make_accelerator(config.device)
         self._progress = progress
+        self._build = network or self._timm_network
         self._runs: dict[tuple[str, int], dict[str, Any]] = {}
         self._starts = {arm.start for arm in arms if arm.start is not None}
-        self.genotypes = GenotypeChooser(config, data, folder, self.accelerator, self.network, progress)
+        if genotypes is None:
+            assert isinstance(config, DemoConfig)  # other settings say nothing of a search
+            genotypes = GenotypeChooser(config, data, folder, self.accelerator, self.network, progress)
+        self.genotypes: Chooser = genotypes
         self._planned = training_frames(
             arms,
             images=data.train.num_images,
@@ -53,12 +65,13 @@ class Comparison:
 
     def network(self, seed: int) -> nn.Module:
         """A fresh bare network on the device: equal weights for equal seeds, so that arms are paired."""
-        channels = self.data.input_size[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return build(self.config.model, num_classes=self.data.num_classes, in_chans=channels).to(
-                self.accelerator.device
-            )
+            return self._build(seed).to(self.accelerator.device)
+
+    def _timm_network(self, seed: int) -> nn.Module:
+        channels = self.data.input_size[0]
+        return build(self.config.model, num_classes=self.data.num_classes, in_chans=channels)
 
     def run(self, arm: Arm, seed: int) -> dict[str, Any]:
         """The record of one arm and seed: read where it is finished, else trained and written."""
@@ -100,7 +113,7 @@ class Comparison:
             record |= _trained(result, self.data.train.num_images * per_image)
         else:
             metrics = self._evaluate(model)
-            record |= {"accuracy": 100 * metrics.top1, "loss": metrics.loss, "curve": []}
+            record |= {"accuracy": 100 * metrics.score, "loss": metrics.loss, "curve": []}
         cost = measure_cost(model, self.data.input_size, _COST_BATCH, repeats=5)
         images = epochs * self.data.train.num_images
         record |= {
@@ -114,10 +127,12 @@ class Comparison:
             "peak_mib": cost.peak_mib_per_image,
             "seconds": time.perf_counter() - began,
         }
+        if arm.name in self._field_arms and seed == config.seed:
+            record["fields"] = measure_fields(model, self.data, arm.title)
         return record, {key: value.detach().cpu() for key, value in model.state_dict().items()}
 
     def _wrapped(self, model: nn.Module, arm: Arm, genotype: Genotype | None, seed: int) -> nn.Module:
-        """The network as the arm sees it; fusions trained from scratch are as published, others start as no fusion."""
+        """The network as the arm sees it; fusions on trained weights start as none, others are as published."""
         if genotype is None or arm.fusion is None:
             return model
         with torch.random.fork_rng(devices=[]):
@@ -128,8 +143,12 @@ class Comparison:
                 genotype=genotype,
                 T=self.config.frames,
                 schedule=self.config.schedule,
-                residual=arm.start is not None,
+                residual=arm.start is not None or self.config.trained,
                 input_size=self.data.input_size,
+                padding=self.config.padding,
+                interpolation=self.config.interpolation,
+                mean=self.data.mean,
+                std=self.data.std,
             ).to(self.accelerator.device)
 
     def _train(self, model: nn.Module, arm: Arm, epochs: int, seed: int, name: str) -> TrainResult:
@@ -163,11 +182,17 @@ class Comparison:
     def _weights(self, name: str) -> Path:
         return self.folder / "weights" / f"{name}.pt"
 
+    def field_records(self) -> list[dict[str, Any]]:
+        """What was measured of the receptive fields of the first seed, in the order that the fields were asked for."""
+        runs = [self._runs.get((name, self.config.seed), {}) for name in self._field_arms]
+        return [run["fields"] for run in runs if "fields" in run]
+
     def arm_records(self) -> list[dict[str, Any]]:
         """The arms with their runs, as `result.json` holds them."""
         records = []
         for arm in self.arms:
-            runs = [self._runs[arm.name, seed] for seed in self.config.all_seeds if (arm.name, seed) in self._runs]
+            found = [self._runs[arm.name, seed] for seed in self.config.all_seeds if (arm.name, seed) in self._runs]
+            runs = [{key: value for key, value in run.items() if key != "fields"} for run in found]
             records.append(
                 {
                     "name": arm.name,
@@ -178,6 +203,7 @@ class Comparison:
                     "start": arm.start,
                     "epochs_factor": arm.epochs_factor,
                     "budget": arm.budget,
+                    "pool": arm.pool,
                     "runs": runs,
                 }
             )
@@ -191,13 +217,13 @@ def _trained(result: TrainResult, frames_per_epoch: int) -> dict[str, Any]:
             "epoch": record.epoch + 1,
             "frames": (record.epoch + 1) * frames_per_epoch,
             "train_loss": record.train_loss,
-            "holdout": None if record.holdout_top1 is None else 100 * record.holdout_top1,
+            "holdout": None if record.holdout_score is None else 100 * record.holdout_score,
         }
         for record in result.history
     ]
     metrics = result.test_last
     return {
-        "accuracy": 100 * metrics.top1,
+        "accuracy": 100 * metrics.score,
         "loss": metrics.loss,
         "training_seconds": result.seconds,
         "curve": curve,

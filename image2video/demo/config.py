@@ -18,33 +18,34 @@ class DemoConfig:
     """What is compared, on which images, for how long.
 
     Attributes:
-        data: a data source, see `image2video.data.load_data`.
-        model: a timm model; the demo's is a ResNet of 78 thousand parameters.
-        frames: T, the frames of a clip.
-        fusion: of the wrapped arms.
-        epochs: of one arm from scratch; the bare network at equal compute gets T times as many.
-        finetune_epochs: of a wrapped network that starts from trained weights; the bare one gets T times as many.
-        train_images: how many labelled images to use, the held-out ones included; all for None.
-        holdout: share of them that is set aside to choose genotypes; no choice sees the test set.
-        image_size: pixels per side; the data's own for None.
-        seed: first seed.
-        seeds: number of seeds, one after the other from `seed`.
+        data: data set: digits, npz:PATH, folder:PATH or torchvision:NAME@ROOT.
+        model: timm model, such as resnet18; the demo's own is a ResNet of 78 thousand parameters.
+        frames: frames of a clip, T.
+        fusion: how the frames of the clips mix: gsf, gsm, tsm, conv3d or a registered name.
+        epochs: epochs of a network from scratch; the bare one at equal compute gets T times as many.
+        finetune_epochs: epochs of a wrapped network that starts from trained weights; the bare one gets T times as
+            many.
+        train_images: how many labelled images to use, the held-out ones included (default: all).
+        holdout: share of the training images that is set aside to choose genotypes; no choice sees the test set.
+        image_size: pixels per side (default: the data's own).
+        seed: the first seed.
+        seeds: how many seeds, one after the other from the first.
         batch_size: images per training step.
         lr: peak learning rate from scratch.
         finetune_lr: peak learning rate of fine-tuning.
-        space: of the search and of the random genotypes; its schedule is that of all clips.
-        search_epochs: of the bilevel search.
-        tune_epochs: of the network after each decision of the search's selection.
+        space: search space, of the search and of the random genotypes; its schedule is that of all clips.
+        search_epochs: epochs of the search.
+        tune_epochs: epochs of tuning after each decision of the search.
         search_lr: learning rate of the weights in the search.
         tau_lr: learning rate of τ; a short search needs a larger one than the paper's long one.
-        fixed_space: of the genotypes that are ranked for trained weights.
-        fixed_candidates: number of genotypes to rank.
-        arms: names of the arms to run (with what they start from); all for None.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        checkpoints: keep a resumable folder of every training run; a killed comparison then goes on inside an arm.
+        fixed_space: search space of the genotypes that are ranked for trained weights.
+        fixed_candidates: how many genotypes are ranked for trained weights.
+        arms: which networks to train, by name as [bare, searched], with those that they start from (default: all).
+        device: auto, cpu, cuda or mps.
+        checkpoints: keep a folder of every training run, so that a killed comparison goes on inside it.
         out: folder of the results.
-        resume: go on with the comparison in `out`.
-        overwrite: replace what is in `out`.
+        resume: go on with the comparison in this folder.
+        overwrite: replace the comparison in this folder.
 
     Raises:
         InputError: a number out of range.
@@ -92,6 +93,21 @@ class DemoConfig:
     def schedule(self) -> str:
         """The power of each frame in all clips: that of the search space."""
         return get_space(self.space).schedule
+
+    @property
+    def trained(self) -> bool:
+        """Whether bare networks start from trained weights; the demo trains them itself."""
+        return False
+
+    @property
+    def padding(self) -> str:
+        """What lies outside the image."""
+        return "zeros"
+
+    @property
+    def interpolation(self) -> str:
+        """How frames are sampled."""
+        return "bilinear"
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

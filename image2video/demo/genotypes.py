@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from torch import nn
@@ -15,6 +15,31 @@ from image2video.files import OutputDirectory, atomic_write_json, read_json
 from image2video.genotype import Genotype
 from image2video.protocols import Progress
 from image2video.search import SearchConfig, get_space, random_genotype, rank_genotypes, search
+
+
+class Chooser(Protocol):
+    """What a comparison asks for the genotypes of its arms."""
+
+    search_record: dict[str, Any] | None
+    """The search as the report reads it; None where none ran."""
+    rankings: dict[str, dict[str, Any]]
+    """Rankings for trained weights, by the start that they were made for."""
+
+    def choose(self, arm: Arm, seed: int, model: nn.Module) -> Genotype | None:
+        """The genotype of `arm` for `seed`; `model` is the bare network with the weights that the arm starts from."""
+        ...
+
+
+class StatedGenotypes:
+    """Genotypes that the arms state themselves; nothing is searched for."""
+
+    def __init__(self) -> None:
+        self.search_record: dict[str, Any] | None = None
+        self.rankings: dict[str, dict[str, Any]] = {}
+
+    def choose(self, arm: Arm, seed: int, model: nn.Module) -> Genotype | None:
+        """The arm's text as a genotype; None for the bare network."""
+        return None if arm.genotype == "none" else Genotype.parse(arm.genotype)
 
 
 class GenotypeChooser:

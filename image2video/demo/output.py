@@ -14,6 +14,8 @@ from image2video.clip import Image2Video
 from image2video.data import DataSource
 from image2video.demo.comparison import Comparison
 from image2video.demo.config import DemoConfig
+from image2video.demo.fields import fields_record
+from image2video.demo.settings import ComparisonSettings
 from image2video.errors import InputError
 from image2video.files import OutputDirectory, atomic_write_json, read_json
 from image2video.genotype import Genotype
@@ -25,15 +27,17 @@ SETTINGS = "settings.json"
 _FILM_IMAGES = 3
 
 
-def check_settings(folder: OutputDirectory, config: DemoConfig) -> None:
-    """Write the settings, or refuse, as `InputError`, to go on with a comparison that was begun with others."""
-    path, now = folder / SETTINGS, config.settings()
+def check_settings(folder: OutputDirectory, config: ComparisonSettings, **more: str) -> None:
+    """Write the settings (and `more`), or refuse, as `InputError`, to go on with what was begun with others."""
+    path, now = folder / SETTINGS, config.settings() | more
     if folder.resumed and path.is_file():
         saved = read_json(path)
         changed = [key for key in now if saved.get(key) != now[key]]
         if changed:
             listed = "; ".join(f"{key}: {saved.get(key)!r} then, {now[key]!r} now" for key in changed)
-            raise InputError(f"cannot resume {folder.path} with other settings ({listed}); use the same, or overwrite")
+            raise InputError(
+                f"cannot resume {folder.path} with other settings ({listed}); use the same, or replace that folder"
+            )
     atomic_write_json(path, now)
 
 
@@ -57,13 +61,17 @@ def comparison_record(comparison: Comparison, contrasts: Sequence[Contrast]) -> 
             "holdout": described["holdout_images"],
             "test": described["test_images"],
             "input_size": described["input_size"],
+            **({"metric": "mIoU"} if data.task == "segmentation" else {}),
         },
         "model": config.model,
-        "settings": config.settings() | {"data": data.short_name, "schedule": config.schedule},
+        "settings": config.settings() | {"data": data.short_name, "schedule": config.schedule, "seeds": config.seeds},
         "arms": arms,
         "contrasts": [asdict(contrast) for contrast in contrasts],
         "search": search,
         "fixed_weights": rankings,
+        "fields": fields_record(
+            comparison.field_records(), model=config.model, data=f"{data.short_name} (seed {config.seed})"
+        ),
         "environment": environment(comparison.accelerator.device),
         "frames": sum(part["frames"] for part in work),
         "seconds": sum(part["seconds"] for part in [*work, *rankings.values()]),
@@ -93,9 +101,11 @@ def write_outputs(
     if genotype is not None and data.input_size[0] in (1, 3):
         images, labels = next(iter(data.train.batches(64).epoch(0)))
         images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
-        look: dict[str, Any] = {"mean": data.mean, "std": data.std, "labels": [data.classes[int(i)] for i in labels]}
+        colours: dict[str, Any] = {"mean": data.mean, "std": data.std}
+        look = {**colours, "labels": [data.classes[int(i)] for i in labels]}
         film_strip(images, genotype, config.frames, config.schedule, folder / "film.png", **look)
-        film = film_figure(images, Image2Video(genotype, T=config.frames, schedule=config.schedule), **look)
+        clip = Image2Video(genotype, T=config.frames, schedule=config.schedule, **colours)
+        film = film_figure(images, clip, **look)
     write_report(folder / "report.html", result, film=film)
     folder.finish(seconds=record["seconds"], runs=sum(len(arm.runs) for arm in result.arms))
     return result

@@ -8,6 +8,7 @@ from image2video.data import load_data
 from image2video.demo.arms import Arm, check_arms, select_arms, standard_arms, standard_contrasts
 from image2video.demo.comparison import Comparison
 from image2video.demo.config import DemoConfig
+from image2video.demo.fields import SHOWN
 from image2video.demo.output import check_settings, comparison_record, write_outputs
 from image2video.files import OutputDirectory
 from image2video.protocols import Progress
@@ -47,7 +48,8 @@ def run_comparison(
         seed=config.seed,
         image_size=config.image_size,
     )
-    comparison = Comparison(config, arms, data, folder, progress)
+    shown = [name for name in SHOWN if name in names]
+    comparison = Comparison(config, arms, data, folder, progress, fields=shown)
     for seed in config.all_seeds:
         for arm in arms:
             comparison.run(arm, seed)

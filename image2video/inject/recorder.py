@@ -27,7 +27,8 @@ class Value:
     """One version of one tensor.
 
     `parents` are the values it was computed from, `operands` those that are tensors in the operation's own order.
-    `depends` says that the images went into it, `learned` that a parameter did and the images did not.
+    `depends` says that the images went into it, `learned` that a parameter did and the images did not; `operation` is
+    what made it, where it depends.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Value:
     kernel: tuple[int, ...] = ()
     data: int = -1
     axes: Axes | None = None
+    operation: Operation | None = None
 
 
 @dataclass
@@ -153,7 +155,8 @@ class Recorder(TorchDispatchMode):
         value.learned = not value.depends and any(v.learned for v in values)
         if value.depends:
             named = tree_map(self.named, (args, kwargs), is_leaf=lambda x: isinstance(x, Tensor))
-            value.axes = output_axes(Operation(name, tuple(named[0]), named[1], shape, index))
+            value.operation = Operation(name, tuple(named[0]), named[1], shape, index)
+            value.axes = output_axes(value.operation)
             weights = [v for v in values if v.learned and len(v.shape) > 1]
             data = [v for v in values if v.depends]
             if name in _WEIGHTED and weights and len(data) == 1:

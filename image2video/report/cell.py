@@ -8,18 +8,22 @@ from matplotlib.patches import Circle, PathPatch
 from matplotlib.path import Path
 
 from image2video.report.result import SearchRecord
-from image2video.report.style import BLACK, GREY, INK, PALETTE, drawing, new_figure
+from image2video.report.style import BLACK, GREY, INK, PALETTE, drawing, new_figure, short_labels
 
 _RADIUS = 0.13
+_WIDEST_LABEL = 20  # characters: more would reach the neighbouring edge's label
 
 
 def cell_figure(search: SearchRecord, epoch: int = -1, *, width: float = 10.0) -> Figure:
     """The cell at one entry of the weight history (the last by default), nodes on a line, every edge an arc.
 
-    An edge's width is its largest softmax weight τ. Its label names the op of that weight and, in bold, the op that the
-    selection kept; the edges of the chosen path are black.
+    An edge's width is its largest softmax weight τ. Its label names the op of that weight and the op that the selection
+    kept (without magnitudes where they are long); the edges of the chosen path are black, their kept op bold.
     """
     weights = search.weights[epoch]
+    names = list(search.ops)
+    if max(map(len, names)) > _WIDEST_LABEL:
+        names = short_labels(names)
     positions = _positions(search)
     with drawing():
         figure = new_figure(width, 0.52 * width)
@@ -29,7 +33,7 @@ def cell_figure(search: SearchRecord, epoch: int = -1, *, width: float = 10.0) -
             best = max(range(len(row)), key=row.__getitem__)
             on_path = index in search.path
             apex = _arc(axis, positions[source], positions[target], 0.8 + 14 * (row[best] - 1 / len(row)), on_path)
-            _label(axis, apex, search.ops[best], row[best], search.ops[search.chosen[index]], on_path)
+            _label(axis, apex, names[best], row[best], names[search.chosen[index]], on_path)
         _nodes(axis, search, positions)
         axis.set_aspect("equal")
         axis.autoscale_view()
@@ -99,7 +103,9 @@ def _nodes(axis: Axes, search: SearchRecord, positions: list[tuple[float, float]
         is_input = index < search.inputs
         fill = PALETTE[5] if is_input else "white"
         axis.add_patch(Circle((x, y), _RADIUS, facecolor=fill, edgecolor=INK, linewidth=1.2, zorder=3))
-        text = "in" if is_input else str(index - search.inputs + 1)
+        text = str(index - search.inputs + 1)
+        if is_input:
+            text = "in" if search.inputs == 1 else f"in{index + 1}"
         axis.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4)
         if index == last:
             axis.text(x + 0.25, y, "clip", ha="left", va="center", fontsize=8, zorder=4)

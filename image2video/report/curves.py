@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,8 +11,34 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from image2video.report.result import ArmRuns, ComparisonResult, Run, SearchRecord
-from image2video.report.style import BLACK, GREY, INK, colours, dashes, drawing, new_figure, same_y
+from image2video.report.style import (
+    BLACK,
+    GREY,
+    INK,
+    PALETTE,
+    colours,
+    dashes,
+    drawing,
+    new_figure,
+    same_y,
+    short_labels,
+)
 from image2video.report.verdict import signed
+
+_MANY_OPS = 8
+_LEGEND_WIDTH = 150  # characters over the width of the figure
+
+
+def entropy_figure(epochs: Sequence[int], entropy: Sequence[float], ops: int) -> Figure:
+    """The mean entropy of τ's rows in nats over the search; dotted: that of equal weights, ln(`ops`)."""
+    with drawing():
+        figure = new_figure(5.4, 2.2)
+        axis = figure.add_subplot()
+        axis.axhline(math.log(ops), color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
+        axis.plot(epochs, entropy, color=PALETTE[0], linewidth=1.6, marker="o" if len(entropy) == 1 else None)
+        axis.set(xlabel="epoch of the search", ylabel="entropy of τ (nats)", ylim=(0, 1.08 * math.log(max(ops, 2))))
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    return figure
 
 
 def tau_figure(search: SearchRecord) -> Figure:
@@ -22,12 +49,14 @@ def tau_figure(search: SearchRecord) -> Figure:
     values = [w for epoch in search.weights for row in epoch for w in row]
     margin = max(0.01, 0.08 * (max(values) - min(values)))
     with drawing():
-        figure = new_figure(10, 1.55 * rows + 0.7)
+        names = short_labels(search.ops) if len(search.ops) > _MANY_OPS else list(search.ops)
+        across = min(len(names), max(1, _LEGEND_WIDTH // (max(map(len, names)) + 8)))
+        figure = new_figure(10, 1.55 * rows + 0.55 + 0.17 * math.ceil(len(names) / across))
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for index, edge in enumerate(search.edges):
             axis = axes[index // columns, index % columns]
             axis.axhline(1 / len(search.ops), color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
-            for op, name in enumerate(search.ops):
+            for op, name in enumerate(names):
                 line = [epoch[index][op] for epoch in search.weights]
                 marker = "o" if len(line) == 1 else None
                 axis.plot(
@@ -46,47 +75,57 @@ def tau_figure(search: SearchRecord) -> Figure:
         same_y(list(axes.flat), max(0.0, min(values) - margin), min(1.0, max(values) + margin))
         for axis in axes[:, 0]:
             axis.set_ylabel("softmax weight τ")
+        for axis in axes.flat[max(0, len(search.edges) - columns) : len(search.edges)]:  # the lowest of each column
+            axis.tick_params(labelbottom=True)
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         for axis in axes[-1, :]:
             axis.set_xlabel("epoch of the search")
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8))
+        handles, _ = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=across)
     return figure
 
 
 def scores_figure(search: SearchRecord) -> Figure:
-    """A row per edge, a column per op: the points of held-out accuracy that masking the op costs; kept ops are framed.
+    """A row per edge, a column per op: the points of the held-out metric that masking the op costs; kept are framed.
 
-    Purple costs accuracy (the op is needed), orange gains it. One scale for all edges, symmetric about 0.
+    Purple costs some (the op is needed), orange gains. One scale for all edges, symmetric about 0. With more
+    than eight ops rows and columns change places, so that the names are read from left to right.
     """
-    drops = search.drops
-    largest = max((abs(v) for row in drops for v in row if v is not None), default=0.0) or 1.0
-    grid = [[math.nan if v is None else v for v in row] for row in drops]
+    largest = max((abs(v) for row in search.drops for v in row if v is not None), default=0.0) or 1.0
+    turned = len(search.ops) > _MANY_OPS
+    grid = [[math.nan if v is None else v for v in row] for row in search.drops]
+    edges, ops = len(search.edges), len(search.ops)
     with drawing():
-        figure = new_figure(1.6 + 1.05 * len(search.ops), 1.0 + 0.3 * len(search.edges))
+        size = (2.6 + 0.6 * edges, 1.0 + 0.26 * ops) if turned else (1.6 + 1.05 * ops, 1.0 + 0.3 * edges)
+        figure = new_figure(*size)
         axis = figure.add_subplot()
-        image = axis.imshow(grid, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto")
-        for row, values in enumerate(drops):
-            for column, value in enumerate(values):
-                if value is None:
-                    axis.text(column, row, "–", ha="center", va="center", color=GREY)
-                    continue
-                strong = abs(value) > 0.6 * largest
-                axis.text(
-                    column, row, signed(value), ha="center", va="center", fontsize=8, color="white" if strong else INK
-                )
-            frame = Rectangle(
-                (search.chosen[row] - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=BLACK, linewidth=1.8, zorder=3
-            )
-            axis.add_patch(frame)
-        axis.set_xticks(range(len(search.ops)), search.ops, rotation=20, ha="right")
-        axis.set_yticks(range(len(search.edges)), [edge_name(edge, search.inputs) for edge in search.edges])
-        for row in search.path:
-            axis.get_yticklabels()[row].set_fontweight("bold")
+        shown = [list(column) for column in zip(*grid, strict=True)] if turned else grid
+        image = axis.imshow(shown, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto")
+        for edge, values in enumerate(search.drops):
+            for op, value in enumerate(values):
+                _score(axis, (edge, op) if turned else (op, edge), value, largest)
+            _frame(axis, (edge, search.chosen[edge]) if turned else (search.chosen[edge], edge))
+        names = [edge_name(edge, search.inputs) for edge in search.edges]
+        axis.set_xticks(range(edges if turned else ops), names if turned else search.ops, rotation=20, ha="right")
+        axis.set_yticks(range(ops if turned else edges), search.ops if turned else names)
+        for edge in search.path:
+            (axis.get_xticklabels() if turned else axis.get_yticklabels())[edge].set_fontweight("bold")
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
-        figure.colorbar(image, ax=axis, label="held-out accuracy lost (points)", shrink=0.8)
+        figure.colorbar(image, ax=axis, label=f"held-out {search.metric} lost (points)", shrink=0.8, pad=0.02)
     return figure
+
+
+def _score(axis: Axes, at: tuple[int, int], value: float | None, largest: float) -> None:
+    """The number of one cell; a dash where nothing was measured."""
+    strong = value is not None and abs(value) > 0.6 * largest
+    colour = GREY if value is None else "white" if strong else INK
+    axis.text(*at, "–" if value is None else signed(value), ha="center", va="center", fontsize=8, color=colour)
+
+
+def _frame(axis: Axes, at: tuple[int, int]) -> None:
+    corner = (at[0] - 0.5, at[1] - 0.5)
+    axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=BLACK, linewidth=1.8, zorder=3))
 
 
 def learning_figure(result: ComparisonResult) -> Figure:

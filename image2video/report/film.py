@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from image2video.report.style import PALETTE, drawing, new_figure, png_bytes
 
 _OUTLINE = PALETTE[4]
 _GIF_SIDE = 160
+_GIF_TEXT = 14
 
 
 def film_strip(
@@ -44,15 +46,16 @@ def film_strip(
 ) -> Path:
     """Draw the clips of `images` `(B, C, H, W)`, C 1 or 3, and write them to `path`: `.png` a strip, `.gif` a film.
 
-    Values are in 0 … 1, or normalised with `mean` and `std` per channel, which is then undone. An outline shows where
-    the image's border goes. `milliseconds` is how long a frame of the film stays. Raises `InputError` for another
-    suffix, another shape, or values out of range.
+    Values are in 0 … 1, or normalised with `mean` and `std` per channel, which is then undone (photometric ops see
+    0 … 1 either way). An outline shows where the image's border goes. `milliseconds` is how long a frame of the film
+    stays. Raises `InputError` for another suffix, another shape, or values out of range.
     """
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in (".png", ".gif"):
         raise InputError(f"a film strip is written as .png or .gif, not as {path.name!r}; choose one of the two")
-    clip = Image2Video(genotype, T=T, schedule=schedule, padding=padding, interpolation=interpolation)
+    colours = {"mean": 0 if mean is None else mean, "std": 1 if std is None else std}
+    clip = Image2Video(genotype, T=T, schedule=schedule, padding=padding, interpolation=interpolation, **colours)
     if kind == ".png":
         atomic_write_bytes(path, png_bytes(film_figure(images, clip, mean=mean, std=std, labels=labels), dpi=150))
     else:
@@ -152,14 +155,19 @@ def _step_text(index: int, step: float) -> str:
 def _gif_bytes(
     images: Tensor, to_video: Image2Video, mean: Sequence[float] | None, std: Sequence[float] | None, milliseconds: int
 ) -> bytes:
-    """A looping GIF: the images side by side, one film frame per clip frame, the step written below."""
+    """A looping GIF: the images side by side, one film frame per clip frame, genotype and step written below."""
     pixels, steps, borders = clip_pixels(images, to_video, mean=mean, std=std)
     height, width = pixels.shape[2:4]
     factor = max(1, round(_GIF_SIDE / max(height, width)))
-    font = ImageFont.load_default(size=14)
+    font = ImageFont.load_default(size=_GIF_TEXT)
+    # Every frame of a film has the same size: that of the images, or wider where one op or step would not fit.
+    parts = [*_caption_parts(str(to_video.genotype)), *(f"s = {step:g}" for step in steps)]
+    breadth = max(len(pixels) * (width * factor + 6) - 6, *(math.ceil(font.getlength(part)) for part in parts)) + 12
+    lines = caption_lines(str(to_video.genotype), breadth - 12, font.getlength)
+    captions = [[*lines, f"s = {step:g}"] for step in steps]
     pictures = []
-    for t, step in enumerate(steps):
-        sheet = Image.new("RGB", (len(pixels) * (width * factor + 6) + 6, height * factor + 34), "white")
+    for t, caption in enumerate(captions):
+        sheet = Image.new("RGB", (breadth, height * factor + 16 + (_GIF_TEXT + 4) * len(caption)), "white")
         draw = ImageDraw.Draw(sheet)
         for row, clip in enumerate(pixels):
             frame = np.broadcast_to((clip[t] * 255).round().astype(np.uint8), (height, width, 3))
@@ -169,8 +177,24 @@ def _gif_bytes(
             outline = [(float(x) * factor, float(y) * factor) for x, y in borders[t]]
             ImageDraw.Draw(tile).polygon(outline, outline=_OUTLINE, width=2)
             sheet.paste(tile, (6 + row * (width * factor + 6), 6))
-        draw.text((6, height * factor + 12), f"{to_video.genotype}   s = {step:g}", fill="black", font=font)
+        for index, line in enumerate(caption):
+            draw.text((6, height * factor + 10 + (_GIF_TEXT + 4) * index), line, fill="black", font=font)
         pictures.append(sheet)
     buffer = io.BytesIO()
     pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
+
+
+def caption_lines(text: str, width: float, length: Callable[[str], float]) -> list[str]:
+    """A genotype's text in lines of at most `width` by `length`, broken after `>`; one op may be wider than that."""
+    lines: list[str] = []
+    for part in _caption_parts(text):
+        if lines and length(f"{lines[-1]} {part}") <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def _caption_parts(text: str) -> list[str]:
+    return text.replace(" > ", " >\n").split("\n")

@@ -1,8 +1,7 @@
-"""One HTML file with everything in it: no scripts, no fonts, no address of another file."""
+"""The report of a comparison as one HTML page."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -11,35 +10,12 @@ from matplotlib.figure import Figure
 from image2video.files import atomic_write_bytes
 from image2video.report.cell import cell_figure
 from image2video.report.curves import learning_figure, scores_figure, tau_figure
+from image2video.report.erf_panel import ErfGrid
+from image2video.report.field_page import fields_html
+from image2video.report.page import Section, document, facts_list, figure_html
 from image2video.report.result import ComparisonResult, SearchRecord
-from image2video.report.style import data_uri, png_bytes, svg_text
-from image2video.report.table import count_text, genotype_text, html_table
+from image2video.report.table import count_text, genotype_text, html_table, metric_name
 from image2video.report.verdict import html_verdicts, verdict_sentence
-
-_SVG = "image/svg+xml"
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1060px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 0.87em; width: 100%; }
-th, td { padding: 0.3em 0.6em; text-align: left; border-bottom: 1px solid #e5e5e5; vertical-align: top; }
-thead th { border-bottom: 2px solid #888; } tr.group th { background: #f4f4f4; }
-td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-td.genotype, code { font-family: ui-monospace, monospace; font-size: 0.93em; }
-tr.ahead td:last-child { font-weight: bold; color: #00507d; }
-tr.behind td:last-child { font-weight: bold; color: #a04000; }
-p.verdict { background: #f4f7fa; border-left: 4px solid #0072B2; padding: 0.7em 1em; }
-figure { margin: 1em 0; } img { max-width: 100%; } figcaption, p.note { color: #555; font-size: 0.87em; }
-dl { display: grid; grid-template-columns: max-content auto; gap: 0.1em 1em; font-size: 0.87em; } dd { margin: 0; }
-dl.facts { grid-template-columns: repeat(2, max-content auto); }
-"""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading with its HTML body."""
-
-    title: str
-    body: str
 
 
 def write_report(path: str | Path, result: ComparisonResult, *, film: Figure | None = None) -> Path:
@@ -51,56 +27,46 @@ def write_report(path: str | Path, result: ComparisonResult, *, film: Figure | N
 
 def report_html(result: ComparisonResult, *, film: Figure | None = None) -> str:
     """The report as one HTML document; figures are base64 SVG, pictures base64 PNG."""
-    sections = [Section("Accuracy and cost", _accuracy(result))]
+    sections = [Section("Accuracy and cost", accuracy_html(result))]
     if any(point.holdout is not None for arm in result.arms for run in arm.runs for point in run.curve):
         sections.append(
-            Section("Learning curves", _figure(learning_figure(result), "Mean over seeds; thin: single seeds."))
+            Section("Learning curves", figure_html(learning_figure(result), "Mean over seeds; thin: single seeds."))
         )
     if film is not None:
         text = (
             "The clip that the network sees, one image per row. The outline is the border of the image in each frame."
         )
-        sections.append(Section("From image to clip", _figure(film, text, picture=True)))
+        sections.append(Section("From image to clip", figure_html(film, text, picture=True)))
+    if result.fields:
+        sections.append(Section("Receptive fields", _fields(result)))
     if result.search is not None:
-        sections.extend(_search(result.search))
+        sections.extend(search_sections(result.search))
     if result.fixed_weights:
         sections.append(Section("Genotypes for trained weights", _rankings(result)))
     sections.append(Section("How this was made", _setup(result)))
-    body = "".join(f"<h2>{escape(section.title)}</h2>{section.body}" for section in sections)
-    title = escape(result.title)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head><body>"
-        f'<h1>{title}</h1><p class="verdict">{escape(verdict_sentence(result))}</p>{body}</body></html>\n'
-    )
+    return document(result.title, [verdict_sentence(result)], sections)
 
 
-def _figure(figure: Figure, caption: str, *, picture: bool = False) -> str:
-    """A figure as an embedded image with its caption, which is also its alternative text; `picture` as PNG."""
-    source = data_uri(png_bytes(figure, dpi=192), "image/png") if picture else data_uri(svg_text(figure), _SVG)
-    width = round(figure.get_figwidth() * 96)
-    text = escape(caption)
-    return f'<figure><img src="{source}" width="{width}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-
-
-def _accuracy(result: ComparisonResult) -> str:
+def accuracy_html(result: ComparisonResult) -> str:
     """The two tables and how to read them."""
-    test = result.data.get("test")
-    step = f" One test image is {100 / test:.2f} points." if test else ""
+    test, metric = result.data.get("test"), escape(metric_name(result))
+    step = f" One test image is {100 / test:.2f} points." if test and "metric" not in result.data else ""
     return (
         html_table(result)
-        + f'<p class="note">Top-1 on {test or "the"} test images, mean ± half of the 95 % interval (Student t, n '
-        f"seeds).{step} MACs and ms are for one image, all its frames included. Training frames are images × frames "
-        "that went forward and backward, those of the network that an arm starts from included; the search comes on "
-        "top and is listed below. The test set decided nothing.</p><h3>Which differences are decided?</h3>"
+        + f'<p class="note">Figures: {metric} on {test or "the"} test images, mean ± half of the 95 % interval '
+        f"(Student t, n seeds).{step} MACs and ms are for one image, all its frames included. Training frames are "
+        "images × frames that went forward and backward, those of the network that an arm starts from included; the "
+        "search comes on top and is listed below. The test set decided nothing.</p>"
+        "<h3>Which differences are decided?</h3>"
         + html_verdicts(result)
         + '<p class="note">Differences are paired by seed. “Undecided” means that the interval holds 0, '
         "or that there is none: the seeds at hand do not tell the arms apart, which is not to say that they are equal. "
-        "Each interval is at 95 % by itself and speaks of the spread between seeds on these test images.</p>"
+        "Each interval is at 95 % by itself and speaks of the spread between seeds on these test images; where several "
+        "random clips stand on one side, it holds both spreads, that between seeds and that between clips.</p>"
     )
 
 
-def _search(search: SearchRecord) -> list[Section]:
+def search_sections(search: SearchRecord) -> list[Section]:
     """The cell, τ over time, and the scores, with the genotype that was chosen."""
     intro = (
         f"<p>Chosen genotype: <code>{escape(genotype_text(search.genotype))}</code>, from the space "
@@ -110,16 +76,25 @@ def _search(search: SearchRecord) -> list[Section]:
         "The search cell after its last epoch. The width of an edge is its largest softmax weight τ; “kept” is the op "
         "that the selection chose. Black: the path that became the genotype."
     )
-    sections = [Section("The search", intro + _figure(cell_figure(search), text))]
+    sections = [Section("The search", intro + figure_html(cell_figure(search), text))]
     text = "Softmax weights of every edge over the search, one scale for all; dotted: equal weights. Bold: the path."
-    sections.append(Section("τ over time", _figure(tau_figure(search), text)))
+    sections.append(Section("τ over time", figure_html(tau_figure(search), text)))
     if any(value is not None for row in search.drops for value in row):
         text = (
-            "Held-out accuracy (points) that masking one op on one edge costs. The op whose removal hurts most is kept "
-            "(framed); edges of the path are bold."
+            f"Points of held-out {search.metric} that masking one op on one edge costs. Framed: the op that was kept, "
+            "whose removal hurts most by the search's criterion. Edges of the path are bold."
         )
-        sections.append(Section("Perturbation scores", _figure(scores_figure(search), text)))
+        sections.append(Section("Perturbation scores", figure_html(scores_figure(search), text)))
     return sections
+
+
+def _fields(result: ComparisonResult) -> str:
+    """The receptive fields of the trained networks side by side, or why they are not there."""
+    missing = "".join(f'<p class="note">Not measured: {escape(str(e))}</p>' for e in result.fields.get("errors", []))
+    if "rows" not in result.fields:
+        return missing
+    grid = ErfGrid.from_record(result.fields)
+    return "".join(f"<p>{escape(sentence)}</p>" for sentence in grid.sentences()) + fields_html(grid) + missing
 
 
 def _rankings(result: ComparisonResult) -> str:
@@ -140,11 +115,4 @@ def _setup(result: ComparisonResult) -> str:
     facts |= result.environment
     facts["training frames in all"] = f"{result.frames:,}".replace(",", " ")
     facts["time"] = f"{result.seconds:.0f} s"
-    items = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(_plain(v))}</dd>" for k, v in facts.items())
-    return f'<dl class="facts">{items}</dl>'
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "default" if value is None else str(value)
+    return facts_list(facts)

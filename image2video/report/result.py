@@ -6,15 +6,16 @@ whole clip; `frames` = images × T that went forward and backward. Unknown keys 
     {"kind": "comparison", "schema_version": 1, "title": str,
      "data": {"name", "classes", "train", "holdout", "test", "input_size": [C, H, W]},
      "model": str, "settings": {"frames": int, …},
-     "arms": [{"name", "title", "group", "genotype", "fusion", "start", "runs": [RUN]}],
-     "contrasts": [{"name", "lead", "a", "b", "headline"}],
+     "arms": [{"name", "title", "group", "genotype", "fusion", "start", "pool", "runs": [RUN]}],
+     "contrasts": [{"name", "lead", "a", "b", "headline"}],  (a, b: an arm, or the pool of several)
      "search": SEARCH or null, "fixed_weights": {start: {"best", "sentence", …}},
-     "environment": {…}, "frames": int, "seconds": float}
+     "environment": {…}, "frames": int, "seconds": float,
+     "fields": {"caption", "rows": {unit: [PANEL]}} or {}}  (receptive fields of trained networks, see `ErfGrid.record`)
     RUN = {"seed", "genotype", "accuracy", "loss", "epochs", "frames", "start_frames", "seconds", "macs", "ms",
            "parameters", "curve": [{"epoch", "frames", "train_loss", "holdout"}]}
     SEARCH = {"space", "genotype", "inputs", "nodes", "edges": [[i, j]], "ops": [str], "epochs": [int],
               "weights": [epoch][edge][op], "drops": [edge][op or null], "chosen": [op per edge], "path": [edge],
-              "frames", "seconds"}
+              "frames", "seconds", "metric"}
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ArmRuns:
-    """One arm with its runs over seeds."""
+    """One arm with its runs over seeds; arms of one `pool` (several random draws) are compared as one."""
 
     name: str
     title: str
@@ -72,6 +73,7 @@ class ArmRuns:
     fusion: str | None
     start: str | None
     runs: tuple[Run, ...]
+    pool: str | None = None
 
     def by_seed(self) -> dict[int, float]:
         """Test accuracy in percent, by seed."""
@@ -80,7 +82,7 @@ class ArmRuns:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A question put to two arms, `lead` in words ("at equal compute"): is arm `a` ahead of arm `b`?"""
+    """A question put to two arms or pools, `lead` in words ("at equal compute"): is `a` ahead of `b`?"""
 
     name: str
     lead: str
@@ -93,8 +95,8 @@ class Contrast:
 class SearchRecord:
     """A search as the figures need it.
 
-    `weights[epoch][edge][op]` are softmax weights, `drops[edge][op]` the held-out accuracy in points that masking the
-    op costs (None: not measured), `chosen[edge]` the op kept, `path` the edges of the genotype, input to output.
+    `weights[epoch][edge][op]` are softmax weights, `drops[edge][op]` the points of the held-out `metric` that masking
+    the op costs (None: not measured), `chosen[edge]` the op kept, `path` the edges of the genotype, input to output.
     """
 
     space: str
@@ -110,6 +112,12 @@ class SearchRecord:
     path: tuple[int, ...]
     frames: int = 0
     seconds: float = 0.0
+    metric: str = "accuracy"
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> SearchRecord:
+        """The record of a search's summary."""
+        return _build(cls, record, "search")
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ class ComparisonResult:
     contrasts: tuple[Contrast, ...] = ()
     search: SearchRecord | None = None
     fixed_weights: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     frames: int = 0
     seconds: float = 0.0
@@ -131,6 +140,10 @@ class ComparisonResult:
     def arm(self, name: str) -> ArmRuns | None:
         """The arm of that name, or None where it has no finished run."""
         return next((arm for arm in self.arms if arm.name == name and arm.runs), None)
+
+    def members(self, name: str) -> tuple[ArmRuns, ...]:
+        """The arm of that name, or all arms of the pool of that name, as far as they have finished runs."""
+        return tuple(arm for arm in self.arms if arm.runs and name in (arm.name, arm.pool))
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], *, source: str = "result") -> ComparisonResult:

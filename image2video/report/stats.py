@@ -68,11 +68,43 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = math.fsum(values) / n
     if n == 1:
         return Interval(mean, math.nan, 1)
-    variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
-    return Interval(mean, t_quantile(n - 1, level) * math.sqrt(variance / n), n)
+    return Interval(mean, t_quantile(n - 1, level) * math.sqrt(_variance_of_mean(values)), n)
 
 
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95) -> Interval | None:
     """The interval of a − b over the seeds that both have; None where they share none."""
     shared = sorted(a.keys() & b.keys())
     return mean_interval([a[seed] - b[seed] for seed in shared], level) if shared else None
+
+
+def pooled_difference(
+    a: Mapping[int, float], pool: Sequence[Mapping[int, float]], level: float = 0.95
+) -> Interval | None:
+    """The interval of a − the mean of a pool, paired by seed; None where no seed is shared by all.
+
+    A pool stands for the draws that it might have held, so the variance of the mean is the sum of two: over the seeds
+    (means of the pool) and over the pool (means of the seeds), with Satterthwaite's degrees of freedom (Biometrics
+    Bulletin, 1946), rounded down. What varies in both is counted twice, so the interval is rather too wide. With one
+    seed there is none (`nan`); a pool of one is `paired_difference`.
+    """
+    shared = sorted(a.keys() & set.intersection(*(set(member) for member in pool))) if pool else []
+    if not shared:
+        return None
+    differences = [[a[seed] - member[seed] for seed in shared] for member in pool]
+    by_seed = [math.fsum(column) / len(pool) for column in zip(*differences, strict=True)]
+    over_seeds = mean_interval(by_seed, level)
+    if over_seeds.n == 1 or len(pool) == 1:
+        return over_seeds
+    parts = [
+        (_variance_of_mean(v), len(v) - 1) for v in (by_seed, [math.fsum(row) / len(shared) for row in differences])
+    ]
+    variance = math.fsum(part for part, _ in parts)
+    if variance == 0:
+        return over_seeds
+    dof = math.floor(variance**2 / math.fsum(part**2 / dof for part, dof in parts))
+    return Interval(over_seeds.mean, t_quantile(max(dof, 1), level) * math.sqrt(variance), over_seeds.n)
+
+
+def _variance_of_mean(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)

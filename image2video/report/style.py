@@ -69,6 +69,19 @@ def dashes(count: int) -> list[tuple[int, tuple[int, ...]]]:
     return [DASHES[(i + i // len(PALETTE)) % len(DASHES)] for i in range(count)]
 
 
+def short_labels(labels: Sequence[str]) -> list[str]:
+    """Candidates by their ops alone, as far as that names one: `shear_x(5) > shear_y(5)` becomes `shear_x/y`."""
+    short = [_joined([part.partition("(")[0].strip() for part in label.split(">")]) for label in labels]
+    return [label if short.count(name) > 1 else name for label, name in zip(labels, short, strict=True)]
+
+
+def _joined(ops: list[str]) -> str:
+    stems = {op.rpartition("_")[0] for op in ops}
+    if len(ops) > 1 and len(stems) == 1 and "" not in stems:
+        return f"{stems.pop()}_{'/'.join(op.rpartition('_')[2] for op in ops)}"
+    return " > ".join(ops)
+
+
 def same_y(axes: Sequence[Axes], low: float, high: float) -> None:
     """One vertical scale for panels that are read against each other."""
     for axis in axes:

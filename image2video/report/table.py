@@ -82,6 +82,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def metric_name(result: ComparisonResult) -> str:
+    """What the accuracies of a comparison are: `top-1`, or another task's metric."""
+    return str(result.data.get("metric", "top-1"))
+
+
 def accuracy_text(accuracy: Interval) -> str:
     """`97.2 ± 0.4`, the half width of the 95 % interval; the accuracy of a single run stands alone."""
     return f"{accuracy.mean:.1f}" if accuracy.n == 1 else f"{accuracy.mean:.1f} ± {accuracy.half_width:.1f}"
@@ -106,7 +111,7 @@ def render_table(result: ComparisonResult) -> Table:
     rows = arm_rows(result)
     counts = sorted({row.accuracy.n for row in rows})
     n = f"n = {counts[0]}" if len(counts) == 1 else "n = " + ", ".join(f"{row.accuracy.n}" for row in rows)
-    title = f"{result.title}: top-1 on the test set, mean ± 95 % interval over seeds ({n})"
+    title = f"{result.title}: {metric_name(result)} on the test set, mean ± 95 % interval over seeds ({n})"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm", overflow="fold", ratio=1)
     for name in ("accuracy\n%", "MACs\n/ image", "ms\n/ image", "para-\nmeters", "training\nframes"):
@@ -123,7 +128,7 @@ def render_table(result: ComparisonResult) -> Table:
 
 def html_table(result: ComparisonResult) -> str:
     """The table as HTML, a heading row for each group of arms."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    head = "".join(f"<th{' class=number' if i > 1 else ''}>{escape(name)}</th>" for i, name in enumerate(COLUMNS))
     body, group = [], None
     for row in arm_rows(result):
         if row.group != group:

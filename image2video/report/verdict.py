@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from image2video.report.result import ComparisonResult, Contrast
-from image2video.report.stats import Interval, paired_difference
+from image2video.report.result import ArmRuns, ComparisonResult, Contrast
+from image2video.report.stats import Interval, pooled_difference
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A contrast with the paired difference of its two arms, in points of accuracy, and its reading."""
+    """A contrast with the paired difference of its two sides, in points of accuracy, and its reading.
+
+    `draws` is the number of arms that stand on the second side: more than 1 for a pool.
+    """
 
     contrast: Contrast
     a: str
     b: str
     difference: Interval
+    draws: int = 1
 
     @property
     def outcome(self) -> str:
@@ -24,6 +28,11 @@ class Verdict:
         if not self.difference.decided:
             return "undecided"
         return "ahead" if self.difference.mean > 0 else "behind"
+
+    @property
+    def n(self) -> str:
+        """How many seeds, and how many draws where there are several: `3`, `3 × 5`."""
+        return f"{self.difference.n}" + (f" × {self.draws}" if self.draws > 1 else "")
 
     def phrase(self) -> str:
         """The reading as a clause without a full stop, with the numbers in it."""
@@ -36,9 +45,9 @@ class Verdict:
         decimals = 2 if round(abs(d.mean), 1) == round(d.half_width, 1) else 1
         half = f"{d.half_width:.{decimals}f} points"
         if self.outcome == "undecided":
-            return f"{against} at n = {d.n} ({signed(d.mean, decimals)} ± {half})"
+            return f"{against} at n = {self.n} ({signed(d.mean, decimals)} ± {half})"
         side = "ahead of" if self.outcome == "ahead" else "behind"
-        points = f"{abs(d.mean):.{decimals}f} ± {half} (n = {d.n})"
+        points = f"{abs(d.mean):.{decimals}f} ± {half} (n = {self.n})"
         return f"{self.contrast.lead}, “{self.a}” is {side} “{self.b}” by {points}"
 
 
@@ -49,16 +58,21 @@ def signed(value: float, decimals: int = 1) -> str:
 
 
 def verdicts(result: ComparisonResult) -> list[Verdict]:
-    """One verdict per contrast whose two arms share at least one finished seed, in the result's order."""
+    """One verdict per contrast whose two sides share at least one finished seed, in the result's order."""
     found = []
     for contrast in result.contrasts:
-        a, b = result.arm(contrast.a), result.arm(contrast.b)
-        if a is None or b is None:
+        a, others = result.members(contrast.a), result.members(contrast.b)
+        if not a or not others:
             continue
-        difference = paired_difference(a.by_seed(), b.by_seed())
+        difference = pooled_difference(a[0].by_seed(), [arm.by_seed() for arm in others])
         if difference is not None:
-            found.append(Verdict(contrast, a.title, b.title, difference))
+            found.append(Verdict(contrast, a[0].title, _side(others), difference, len(others)))
     return found
+
+
+def _side(arms: tuple[ArmRuns, ...]) -> str:
+    """What a side of a contrast is called: the arm's title, or the group and the number of a pool's arms."""
+    return arms[0].title if len(arms) == 1 else f"{arms[0].group}, {len(arms)} of them"
 
 
 def verdict_sentence(result: ComparisonResult) -> str:
@@ -81,7 +95,7 @@ def html_verdicts(result: ComparisonResult) -> str:
         interval = f"{signed(d.low, 2)} … {signed(d.high, 2)}"
         if d.n == 1 or d.half_width <= 1e-9:
             interval = "one seed" if d.n == 1 else "no spread"
-        cells = (verdict.contrast.lead, verdict.a, verdict.b, signed(d.mean, 2), interval, str(d.n), verdict.outcome)
+        cells = (verdict.contrast.lead, verdict.a, verdict.b, signed(d.mean, 2), interval, verdict.n, verdict.outcome)
         numbers = {3, 4, 5}
         rows.append(
             f'<tr class="{verdict.outcome}">'

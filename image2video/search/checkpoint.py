@@ -2,63 +2,82 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
-from accelerate.utils import gather_object
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 
 from image2video.errors import InputError
 from image2video.files import atomic_torch_save, torch_load_last
 from image2video.random_state import random_state, set_random_state
 from image2video.search.run import SearchRun
 from image2video.search.state import CHECKPOINT_FORMAT, SearchState, check_same_search
+from image2video.search.tensors import on_cpu
 
 
 def save_run(run: SearchRun, path: Path) -> None:
     """Write the checkpoint (the main process does; all take part); the one before stays beside it.
 
-    It holds weights, τ, both optimisers, the global generators of every process, and the records: tensors and plain
-    values, no code.
+    It holds weights, τ, both optimisers, the snapshot where there is one, the global generators of every process, and
+    the records: tensors and plain values, no code.
     """
     run.share_buffers()
     generators = gather_object([random_state()]) if run.accelerator.num_processes > 1 else [random_state()]
     if not run.accelerator.is_main_process:
         return
-    optimizer, scaler = run.bilevel.optimizer, run.accelerator.scaler
     content = {
         "format": CHECKPOINT_FORMAT,
         "config": run.config.to_dict(),
         "space": run.space.to_dict(),
-        "network": run.bilevel.bare.state_dict(),
-        "cell": run.cell.state_dict(),
-        "optimizer": None if optimizer is None else optimizer.state_dict(),
-        "tau_optimizer": run.bilevel.tau_optimizer.state_dict(),
-        "scaler": None if scaler is None else scaler.state_dict(),
+        **run.bilevel.weights_state(),
+        "cell": on_cpu(run.cell.state_dict()),
+        "tau_optimizer": on_cpu(run.bilevel.tau_optimizer.state_dict()),
+        "snapshot": run.kept,
         "generators": generators,
         "state": run.state.to_dict(),
     }
     atomic_torch_save(path, content, keep_previous=True)
 
 
+def has_checkpoint(path: Path | None, accelerator: Accelerator) -> bool:
+    """Whether there is a checkpoint (or the one before it) to go on from; all processes get the main one's answer."""
+    found = path is not None and any(path.parent.glob(f"{path.stem}*{path.suffix}"))
+    return bool(_from_main(found, accelerator))
+
+
 def load_run(run: SearchRun, path: Path) -> None:
     """Go on from a checkpoint, or where it is damaged from the one before, with a warning.
 
-    Raises `InputError` where it is of another search or another network.
+    The main process reads it; the others need not see its disk. Raises `InputError` where it is of another search or
+    another network. With another number of processes than before, the run goes on from here, with a warning: it is no
+    longer the run that it would have been.
     """
-    saved = torch_load_last(path)
+    accelerator = run.accelerator
+    saved = _from_main(torch_load_last(path) if accelerator.is_main_process else None, accelerator)
     if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path} is not a checkpoint of a search that this version of image2video can resume")
     check_same_search(saved["config"], run.config.to_dict(), path)
     check_same_search(saved["space"], run.space.to_dict(), path)
     try:
-        run.bilevel.bare.load_state_dict(saved["network"])
+        run.bilevel.load_weights_state(saved)
     except RuntimeError as error:
         raise InputError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from error
     run.cell.load_state_dict(saved["cell"])
     run.bilevel.tau_optimizer.load_state_dict(saved["tau_optimizer"])
-    if run.bilevel.optimizer is not None:
-        run.bilevel.optimizer.load_state_dict(saved["optimizer"])
-    if run.accelerator.scaler is not None and saved["scaler"] is not None:
-        run.accelerator.scaler.load_state_dict(saved["scaler"])
-    if len(saved["generators"]) == run.accelerator.num_processes:
-        set_random_state(saved["generators"][run.accelerator.process_index])
+    run.kept = saved["snapshot"]
+    if len(saved["generators"]) == accelerator.num_processes:
+        set_random_state(saved["generators"][accelerator.process_index])
+    elif accelerator.is_main_process:
+        before, now = len(saved["generators"]), accelerator.num_processes
+        warnings.warn(
+            f"{path} was written with {before} processes and is resumed with {now}: the search goes on, but does not "
+            "end as it would have",
+            stacklevel=2,
+        )
     run.state = SearchState.from_dict(saved["state"])
+
+
+def _from_main(value: Any, accelerator: Accelerator) -> Any:
+    return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value

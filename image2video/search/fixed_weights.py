@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from image2video.chain import check_colours
+from image2video.colours import Colours, Values
 from image2video.errors import InputError
 from image2video.genotype import Genotype
 from image2video.protocols import ImageSet, Progress
-from image2video.search.averaging import AveragedFrames, evaluating, matrix_key
-from image2video.search.halving import Halving
-from image2video.search.measure import PairedScores
+from image2video.search.averaging import AveragedFrames, check_bare, device_of, evaluating
+from image2video.search.candidates import candidate_chains, given_chains
+from image2video.search.halving import Halving, Predictor
+from image2video.search.network import FrameNetwork
 from image2video.search.pool import HeldOut
-from image2video.search.ranking import RankedGenotype, Ranking, entry_of, is_decided, order_of, simplest_of_the_best
+from image2video.search.ranking import Ranking, count_tied, entries_of, is_decided, simplest_of_the_best
+from image2video.search.shared_weights import SharedWeights
 from image2video.search.space import SearchSpace, get_space
-from image2video.search.topology import random_genotype
+from image2video.search.task import ClassificationTask, Task
 from image2video.version import __version__
-
-_DRAWS_IN_VAIN = 200  # then the space is taken to hold no further chain
 
 
 def rank_genotypes(
@@ -37,28 +40,33 @@ def rank_genotypes(
     first_images: int = 128,
     max_images: int | None = None,
     max_seconds: float | None = None,
+    max_frames: int | None = None,
     batch_size: int = 256,
     padding: str = "zeros",
     interpolation: str = "bilinear",
     autocast: torch.dtype | None = None,
+    task: Task | None = None,
+    mean: Values = None,
+    std: Values = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Ranking:
     """Find the chain whose averaged frame predictions a trained model gets right most often (ours; no paper).
 
-    The model stays as it is, on its device: it predicts every frame of the clip, and the mean of the logits is scored
-    by accuracy on held-out images, ties by loss. By successive halving, all chains are scored on the first images, the
-    better half goes on to as many again, then to twice as many, and the last eight are scored on all. The identity
-    (the image itself) takes part to the end as the reference, with gains paired image by image. Frames that several
-    chains share are predicted once.
+    The model stays as it is, on its device: it predicts every frame of the clip, and the mean of the logits (for maps:
+    unwarped to the image) is scored by the task's metric on held-out images, ties by loss. By successive halving, all
+    chains are scored on the first images, the better half goes on to as many again, then to twice as many, and the last
+    eight are scored on all. The identity (the image itself) takes part to the end as the reference, with gains paired
+    image by image. A classifier predicts frames that several chains share once.
 
     Args:
-        model: images `(N, C, H, W)` -> logits `(N, K)`; not a `VideoWrap`.
+        model: images `(N, C, H, W)` -> logits `(N, K)`, or what `task` takes; not a `VideoWrap`.
         data: images that the model was *not* trained on: an `ImageSet`, or any iterable of `(images, labels)` batches
             as the model takes them, such as a data loader. An iterable's first `max_images` images (2000 by default)
             are read into memory and shuffled; a loader that is sorted by class must be shuffled or short.
         space: where candidates come from (default `gentle`: small steps of either sign): all its single steps, up to
-            half of `count`, and for the rest random chains as the space's cell would give them.
+            half of `count`, and for the rest random chains as the space's cell would give them. A name, a path of a
+            space's file, or a space.
         candidates: the chains to rank instead.
         count: how many candidates to draw, the identity included.
         T: frames per clip.
@@ -67,15 +75,21 @@ def rank_genotypes(
         first_images: images of the first round.
         max_images: images of the last round; None is all of an `ImageSet`, 2000 of an iterable.
         max_seconds: stop after so long, with the ranking so far; then runs are not reproducible.
+        max_frames: stop after so many frames, with the ranking so far. The first round is whole under both.
         batch_size: frames per forward pass.
         padding: see `image2video.sampling.warp`.
         interpolation: see `image2video.sampling.warp`.
         autocast: reduced precision of the forward passes, such as `torch.bfloat16`.
+        task: what the model predicts; classification by default.
+        mean: how the images are normalised, which chains with photometric ops need; default what the model's
+            `pretrained_cfg` says.
+        std: goes with `mean`.
         provenance: JSON values to write into the best genotype's provenance (dataset, backbone, …).
         progress: called as frames go by.
 
     Raises:
-        InputError: no images, no candidates, logits that are not `(N, K)`, NaN in logits.
+        InputError: no images, no candidates, outputs that the task does not take, NaN in them, photometric candidates
+            for images of unknown colours.
         InputTypeError: images that are not float.
         StateError: the model is a `VideoWrap`.
 
@@ -87,19 +101,32 @@ def rank_genotypes(
         (6, 0.0)
 
     """
-    source = get_space("gentle" if space is None else space) if not isinstance(space, SearchSpace) else space
-    schedule = schedule or source.schedule
+    source = space if isinstance(space, SearchSpace) else get_space("gentle" if space is None else space)
+    schedule, task = schedule or source.schedule, task or ClassificationTask()
     if first_images < 1:
         raise InputError(f"first_images must be at least 1, got {first_images}")
-    chains = candidate_chains(source, count, seed) if candidates is None else _given(candidates)
-    averaged = AveragedFrames(model, T, schedule, batch_size, padding, interpolation, autocast)
-    held_out = HeldOut(data, max_images, batch_size=max(1, batch_size // 4), seed=seed, device=averaged.device)
-    started = time.perf_counter()
+    chains = candidate_chains(source, count, seed) if candidates is None else given_chains(candidates)
+    colours = Colours.coerce(mean, std) or Colours.of(model)
+    for chain in chains:
+        check_colours(chain, colours)
+    predictor: Predictor
+    if type(task) is ClassificationTask:
+        predictor = AveragedFrames(model, T, schedule, batch_size, padding, interpolation, autocast, colours)
+    else:
+        predictor = _apart(model, T, schedule, padding, interpolation, autocast, colours, task)
+    held_out = HeldOut(
+        data,
+        max_images,
+        batch_size=max(1, batch_size // (4 if type(task) is ClassificationTask else T)),
+        seed=seed,
+        device=device_of(model),
+        class_labels=isinstance(task, ClassificationTask),
+    )
+    late, started = _limits(predictor, max_seconds, max_frames), time.perf_counter()
     with evaluating(model), torch.no_grad():
-        halving = Halving(chains, averaged, held_out, first_images, max_seconds, progress)
+        halving = Halving(chains, predictor, held_out, first_images, task=task, late=late, progress=progress)
         survivors, scores, eliminated = halving.run()
     best = simplest_of_the_best([chains[v] for v in survivors], scores)
-    entries = _entries(chains, survivors, scores, eliminated)
     identity = survivors.index(0)
     decided = is_decided(scores, best, identity)
     record = {
@@ -119,54 +146,45 @@ def rank_genotypes(
         "image2video": __version__,
     }
     return Ranking(
-        entries,
+        entries_of(chains, survivors, scores, eliminated),
         len(survivors),
         chains[survivors[best]].with_provenance(record),
         decided,
         scores.n,
-        averaged.frames,
+        predictor.frames,
         time.perf_counter() - started,
+        count_tied(scores),
+        task.metric,
     )
 
 
-def candidate_chains(space: SearchSpace, count: int, seed: int) -> tuple[Genotype, ...]:
-    """`count` chains of a space that give different frames, the identity first: single steps up to half, then random.
+def _apart(
+    model: nn.Module,
+    T: int,
+    schedule: str,
+    padding: str,
+    interpolation: str,
+    autocast: torch.dtype | None,
+    colours: Colours | None,
+    task: Task,
+) -> SharedWeights:
+    """Predicts the clip of every chain by itself: maps of shared frames would all have to be kept."""
+    check_bare(model)
 
-    Of chains with the same frames the one that comes first stays. Fewer where the space has no more. Raises
-    `InputError` for a count below 1.
-    """
-    if count < 1:
-        raise InputError(f"the number of candidates must be at least 1, got {count}")
-    generator = torch.Generator().manual_seed(seed)
-    singles = [candidate for candidate in space.candidates if candidate.chain]
-    drawn = torch.randperm(len(singles), generator=generator)[: count // 2].sort().values.tolist()
-    chains = {frames_key(chain): chain for chain in [Genotype.identity(), *(singles[i] for i in drawn)]}
-    in_vain = 0
-    while len(chains) < count and in_vain < _DRAWS_IN_VAIN:
-        chain, known = random_genotype(space, generator), len(chains)
-        chains.setdefault(frames_key(chain), chain)
-        in_vain = 0 if len(chains) > known else in_vain + 1
-    return tuple(chains.values())[:count]
+    def precision() -> AbstractContextManager[object]:
+        return nullcontext() if autocast is None else torch.autocast(device_of(model).type, autocast)
 
-
-def frames_key(chain: Genotype) -> tuple[float, ...]:
-    """Equal for chains that give the same frames, whatever the schedule and the size of the image."""
-    return tuple(value for matrix in chain.step_matrices((1.0, 2.0), 100, 130) for value in matrix_key(matrix))
+    return SharedWeights(FrameNetwork(model, None), T, schedule, padding, interpolation, task, colours, precision)
 
 
-def _given(candidates: Sequence[Genotype | str]) -> tuple[Genotype, ...]:
-    chains = [Genotype.coerce(candidate).with_provenance(None) for candidate in candidates]
-    if not chains:
-        raise InputError("candidates is empty; give at least one genotype, or leave it out to draw from the space")
-    return tuple(dict.fromkeys([Genotype.identity(), *chains]))
+def _limits(predictor: Predictor, max_seconds: float | None, max_frames: int | None) -> Callable[[], bool] | None:
+    """Whether time or frames are spent, as `Halving` asks; None without limits."""
+    if max_seconds is None and max_frames is None:
+        return None
+    deadline = None if max_seconds is None else time.perf_counter() + max_seconds
 
+    def late() -> bool:
+        over = max_frames is not None and predictor.frames >= max_frames
+        return over or (deadline is not None and time.perf_counter() > deadline)
 
-def _entries(
-    chains: tuple[Genotype, ...],
-    survivors: list[int],
-    scores: PairedScores,
-    eliminated: list[tuple[int, PairedScores]],
-) -> tuple[RankedGenotype, ...]:
-    identity = survivors.index(0)
-    finalists = [entry_of(chains[survivors[v]], scores, v, identity) for v in order_of(scores)]
-    return (*finalists, *(entry_of(chains[index], pair, 0, 1) for index, pair in eliminated))
+    return late

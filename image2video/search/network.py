@@ -1,32 +1,29 @@
-"""The network behind the cell: frames through the fused backbone, logits averaged over the frames."""
+"""The network behind the cell: a clip's frames through the fused backbone, and their predictions."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from image2video.clip import clip_to_frames, frames_to_clip
-from image2video.errors import InputError, InputTypeError
+from image2video.clip import clip_to_frames
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject import Injection, inject_, plan
+from image2video.search.task import Task, Unwarp
 
 
 class FrameNetwork(nn.Module):
     """A backbone whose frames mix at its sites, fed with a clip instead of an image.
 
-    `(B, T, C, H, W)` -> logits `(B, K)`: the mean over T of the frames' logits (the paper's aggregation).
+    `(B, T, C, H, W)` -> what the backbone returns for the frames `(B·T, C, H, W)`; `predictions` makes those of images.
 
     Args:
         backbone: the backbone with its hooks, or a bare one where `fusion` is None (frames never mix).
         fusion: the injection that holds the fusions.
         channels_last: lay the frames out channels_last before the backbone.
-
-    Raises (in forward):
-        InputTypeError: the backbone returns anything but a tensor.
-        InputError: the backbone returns another shape than `(B·T, K)`.
 
     """
 
@@ -36,31 +33,32 @@ class FrameNetwork(nn.Module):
         self.fusion = fusion
         self.channels_last = channels_last
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """The averaged logits of a clip."""
+    def forward(self, clip: Tensor) -> Any:
+        """The outputs of a clip's frames."""
         T = clip.shape[1]
         frames = clip_to_frames(clip)
         if self.channels_last:
             frames = frames.contiguous(memory_format=torch.channels_last)
         if self.fusion is None:
-            logits = self.backbone(frames)
-        else:
-            with self.fusion.frames(T):
-                logits = self.backbone(frames)
-        check_logits(logits, frames.shape[0])
-        return frames_to_clip(logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, T).mean(1)
+            return self.backbone(frames)
+        with self.fusion.frames(T):
+            return self.backbone(frames)
 
 
-def check_logits(logits: object, rows: int) -> None:
-    """Raise where `logits` are not a tensor `(rows, K)`: a search needs a classifier."""
-    if not isinstance(logits, Tensor):
-        raise InputTypeError(
-            f"the backbone returned {type(logits).__name__}; a search needs a classifier that returns logits (B, K)"
-        )
-    if logits.ndim != 2 or logits.shape[0] != rows:
-        raise InputError(
-            f"the backbone returned shape {tuple(logits.shape)} for {rows} frames; a search needs logits ({rows}, K)"
-        )
+def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp) -> Tensor:
+    """The task's predictions of the images behind a clip `(B, T, C, H, W)`: `(B, …)`.
+
+    Args:
+        network: a `FrameNetwork`, bare or prepared by accelerate.
+        clip: the frames of every image.
+        task: checks the outputs and averages them over the frames.
+        unwarp: the way back through what made the clip, `(B·T, K, h, w)` -> `(B, K, h, w)`; see `Task.predict`.
+
+    Raises what `task.check` raises.
+    """
+    outputs = network(clip)
+    task.check(outputs, clip.shape[0] * clip.shape[1])
+    return task.predict(outputs, clip.shape[1], unwarp)
 
 
 def build_network(

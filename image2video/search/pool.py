@@ -27,9 +27,10 @@ class HeldOut:
         batch_size: images per batch.
         seed: of the order.
         device: where the batches go.
+        class_labels: labels must be one class index per image; else one label of any shape per image.
 
     Raises:
-        InputError: there is no image.
+        InputError: there is no image, or the labels do not fit.
         InputTypeError: `data` or its batches are something else.
 
     """
@@ -42,6 +43,7 @@ class HeldOut:
         batch_size: int,
         seed: int,
         device: torch.device,
+        class_labels: bool = True,
     ) -> None:
         if max_images is not None and max_images < 1:
             raise InputError(f"max_images must be at least 1, got {max_images}")
@@ -53,7 +55,7 @@ class HeldOut:
             self.num_images = self._set.num_images
         else:
             limit = _ITERABLE_IMAGES if max_images is None else max_images
-            self._images, self._labels = _read(data, limit)
+            self._images, self._labels = _read(data, limit, class_labels)
             self.num_images = len(self._labels)
         if self.num_images == 0:
             raise InputError("there are no held-out images to rank on")
@@ -68,7 +70,7 @@ class HeldOut:
             yield self._images[rows].to(self.device), self._labels[rows].to(self.device)
 
 
-def _read(data: Iterable[Any], limit: int) -> tuple[Tensor, Tensor]:
+def _read(data: Iterable[Any], limit: int, class_labels: bool) -> tuple[Tensor, Tensor]:
     """The first `limit` images and labels of an iterable of batches, on the CPU."""
     epoch = getattr(data, "epoch", None)
     source = epoch(0) if callable(epoch) else data
@@ -83,11 +85,11 @@ def _read(data: Iterable[Any], limit: int) -> tuple[Tensor, Tensor]:
         if count >= limit:
             more = True
             break
-        y = torch.as_tensor(batch[1]).long()
-        if y.ndim != 1 or len(y) != len(batch[0]):
-            raise InputError(
-                f"labels must be one class index per image, got shape {tuple(y.shape)} for {len(batch[0])}"
-            )
+        y = torch.as_tensor(batch[1])
+        y = y.long() if class_labels or not y.is_floating_point() else y
+        if y.ndim < 1 or len(y) != len(batch[0]) or (class_labels and y.ndim != 1):
+            wanted = "one class index" if class_labels else "one label"
+            raise InputError(f"labels must be {wanted} per image, got shape {tuple(y.shape)} for {len(batch[0])}")
         images.append(batch[0][: limit - count].cpu())
         labels.append(y[: limit - count].cpu())
         more = len(y) > limit - count
@@ -95,7 +97,7 @@ def _read(data: Iterable[Any], limit: int) -> tuple[Tensor, Tensor]:
     if not images:
         raise InputError("there are no held-out images to rank on: the iterable gave no batch")
     y = torch.cat(labels)
-    if more and len(y) > 1 and bool((y.diff() >= 0).all()):
+    if more and len(y) > 1 and class_labels and bool((y.diff() >= 0).all()):
         warnings.warn(
             f"the first {len(y)} images are sorted by class (0 … {int(y[-1])}) and more follow: the ranking would see "
             "a few classes only; shuffle the loader or raise max_images",

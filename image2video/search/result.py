@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from image2video.files import OutputDirectory, atomic_write_json
 from image2video.genotype import Genotype
 from image2video.search.config import SearchConfig
+from image2video.search.decidedness import Decidedness
 from image2video.search.ranking import Ranking
 from image2video.search.space import SearchSpace
 from image2video.search.state import SearchState
 from image2video.version import __version__
 
 SCHEMA_VERSION = 1
+_SCORES = {"score": "accuracy", "score_error": "accuracy_error", "images": "images"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class SearchResult:
         config: the settings.
         space: the search space.
         state: decisions, τ's history, scores; empty for `fixed_weights`.
-        ranking: the ranked chains of `fixed_weights`, else None.
+        ranking: the ranked chains of `one_shot` and `fixed_weights`, else None.
         out: the result folder, where one was given.
 
     """
@@ -42,12 +44,29 @@ class SearchResult:
     @property
     def seconds(self) -> float:
         """The time that the search took, over all resumed parts."""
-        return self.ranking.seconds if self.ranking is not None else self.state.seconds
+        return self.ranking.seconds if self.ranking is not None and not self._trained else self.state.seconds
 
     @property
     def frames(self) -> int:
         """The frames that went through the network (for `fixed_weights` forward only, else forward and backward)."""
-        return self.ranking.frames if self.ranking is not None else self.state.frames
+        return self.ranking.frames if self.ranking is not None and not self._trained else self.state.frames
+
+    @property
+    def _trained(self) -> bool:
+        return self.config.selection != "fixed_weights"
+
+    def decidedness(self) -> Decidedness | None:
+        """How many edges and nodes are decided; None where none was judged by masking."""
+        return Decidedness.of(self.state)
+
+    def decided_sentence(self) -> str:
+        """How much the choice is worth, in words, for every selection."""
+        counts = self.decidedness()
+        if counts is not None:
+            return counts.sentence()
+        if self.ranking is not None:
+            return f"{self.ranking.sentence()} {self.ranking.tied_sentence()}"
+        return f"Nothing was compared: selection={self.config.selection!r} judges no op on held-out images."
 
     def tau_record(self) -> dict[str, Any]:
         """The content of `tau.json`: τ over the steps, softmax weights and entropy over the epochs."""
@@ -61,7 +80,7 @@ class SearchResult:
 
     def scores_record(self) -> dict[str, Any]:
         """The content of `scores.json`: what every decision was based on, and what was chosen."""
-        decisions = self.state.decisions
+        decisions, decidedness = self.state.decisions, self.decidedness()
         return {
             "schema_version": SCHEMA_VERSION,
             "selection": self.config.selection,
@@ -69,6 +88,9 @@ class SearchResult:
             "genotype": str(self.genotype),
             "edges": self.state.edges,
             "nodes": self.state.nodes,
+            "orders": self.state.orders,
+            "decidedness": None if decidedness is None else decidedness.to_dict(),
+            "magnitudes": self.state.magnitudes,
             "chosen": {str(edge): op for edge, op in sorted(decisions.ops.items())},
             "kept": {str(node): edge for node, edge in sorted(decisions.sources.items())},
             "path": list(decisions.path(self.space)) if decisions.ops else [],
@@ -77,17 +99,19 @@ class SearchResult:
         }
 
     def summary(self) -> dict[str, Any] | None:
-        """The search as the report draws it; None where no cell was searched (`fixed_weights`).
+        """The search as the report draws it; None where no cell was searched (`one_shot`, `fixed_weights`).
 
-        `weights[epoch][edge][candidate]` are softmax weights, `drops[edge][candidate]` the points of held-out accuracy
-        that masking cost (None where nothing was masked), `path` the edges of the genotype, input to output.
+        `weights[epoch][edge][candidate]` are softmax weights, `drops[edge][candidate]` the points of the held-out
+        metric that masking cost (None where nothing was masked), `path` the edges of the genotype, input to output.
+        `ops` are the candidates with the space's magnitudes; learned ones stand in `genotype`.
         """
         if self.ranking is not None:
             return None
         count, decisions = len(self.space.candidates), self.state.decisions
         drops: list[list[float | None]] = [[None] * count for _ in self.space.edges]
         for entry in self.state.edges:
-            drops[entry["edge"]] = [100 * (entry["accuracy"] - masked) for masked in entry["masked_accuracy"]]
+            if entry["masked_accuracy"] is not None:
+                drops[entry["edge"]] = [100 * (entry["accuracy"] - masked) for masked in entry["masked_accuracy"]]
         epochs = self.state.epochs or [{"epoch": 0, "weights": [[1 / count] * count for _ in self.space.edges]}]
         return {
             "space": self.space.name,
@@ -115,34 +139,87 @@ class SearchResult:
 def cell_result(
     state: SearchState, space: SearchSpace, config: SearchConfig, provenance: dict[str, Any], out: Path | None
 ) -> SearchResult:
-    """The result of a search through the cell; the genotype's provenance says how it was found."""
-    score = state.score or {}
+    """The result of a search that trained a network, or drew; the genotype's provenance says how it was found."""
+    ranking = None if state.ranking is None else Ranking.from_dict(state.ranking)
     record = {
         **provenance,
         "selection": config.selection,
         "space": space.name,
         "T": config.T,
         "schedule": space.schedule,
-        "fusion": config.fusion,
-        "epochs": config.epochs,
         "seed": config.seed,
-        "score": score.get("accuracy"),
-        "score_error": score.get("accuracy_error"),
-        "images": score.get("images"),
+        **({} if config.selection == "random" else {"fusion": config.fusion, "epochs": config.epochs}),
+        **({} if config.selection == "random" else _score_record(state, ranking)),
         "image2video": __version__,
     }
-    if config.selection == "random":
-        for key in ("fusion", "epochs", "score", "score_error", "images"):
-            del record[key]
-    genotype: Genotype = state.decisions.genotype(space).with_provenance(record)
-    return SearchResult(genotype, config, space, state, None, out)
+    chain = state.decisions.genotype(space) if state.chain is None else Genotype.parse(state.chain)
+    genotype = chain.with_provenance(record)
+    if ranking is not None:
+        ranking = replace(ranking, best=genotype)
+    return SearchResult(genotype, config, space, state, ranking, out)
+
+
+def _score_record(state: SearchState, ranking: Ranking | None) -> dict[str, Any]:
+    if ranking is not None:
+        best = ranking.best_entry
+        return {
+            "candidates": len(ranking.entries),
+            "score": best.accuracy,
+            "score_error": best.accuracy_error,
+            "images": best.images,
+            "gain": best.gain,
+            "gain_error": best.gain_error,
+            "decided": ranking.decided,
+        }
+    score, counts = state.score or {}, Decidedness.of(state)
+    record = {key: score.get(name) for key, name in _SCORES.items()}
+    return record if counts is None else {**record, "edges_decided": counts.edges_decided, "edges": counts.edges}
 
 
 def identity_warning(result: SearchResult) -> str:
     """The text of the warning where a search has chosen nothing but identities."""
-    entropy = result.state.epochs[-1]["entropy"]
+    chose = f"the search with selection={result.config.selection!r} chose the identity"
+    if result.ranking is not None:
+        return (
+            f"{chose}: every frame is the image itself; of {len(result.ranking.entries)} chains it came first on "
+            f"{result.ranking.images} held-out images, and {result.ranking.tied} others lie within two standard errors "
+            "of it. More epochs or held-out images, or criterion='loss', may decide more."
+        )
+    text = f"{chose} on the whole path: every frame is the image itself"
+    if result.state.epochs:
+        entropy, even = result.state.epochs[-1]["entropy"], math.log(len(result.space.candidates))
+        text += f"; the mean entropy of τ at the end is {entropy:.3f} nats (equal weights have {even:.3f})"
+    return f"{text}. More held-out images, or criterion='loss', may decide more."
+
+
+def budget_warning(result: SearchResult) -> str | None:
+    """The text of the warning where the budget left choices to τ, or a ranking overran it; None where neither is so."""
+    counts, config = result.decidedness(), result.config
+    limits = {"max_images": config.max_images, "max_minutes": config.max_minutes}
+    given = ", ".join(f"{name}={value}" for name, value in limits.items() if value is not None)
+    if result.ranking is not None and _overrun(result):
+        return (
+            f"the budget ({given}) was spent before the ranking, whose first round scores all "
+            f"{len(result.ranking.entries)} chains, could end: the search took {_images(result):.0f} images and "
+            f"{result.seconds / 60:.2g} minutes. Raise the budget, or lower candidates or first_images"
+        )
+    if counts is None or not counts.edges_from_tau + counts.nodes_from_tau:
+        return None
     return (
-        f"the search with selection={result.config.selection!r} chose the identity on the whole path: every frame is "
-        f"the image itself; the mean entropy of τ at the end is {entropy:.3f} nats (equal weights have "
-        f"{math.log(len(result.space.candidates)):.3f}). More held-out images, or criterion='loss', may decide more."
+        f"the budget ({given}) was spent before {counts.edges_from_tau} of {counts.edges} edges and "
+        f"{counts.nodes_from_tau} of {counts.nodes} nodes were judged: they were read from τ. Raise the budget, or "
+        "lower epochs, tune_epochs or validation_images"
     )
+
+
+def _overrun(result: SearchResult) -> bool:
+    """Whether a search took more than a tenth above its budget."""
+    config = result.config
+    by_images = _images(result) / config.max_images if config.max_images is not None else 0.0
+    by_time = result.seconds / (60 * config.max_minutes) if config.max_minutes is not None else 0.0
+    return max(by_images, by_time) > 1.1
+
+
+def _images(result: SearchResult) -> float:
+    """The images that went through the network, each counted every time, as `max_images` counts them."""
+    return (result.frames + result.state.evaluated_frames) / result.config.T

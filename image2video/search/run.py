@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
-from torch import Tensor, nn
+from accelerate.utils import DistributedType, broadcast
+from torch import Tensor
 
+from image2video.clip import Image2Video
+from image2video.colours import Colours
+from image2video.errors import InputError, StateError, UnsupportedError
+from image2video.genotype import Genotype
 from image2video.protocols import Batches, ImageSet, Progress
+from image2video.search import epochs
 from image2video.search.averaging import evaluating
-from image2video.search.bilevel import Bilevel, LossWatch, weight_optimizer
+from image2video.search.bilevel import Bilevel, weight_optimizer
+from image2video.search.budget import Budget
 from image2video.search.cell import Cell, CellTrace
 from image2video.search.config import SearchConfig
-from image2video.search.measure import PairedScores, score_variants
+from image2video.search.measure import score_variants
+from image2video.search.memory import checkpoint_activations_
 from image2video.search.mixing import mixing_matrix
-from image2video.search.network import FrameNetwork
+from image2video.search.network import FrameNetwork, predictions
+from image2video.search.scores import Scores
 from image2video.search.selection import derived_seed, seeded
 from image2video.search.space import SearchSpace
 from image2video.search.state import SearchState
+from image2video.search.task import ClassificationTask, Task
+from image2video.search.tensors import on_cpu
+from image2video.search.watch import Meter
 
-_SNAPSHOTS = 200
+_KEPT_VIDEOS = 64
+_SPLIT_MODELS = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 
 class SearchRun:
-    """Everything that a search through the cell needs while it runs, on the accelerator's device."""
+    """Everything that a search through the cell needs while it runs, on the accelerator's device.
+
+    Args:
+        network: the fused network; it is trained in place.
+        space: candidates and graph.
+        config: the settings.
+        train: the images for the weights.
+        validation: the images for τ and for scores.
+        accelerator: for devices, precision and processes.
+        task: what the network is for (default: classification).
+        progress: called after every step.
+        colours: how the images are normalised; needed by candidates that change colours.
+
+    Raises:
+        InputError: an accelerator that accumulates gradients itself, and what `Cell` raises.
+        UnsupportedError: an accelerator that splits the model over processes.
+
+    """
 
     def __init__(
         self,
@@ -39,106 +65,96 @@ class SearchRun:
         train: ImageSet,
         validation: ImageSet,
         accelerator: Accelerator,
+        task: Task | None = None,
         progress: Progress | None = None,
+        colours: Colours | None = None,
     ) -> None:
-        self.space, self.config, self.accelerator = space, config, accelerator
+        _check_accelerator(accelerator)
+        self.task = task or ClassificationTask()
+        self.space, self.config, self.accelerator, self.colours = space, config, accelerator, colours
+        self.device = accelerator.device
+        self.progress = progress
         self.state = SearchState()
+        self.kept: dict[str, Any] | None = None  # what `snapshot` has kept
         self.measurements = 1  # how often `score` is called in all, for the progress
-        self._progress = progress
-        cell = Cell(
-            space,
-            config.T,
-            padding=config.padding,
-            interpolation=config.interpolation,
-            generator=seeded(config.seed, "tau"),
-        )
-        self.cell = cell.to(accelerator.device)
+        self.cell = self._new_cell().to(self.device)
         if config.channels_last:
             network.backbone.to(memory_format=torch.channels_last)  # 5-D gates of the fusions know no such layout
+        if config.checkpoint_activations:
+            checkpoint_activations_(network)
         optimizer = weight_optimizer(network, config)
         if optimizer is None:
-            self.bilevel = Bilevel(accelerator.prepare(network), self.cell, None, accelerator, config)
+            # DistributedDataParallel refuses a network that has nothing to train.
+            prepared = accelerator.prepare_model(network, evaluation_mode=True)
+            self.bilevel = Bilevel(prepared, self.cell, None, accelerator, config, self.task)
         else:
             prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
-            self.bilevel = Bilevel(prepared, self.cell, prepared_optimizer, accelerator, config)
-        self._train = self._batches(train, "weights", training=True)
-        self._tau_batches = self._batches(validation, "tau", training=True)
+            self.bilevel = Bilevel(prepared, self.cell, prepared_optimizer, accelerator, config, self.task)
+        self.train_batches = self._batches(train, "weights", training=True)
+        self.tau_batches = self._batches(validation, "tau", training=True)
         limit = config.validation_images
-        held_out = validation
+        self.held_out = validation
         if limit is not None and limit < validation.num_images:
-            held_out = validation.take(limit, seed=derived_seed(config.seed, "held out"))
-        self._held_out = self._batches(held_out, "held out", training=False)
+            self.held_out = validation.take(limit, seed=derived_seed(config.seed, "held out"))
+        self._held_out_batches = self._batches(self.held_out, "held out", training=False)
+        self._videos: dict[Genotype, Image2Video] = {}
+        self.budget = Budget(config, accelerator)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one epoch over the training part."""
-        return len(self._train)
+        """Weight steps of one epoch over the training part."""
+        return -(-len(self.train_batches) // self.config.accumulate)
 
     def tau(self) -> Tensor:
         """τ as it is, on the CPU, without gradient."""
         return self.cell.tau.detach().cpu()
 
+    def spent(self) -> float:
+        """The share of the budget that is used, 0 without one; all processes must ask together and get one answer.
+
+        The search stage ends at `budget.SEARCH_SHARE` of it, tuning at `budget.TUNE_SHARE`.
+        """
+        return self.budget.spent(self.state)
+
+    def tick(self) -> None:
+        """Add the time and the images since the last time to the records; all processes must take part."""
+        self.budget.settle(self.state)
+
     def search_epoch(self, epoch: int, *, moves_tau: bool) -> None:
-        """One epoch over the training part; before each weight step a τ step, after the warm-up."""
-        config, steps = self.config, self.steps_per_epoch
-        if epoch == 0:
-            self._snapshot(0)
-            self._epoch_record(0, {})
-        moves = moves_tau and epoch >= config.warmup_epochs
-        every = max(1, math.ceil(config.epochs * steps / _SNAPSHOTS))
-        watches = [LossWatch(what, epoch * steps, self.accelerator.device) for what in ("training", "validation")]
-        self.bilevel.set_lr(cosine(config.lr, config.lr_min, epoch, config.epochs))
-        validation = self._endless(self._tau_batches, epoch)
-        seen = 0
-        with _training(self.bilevel.network):
-            meter = _Meter(self._progress, "search", epoch * steps, config.epochs * steps)
-            for step, (images, labels) in enumerate(self._train.epoch(epoch)):
-                count = len(labels)
-                if moves:
-                    held_images, held_labels = next(validation)
-                    watches[1].add(self.bilevel.tau_step(held_images, held_labels))
-                    count += len(held_labels)
-                watches[0].add(self.bilevel.weight_step(images, labels))
-                seen += count
-                if (epoch * steps + step + 1) % every == 0:
-                    self._snapshot(epoch * steps + step + 1)
-                meter.step(count * self.accelerator.num_processes, epoch=epoch + 1, loss=watches[0].latest)
-        self._count(seen)
-        losses = {"train_loss": watches[0].mean(), "validation_loss": watches[1].mean() if moves else None}
-        self._epoch_record(epoch + 1, losses)
+        """One epoch of bilevel steps; see `image2video.search.epochs`."""
+        epochs.search_epoch(self, epoch, moves_tau=moves_tau)
 
     def tune_epoch(self, epoch: int, total: int) -> None:
-        """One epoch of weight steps through the cell as decided so far; the rate falls over all `total` epochs."""
-        config, steps = self.config, self.steps_per_epoch
-        watch = LossWatch("tuning", epoch * steps, self.accelerator.device)
-        self.bilevel.set_lr(cosine(config.lr, config.lr_min, epoch, total))
-        mixing = mixing_matrix(self.tau(), self.space, self.state.decisions)
-        seen = 0
-        with _training(self.bilevel.network):
-            meter = _Meter(self._progress, "tune", epoch * steps, total * steps)
-            # Orders of the search's own epochs are not repeated.
-            for images, labels in self._train.epoch(config.epochs + epoch):
-                watch.add(self.bilevel.weight_step(images, labels, mixing))
-                seen += len(labels)
-                meter.step(len(labels) * self.accelerator.num_processes, loss=watch.latest)
-        self._count(seen)
-        self.state.edges[-1].setdefault("tuning_loss", []).append(watch.mean())
+        """One epoch of weight steps through the cell as decided so far."""
+        epochs.tune_epoch(self, epoch, total)
 
-    def score(self, mixings: list[Tensor], first: int) -> PairedScores:
-        """Held-out scores under several mixing matrices that agree on all edges into nodes before `first`."""
+    def one_shot_epoch(self, epoch: int) -> None:
+        """One epoch of weight steps on clips of randomly drawn chains."""
+        epochs.one_shot_epoch(self, epoch)
+
+    def score(self, mixings: list[Tensor], first: int, stop: Callable[[Scores], bool] | None = None) -> Scores:
+        """Held-out scores under several mixing matrices that agree on all edges into nodes before `first`.
+
+        `stop` is asked after every batch whether the scores so far suffice.
+        """
         self.share_buffers()
         bare = self.bilevel.bare
-        batches = len(self._held_out)
-        decided = len(self.state.edges) + len(self.state.nodes)
-        meter = _Meter(self._progress, "select", decided * batches, max(self.measurements, decided + 1) * batches)
+        batches, decided = len(self._held_out_batches), self.state.measured
+        meter = Meter(self.progress, "select", decided * batches, max(self.measurements, decided + 1) * batches)
 
         def variants(images: Tensor) -> list[Tensor]:
-            trace = CellTrace(first)
+            trace, size = CellTrace(first), (images.shape[-2], images.shape[-1])
+
+            def predicted(mixing: Tensor) -> Tensor:
+                clip = self.cell(images, mixing, trace=trace)
+                return predictions(bare, clip, self.task, lambda maps: self.cell.unwarped_mean(maps, size, mixing))
+
             with self.accelerator.autocast():
-                return [bare(self.cell(images, mixing, trace=trace)) for mixing in mixings]
+                return [predicted(mixing) for mixing in mixings]
 
         with evaluating(bare), torch.no_grad():
-            scores = score_variants(variants, self._held_out.epoch(0), self.accelerator, on_batch=meter.step)
+            images = self._held_out_batches.epoch(0)
+            scores = score_variants(variants, images, self.accelerator, task=self.task, on_batch=meter.step, stop=stop)
         self.state.evaluated_frames += scores.n * self.config.T * len(mixings)
         return scores
 
@@ -153,34 +169,17 @@ class SearchRun:
             "loss_error": scores.loss_error(0),
         }
 
-    def _batches(self, images: ImageSet, purpose: str, *, training: bool) -> Batches:
-        return images.batches(
-            self.config.batch_size,
-            augment=training and self.config.augment,
-            shuffle=training,
-            seed=derived_seed(self.config.seed, purpose),
-            device=self.accelerator.device,
-            shard=(self.accelerator.process_index, self.accelerator.num_processes),
-        )
+    def snapshot(self) -> None:
+        """Keep weights and their optimizer as they are, also in the checkpoints to come."""
+        self.share_buffers()
+        self.kept = self.bilevel.weights_state()
 
-    def _endless(self, batches: Batches, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch over and over: the two parts may differ by a batch."""
-        while True:
-            yield from batches.epoch(epoch)
-
-    def _count(self, images: int) -> None:
-        """Add the images of all processes to the frames that went forward and backward."""
-        if self.accelerator.num_processes > 1:
-            images = int(self.accelerator.reduce(torch.tensor(images, device=self.accelerator.device), "sum"))
-        self.state.frames += images * self.config.T
-
-    def _snapshot(self, step: int) -> None:
-        self.state.steps.append({"step": step, "tau": self.tau().tolist()})
-
-    def _epoch_record(self, epoch: int, losses: dict[str, Any]) -> None:
-        weights = torch.softmax(self.tau().double(), dim=-1)
-        entropy = max(0.0, float(-torch.special.xlogy(weights, weights).sum(dim=-1).mean()))
-        self.state.epochs.append({"epoch": epoch, "weights": weights.tolist(), "entropy": entropy, **losses})
+    def restore(self) -> None:
+        """Put weights and their optimizer back to the last `snapshot`; raises `StateError` where there is none."""
+        if self.kept is None:
+            raise StateError("there is no snapshot of the network to go back to; call snapshot() first")
+        # A copy: an optimizer goes on in the tensors that it is given.
+        self.bilevel.load_weights_state(on_cpu(self.kept))
 
     def share_buffers(self) -> None:
         """Give all processes the main one's buffers: each has moved its own BatchNorm statistics."""
@@ -188,34 +187,60 @@ class SearchRun:
             for buffer in self.bilevel.bare.buffers():
                 buffer.copy_(broadcast(buffer))
 
+    def video(self, chain: Genotype) -> Image2Video:
+        """The clips of one chain, as the space and the settings have them."""
+        if chain not in self._videos:
+            if len(self._videos) >= _KEPT_VIDEOS:
+                self._videos.clear()
+            config, colours = self.config, self.colours
+            self._videos[chain] = Image2Video(
+                chain,
+                T=config.T,
+                schedule=self.space.schedule,
+                padding=config.padding,
+                interpolation=config.interpolation,
+                mean=None if colours is None else colours.mean,
+                std=None if colours is None else colours.std,
+            )
+        return self._videos[chain]
 
-def cosine(high: float, low: float, epoch: int, total: int) -> float:
-    """The learning rate of an epoch: from `high` at epoch 0 towards `low` at the end."""
-    return low + (high - low) * (1 + math.cos(math.pi * epoch / max(total, 1))) / 2
+    def _new_cell(self) -> Cell:
+        config = self.config
+        return Cell(
+            self.space,
+            config.T,
+            padding=config.padding,
+            interpolation=config.interpolation,
+            generator=seeded(config.seed, "tau"),
+            colours=self.colours,
+            learn_magnitudes=config.learn_magnitudes,
+            magnitudes_per=config.magnitudes_per,
+            magnitude_bound=config.magnitude_bound,
+        )
+
+    def _batches(self, images: ImageSet, purpose: str, *, training: bool) -> Batches:
+        config = self.config
+        return images.batches(
+            config.batch_size,
+            augment=training and config.crop_flip,
+            # A score that may stop early needs its first images to be a fair sample.
+            shuffle=training or config.stop_early is not None,
+            seed=derived_seed(config.seed, purpose),
+            device=self.device,
+            shard=(self.accelerator.process_index, self.accelerator.num_processes),
+        )
 
 
-@contextmanager
-def _training(network: nn.Module) -> Iterator[None]:
-    """The network in training mode; every module's own mode comes back afterwards."""
-    resting = [module for module in network.modules() if not module.training]
-    network.train()
-    try:
-        yield
-    finally:
-        for module in resting:
-            module.training = False
-
-
-class _Meter:
-    """Counts steps of a stage and reports them with their speed."""
-
-    def __init__(self, progress: Progress | None, stage: str, done: int, total: int) -> None:
-        self._progress, self._stage, self._done, self._total = progress, stage, done, total
-        self._images, self._begun = 0, time.perf_counter()
-
-    def step(self, images: int, **figures: float) -> None:
-        self._done += 1
-        self._images += images
-        if self._progress is not None:
-            speed = self._images / (time.perf_counter() - self._begun)
-            self._progress(self._stage, self._done, self._total, images_per_second=speed, **figures)
+def _check_accelerator(accelerator: Accelerator) -> None:
+    steps = accelerator.gradient_accumulation_steps
+    if steps != 1:
+        raise InputError(
+            f"the accelerator accumulates {steps} steps, which the search does itself: give accumulate={steps} to the "
+            "search, and leave the accelerator's at 1"
+        )
+    kind = accelerator.distributed_type
+    if kind in [getattr(DistributedType, name) for name in _SPLIT_MODELS]:
+        raise UnsupportedError(
+            f"the search shares out images, not the model: {kind.value} is not supported; launch with plain data "
+            "parallelism (torchrun, or accelerate launch --multi_gpu)"
+        )

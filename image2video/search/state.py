@@ -9,7 +9,7 @@ from image2video.errors import InputError
 from image2video.search.topology import Decisions
 
 CHECKPOINT = "checkpoint/last.pt"
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 
 
 @dataclass
@@ -21,9 +21,15 @@ class SearchState:
         decisions: what has been chosen.
         steps: τ during the search: `{"step", "tau"}`, evenly spread.
         epochs: after each epoch (0 is the start): `{"epoch", "weights", "entropy"}` with softmax weights per edge, the
-            mean entropy of the rows in nats, and the losses.
-        edges: per decided edge the scores of every masked candidate.
+            mean entropy of the rows in nats, the learned magnitudes where there are any, and the losses; an epoch that
+            the budget has cut short has its `"steps"`.
+        sampled: after each epoch on clips of sampled chains: `{"epoch", "train_loss"}`, and `"steps"` likewise.
+        edges: per decided edge the scores of every masked candidate; the means where there are several orders.
         nodes: per decided node the scores of every masked incoming edge.
+        orders: with several orders of the edges, the records of every edge in each order that is complete.
+        ranking: the ranked chains of `one_shot`, as `Ranking.to_dict` gives them.
+        magnitudes: the learned magnitudes, as the cell gives them; None where none were learned.
+        chain: the text of the genotype that was found, learned magnitudes included; None before the end.
         score: held-out accuracy and loss of the discretised cell, where it was measured.
         frames: frames that went forward and backward.
         evaluated_frames: frames that went forward for scores.
@@ -35,12 +41,23 @@ class SearchState:
     decisions: Decisions = field(default_factory=Decisions)
     steps: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    sampled: list[dict[str, Any]] = field(default_factory=list)
     edges: list[dict[str, Any]] = field(default_factory=list)
     nodes: list[dict[str, Any]] = field(default_factory=list)
+    orders: list[list[dict[str, Any]]] = field(default_factory=list)
+    ranking: dict[str, Any] | None = None
+    magnitudes: list[Any] | None = None
+    chain: str | None = None
     score: dict[str, Any] | None = None
     frames: int = 0
     evaluated_frames: int = 0
     seconds: float = 0.0
+
+    @property
+    def measured(self) -> int:
+        """How many decisions stand in the records, every order's own included: what a progress bar counts."""
+        means = sum(entry.get("decided_by") == "orders" for entry in self.edges)
+        return sum(len(records) for records in self.orders) + len(self.edges) - means + len(self.nodes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from image2video.atomic import writing
 from image2video.search.space import SearchSpace
 from image2video.search.state import SearchState
 from image2video.search.units import Unit
@@ -27,31 +28,45 @@ class Curves:
             # Late, so that a search without a folder does not load TensorBoard.
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder), purge_step=done or None)
+            with writing(folder):
+                self._writer = SummaryWriter(str(folder), purge_step=done or None)
+        self._folder = folder
 
     def add(self, unit: Unit, number: int, state: SearchState) -> None:
         """Write the record that `unit`, the `number`-th one, has left in `state`."""
-        if self._writer is None:
+        if self._writer is None or self._folder is None:
             return
-        if unit.kind == "search":
-            self._epoch(number, state.epochs[-1])
-        elif unit.kind == "edge":
-            self._edge(number, state.edges[-1])
-        elif unit.kind == "tune":
-            self._writer.add_scalar("tune/loss", state.edges[-1]["tuning_loss"][-1], number)
-        elif unit.kind == "score" and state.score is not None:
-            self._writer.add_scalar("chosen/accuracy", state.score["accuracy"], number)
-        self._writer.flush()
+        with writing(self._folder):
+            self._add(unit, number, state)
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the event file."""
         if self._writer is not None:
             self._writer.close()
 
+    def _add(self, unit: Unit, number: int, state: SearchState) -> None:
+        if unit.kind in ("search", "sampled"):
+            records = state.epochs if unit.kind == "search" else state.sampled
+            if records and records[-1]["epoch"] == unit.index + 1:  # else the budget left no step
+                self._epoch(number, records[-1])
+        elif unit.kind == "edge" and state.edges[-1]["masked_accuracy"] is not None:
+            self._edge(number, state.edges[-1])
+        elif unit.kind == "tune":
+            for loss in state.edges[-1].get("tuning_loss", ())[-1:]:  # none where the budget left no step
+                self._writer.add_scalar("tune/loss", loss, number)
+        elif unit.kind == "rank" and state.ranking is not None:
+            for place, entry in enumerate(state.ranking["entries"]):
+                self._writer.add_scalar("rank/accuracy", entry["accuracy"], place)
+        elif unit.kind == "score" and state.score is not None:
+            self._writer.add_scalar("chosen/accuracy", state.score["accuracy"], number)
+
     def _epoch(self, number: int, record: dict[str, Any]) -> None:
-        self._writer.add_scalar("search/train_loss", record["train_loss"], number)
-        if record["validation_loss"] is not None:
-            self._writer.add_scalar("search/validation_loss", record["validation_loss"], number)
+        for loss in ("train_loss", "validation_loss"):
+            if record.get(loss) is not None:
+                self._writer.add_scalar(f"search/{loss}", record[loss], number)
+        if record.get("weights") is None:
+            return
         self._writer.add_scalar("tau/entropy", record["entropy"], number)
         for (source, target), weights in zip(self._space.edges, record["weights"], strict=True):
             for label, weight in zip(self._space.labels, weights, strict=True):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from image2video.errors import InputError, StateError
 from image2video.genotype import Genotype
 from image2video.search.space import SearchSpace
+
+if TYPE_CHECKING:
+    from image2video.search.cell import Cell
 
 
 @dataclass
@@ -35,13 +38,18 @@ class Decisions:
             node = space.edges[edge][0]
         return tuple(reversed(path))
 
-    def genotype(self, space: SearchSpace) -> Genotype:
-        """The ops along the path, input to output, as a genotype; raises `StateError` where something is undecided."""
+    def genotype(self, space: SearchSpace, cell: Cell | None = None) -> Genotype:
+        """The ops along the path, input to output, as a genotype; with the magnitudes that `cell` has learned.
+
+        Raises `StateError` where something is undecided.
+        """
         path = self.path(space)
         undecided = [edge for edge in path if edge not in self.ops]
         if undecided:
             raise StateError(f"edge {space.edges[undecided[0]]} is on the path and its op is not chosen yet")
-        return Genotype(tuple(t for edge in path for t in space.candidates[self.ops[edge]].chain))
+        chosen = [(edge, self.ops[edge]) for edge in path]
+        chains = [space.candidates[op] if cell is None else cell.chosen_candidate(edge, op) for edge, op in chosen]
+        return Genotype(tuple(transform for chain in chains for transform in chain.chain))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from image2video.data import DataSource
 from image2video.errors import InputError, StateError
 from image2video.protocols import Batches, ImageSet, Progress
 from image2video.training.checkpoint import cpu_state
 from image2video.training.ema import Ema
-from image2video.training.evaluate import Metrics, check_logits, evaluate
+from image2video.training.evaluate import Metrics, batch_loss, check_outputs, evaluate
 from image2video.training.recipe import TrainConfig, autocast_dtype, lr_factor, make_optimizer
 
 _STEPS_BETWEEN_CHECKS = 25  # reading a loss back from an accelerator waits for it, so that is done now and then
@@ -34,6 +33,8 @@ class Engine:
         accelerator: Accelerator,
         progress: Progress | None = None,
     ) -> None:
+        if data.policy is not None and not config.crop_flip:
+            raise InputError(f"crop_flip=False trains on images as they are, but the data has {data.policy}; drop one")
         self.config, self.accelerator, self._progress = config, accelerator, progress
         self.device = accelerator.device
         self.module = model.to(self.device)
@@ -45,7 +46,7 @@ class Engine:
         self._autocast = autocast_dtype(config, self.device)
         prepared = accelerator.prepare(self.module) if accelerator.num_processes > 1 else self.module
         self._forward: Callable[[Tensor], Any] = torch.compile(prepared) if config.compile else prepared
-        self.batches = self._batches(data.train, augment=config.augment, shuffle=True)
+        self.batches = self._batches(data.train, augment=config.crop_flip, shuffle=True)
         self._evaluation: dict[int, Batches] = {}
 
     @property
@@ -93,7 +94,7 @@ class Engine:
         return float(mean), lr
 
     def evaluate(self, images: ImageSet, stage: str) -> Metrics:
-        """Top-1 and loss of the weights that count, on all images (each process evaluates all of them)."""
+        """Quality and loss of the weights that count, on all images (each process evaluates all of them)."""
         key = id(images)
         if key not in self._evaluation:
             self._evaluation[key] = images.batches(self.config.batch_size, device=self.device)
@@ -148,13 +149,13 @@ class Engine:
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self._autocast) if self._autocast else nullcontext():
             logits = self._forward(images)
-        check_logits(logits, labels)
+        check_outputs(logits, labels)
         if logits.shape[1] != self._classes:
             raise InputError(
                 f"the model has {logits.shape[1]} outputs, the data {self._classes} classes; build it with "
                 f"num_classes={self._classes}"
             )
-        loss = cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+        loss = batch_loss(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         if self.config.clip_grad:

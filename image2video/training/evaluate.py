@@ -1,4 +1,4 @@
-"""Accuracy and loss of a classifier over batches."""
+"""Quality and loss of a network over batches: top-1 of a classifier, mIoU of a network that labels pixels."""
 
 from __future__ import annotations
 
@@ -13,19 +13,36 @@ from torch.nn.functional import cross_entropy
 
 from image2video.errors import InputError
 from image2video.protocols import Batches, Progress
+from image2video.segmentation import labelled_pixels, mean_iou, overlaps, pixel_loss, pixel_losses
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """top1: share of right answers, 0 … 1; loss: mean cross-entropy in nats, without smoothing; n: images."""
+    """What a network gets right.
+
+    top1: share of right answers (segmentation: of labelled pixels), 0 … 1; loss: mean cross-entropy in nats, without
+    smoothing; n: images; miou: mean intersection over union, 0 … 1, see `image2video.segmentation.mean_iou` (None for
+    classification).
+    """
 
     top1: float
     loss: float
     n: int
+    miou: float | None = None
+
+    @property
+    def metric(self) -> str:
+        """The name of `score`: `top-1`, or `mIoU` for segmentation."""
+        return "top-1" if self.miou is None else "mIoU"
+
+    @property
+    def score(self) -> float:
+        """The figure that epochs are chosen by, 0 … 1."""
+        return self.top1 if self.miou is None else self.miou
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return asdict(self)
+        """The fields that have a value, ready for JSON."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @torch.no_grad()
@@ -39,19 +56,19 @@ def evaluate(
     progress: Progress | None = None,
     stage: str = "evaluate",
 ) -> Metrics:
-    """Top-1 and loss of `model` in eval mode; its training mode is restored afterwards.
+    """Quality and loss of `model` in eval mode; its training mode is restored afterwards.
 
-    batches: a `Batches` (its epoch 0 is read) or any iterable of (images `(B, C, H, W)`, labels `(B,)`).
+    batches: a `Batches` (its epoch 0 is read) or any iterable of (images `(B, C, H, W)`, labels): labels `(B,)` make it
+    classification, labels `(B, H, W)` segmentation, where 255 marks pixels that do not count.
     autocast: the type of mixed precision, None for full precision.
-    Raises `InputError` where the output is not `(B, K)` or a label does not fit K, or where there is no batch.
+    Raises `InputError` where the output does not fit the labels (`check_outputs`), or where there is no batch.
     """
     device = torch.device(device)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     rows = batches.epoch(0) if isinstance(batches, Batches) else batches
     total = len(batches) if isinstance(batches, Batches) else 0
-    sums: list[Tensor] = []
-    count = 0
+    tally = _Tally()
     try:
         for done, (images, labels) in enumerate(rows, start=1):
             images, labels = images.to(device), labels.to(device)
@@ -59,25 +76,62 @@ def evaluate(
                 images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, autocast) if autocast else nullcontext():
                 logits = model(images)
-            check_logits(logits, labels)
-            right = (logits.argmax(1) == labels).sum()
-            loss = cross_entropy(logits.float(), labels, reduction="sum")
-            sums.append(torch.stack([right.float(), loss]))
-            count += len(labels)
+            check_outputs(logits, labels)
+            tally.add(logits, labels)
             if progress is not None:
                 progress(stage, done, max(total, done))
     finally:
         for module, training in modes.items():
             module.training = training
-    if count == 0:
-        raise InputError("there was no batch to evaluate on")
-    right_sum, loss_sum = torch.stack(sums).cpu().double().sum(0).tolist()
-    return Metrics(right_sum / count, loss_sum / count, count)
+    return tally.metrics()
 
 
-def check_logits(logits: Any, labels: Tensor) -> None:
-    """Refuses, as `InputError`, an output that is not one row of class scores per image."""
+class _Tally:
+    """Sums over batches, on the device until they are read."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._losses: list[Tensor] = []
+        self._right: list[Tensor] = []  # per batch the right answers, or the pixel counts (2, K) of segmentation
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count one batch."""
+        self._images += len(labels)
+        if labels.ndim == 1:
+            self._right.append((logits.argmax(1) == labels).sum())
+            self._losses.append(cross_entropy(logits.float(), labels, reduction="sum"))
+        else:
+            self._right.append(overlaps(logits, labels, logits.shape[1]).sum(0))
+            self._losses.append(pixel_losses(logits, labels).sum())
+
+    def metrics(self) -> Metrics:
+        """The figures of all batches; raises `InputError` where there was nothing to count."""
+        if self._images == 0:
+            raise InputError("there was no batch to evaluate on")
+        loss = float(torch.stack(self._losses).cpu().double().sum())
+        right = torch.stack(self._right).cpu().sum(0)
+        if right.ndim == 0:
+            return Metrics(int(right) / self._images, loss / self._images, self._images)
+        pixels = int(labelled_pixels(right))
+        if pixels == 0:
+            raise InputError(f"no pixel of the {self._images} images is labelled; there is nothing to evaluate on")
+        return Metrics(int(right[0].sum()) / pixels, loss / pixels, self._images, float(mean_iou(right)))
+
+
+def check_outputs(logits: Any, labels: Tensor) -> None:
+    """Refuses, as `InputError`, an output that is not `(B, classes)`, or `(B, classes, h, w)` for labels of pixels."""
+    task, needed = ("a classifier", "(B, classes)") if labels.ndim == 1 else ("segmentation", "(B, classes, h, w)")
     if not isinstance(logits, Tensor):
-        raise InputError(f"the model returned {type(logits).__name__}; a classifier returns a tensor (B, classes)")
-    if logits.ndim != 2 or len(logits) != len(labels):
-        raise InputError(f"the model returned {tuple(logits.shape)} for {len(labels)} images; needed: (B, classes)")
+        raise InputError(f"the model returned {type(logits).__name__}; {task} returns a tensor {needed}")
+    if logits.ndim != (2 if labels.ndim == 1 else 4) or len(logits) != len(labels):
+        raise InputError(
+            f"the model returned {tuple(logits.shape)} for {len(labels)} images with labels {tuple(labels.shape)}; "
+            f"needed: {needed}"
+        )
+
+
+def batch_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """The mean cross-entropy of a batch in nats, 0-d: over the images, or over the labelled pixels."""
+    if labels.ndim == 1:
+        return cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    return pixel_loss(logits, labels, label_smoothing=label_smoothing)

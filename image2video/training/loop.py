@@ -1,4 +1,4 @@
-"""Training a classifier: epochs, held-out evaluation, the best and the last weights, and resuming."""
+"""Training a network: epochs, held-out evaluation, the best and the last weights, and resuming."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ def train(
     accelerator: Accelerator | None = None,
     settings: dict[str, Any] | None = None,
 ) -> TrainResult:
-    """Trains any classifier, bare or wrapped, on `data.train`; afterwards `model` holds the last weights.
+    """Trains any classifier or network for segmentation, bare or wrapped, on `data.train`, in place.
 
-    The epoch to keep is chosen on `data.holdout`, which comes from the training images; `data.test` is read once, at
-    the end, with the kept and the last weights (the averaged ones where `config.ema` is on). Seeds the global
-    generators of python, numpy and torch once with `config.seed`. On a CPU, with equal versions and thread counts, a
-    run that was killed and is resumed ends bit for bit as one that was not; on CUDA some kernels are not deterministic.
+    Afterwards `model` holds the last weights. The epoch to keep is chosen on `data.holdout`, which comes from the
+    training images, by top-1 or, for segmentation (`data.task`), by mIoU; `data.test` is read once, at the end, with
+    the kept and the last weights (the averaged ones where `config.ema` is on). Seeds the global generators of python,
+    numpy and torch once with `config.seed`. On a CPU, with equal versions and thread counts, a run that was killed and
+    is resumed ends bit for bit as one that was not; on CUDA some kernels are not deterministic.
 
     Args:
-        model: images `(B, C, H, W)` → `(B, classes)`; trained in place.
+        model: images `(B, C, H, W)` → `(B, classes)`, or `(B, classes, h, w)` for segmentation; trained in place.
         data: as `load_data` gives it.
         config: the recipe; `TrainConfig()` by default.
         out: folder for `best.safetensors`, `last.safetensors`, `checkpoint.pt`, `history.json`, `result.json`,
@@ -126,6 +127,7 @@ def _one_epoch(engine: Engine, data: DataSource, epoch: int) -> EpochRecord:
         lr=lr,
         images_per_second=data.train.num_images / trained,
         seconds=time.perf_counter() - start,
+        holdout_miou=held_out.miou if held_out else None,
     )
 
 

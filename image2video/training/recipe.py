@@ -12,6 +12,8 @@ from torch import nn
 from image2video.errors import InputError, InputTypeError
 from image2video.optim import param_groups
 
+FINE_TUNING = 0.1
+"""The default learning rate for trained weights over that for random ones: the full one would undo what they know."""
 _DEFAULT_LR = {"sgd": 0.1, "adamw": 1e-3}
 _DEFAULT_WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 5e-2}
 
@@ -38,7 +40,7 @@ class TrainConfig:
         compile: compile the training step's forward pass with torch.compile.
         clip_grad: largest norm of the gradient; 0 for no limit.
         fusion_lr_mult: learning rate of the fusion parameters over that of the backbone.
-        augment: the data set's own crops and flips.
+        crop_flip: the data set's own crops and flips; False trains on the images as they are.
         seed: of batches, augmentation and dropout.
         device: `auto`, `cpu`, `cuda` or `mps`.
     """
@@ -58,7 +60,7 @@ class TrainConfig:
     compile: bool = False
     clip_grad: float = 0.0
     fusion_lr_mult: float = 1.0
-    augment: bool = True
+    crop_flip: bool = True
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 

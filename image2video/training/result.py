@@ -11,7 +11,10 @@ from image2video.training.evaluate import Metrics
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean training loss, held-out top-1 (0 … 1) and loss (None without held-out images), speed."""
+    """One epoch: mean training loss, held-out top-1 (0 … 1) and loss (None without held-out images), speed.
+
+    For segmentation top-1 is the share of labelled pixels, and the held-out mIoU stands beside it.
+    """
 
     epoch: int
     train_loss: float
@@ -20,6 +23,12 @@ class EpochRecord:
     lr: float
     images_per_second: float
     seconds: float
+    holdout_miou: float | None = None
+
+    @property
+    def holdout_score(self) -> float | None:
+        """What epochs are chosen by: the held-out mIoU for segmentation, else the held-out top-1."""
+        return self.holdout_top1 if self.holdout_miou is None else self.holdout_miou
 
     def figures(self) -> dict[str, float]:
         """The fields that have a value, without the epoch."""
@@ -30,8 +39,9 @@ class EpochRecord:
 class TrainResult:
     """The history and the accuracies of a training run.
 
-    best_epoch: the epoch (from 0) with the highest held-out top-1 (the lower loss breaks ties, then the earlier one);
-    the last one where nothing was held out. test_best, test_last: on the test set, which chose nothing.
+    best_epoch: the epoch (from 0) with the highest held-out top-1, for segmentation mIoU (the lower loss breaks ties,
+    then the earlier one); the last one where nothing was held out.
+    test_best, test_last: on the test set, which chose nothing.
     seconds: training and held-out evaluation, over all resumed parts; trained_images: images seen in training.
     """
 
@@ -76,6 +86,6 @@ class TrainResult:
 
 def best_epoch(history: list[EpochRecord]) -> int:
     """The index of the epoch to keep; see `TrainResult`."""
-    if history[-1].holdout_top1 is None:
+    if history[-1].holdout_score is None:
         return len(history) - 1
-    return max(range(len(history)), key=lambda i: (history[i].holdout_top1, -(history[i].holdout_loss or 0.0), -i))
+    return max(range(len(history)), key=lambda i: (history[i].holdout_score, -(history[i].holdout_loss or 0.0), -i))

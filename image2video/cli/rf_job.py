@@ -1,0 +1,184 @@
+"""The networks and the images of `image2video rf`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from image2video.builders import Builder
+from image2video.data.folder import ImageFiles
+from image2video.data.scan import image_files
+from image2video.data.transforms import eval_transform
+from image2video.errors import InputError, MissingError
+from image2video.genotype import Genotype
+from image2video.inject.sizes import nominal_size
+from image2video.receptive_field import prepare_random
+from image2video.training import load_weights, read_weights
+from image2video.wrap import VideoWrap
+
+if TYPE_CHECKING:
+    from image2video.cli.rf import RfOptions
+
+BARE = "bare"
+AVERAGED = "no fusion"
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CALIBRATION = 4  # images that calibrate the batch norms of random networks
+
+Size = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks by name, bare first, with equal weights where they share a module, in evaluation mode.
+
+    Attributes:
+        models: the networks.
+        size: (C, H, W) of their images.
+        weights: `random` or `trained`, with what must be said beside.
+        genotype, frames, schedule: the clip of the wrapped ones.
+
+    """
+
+    models: dict[str, nn.Module]
+    size: Size
+    weights: str
+    genotype: Genotype
+    frames: int
+    schedule: str
+
+    @property
+    def bare(self) -> nn.Module:
+        """The bare network."""
+        return self.models[BARE]
+
+    def calibrated(self, images: Tensor, seed: int) -> Networks:
+        """Random networks as they can be measured: no branch is zero, batch norms fit the images (`prepare_random`).
+
+        Without fusion, a wrapper keeps the bare network's norms; with it, they are calibrated on its own clips.
+        """
+        clips = images[:_CALIBRATION]
+        models = {BARE: prepare_random(self.bare, clips, seed=seed)}
+        for name, model in self.models.items():
+            if isinstance(model, VideoWrap):
+                model.backbone.load_state_dict(models[BARE].state_dict())
+                fused = bool(model.plan.sites)
+                models[name] = prepare_random(model, clips, batch_size=2, seed=seed) if fused else model
+        return replace(self, models=models)
+
+
+def build_networks(options: RfOptions, seed: int, device: torch.device) -> Networks:
+    """The bare network that the options name, its clip without fusion, and with it; random ones as they are drawn."""
+    if options.weights != "none" and Path(options.weights).is_dir():
+        return _saved(options, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bare = _bare(options)
+        genotype, size = Genotype.coerce(options.genotype), image_size(bare, options.size)
+        clip = {"genotype": genotype, "T": options.frames, "schedule": options.schedule}
+        fusions = ["none"] if options.fusion == "none" else ["none", options.fusion]
+        models: dict[str, nn.Module] = {BARE: bare}
+        for fusion in fusions:
+            name = AVERAGED if fusion == "none" else fusion.upper()
+            models[name] = _wrapped(bare, fusion, clip, size)
+    kind = "random"
+    if options.pretrained or options.weights != "none":
+        kind = "trained" if options.fusion in ("none", "tsm") else f"trained (those of {options.fusion.upper()} random)"
+    models = {name: model.to(device) for name, model in models.items()}
+    return Networks(models, size, kind, genotype, options.frames, options.schedule)
+
+
+def _bare(options: RfOptions) -> nn.Module:
+    if options.weights != "none" and not Path(options.weights).exists():
+        raise MissingError(f"no weights at {options.weights}; give a file, a folder of save_pretrained, or none")
+    name = options.model if ":" in options.model else f"timm:{options.model}"
+    builder = Builder(name, dict(options.model_kwargs))
+    model = (builder.with_kwargs(pretrained=True) if options.pretrained else builder).build()
+    if options.weights != "none":
+        if any(key.startswith("backbone.") for key in read_weights(options.weights)):
+            raise InputError(
+                f"{options.weights} holds a wrapped model's weights; give the folder of its save_pretrained "
+                "(`pretrained` in the folder of a training run), which says how it is wrapped"
+            )
+        load_weights(model, options.weights)
+    return model.eval()
+
+
+def _wrapped(bare: nn.Module, fusion: str, clip: dict[str, Any], size: Size) -> VideoWrap:
+    """A copy of the bare network as a video network; its fusions are as published, else they would not be seen."""
+    return VideoWrap(copy.deepcopy(bare), fusion, **clip, residual=False, input_size=size).eval()
+
+
+def _saved(options: RfOptions, device: torch.device) -> Networks:
+    """The networks of a folder of `save_pretrained`, which says itself what is wrapped how."""
+    fresh = type(options)()
+    named = ("model", "model_kwargs", "genotype", "fusion", "frames", "schedule", "pretrained")
+    given = [f"--{name.replace('_', '-')}" for name in named if getattr(options, name) != getattr(fresh, name)]
+    if given:
+        raise InputError(f"{options.weights} says itself how its model is wrapped; leave out {', '.join(given)}")
+    model = VideoWrap.from_pretrained(options.weights)
+    if model.genotype is None:
+        raise InputError(f"the model in {options.weights} draws its frames at random, so its field has no fixed shape")
+    size = image_size(model.backbone, options.size)
+    models = {name: one.to(device) for name, one in beside(model, size).items()}
+    return Networks(models, size, "trained", model.genotype, model.T, str(model.to_video.schedule))
+
+
+def beside(model: VideoWrap, size: Size) -> dict[str, nn.Module]:
+    """A trained wrapper beside its backbone alone, and beside its clip without fusion; all are copies but itself."""
+    bare = copy.deepcopy(model).unwrap().eval()
+    to_video = model.to_video
+    clip = {name: getattr(to_video, name) for name in ("genotype", "T", "schedule", "padding", "interpolation")}
+    found: dict[str, nn.Module] = {BARE: bare, AVERAGED: _wrapped(bare, "none", clip, size)}
+    return found | ({model.plan.fusion.name.upper(): model.eval()} if model.plan.sites else {})
+
+
+def image_size(bare: nn.Module, side: int | None) -> Size:
+    """(C, H, W) of the images: the model's own, or squares of `side` pixels.
+
+    Raises `InputError` where neither is known.
+    """
+    known = nominal_size(bare)
+    if side is not None:
+        return (3 if known is None else known[0], side, side)
+    if known is None or len(known) != 3:
+        raise InputError(f"{type(bare).__name__} does not say which images it takes; give --size PIXELS")
+    return known[0], known[1], known[2]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images `(N, C, H, W)`, normalised, what they are in words, and their mean and std where they are pictures."""
+
+    images: Tensor
+    about: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def read_images(folder: str, count: int, size: Size, bare: nn.Module, seed: int) -> Pictures:
+    """Noise drawn by `seed`, or the first files of a folder.
+
+    Raises `MissingError` where there is no folder, `InputError` where it holds too few images.
+    """
+    channels, height, width = size
+    if folder == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return Pictures(torch.randn(count, channels, height, width, generator=generator), "images of white noise")
+    if not Path(folder).is_dir():
+        raise MissingError(f"no folder {folder}; give a folder of image files, or --images random")
+    paths = image_files(Path(folder))
+    if len(paths) < count:
+        raise InputError(f"{folder} holds {len(paths)} image files, --count asks for {count}; lower it or add images")
+    if channels != 3 or height != width:
+        raise InputError(f"image files are read as square colour images; this model takes {channels}×{height}×{width}")
+    config = getattr(bare, "pretrained_cfg", None) or {}
+    mean, std = tuple(config.get("mean") or _IMAGENET[0]), tuple(config.get("std") or _IMAGENET[1])
+    transform = eval_transform(height, mean, std, crop_fraction=config.get("crop_pct") or 0.875)
+    files = ImageFiles(tuple(paths[:count]))
+    images = torch.stack([transform(files[index]) for index in range(count)])
+    return Pictures(images, f"images (the first files of {Path(folder).resolve().name})", mean, std)

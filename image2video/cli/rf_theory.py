@@ -1,0 +1,74 @@
+"""What theory says beside the fields that `image2video rf` measures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from image2video.cli.rf_job import BARE, Networks
+from image2video.errors import InputError, UnsupportedError
+from image2video.receptive_field import EffectiveField, Unit, reshaped, theoretical
+from image2video.receptive_field.expected import Shares, expected, shares_of
+from image2video.receptive_field.survey import Survey
+from image2video.report import ErfPanel, fields_figure, variance_square
+from image2video.report.erf_panel import pixels
+
+
+def layer_sentence(networks: Networks, units: Mapping[str, Unit]) -> str:
+    """The theoretical field of the measured layer, by the sizes of the network's layers (Eq. 8)."""
+    layer = next(iter(units.values())).layer
+    place = "its output" if layer is None else layer
+    try:
+        field = theoretical(networks.bare, layer=layer, input_size=networks.size)
+    except UnsupportedError as error:
+        return f"The theoretical field of {place} is not known: {error}."
+    return f"By the sizes of the layers, a unit of {place} of the bare network sees {field}."
+
+
+def clip_sentence(networks: Networks, field: EffectiveField) -> str:
+    """How the union of the frames' fields grows, for the square of the bare network's variance."""
+    polygon = variance_square(field)
+    shape = reshaped(polygon, networks.genotype, networks.frames, networks.schedule, image_size=networks.size[1:])
+    return (
+        f"A square of the variance of the bare network's measured field ({math.sqrt(polygon.area):.1f} pixels a side), "
+        f"seen in {networks.frames} frames and mapped back to the image, covers {pixels(shape.area)} pixels: "
+        f"{shape.area / polygon.area:.2f} times its area. A fusion can reach that union; how much of it counts, the "
+        "shares of the frames say."
+    )
+
+
+def clip_figure(networks: Networks, field: EffectiveField) -> Any:
+    """The square of the bare network's variance in every frame, and mapped back."""
+    return fields_figure(
+        variance_square(field),
+        {"the clip": networks.genotype},
+        image_size=networks.size[1:],
+        T=networks.frames,
+        schedule=networks.schedule,
+        width=9.0,
+    )
+
+
+def expected_rows(networks: Networks, units: Mapping[str, Unit], fields: Survey) -> list[tuple[str, ...]]:
+    """Measured beside expected: the bare field mapped back from every frame, by the frames' measured shares."""
+    rows = []
+    for row in units:
+        bare = fields[row][BARE]
+        for name, field in fields[row].items():
+            shares = shares_of(field, [line[name] for line in fields.values()])
+            if shares is None or field is bare:
+                continue
+            rows.append((row, name, *_compared(networks, bare, field, shares)))
+    return rows
+
+
+def _compared(networks: Networks, bare: EffectiveField, field: EffectiveField, shares: Shares) -> tuple[str, ...]:
+    text = " ".join(f"{100 * share:.0f}" for share in field.frame_shares or ()) + " %"
+    digits = 1 if field.measures.spread >= 10 else 2
+    own = f"{field.measures.spread:.{digits}f}", ErfPanel.of("", field).axes
+    try:
+        found, m = expected(bare, networks.genotype, networks.schedule, shares)
+    except InputError:
+        return own[0], "–", own[1], "–", text
+    return own[0], f"{m.spread:.{digits}f}", own[1], ErfPanel("", found.numpy(), m).axes, text

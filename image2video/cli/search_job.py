@@ -1,0 +1,178 @@
+"""What the options of `image2video search` ask for, checked before any work."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator
+from jsonargparse import Namespace
+from torch import nn
+
+from image2video.cli.arguments import collect, record
+from image2video.cli.models import bare_model, load_matching_data, warn_of_seen_images
+from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions
+from image2video.data import DataSource
+from image2video.demo.candidates import Candidate, check_candidates, parse_candidates
+from image2video.demo.settings import CompareConfig
+from image2video.errors import InputError
+from image2video.search import SearchConfig, SearchResult, get_space, search
+from image2video.search.task import Task, get_task
+from image2video.training import load_weights, make_accelerator
+
+RENAME = {"T": "frames"}
+CONFIG_FILE = "config.yaml"
+_DEFAULT_CANDIDATES = "random:3,replica"
+_ELSEWHERE = ("space", "device", "precision")  # a space's file may have moved: the checkpoint knows its content
+_EPOCHS_SHARE = 10
+_RESUMED = (
+    *(field.name for field in fields(DataOptions) if field.name not in ("data", "workers")),
+    *("model", "model_kwargs", "pretrained"),
+    *(RENAME.get(field.name, field.name) for field in fields(SearchConfig) if field.name not in _ELSEWHERE),
+)
+"""The options that a resumed search must share with its beginning."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Which final networks are trained after the search, and for how long.
+
+    Attributes:
+        compare: candidates that get a final network beside the found genotype and the bare network, separated by
+            commas: random:5 (five draws), replica, averaging (the found clip without fusion), frozen, argmax,
+            perturbation, one_shot (each a search of its own, :COUNT for several seeds), fixed_weights, a genotype as
+            "rotate(10)", FILE.json or preset:NAME; none for no comparison (default: random:3,replica; none where
+            selection is fixed_weights or random, or a budget ends the search)
+        final_epochs: epochs of every final network; the bare network gets T times as many as well. The default costs
+            about twice what the search does and gives a first answer; judge by runs that have converged (default: a
+            tenth of the epochs of the search)
+        final_seeds: seeds of every final network; fewer than 3 decide little
+        final_lr: peak learning rate of the final networks (default: 0.1, and 0.01 from trained weights)
+
+    """
+
+    compare: str | None = None
+    final_epochs: int | None = None
+    final_seeds: int = 3
+    final_lr: float | None = None
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """Everything that the options ask for, checked."""
+
+    config: SearchConfig
+    backbone: BackboneOptions
+    data: DataSource
+    accelerator: Accelerator
+    candidates: tuple[Candidate, ...] | None
+    final: CompareConfig
+    out: Path
+
+    @property
+    def task(self) -> Task:
+        """What the data's labels ask for."""
+        return get_task(self.data.task, self.data.num_classes)
+
+    def network(self, seed: int) -> nn.Module:
+        """The bare network with the weights that were asked for."""
+        model, _ = bare_model(self.backbone, self.data, seed)
+        if self.backbone.weights is not None:
+            load_weights(model, self.backbone.weights)
+        return model
+
+    def search(self, config: SearchConfig, out: Path, **options: Any) -> SearchResult:
+        """One search with these data and this network."""
+        return search(
+            self.network(self.config.seed),
+            self.data.train,
+            config,
+            validation=self.data.holdout if config.selection == "fixed_weights" else None,
+            task=self.task,
+            mean=self.data.mean,
+            std=self.data.std,
+            out=out,
+            accelerator=self.accelerator,
+            provenance={"dataset": self.data.short_name, "backbone": self.backbone.model},
+            **options,
+        )
+
+
+def prepare(options: Namespace) -> SearchJob:
+    """What the options mean; whatever can be refused is refused here."""
+    config = collect(SearchConfig, options, rename=RENAME, device="auto")  # the accelerator decides
+    data_options, backbone = collect(DataOptions, options), collect(BackboneOptions, options)
+    asked = collect(CompareOptions, options)
+    trained = backbone.weights is not None or backbone.pretrained
+    fixed = config.selection == "fixed_weights"
+    if fixed and not trained:
+        raise InputError("--selection fixed_weights ranks chains for a trained network; give --weights FILE")
+    if fixed and not data_options.holdout:
+        raise InputError("--selection fixed_weights needs images the network was not trained on: --holdout above 0")
+    candidates = _candidates(asked, config)
+    check_candidates(candidates or (), trained=trained, held_out=data_options.holdout > 0)
+    final = CompareConfig(
+        model=backbone.model,
+        frames=config.T,
+        schedule=get_space(config.space_name).schedule,
+        fusion=config.fusion,
+        epochs=max(1, round(config.epochs / _EPOCHS_SHARE)) if asked.final_epochs is None else asked.final_epochs,
+        seeds=asked.final_seeds,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        lr=asked.final_lr,
+        trained=trained,
+        padding=config.padding,
+        interpolation=config.interpolation,
+    )
+    accelerator = make_accelerator(options.device)
+    if candidates is not None and accelerator.num_processes > 1:
+        if asked.compare is not None:
+            raise InputError(
+                f"--compare runs in one process, this launch has {accelerator.num_processes}; leave it out, and start "
+                "the command again in one process with --resume --compare"
+            )
+        if accelerator.is_main_process:
+            warnings.warn(
+                f"no comparison with random clips in a launch of {accelerator.num_processes} processes; the same "
+                f"command in one process with --resume --compare {_DEFAULT_CANDIDATES} makes it",
+                stacklevel=2,
+            )
+        candidates = None
+    data = load_matching_data(data_options, backbone, config.seed)
+    ranked = fixed or any(candidate.name == "fixed_weights" for candidate in candidates or ())
+    if ranked and backbone.weights is not None:
+        warn_of_seen_images(backbone.weights, data_options, config.seed)
+    output = collect(OutputOptions, options)
+    if output.resume:
+        _check_resumed(Path(output.out), options, data)
+    return SearchJob(config, backbone, data, accelerator, candidates, final, Path(output.out))
+
+
+def _check_resumed(out: Path, options: Namespace, data: DataSource) -> None:
+    """Refuse to go on with other images or another network, which a checkpoint does not know by their options."""
+    path = out / CONFIG_FILE
+    if not path.is_file():
+        return
+    saved, now = yaml.safe_load(path.read_text()), record(options)
+    if "selection" not in saved:  # no search: the folder is refused by its kind
+        return
+    pairs = {name: (saved[name], now[name]) for name in _RESUMED if name in saved}
+    if "data" in saved:  # it may lie in another folder now
+        pairs["data"] = (replace(data, name=str(saved["data"])).short_name, data.short_name)
+    changed = [f"{name}: {then!r} then, {this!r} now" for name, (then, this) in pairs.items() if then != this]
+    if changed:
+        raise InputError(
+            f"cannot resume the search in {out} with other settings ({'; '.join(changed)}); use the same, or replace "
+            "it with --overwrite"
+        )
+
+
+def _candidates(asked: CompareOptions, config: SearchConfig) -> tuple[Candidate, ...] | None:
+    """The candidates that are asked for, or the default's; None for no comparison."""
+    budget = config.max_images is not None or config.max_minutes is not None
+    default = None if config.selection in ("fixed_weights", "random") or budget else _DEFAULT_CANDIDATES
+    return parse_candidates(default if asked.compare is None else asked.compare) or None

@@ -1,0 +1,58 @@
+"""One random frame of a random chain of a search space, in place of the image."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from image2video.chain import apply_chain
+from image2video.chain_law import ChainLaw, ChainSpace
+from image2video.colours import Colours
+from image2video.genotype import Genotype
+from image2video.geometry import schedule_steps
+from image2video.sampling import warp_frames
+
+
+class RandomFrame:
+    """Frame t of the clip of a random chain, t uniform in 0 … frames − 1.
+
+    space: whose random chains and schedule; mean, std: how the images are normalised, for photometric ops.
+    """
+
+    def __init__(self, space: ChainSpace, frames: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        self._law = ChainLaw.of(space)
+        self._steps = schedule_steps(space.schedule, frames)
+        self._colours = Colours(mean, std)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """A frame `(C, H, W)` of a normalised image; draws from torch's global CPU generator."""
+        return self._moved(image[None], [self._draw(torch.default_generator)])[0]
+
+    def each(self, images: Tensor, seeds: Tensor) -> Tensor:
+        """A frame of every image `(N, C, H, W)`, as `__call__` gives it after `torch.manual_seed(seeds[i])`."""
+        generator = torch.Generator()
+        return self._moved(images, [self._draw(generator.manual_seed(seed)) for seed in seeds.tolist()])
+
+    def _draw(self, generator: torch.Generator) -> tuple[Genotype, float]:
+        chain = self._law.draw(generator)
+        return chain, self._steps[int(torch.randint(len(self._steps), (), generator=generator))]
+
+    def _moved(self, images: Tensor, drawn: list[tuple[Genotype, float]]) -> Tensor:
+        moved = images.clone()
+        height, width = images.shape[-2:]
+        moving = [row for row, (chain, step) in enumerate(drawn) if step != 0 and chain.chain]
+        warped = [row for row in moving if drawn[row][0].is_geometric]
+        if warped:  # one sampler call for all of them
+            matrices = torch.stack([_matrix(*drawn[row], height, width) for row in warped])
+            moved[warped] = warp_frames(images[warped][:, None], matrices)[:, 0]
+        for row in set(moving) - set(warped):
+            chain, step = drawn[row]
+            moved[row] = apply_chain(images[row][None, None], chain, [step], colours=self._colours)[0, 0]
+        return moved
+
+
+@lru_cache(maxsize=8192)
+def _matrix(chain: Genotype, step: float, height: int, width: int) -> Tensor:
+    return chain.matrix(step, height, width)

@@ -1,0 +1,136 @@
+"""What an op is: a named transformation with one magnitude per step, which moves pixels or changes their colours."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from image2video.errors import InputError, InputTypeError
+
+MatrixFunction = Callable[[Tensor, Tensor, int, int], Tensor]
+PixelFunction = Callable[[Tensor, float, float], Tensor]
+GRADIENTS: tuple[str, ...] = ("exact", "straight_through")
+
+
+@dataclass(frozen=True)
+class Op:
+    """A named transformation with one magnitude per step: geometric (it has a `matrix`) or photometric (`pixels`).
+
+    Attributes:
+        name: lower-case letters, digits and underscores; what genotype texts call it.
+        unit: the unit of the magnitude per step, as shown to users ("degrees").
+        default: the magnitude of one step that search spaces start from.
+        low: the smallest magnitude allowed.
+        high: the largest magnitude allowed.
+        neutral: the magnitude at which the op does nothing.
+        matrix: of a geometric op. `matrix(magnitude, steps, height, width)` with a 0-d `magnitude` and `steps` `(S,)`
+            of one dtype and device gives `(S, 3, 3)`: the op at power s in centred pixel coordinates, last row
+            (0, 0, 1), identity at s = 0, differentiable in the magnitude.
+        open_ends: whether `low` and `high` themselves are excluded.
+        pixels: of a photometric op. `pixels(images, magnitude, step)` with images `(N, C, H, W)` in 0 … 1, float32 or
+            float64, and two plain numbers gives new images of the same shape and dtype in 0 … 1: each image by itself,
+            itself at step 0 and at the neutral magnitude. It leaves its argument as it is.
+        gradient: of a photometric op in its images. `exact`: that of `pixels`. `straight_through`: that of the
+            identity, for ops whose own gradient is zero or says nothing (Bengio et al., 2013, arXiv 1308.3432).
+    """
+
+    name: str
+    unit: str
+    default: float
+    low: float
+    high: float
+    neutral: float
+    matrix: MatrixFunction | None = None
+    open_ends: bool = False
+    pixels: PixelFunction | None = None
+    gradient: str = "exact"
+
+    @property
+    def geometric(self) -> bool:
+        """Whether the op moves pixels by a matrix; otherwise it changes colours and leaves pixels in their place."""
+        return self.matrix is not None
+
+    def apply(self, images: Tensor, magnitude: float, step: float) -> Tensor:
+        """A photometric op at power `step` on images `(N, C, H, W)` in 0 … 1; same shape and dtype, in 0 … 1.
+
+        Values beyond 0 … 1 are clamped first. Half precision is computed in float32, under autocast too. At step 0 and
+        at the neutral magnitude the images come back as they are. The gradient is that of `self.gradient`. Raises
+        `InputError` for a geometric op, and where the op cannot treat images of that number of channels.
+        """
+        if self.pixels is None:
+            raise InputError(f"op {self.name!r} is geometric: it has a matrix, and no pixels to apply")
+        if step == 0 or magnitude == self.neutral:
+            return images
+        with full_precision(images.device):
+            unit = images.to(working_dtype(images))
+            if self.gradient == "exact":
+                out = self.pixels(unit.clamp(0, 1), magnitude, step)
+            else:
+                with torch.no_grad():
+                    value = self.pixels(unit.detach().clamp(0, 1), magnitude, step)
+                out = _StraightThrough.apply(unit, value)
+        return out.to(images.dtype)
+
+    def contains(self, magnitude: float) -> bool:
+        """Whether the magnitude is allowed (NaN is not)."""
+        if self.open_ends:
+            return self.low < magnitude < self.high
+        return self.low <= magnitude <= self.high
+
+    def check(self, magnitude: object) -> float:
+        """The magnitude as a float; raises `InputTypeError` for anything but a number, `InputError` out of range."""
+        if isinstance(magnitude, bool) or not isinstance(magnitude, int | float):
+            raise InputTypeError(
+                f"the magnitude of {self.name} must be a number, got {magnitude!r:.80} ({type(magnitude).__name__})"
+            )
+        try:
+            value = float(magnitude)
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
+            raise InputError(f"the magnitude of {self.name} must be finite, got {value}")
+        if not self.contains(value):
+            raise InputError(f"the magnitude of {self.name} must lie in {self.range_text}, got {value:g}")
+        return value + 0.0  # -0.0 becomes 0.0, so that equal genotypes print alike
+
+    @property
+    def range_text(self) -> str:
+        """The allowed range with its unit, for messages: "-180 … 180 degrees"."""
+        ends = " (ends excluded)" if self.open_ends else ""
+        return f"{self.low:g} … {self.high:g} {self.unit}{ends}"
+
+
+def working_dtype(images: Tensor) -> torch.dtype:
+    """The dtype that images are computed in: float64 stays, everything else is float32."""
+    return torch.float64 if images.dtype == torch.float64 else torch.float32
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """A context without autocast, on devices that have it."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
+class _StraightThrough(torch.autograd.Function):
+    """`value`, with the gradient of `images`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(images: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None

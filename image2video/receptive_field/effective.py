@@ -1,0 +1,175 @@
+"""The effective receptive field: how much a unit depends on every pixel, by gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from image2video.errors import InputError, InputTypeError
+from image2video.image_checks import check_images, check_size
+from image2video.protocols import Progress
+from image2video.receptive_field.measures import Measures, jackknife, measures
+from image2video.receptive_field.probe import Gradients, Probe, held_still
+from image2video.receptive_field.target import Target, locate
+from image2video.receptive_field.traced import trace_model
+from image2video.receptive_field.units import Unit
+
+GROUPS = 32
+"""Up to so many images each is a group of its own for the standard errors; more are dealt out to this many groups."""
+
+
+@dataclass(frozen=True)
+class EffectiveField:
+    """The mean absolute gradient of a unit with respect to the images, and what is read off it.
+
+    Attributes:
+        map: `(H, W)` float64 on the CPU, the mean over images and their channels.
+        measures: of the map.
+        errors: their standard errors over images (jackknife); None where fewer than two images have a gradient.
+        unit: with its position filled in.
+        described: the unit in words, for captions.
+        size: (height, width) of the images.
+        weights: what the weights are: "random", "trained", "trained on …".
+        images: how many images.
+        frame_shares: the share of the absolute gradient that enters through each frame; None without frames.
+    """
+
+    map: Tensor
+    measures: Measures
+    errors: Measures | None
+    unit: Unit
+    described: str
+    size: tuple[int, int]
+    weights: str
+    images: int
+    frame_shares: tuple[float, ...] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the map, flat and as JSON values; standard errors end in `_error`, None where unknown."""
+        numbers = self.measures.record()
+        errors = dict.fromkeys(numbers) if self.errors is None else self.errors.record()
+        stated = {"size": list(self.size), "weights": self.weights, "unit": self.described, "images": self.images}
+        shares = None if self.frame_shares is None else list(self.frame_shares)
+        return {**stated, **numbers, **{f"{k}_error": v for k, v in errors.items()}, "frame_shares": shares}
+
+
+@overload
+def effective(model: nn.Module, images: Tensor, unit: Unit | None = None, **options: Any) -> EffectiveField: ...
+@overload
+def effective(model: nn.Module, images: Tensor, unit: Sequence[Unit], **options: Any) -> tuple[EffectiveField, ...]: ...
+def effective(
+    model: nn.Module,
+    images: Tensor,
+    unit: Unit | Sequence[Unit] | None = None,
+    *,
+    size: Sequence[int] | None = None,
+    weights: str = "as given",
+    batch_size: int = 4,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> EffectiveField | tuple[EffectiveField, ...]:
+    """The effective receptive field of one unit of any model: the mean |∂ unit / ∂ image|, through the warps if any.
+
+    One backward per batch and unit: images do not depend on one another in eval mode. The model runs in eval mode, in
+    its own dtype and on its own device, no further than the unit needs, and is afterwards what it was. (Luo et al.,
+    NeurIPS 2016; Casarin et al., CVPR 2024, Fig. 1b. With random weights, build a `VideoWrap` with residual=False and
+    use `prepare_random`, or fusion has no effect that could be seen.)
+
+    Args:
+        model: takes images `(B, C, H, W)`; a `VideoWrap` too.
+        images: `(N, C, H, W)` floating point, normalised as the model needs.
+        unit: which unit; by default the largest value of the output (of a classifier, the predicted class). Several
+            share every forward, and give a tuple of fields in their order.
+        size: (height, width) that the images must have, where the caller wants that checked.
+        weights: what the result says of the weights: "random", "trained", "trained on …".
+        batch_size: images at a time; each is T frames for a `VideoWrap`.
+        seed: of the random signs with which all channels are added up.
+        progress: called after every batch.
+
+    Raises `InputError` for images of another size, what `Unit` and `locate` refuse, NaN gradients, and gradients that
+    are zero everywhere; `InputTypeError` for images that are no floating-point tensor; `UnsupportedError` where no
+    gradient reaches the images.
+    """
+    units = [Unit() if unit is None else unit] if isinstance(unit, Unit | None) else list(unit)
+    _check(images, size, batch_size, weights)
+    if not units:
+        raise InputError("no unit was asked for; give at least one, or None for the largest value of the output")
+    count, channels = images.shape[:2]
+    extent = (images.shape[2], images.shape[3])
+    traced = trace_model(model, (channels, *extent))
+    targets = [locate(model, channels, extent, one, traced=traced) for one in units]
+    like = next((p for p in model.parameters() if p.is_floating_point()), images)
+    sums = [_Sums(count, target) for target in targets]
+    probe = Probe(model, targets, seed)
+    with held_still(model):
+        for start in range(0, count, batch_size):
+            batch = images[start : start + batch_size].to(device=like.device, dtype=like.dtype)
+            for total, found in zip(sums, probe.several(batch), strict=True):
+                total.add(start, found)
+            if progress is not None:
+                progress("receptive field", min(start + batch_size, count), count)
+    fields = tuple(total.result(weights) for total in sums)
+    return fields[0] if isinstance(unit, Unit | None) else fields
+
+
+class _Sums:
+    """What is added up over the images, on the CPU in float64."""
+
+    def __init__(self, count: int, target: Target) -> None:
+        self.count, self.target = count, target
+        groups = min(count, GROUPS)
+        self.maps = torch.zeros((groups, *target.size), dtype=torch.float64)
+        self.sizes = torch.bincount(torch.arange(count) % groups, minlength=groups).double()
+        self.frames = None if target.T is None else torch.zeros(target.T, dtype=torch.float64)
+
+    def add(self, start: int, found: Gradients) -> None:
+        """Count the gradients of the images from number `start` on."""
+        maps = _wide(found.images).abs().mean(1)
+        rows = torch.arange(start, start + len(maps)) % len(self.maps)
+        self.maps.index_add_(0, rows, maps.cpu().double())
+        if self.frames is not None and found.frames is not None:
+            self.frames += _wide(found.frames).abs().sum((2, 3, 4)).cpu().double().sum(0)
+
+    def result(self, weights: str) -> EffectiveField:
+        """The field; raises `InputError` where every gradient is zero."""
+        mean, target = self.maps.sum(0) / self.count, self.target
+        if float(mean.sum()) == 0:
+            raise InputError(
+                f"the gradient of {target.described} is zero everywhere for all {self.count} images: dead units, a "
+                "rounding, or branches that begin at zero (prepare_random gives those values); choose another unit"
+            )
+        shares = None if self.frames is None else tuple((self.frames / self.frames.sum()).tolist())
+        errors = jackknife(self.maps, self.sizes)
+        return EffectiveField(
+            mean, measures(mean), errors, target.unit, target.described, target.size, weights, self.count, shares
+        )
+
+
+def _wide(gradient: Tensor) -> Tensor:
+    """Float32, or float64 where it came so: what is added up in."""
+    return gradient if gradient.dtype == torch.float64 else gradient.float()
+
+
+def _check(images: object, size: Sequence[int] | None, batch_size: int, weights: object) -> None:
+    if isinstance(images, list | tuple):
+        shapes = sorted({tuple(getattr(image, "shape", ())) for image in images})
+        raise InputTypeError(
+            f"images must be one tensor (N, C, H, W), got a {type(images).__name__} of shapes {shapes[:4]}; resize "
+            "them to one size and stack them: torch.stack(images)"
+        )
+    check_images(images)
+    assert isinstance(images, Tensor)
+    if len(images) == 0:
+        raise InputError("there are no images: a mean gradient needs at least one")
+    if size is not None and check_size(tuple(size), "size") != tuple(images.shape[-2:]):
+        raise InputError(
+            f"the images have {images.shape[-2]}×{images.shape[-1]} pixels, size says {size[0]}×{size[1]}; resize them"
+        )
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    if not isinstance(weights, str) or not weights.strip():
+        raise InputError(f"weights says in words what the weights are ('random', 'trained on …'), got {weights!r:.80}")

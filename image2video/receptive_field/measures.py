@@ -1,0 +1,123 @@
+"""What is read off a map of mean absolute gradients: how much area holds its mass, how far and which way it reaches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from image2video.errors import InputError
+
+SHARES: tuple[float, ...] = (0.2, 0.3, 0.5, 0.99)
+"""The shares of the mass whose areas are measured."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Numbers that sum up an effective receptive field; as `errors` of a field, the standard errors of these numbers.
+
+    Attributes:
+        area: for each share of the mass, the smallest area that holds it, in pixels (the last pixel in part).
+        spread: the root mean square distance from the centre along one axis, in pixels: √((λ₁ + λ₂) / 2) for the
+            eigenvalues of the covariance.
+        anisotropy: the ratio √(λ₁ / λ₂) of the long to the short axis, at least 1.
+        angle: of the long axis in degrees, counter-clockwise on the screen from the horizontal, −90 … 90. It says
+            nothing where the anisotropy is about 1.
+        centre: (y, x), the mean position in pixels; the centre of pixel i is i + 0.5.
+    """
+
+    area: dict[float, float]
+    spread: float
+    anisotropy: float
+    angle: float
+    centre: tuple[float, float]
+
+    def record(self, prefix: str = "") -> dict[str, float]:
+        """The numbers by name: `area_20`, …, `spread`, `anisotropy`, `angle`, `centre_y`, `centre_x`."""
+        areas = {f"area_{100 * share:g}": value for share, value in self.area.items()}
+        rest = {"spread": self.spread, "anisotropy": self.anisotropy, "angle": self.angle}
+        centre = {"centre_y": self.centre[0], "centre_x": self.centre[1]}
+        return {prefix + name: value for name, value in {**areas, **rest, **centre}.items()}
+
+
+def measures(field: Tensor, shares: Sequence[float] = SHARES) -> Measures:
+    """The measures of a map `(H, W)` of values of at least 0, each pixel taken as a unit square.
+
+    Raises `InputError` for another shape, for negative or NaN values, for a map of zeros, and for shares that are not
+    above 0 and at most 1.
+    """
+    if field.ndim != 2 or not field.is_floating_point():
+        raise InputError(f"a map is a floating-point tensor (H, W), got {tuple(field.shape)} {field.dtype}")
+    if any(not 0 < share <= 1 for share in shares):
+        raise InputError(f"shares are above 0 and at most 1, got {tuple(shares)}")
+    mass = field.detach().to("cpu", torch.float64)
+    if not torch.isfinite(mass).all() or (mass < 0).any():
+        raise InputError("a map holds finite values of at least 0; this one holds negative, infinite or NaN values")
+    total = float(mass.sum())
+    if total == 0:
+        raise InputError("the map is zero everywhere: there is no receptive field to measure")
+    # A map of tiny values would underflow in the second moments.
+    mass = mass / mass.max()
+    mass = mass / mass.sum()
+    (y, x), (yy, xx, xy) = _moments(mass)
+    mean, half = (yy + xx) / 2, math.hypot((xx - yy) / 2, xy)
+    angle = math.degrees(0.5 * math.atan2(-2 * xy, xx - yy))  # y points down, angles turn as seen on the screen
+    return Measures(_areas(mass, shares), math.sqrt(mean), math.sqrt((mean + half) / (mean - half)), angle, (y, x))
+
+
+def _moments(mass: Tensor) -> tuple[tuple[float, float], tuple[float, float, float]]:
+    """The mean position (y, x) and the covariances (yy, xx, xy)."""
+    rows, columns = mass.sum(1), mass.sum(0)
+    y = torch.arange(len(rows), dtype=mass.dtype) + 0.5
+    x = torch.arange(len(columns), dtype=mass.dtype) + 0.5
+    cy, cx = float(rows @ y), float(columns @ x)
+    within = 1 / 12  # the variance of a unit square
+    yy, xx = float(rows @ (y - cy) ** 2) + within, float(columns @ (x - cx) ** 2) + within
+    return (cy, cx), (yy, xx, float((y - cy) @ mass @ (x - cx)))
+
+
+def _areas(mass: Tensor, shares: Sequence[float]) -> dict[float, float]:
+    values = mass.flatten().sort(descending=True).values
+    reached = values.cumsum(0)
+    out = {}
+    for share in shares:
+        wanted = share * float(reached[-1])
+        # The search may end one behind the last by a rounding error, or in the zeros after it.
+        index = min(int(torch.searchsorted(reached, wanted)), int((values > 0).sum()) - 1)
+        before = float(reached[index - 1]) if index else 0.0
+        out[float(share)] = index + min(1.0, (wanted - before) / float(values[index]))
+    return out
+
+
+def jackknife(groups: Tensor, sizes: Tensor, measure: Callable[[Tensor], Measures] = measures) -> Measures | None:
+    """Standard errors of the measures of a mean map, from sums over groups of images.
+
+    `groups` `(G, H, W)` float64 holds the sum of the maps of each group, `sizes` `(G,)` how many images that are. None
+    where fewer than two groups have any mass. Each group is left out once: error² = (G − 1)/G · Σ (m₋ᵢ − mean)².
+    Differences of angles are taken modulo 180.
+    """
+    count = len(groups)
+    if count < 2:
+        return None
+    total, images = groups.sum(0), float(sizes.sum())
+    rest = [(total - one).clamp(min=0) / (images - float(n)) for one, n in zip(groups, sizes, strict=True)]
+    if any(float(mean.sum()) == 0 for mean in rest):
+        return None  # all of the gradient comes from one group
+    without = [measure(mean) for mean in rest]
+
+    def error(values: list[float], modulo: float | None = None) -> float:
+        apart = torch.tensor(values, dtype=torch.float64) - values[0]
+        if modulo is not None:
+            apart = (apart + modulo / 2).remainder(modulo) - modulo / 2
+        return math.sqrt((count - 1) / count * float((apart - apart.mean()).square().sum()))
+
+    return Measures(
+        {share: error([m.area[share] for m in without]) for share in without[0].area},
+        error([m.spread for m in without]),
+        error([m.anisotropy for m in without]),
+        error([m.angle for m in without], 180.0),
+        (error([m.centre[0] for m in without]), error([m.centre[1] for m in without])),
+    )

@@ -1,0 +1,156 @@
+"""A model held still while the gradient of one unit is taken; it goes back to what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from image2video.errors import InputError, UnsupportedError
+from image2video.receptive_field.reading import Reading
+from image2video.receptive_field.target import Target
+from image2video.wrap import VideoWrap
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of a unit: with respect to the images `(B, C, H, W)`, and to their frames `(B, T, C, H, W)` if any."""
+
+    images: Tensor
+    frames: Tensor | None
+
+
+@contextmanager
+def held_still(model: nn.Module) -> Iterator[nn.Module]:
+    """A model in eval mode without gradients of its parameters; both are restored for every module and parameter."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+class _Reached(Exception):  # noqa: N818 (no error: what comes after the unit need not be computed)
+    pass
+
+
+class Probe:
+    """Takes the gradients of units; the model must be held still meanwhile.
+
+    A unit's value is read while its module runs, and the forward is left after the last of them: what comes after it
+    costs nothing, and what happens to the tensor in place afterwards does not count. Several units share one forward.
+    """
+
+    def __init__(self, model: nn.Module, targets: Target | Sequence[Target], seed: int) -> None:
+        self.model = getattr(model, "_orig_mod", model)
+        self.wrapper = self.model if isinstance(self.model, VideoWrap) else None
+        self.bare: nn.Module = self.wrapper.backbone if self.wrapper is not None else self.model
+        wanted = [targets] if isinstance(targets, Target) else list(targets)
+        self.readings = [Reading(target, self.wrapper, seed) for target in wanted]
+        self._frames: Tensor | None = None
+
+    def gradients(self, images: Tensor) -> Gradients:
+        """The gradients of the first unit's value for each of the images, which must not depend on one another.
+
+        Raises `UnsupportedError` where no gradient gets through, `InputError` where it is NaN or infinite.
+        """
+        return self.several(images)[0]
+
+    def several(self, images: Tensor) -> list[Gradients]:
+        """The gradients of every unit, as `gradients` gives them for the first."""
+        for reading in self.readings:
+            reading.begin(images)
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = images.detach().clone().requires_grad_(True)
+            self._forward(leaf)
+            last = self.readings[-1]
+            found = [self._of(reading, leaf, keep=reading is not last) for reading in self.readings]
+        self._frames = None
+        return found
+
+    def _of(self, reading: Reading, images: Tensor, *, keep: bool) -> Gradients:
+        target, values = reading.target, reading.values
+        assert values is not None
+        inputs = [images] if self._frames is None else [images, self._frames]
+        found = _backward(values, inputs, target.described, keep=keep)
+        reading.values, frames = None, None
+        if self._frames is not None and target.T is not None:
+            whole = torch.zeros_like(self._frames) if found[1] is None else found[1]
+            frames = whole.detach().unflatten(0, (-1, target.T))
+        return Gradients(_checked(found[0], target.described), frames)
+
+    def _forward(self, images: Tensor) -> None:
+        """Run the model as far as the units need it; every reading has its values afterwards."""
+        outputs = None
+        with ExitStack() as stack:
+            if self.wrapper is not None:
+                stack.callback(self.bare.register_forward_pre_hook(self._enter).remove)
+            for reading in self.readings:
+                if not reading.of_outputs:
+                    hook = partial(self._leave, reading)
+                    stack.callback(reading.module(self.bare).register_forward_hook(hook).remove)
+            with suppress(_Reached):
+                outputs = self.model(images)
+            for reading in self.readings:
+                if reading.of_outputs:
+                    reading.values = reading.read(outputs, aggregated=True)
+        for reading in self.readings:
+            if reading.values is None:
+                layer = reading.target.unit.layer
+                raise InputError(f"layer {layer!r} did not run in this forward, which it did in the trace")
+
+    def _enter(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        self._frames = args[0]
+
+    def _leave(self, reading: Reading, _: nn.Module, __: tuple[Any, ...], outputs: Any) -> None:
+        reading.leave(outputs)
+        if all(other.values is not None for other in self.readings):
+            raise _Reached
+
+
+def _backward(values: Tensor, inputs: list[Tensor], described: str, *, keep: bool) -> tuple[Tensor | None, ...]:
+    if not values.requires_grad:
+        raise UnsupportedError(
+            f"no gradient reaches the images from {described}: the value ({values.dtype}) comes out of operations "
+            "without gradient (argmax, rounding to integers, detach, no_grad, numpy); name an earlier layer"
+        )
+    try:
+        found = torch.autograd.grad(values.sum(), inputs, allow_unused=True, retain_graph=keep)
+    except (RuntimeError, NotImplementedError) as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UnsupportedError(
+            f"the gradient of {described} cannot be computed: {type(error).__name__}: {first:.200}. A layer before "
+            "it has no derivative, or changes in place what its own derivative needs"
+        ) from error
+    if found[0] is None:
+        raise UnsupportedError(
+            f"no gradient reaches the images from {described}: between them are only operations without gradient "
+            "(argmax, rounding to integers, detach, no_grad); name an earlier layer"
+        )
+    return found
+
+
+def _checked(gradient: Tensor | None, described: str) -> Tensor:
+    assert gradient is not None
+    gradient = gradient.detach()
+    good = torch.isfinite(gradient).flatten(1).all(1)
+    if not good.all():
+        bad = (~good).nonzero().flatten().tolist()
+        raise InputError(
+            f"the gradient of {described} is NaN or infinite for {len(bad)} of {len(good)} images of this batch "
+            f"(rows {', '.join(map(str, bad[:8]))}{', …' if len(bad) > 8 else ''}): look for NaN in the images or the "
+            "weights, and for √x or x/|x| at 0 in the model"
+        )
+    return gradient

@@ -1,0 +1,150 @@
+"""The support: the pixels that a unit depends on at all, found by gradients."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from image2video.errors import InputError, UnsupportedError
+from image2video.receptive_field.probe import Probe, held_still
+from image2video.receptive_field.target import image_shape, locate
+from image2video.receptive_field.theory import Box
+from image2video.receptive_field.units import Unit
+
+LEAST_DRAWS = 8
+
+
+@dataclass(frozen=True)
+class Support:
+    """The pixels whose gradient to one unit is not zero.
+
+    Attributes:
+        mask: `(H, W)` bool, in the reference image.
+        frames: `(T, H, W)` bool, in every frame as the backbone sees it; None for a model without frames.
+        unit: with its position filled in.
+        described: the unit in words.
+        size: (height, width) of the images.
+        weights: what the weights are: "random", "trained", …, or "redrawn".
+        draws: how many random images the union is over.
+    """
+
+    mask: Tensor
+    frames: Tensor | None
+    unit: Unit
+    described: str
+    size: tuple[int, int]
+    weights: str
+    draws: int
+
+    @property
+    def box(self) -> Box:
+        """(top, left, bottom, right) around the mask, edges in pixels."""
+        rows, columns = self.mask.any(1).nonzero(), self.mask.any(0).nonzero()
+        return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+    @property
+    def area(self) -> int:
+        """How many pixels of the reference image the unit depends on."""
+        return int(self.mask.sum())
+
+
+def support(
+    model: nn.Module,
+    size: Sequence[int],
+    unit: Unit | None = None,
+    *,
+    draws: int = LEAST_DRAWS,
+    seed: int = 0,
+    redraw: bool = False,
+    tolerance: float = 0.0,
+    weights: str = "as given",
+) -> Support:
+    """The pixels that one unit of any module depends on: those with a gradient in one of several random draws.
+
+    A float64 copy of the model in eval mode sees `draws` images of normal noise (at least 8: norms, softmax, gates and
+    ReLUs can hide a pixel in one). The model itself is not touched. Of a `VideoWrap` the pixels are those of the
+    reference image, through the warps, and those of every frame.
+
+    Args:
+        model: takes images `(B, C, H, W)`.
+        size: (H, W) of the images, or (C, H, W) where the model does not tell its channels.
+        unit: which unit; by default the largest value of the output (at the centre, where it is a map).
+        draws, seed: how many images, and the seed of the noise.
+        redraw: draw the weights anew each time as well: what the architecture can see, whatever its weights are.
+        tolerance: gradients of at most this share of the largest count as zero. 0 is exact; warps by whole pixels read
+            the neighbours with weights of about 1e-16, which 1e-12 leaves out.
+        weights: what the result says of the weights ("random", "trained on …").
+
+    Raises `InputError` for fewer than 8 draws, for what `Unit` and `locate` refuse, for NaN gradients and where every
+    gradient is zero; `UnsupportedError` for a model that cannot be copied, runs not in float64, or has no gradient.
+    The theoretical field holds the support, and the support holds the effective field.
+    """
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < LEAST_DRAWS:
+        raise InputError(f"draws must be at least {LEAST_DRAWS}, got {draws!r}: fewer can miss pixels")
+    unit = Unit() if unit is None else unit
+    channels, height, width = image_shape(model, size)
+    target = locate(model, channels, (height, width), unit)
+    twin = _float64_copy(model)
+    device = next((p.device for p in twin.parameters()), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    probe, frames = Probe(twin, target, seed), None
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    with held_still(twin):
+        for _ in range(draws):
+            if redraw:
+                _draw_weights(twin, generator)
+            image = torch.randn((1, channels, height, width), generator=generator, dtype=torch.float64).to(device)
+            try:
+                found = probe.gradients(image)
+            except RuntimeError as error:
+                if "dtype" not in str(error) and "type" not in str(error):
+                    raise
+                raise UnsupportedError(
+                    f"{type(model).__name__} does not run in float64, which an exact support needs: {error!s:.200}"
+                ) from error
+            mask |= _seen(found.images, tolerance)[0].cpu()
+            if found.frames is not None:
+                seen = _seen(found.frames[0], tolerance).cpu()
+                frames = seen if frames is None else frames | seen
+    if not mask.any():
+        raise InputError(
+            f"the gradient of {target.described} is zero everywhere in {draws} draws: dead units, a rounding, or "
+            "branches that begin at zero (prepare_random gives those values)"
+        )
+    stated = "redrawn" if redraw else weights
+    return Support(mask, frames, target.unit, target.described, (height, width), stated, draws)
+
+
+def _seen(gradient: Tensor, tolerance: float) -> Tensor:
+    """Where `(N, C, H, W)` is not zero in any channel: `(N, H, W)`."""
+    size = gradient.abs().amax(1)
+    return size > tolerance * size.max()
+
+
+def _float64_copy(model: nn.Module) -> nn.Module:
+    model = getattr(model, "_orig_mod", model)
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        raise UnsupportedError(f"{type(model).__name__} cannot be copied, and a support is taken on a copy") from error
+    if any(tensor.device.type == "mps" for tensor in twin.parameters()):
+        twin = twin.cpu()  # the device knows no float64
+    return twin.double()
+
+
+def _draw_weights(model: nn.Module, generator: torch.Generator) -> None:
+    """Give every parameter a new value: kernels by their fan-in, gains about 1, biases about 0."""
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            continue
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+        if parameter.ndim > 1:
+            value = noise * math.sqrt(2 / max(1, parameter[0].numel()))
+        else:
+            value = 0.1 * noise + (0.0 if name.rsplit(".", 1)[-1].endswith("bias") else 1.0)
+        parameter.data.copy_(value)

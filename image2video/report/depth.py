@@ -1,0 +1,110 @@
+"""Accuracy against the depth of a family of networks, bare and wrapped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from image2video.errors import InputError
+from image2video.report.result import ComparisonResult
+from image2video.report.stats import Interval, mean_interval
+from image2video.report.style import colours, dashes, drawing, new_figure
+from image2video.report.table import metric_name
+
+_MARKERS = "osD^vP*X"
+
+
+def depth_figure(
+    results: Sequence[ComparisonResult], arms: Sequence[str] | None = None, *, width: float = 5.2
+) -> Figure:
+    """A line per arm over the depth of the results' models: mean over seeds with its 95 % interval.
+
+    `arms` are names of arms, by default those that every result has. (Casarin et al., CVPR 2024, Fig. 5.) Raises
+    `InputError` for fewer than two depths, two results of one depth, different data, or an arm that a result lacks.
+    """
+    by_depth = _by_depth(results)
+    names = _shared(results) if arms is None else list(arms)
+    for result in results:
+        for name in names:
+            if result.arm(name) is None:
+                raise InputError(f"the result of {result.model} has no finished arm {name!r}; it has {_listed(result)}")
+    if not names:
+        raise InputError("the results share no arm with finished runs; give results of the same arms")
+    depths = sorted(by_depth)
+    with drawing():
+        figure = new_figure(width, 0.66 * width)
+        axis = figure.add_subplot()
+        looks = zip(colours(len(names)), dashes(len(names)), strict=True)
+        for index, (name, (colour, dash)) in enumerate(zip(names, looks, strict=True)):
+            found = [_accuracy(by_depth[depth], name) for depth in depths]
+            shift = 0.006 * (depths[-1] - depths[0]) * (index - (len(names) - 1) / 2)  # intervals side by side
+            axis.errorbar(
+                [depth + shift for depth in depths],
+                [interval.mean for interval in found],
+                yerr=[0.0 if interval.n == 1 else interval.half_width for interval in found],
+                color=colour,
+                linestyle=dash,
+                marker=_MARKERS[index % len(_MARKERS)],
+                markersize=4.5,
+                capsize=3,
+                linewidth=1.5,
+                label=_title(results[0], name),
+            )
+        axis.set_xticks(depths)
+        axis.set_xlabel("depth (layers)")
+        axis.set_ylabel(f"{metric_name(results[0])} on the test set (%)")
+        axis.grid(axis="y", color="#e5e5e5", linewidth=0.6)
+        figure.legend(loc="outside upper left", ncols=min(3, len(names)))
+        seeds = sorted({_accuracy(result, name).n for result in results for name in names})
+        spread = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+        note = "one seed each" if seeds == [1] else f"mean and 95 % interval of {spread}"
+        figure.supxlabel(f"{results[0].data['name']}, {note}", fontsize=8)
+    return figure
+
+
+def depth_of(model: str) -> int:
+    """The first number in a model's name: 18 of `timm:cifar_resnet18`.
+
+    Raises `InputError` where there is none.
+    """
+    number = re.search(r"\d+", model.rpartition(":")[2].partition(".")[0])
+    if number is None:
+        raise InputError(f"the name {model!r} holds no depth; results of models such as resnet18 are drawn by depth")
+    return int(number[0])
+
+
+def _by_depth(results: Sequence[ComparisonResult]) -> dict[int, ComparisonResult]:
+    found: dict[int, ComparisonResult] = {}
+    for result in results:
+        depth = depth_of(result.model)
+        if depth in found:
+            raise InputError(f"{found[depth].model} and {result.model} both have depth {depth}; give one result each")
+        found[depth] = result
+    if len(found) < 2:
+        raise InputError(f"accuracy against depth needs results of two depths or more; got {sorted(found)}")
+    names = sorted({str(result.data.get("name")) for result in results})
+    if len(names) > 1:
+        raise InputError(f"the results are of different data ({', '.join(names)}); their accuracies do not compare")
+    return found
+
+
+def _shared(results: Sequence[ComparisonResult]) -> list[str]:
+    return [arm.name for arm in results[0].arms if all(result.arm(arm.name) for result in results)]
+
+
+def _listed(result: ComparisonResult) -> str:
+    return ", ".join(arm.name for arm in result.arms if arm.runs) or "none"
+
+
+def _title(result: ComparisonResult, name: str) -> str:
+    arm = result.arm(name)
+    assert arm is not None
+    return arm.title
+
+
+def _accuracy(result: ComparisonResult, name: str) -> Interval:
+    arm = result.arm(name)
+    assert arm is not None
+    return mean_interval([run.accuracy for run in arm.runs])

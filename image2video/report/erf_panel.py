@@ -1,0 +1,205 @@
+"""Measured effective receptive fields as figures, tables, sentences and records need them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image2video.errors import InputError
+from image2video.receptive_field.measures import Measures
+
+if TYPE_CHECKING:
+    from image2video.receptive_field import EffectiveField
+
+HALF, NEARLY_ALL = 0.5, 0.99
+_SHARES = (0.2, 0.3, HALF, NEARLY_ALL)
+_ROUND = 0.02  # axes that differ by less have no direction worth a number
+_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class ErfPanel:
+    """One map with its measures.
+
+    Attributes:
+        name: of the network.
+        map: `(H, W)`, mean |gradient| per pixel; only its shares are drawn.
+        measures: what was read off it.
+        errors: their standard errors over the images, None for a single one.
+
+    """
+
+    name: str
+    map: NDArray[np.float64]
+    measures: Measures
+    errors: Measures | None = None
+
+    @classmethod
+    def of(cls, name: str, field: EffectiveField) -> ErfPanel:
+        """The panel of a measured field."""
+        return cls(name, np.asarray(field.map, dtype=np.float64), field.measures, field.errors)
+
+    @property
+    def density(self) -> NDArray[np.float64]:
+        """The map as multiples of the same gradient spread evenly over the image."""
+        total = self.map.sum()
+        if self.map.ndim != 2 or not np.isfinite(total) or total <= 0:
+            raise InputError(
+                f"the map of {self.name!r} has shape {self.map.shape} and sums to {total}; a map (H, W) of positive, "
+                "finite gradients is needed"
+            )
+        return self.map * (self.map.size / total)
+
+    @property
+    def turned(self) -> bool:
+        """Whether one axis is longer than the other by more than two standard errors, and by 2 % at least."""
+        error = 0.0 if self.errors is None else self.errors.anisotropy
+        return self.measures.anisotropy - 1 > max(2 * error, _ROUND)
+
+    @property
+    def axes(self) -> str:
+        """`1.32 : 1 at 45°`; the angle only where the field has a direction."""
+        text = f"{self.measures.anisotropy:.2f} : 1"
+        return f"{text} at {round(self.measures.angle) % 180}°" if self.turned else text
+
+    def growth(self, other: ErfPanel) -> tuple[float, float]:
+        """How many times the area of `other` holds half of the gradient, and its standard error.
+
+        The errors of the two are added as if they were independent; NaN where one of them is not known.
+        """
+        a, b = self.measures.area[HALF], other.measures.area[HALF]
+        if self.errors is None or other.errors is None:
+            return a / b, math.nan
+        return a / b, a / b * math.hypot(self.errors.area[HALF] / a, other.errors.area[HALF] / b)
+
+    def record(self) -> dict[str, Any]:
+        """The panel as plain JSON values, the map as shares of its sum with four digits."""
+        total = self.map.sum()
+        values = [[float(f"{v:.{_DIGITS}g}") for v in row] for row in (self.map / total).tolist()]
+        errors = None if self.errors is None else _rounded(self.errors.record())
+        return {"name": self.name, "map": values, "measures": _rounded(self.measures.record()), "errors": errors}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ErfPanel:
+        """The panel of a record; raises `InputError` where something is missing or of another type."""
+        try:
+            values = np.array(record["map"], dtype=np.float64)
+            errors = None if record["errors"] is None else _measures(record["errors"])
+            return cls(str(record["name"]), values, _measures(record["measures"]), errors)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the record of a receptive field is damaged: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class ErfGrid:
+    """Panels in named rows (a unit each; the first panel of a row is the bare network), and the figure's caption."""
+
+    rows: dict[str, list[ErfPanel]]
+    caption: str
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Mapping[str, EffectiveField]], caption: str) -> ErfGrid:
+        """The grid of a survey, `{unit: {network: field}}`."""
+        rows = {row: [ErfPanel.of(name, one) for name, one in line.items()] for row, line in fields.items()}
+        return cls(rows, caption)
+
+    def record(self) -> dict[str, Any]:
+        """The grid as plain JSON values."""
+        return {
+            "caption": self.caption,
+            "rows": {name: [panel.record() for panel in row] for name, row in self.rows.items()},
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ErfGrid:
+        """The grid of a record; raises `InputError` for a damaged one."""
+        rows = record.get("rows")
+        if not isinstance(rows, Mapping) or not all(isinstance(row, list) and row for row in rows.values()):
+            raise InputError("the record of receptive fields has no rows; it holds caption and rows of panels")
+        panels = {str(name): [ErfPanel.from_record(panel) for panel in row] for name, row in rows.items()}
+        return cls(panels, str(record.get("caption", "")))
+
+    def lines(self) -> Iterator[tuple[str, ...]]:
+        """A table's rows, in the order of `COLUMNS`."""
+        for name, (bare, *others) in self.rows.items():
+            for panel in (bare, *others):
+                same = panel is bare or np.array_equal(panel.map, bare.map)
+                grown = "1" if same else _with_error(*panel.growth(bare), 2)
+                m, e = panel.measures, panel.errors
+                yield (
+                    name,
+                    panel.name,
+                    _pixels_with_error(m.area[HALF], None if e is None else e.area[HALF]),
+                    grown,
+                    pixels(m.area[NEARLY_ALL]),
+                    _with_error(m.spread, math.nan if e is None else e.spread, 1 if m.spread >= 10 else 2),
+                    panel.axes,
+                )
+
+    def sentences(self) -> list[str]:
+        """What every row says, in words that the errors support."""
+        return [f"{name[0].upper()}{name[1:]}: {_compared(row)}." for name, row in self.rows.items() if len(row) > 1]
+
+
+COLUMNS = ("unit", "network", "half in, px", "× bare", "99 % in, px", "σ, px", "axes")
+
+
+def _compared(row: list[ErfPanel]) -> str:
+    bare, *others = row
+    parts = []
+    for panel in others:
+        if np.array_equal(panel.map, bare.map):
+            parts.append(f"“{panel.name}” has the very same field")
+            continue
+        ratio, error = panel.growth(bare)
+        text = f"“{panel.name}” holds half of its gradient in {_with_error(ratio, error, 2)} times the area"
+        undecided = not math.isnan(error) and abs(ratio - 1) <= 2 * error
+        axes = f", axes {panel.axes}" if panel.turned else ""
+        parts.append(f"{text}{' (growth not decided)' if undecided else ''}{axes}")
+    return f"against “{bare.name}”, {'; '.join(parts)}"
+
+
+def pixels(value: float) -> str:
+    """A number of pixels, its thousands set apart.
+
+    >>> pixels(12345.4)
+    '12 345'
+    """
+    return f"{value:,.0f}".replace(",", " ")
+
+
+def deviations(spread: float, anisotropy: float) -> tuple[float, float]:
+    """The standard deviations along the long and the short axis, in pixels.
+
+    >>> deviations(5.0, 1.0)
+    (5.0, 5.0)
+    """
+    short = spread * math.sqrt(2 / (1 + anisotropy**2))
+    return anisotropy * short, short
+
+
+def _pixels_with_error(value: float, error: float | None) -> str:
+    if value < 100:
+        return _with_error(value, math.nan if error is None else error, 1)
+    return pixels(value) if error is None else f"{pixels(value)} ± {pixels(error)}"
+
+
+def _with_error(value: float, error: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text if math.isnan(error) else f"{text} ± {error:.{digits}f}"
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.6g}") for name, value in values.items()}
+
+
+def _measures(record: Mapping[str, float]) -> Measures:
+    """The inverse of `Measures.record`."""
+    area = {share: float(record[f"area_{100 * share:g}"]) for share in _SHARES}
+    rest = [float(record[name]) for name in ("spread", "anisotropy", "angle")]
+    return Measures(area, rest[0], rest[1], rest[2], (float(record["centre_y"]), float(record["centre_x"])))

@@ -1,0 +1,206 @@
+"""What the frames of a clip do to a theoretical field: the field in every frame, and all of them in the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+from numpy.typing import NDArray
+
+from image2video.errors import InputError
+from image2video.genotype import Genotype
+from image2video.geometry import schedule_steps
+from image2video.receptive_field import Reshaped, reshaped
+from image2video.report.erf_panel import pixels
+from image2video.report.receptive_field import scale_bar
+from image2video.report.style import GREY, INK, PALETTE, drawing, new_figure
+
+if TYPE_CHECKING:
+    from image2video.receptive_field import EffectiveField
+
+_FRAME_COLOURS = (PALETTE[0], PALETTE[4], PALETTE[2], PALETTE[3], PALETTE[1], PALETTE[6], PALETTE[7])
+_LETTER = ((0, 0), (0, 5), (1, 5), (1, 3), (2.4, 3), (2.4, 2), (1, 2), (1, 1), (3, 1), (3, 0))
+"""The letter F, 3 wide and 5 high: no rotation and no mirror image of it is itself."""
+_MOST_LINES = 24
+_FEWEST = 0.16  # of the darkest shade, for a single frame
+
+
+def fields_figure(
+    field: shapely.Polygon,
+    genotypes: Mapping[str, Genotype | str],
+    *,
+    image_size: tuple[int, int],
+    T: int = 3,
+    schedule: str = "from_zero",
+    width: float = 8.0,
+) -> Figure:
+    """A row per genotype: the field in each of T frames, and the frames' fields mapped back to the image.
+
+    The field is the same region of every frame (`field`, in pixels from the upper left corner, y down), but the content
+    below it moves (the letter and the grid of pixels). In the last column the shade says how many frames cover a region
+    of the image, and so contribute to it. (Casarin et al., CVPR 2024, Fig. 4, with areas of true polygon unions.)
+    Raises `InputError` for no genotype.
+    """
+    if not genotypes:
+        raise InputError("no genotype to draw; give at least one, as {'translation': 'translate_x(0.1)'}")
+    chains = {name: Genotype.coerce(chain) for name, chain in genotypes.items()}
+    shapes = {name: reshaped(field, chain, T, schedule, image_size=image_size) for name, chain in chains.items()}
+    window = _window([field.bounds, *(shape.polygon.bounds for shape in shapes.values())])
+    breadth, height = window[2] - window[0], window[3] - window[1]
+    cell = (width - 0.6) / (T + 1)
+    with drawing():
+        figure = new_figure(width, len(chains) * (cell * height / breadth + 0.38) + 0.75)
+        axes = figure.subplots(len(chains), T + 1, squeeze=False)
+        steps = schedule_steps(schedule, T)
+        for row, (line, (name, chain)) in enumerate(zip(axes, chains.items(), strict=True)):
+            for t, step in enumerate(steps):
+                _frame(line[t], field, chain, step, image_size, window, t)
+                if row == 0:
+                    line[t].set_title(f"frame f$_{{{t}}}$,  s = {step:g}")
+            _union(line[-1], shapes[name], image_size, window, field, T)
+            line[0].set_ylabel(name)
+        axes[0, -1].set_title("in the image")
+        shades = [Patch(facecolor=_shade(n, T), edgecolor=GREY, label=_frames(n)) for n in range(1, T + 1)]
+        figure.legend(handles=shades, loc="outside lower right", ncols=T, title="covered by", title_fontsize=8)
+    return figure
+
+
+def variance_square(field: EffectiveField) -> shapely.Polygon:
+    """The upright square with the centre and the variance of a measured field, as a stand-in that can be drawn."""
+    half = field.measures.spread * math.sqrt(12) / 2
+    y, x = field.measures.centre
+    return shapely.box(x - half, y - half, x + half, y + half)
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
+
+
+def _window(bounds: list[tuple[float, float, float, float]]) -> tuple[float, float, float, float]:
+    """What all panels show: everything that is drawn, whole pixels, and a margin."""
+    left, top = min(b[0] for b in bounds), min(b[1] for b in bounds)
+    right, bottom = max(b[2] for b in bounds), max(b[3] for b in bounds)
+    margin = max(1.0, 0.08 * max(right - left, bottom - top))
+    return (
+        math.floor(left - margin),
+        math.floor(top - margin),
+        math.ceil(right + margin),
+        math.ceil(bottom + 1.6 * margin),
+    )
+
+
+def _frame(
+    axis: Axes,
+    field: shapely.Polygon,
+    chain: Genotype,
+    step: float,
+    image_size: tuple[int, int],
+    window: tuple[float, float, float, float],
+    t: int,
+) -> None:
+    """One frame: the image's pixels and the letter as they lie in it, and the field."""
+    height, width = image_size
+    matrix = chain.matrix(step, height, width).double().numpy()
+    _content(axis, matrix, field, image_size, window)
+    colour = _FRAME_COLOURS[t % len(_FRAME_COLOURS)]
+    axis.add_patch(PathPatch(_path(field), facecolor=colour, alpha=0.25, linewidth=0))
+    axis.add_patch(PathPatch(_path(field), fill=False, edgecolor=colour, linewidth=1.6))
+    _finish(axis, window, bar=t == 0)
+
+
+def _union(
+    axis: Axes,
+    shape: Reshaped,
+    image_size: tuple[int, int],
+    window: tuple[float, float, float, float],
+    field: shapely.Polygon,
+    T: int,
+) -> None:
+    """The image with all frames' fields mapped back; darker where more of them overlap."""
+    _content(axis, np.eye(3), field, image_size, window, letter=False)
+    for count, region in sorted(shape.overlaps.items()):
+        axis.add_patch(PathPatch(_path(region), facecolor=_shade(count, T), linewidth=0))
+    for t, polygon in enumerate(shape.frames):
+        colour = _FRAME_COLOURS[t % len(_FRAME_COLOURS)]
+        axis.add_patch(PathPatch(_path(polygon), fill=False, edgecolor=colour, linewidth=1.2))
+    _finish(axis, window, bar=False)
+    axis.set_xlabel(f"{_plain(shape.area)} px²\n(one frame: {_plain(field.area)})", fontsize=8)
+
+
+def _plain(area: float) -> str:
+    return pixels(area) if area >= 1000 else f"{area:.4g}"
+
+
+def _content(
+    axis: Axes,
+    matrix: NDArray[np.float64],
+    field: shapely.Polygon,
+    image_size: tuple[int, int],
+    window: tuple[float, float, float, float],
+    *,
+    letter: bool = True,
+) -> None:
+    """The image's grid of pixels (of several, where there are many), its border, the letter, moved by the matrix."""
+    height, width = image_size
+    step = 1
+    while max(width, height) / step > _MOST_LINES * max(1.0, max(width, height) / (window[2] - window[0])):
+        step *= 2
+    ends = [((x, 0), (x, height)) for x in range(0, width + 1, step)]
+    ends += [((0, y), (width, y)) for y in range(0, height + 1, step)]
+    lines = [_moved(np.array(pair, dtype=np.float64), matrix, image_size) for pair in ends]
+    axis.add_collection(LineCollection(lines, colors="#dcdcdc", linewidths=0.5, zorder=0))
+    border = np.array([(0, 0), (width, 0), (width, height), (0, height), (0, 0)], dtype=np.float64)
+    axis.plot(*_moved(border, matrix, image_size).T, color=GREY, linewidth=0.9, zorder=0)
+    if letter:
+        left, top, right, bottom = field.bounds
+        unit = 0.9 * min(right - left, bottom - top) / 5
+        middle = np.array([(left + right) / 2, (top + bottom) / 2])
+        outline = middle + (np.array(_LETTER) - np.array([1.5, 2.5])) * unit
+        axis.fill(*_moved(outline, matrix, image_size).T, color=INK, alpha=0.55, linewidth=0, zorder=1)
+
+
+def _moved(
+    points: NDArray[np.float64], matrix: NDArray[np.float64], image_size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Points (n, 2), x and y from the upper left corner, where the matrix takes them (its origin is the centre)."""
+    centre = np.array([image_size[1] / 2, image_size[0] / 2])
+    there = np.column_stack([points - centre, np.ones(len(points))]) @ matrix.T
+    moved: NDArray[np.float64] = there[:, :2] / there[:, 2:] + centre
+    return moved
+
+
+def _finish(axis: Axes, window: tuple[float, float, float, float], *, bar: bool) -> None:
+    left, top, right, bottom = window
+    axis.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect="equal")
+    axis.spines[:].set_visible(False)
+    if not bar:  # one scale for all: a bar per row is enough
+        return
+    inner = axis.inset_axes((0, 0, 1, 1))
+    inner.set(xlim=(0, right - left), ylim=(bottom - top, 0))
+    inner.axis("off")
+    scale_bar(inner, right - left, bottom - top, colour=INK)
+
+
+def _shade(count: int, T: int) -> tuple[float, float, float]:
+    """Blue, the darker the more frames; grey printing keeps the order."""
+    strength = _FEWEST + (1 - _FEWEST) * (count - 1) / max(1, T - 1)
+    full = np.array([0x08, 0x45, 0x80]) / 255
+    red, green, blue = 1 - strength * (1 - full)
+    return float(red), float(green), float(blue)
+
+
+def _path(region: Any) -> Path:
+    """A polygon or several of them, holes included, as one path."""
+    if region.geom_type == "Polygon":
+        rings = [region.exterior, *region.interiors]
+        return Path.make_compound_path(*(Path(np.asarray(ring.coords)[:, :2], closed=True) for ring in rings))
+    parts = [part for part in region.geoms if part.geom_type in ("Polygon", "MultiPolygon") and not part.is_empty]
+    return Path.make_compound_path(*(_path(part) for part in parts))

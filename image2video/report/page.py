@@ -1,0 +1,80 @@
+"""One HTML file with everything in it: no scripts, no fonts, no address of another file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from matplotlib.figure import Figure
+
+from image2video.report.style import data_uri, png_bytes, svg_text
+
+_SVG = "image/svg+xml"
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1060px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; font-size: 0.87em; width: 100%; }
+th, td { padding: 0.3em 0.6em; text-align: left; border-bottom: 1px solid #e5e5e5; vertical-align: top; }
+thead th { border-bottom: 2px solid #888; } tr.group th { background: #f4f4f4; }
+th.number { text-align: right; }
+td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+td.genotype, code { font-family: ui-monospace, monospace; font-size: 0.93em; }
+tr.ahead td:last-child { font-weight: bold; color: #00507d; }
+tr.behind td:last-child { font-weight: bold; color: #a04000; }
+p.verdict { background: #f4f7fa; border-left: 4px solid #0072B2; padding: 0.7em 1em; }
+figure { margin: 1em 0; } img { max-width: 100%; } figcaption, p.note { color: #555; font-size: 0.87em; }
+dl { display: grid; grid-template-columns: max-content auto; gap: 0.1em 1em; font-size: 0.87em; } dd { margin: 0; }
+dl.facts { grid-template-columns: repeat(2, max-content auto); }
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its HTML body."""
+
+    title: str
+    body: str
+
+
+def document(title: str, verdicts: Sequence[str], sections: Sequence[Section]) -> str:
+    """The page: its title, what it found (a framed paragraph each), and the sections."""
+    body = "".join(f"<h2>{escape(section.title)}</h2>{section.body}" for section in sections)
+    found = "".join(f'<p class="verdict">{escape(text)}</p>' for text in verdicts)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{found}{body}</body></html>\n"
+    )
+
+
+def figure_html(figure: Figure, caption: str, *, picture: bool = False) -> str:
+    """A figure as an embedded image with its caption, which is also its alternative text; `picture` as PNG."""
+    source = data_uri(png_bytes(figure, dpi=192), "image/png") if picture else data_uri(svg_text(figure), _SVG)
+    width = round(figure.get_figwidth() * 96)
+    text = escape(caption)
+    return f'<figure><img src="{source}" width="{width}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    """A table of texts; the columns at the positions `numbers` are right-aligned."""
+    head = "".join(f"<th{_NUMBER if i in numbers else ''}>{escape(name)}</th>" for i, name in enumerate(columns))
+    body = "".join(
+        f"<tr>{''.join(f'<td{_NUMBER if i in numbers else str()}>{escape(c)}</td>' for i, c in enumerate(row))}</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+_NUMBER = " class=number"
+
+
+def facts_list(facts: Mapping[str, object]) -> str:
+    """Terms and their values in two columns; None reads `default`."""
+    items = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(_plain(v))}</dd>" for k, v in facts.items())
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "default" if value is None else str(value)

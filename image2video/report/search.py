@@ -1,0 +1,182 @@
+"""The report of a search as one HTML page: what was found, how decided it is, and whether it beats a random clip."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from image2video.files import atomic_write_bytes
+from image2video.genotype import Genotype
+from image2video.ops import get_op
+from image2video.report.curves import entropy_figure
+from image2video.report.html import accuracy_html, search_sections
+from image2video.report.page import Section, document, facts_list, figure_html, table_html
+from image2video.report.result import ComparisonResult
+from image2video.report.search_report import Decision, RankedChain, SearchReport
+from image2video.report.table import genotype_text
+from image2video.report.verdict import Verdict, signed, verdict_sentence, verdicts
+
+RANDOM = "random"
+"""The contrast of a comparison that asks whether the search is better than a random draw."""
+_RANKS_SHOWN = 20
+
+
+def write_search_report(path: str | Path, report: SearchReport, *, film: Figure | None = None) -> Path:
+    """Write the page to `path` and return it; `film` is the strip of sample images (`film_figure`)."""
+    path = Path(path)
+    atomic_write_bytes(path, search_report_html(report, film=film).encode())
+    return path
+
+
+def search_report_html(report: SearchReport, *, film: Figure | None = None) -> str:
+    """The report as one HTML document; figures are base64 SVG, pictures base64 PNG."""
+    found = [f"{genotype_text(report.genotype)}: {chain_in_words(report.genotype)}. {report.sentence}"]
+    if report.decisions:
+        found.append(decided_sentence(report))
+    found.append(random_sentence(report.comparison))
+    sections = []
+    if film is not None:
+        text = "Images of the training set as clips, one per row; the outline is the image's border in each frame."
+        sections.append(Section("The clip", figure_html(film, text, picture=True)))
+    if report.comparison is not None:
+        asked = "Is it better than random?" if random_verdict(report.comparison) else "Final networks, trained alike"
+        sections.append(Section(asked, _comparison(report.comparison)))
+    if report.ranking:
+        sections.append(Section("Ranked chains", _ranking(report)))
+    if report.decisions:
+        sections.append(Section("How decided is it?", _decisions(report)))
+    if report.search is not None and len(report.search.epochs) > 1:
+        sections += search_sections(report.search)
+    if len(report.entropy) > 1 and report.search is not None:
+        text = "Mean entropy of τ over the edges. Dotted: equal weights. Near it, τ has hardly preferred anything."
+        figure = entropy_figure(report.search.epochs, report.entropy, len(report.search.ops))
+        sections.append(Section("Entropy of τ", figure_html(figure, text)))
+    sections.append(Section("What it cost", facts_list(report.cost)))
+    sections.append(Section("How this was made", facts_list(report.facts)))
+    return document(report.title, found, sections)
+
+
+def chain_in_words(genotype: str) -> str:
+    """What one step of the chain does.
+
+    >>> chain_in_words("translate_x(0.06) > scale(1.1)")
+    'from step to step translate_x by 0.06 of the width, then scale by a factor of 1.1'
+    """
+    chain = Genotype.parse(genotype).chain
+    if not chain:
+        return "every frame is the image itself"
+    return f"from step to step {', then '.join(_step(t.op, t.magnitude) for t in chain)}"
+
+
+def _step(op: str, magnitude: float) -> str:
+    unit = get_op(op).unit
+    amount = f"{magnitude:.4g}".replace("-", "−")
+    return f"{op} by a {unit[1:-1]} of {amount}" if unit.startswith("(") else f"{op} by {amount} {unit}"
+
+
+def decided_sentence(report: SearchReport) -> str:
+    """How many decisions exceed two standard errors, on the path of the genotype and in all."""
+    path = [d for d in report.decisions if d.on_path]
+    text = (
+        f"{_count(report.decisions)} decisions of the search are decided (a gap above two standard errors), "
+        f"{_count(path)} on the genotype's path."
+    )
+    unread = sum(d.by == "tau" for d in report.decisions)
+    if unread:
+        text += f" {unread} were read from τ, because the budget was spent: nothing was scored for them."
+    if any(not d.decided for d in path):
+        text += " What is not decided, other held-out images could turn: the genotype is one of several."
+    return text
+
+
+def random_sentence(comparison: ComparisonResult | None) -> str:
+    """The answer, in one sentence, to whether the genotype is better than a random clip."""
+    verdict = random_verdict(comparison)
+    if verdict is None:
+        return (
+            "Is it better than a random clip? That was not measured; the same command with --resume --compare random:5 "
+            "trains the networks that tell."
+        )
+    d, clips = (
+        verdict.difference,
+        "a random clip" if verdict.draws == 1 else f"the mean of {verdict.draws} random clips",
+    )
+    if d.n == 1:
+        return f"Is it better than a random clip? One seed does not tell ({signed(d.mean)} points against {clips})."
+    answer = {"ahead": "Yes", "behind": "No, it is worse", "undecided": "Not decided"}[verdict.outcome]
+    return (
+        f"Is it better than a random clip? {answer}: {signed(d.mean, 2)} ± {d.half_width:.2f} points on the test set "
+        f"against {clips}, trained alike (95 % interval, {d.n} seeds)."
+    )
+
+
+def random_verdict(comparison: ComparisonResult | None) -> Verdict | None:
+    """The verdict of the found genotype against the random clips, where they were trained."""
+    found = [] if comparison is None else verdicts(comparison)
+    return next((verdict for verdict in found if verdict.contrast.name == RANDOM), None)
+
+
+def _count(decisions: tuple[Decision, ...] | list[Decision]) -> str:
+    return f"{sum(d.decided for d in decisions)} of {len(decisions)}"
+
+
+def _comparison(result: ComparisonResult) -> str:
+    budget = result.settings
+    return (
+        f"<p>{escape(verdict_sentence(result))}</p>"
+        f'<p class="note">Every network below was trained alike. Epochs: {budget.get("epochs")} (the bare one also '
+        f"{budget.get('frames')} times as many, which is equal compute). Seeds: {budget.get('seeds')}. The figure is "
+        "the last epoch's on the test set, which chose nothing.</p>" + accuracy_html(result)
+    )
+
+
+def _decisions(report: SearchReport) -> str:
+    """Every decision with what came second, the gap and its error."""
+    rows = []
+    for d in report.decisions:
+        gap = "–" if d.gap is None or d.error is None else f"{_number(d.gap, report)} ± {_plain(d.error, report)}"
+        reading = "read from τ" if d.by == "tau" else "decided" if d.decided else "not decided"
+        place = f"{d.where} (path)" if d.on_path else d.where
+        rows.append((place, genotype_text(d.kept), genotype_text(d.second or "–"), gap, str(d.images), reading))
+    columns = ("edge or node", "kept", "second", f"gap, {report.unit}", "images", "is")
+    what = f"held-out {report.metric}" if report.unit == "points" else "held-out loss"
+    return table_html(columns, rows, numbers=(3, 4)) + (
+        f'<p class="note">In the order in which they were made. Gap: how much more {what} the removal of the first '
+        "costs than that of the second, ± one standard error over the images. Decided: above two. Searches with other "
+        "seeds may differ by more than this.</p>"
+    )
+
+
+def _number(value: float, report: SearchReport) -> str:
+    return signed(value, 2 if report.unit == "points" else 4)
+
+
+def _plain(value: float, report: SearchReport) -> str:
+    return f"{value:.{2 if report.unit == 'points' else 4}f}"
+
+
+def _ranking(report: SearchReport) -> str:
+    """The best chains, and the identity that they are measured against."""
+    shown = list(report.ranking[:_RANKS_SHOWN])
+    shown += [entry for entry in report.ranking[_RANKS_SHOWN:] if entry.genotype in ("identity", report.genotype)]
+    rows = [(str(report.ranking.index(entry) + 1), *_ranked(entry, report)) for entry in shown]
+    columns = ("", "chain", f"held-out {report.metric}, %", "over the identity, points", "loss", "images", "is")
+    return table_html(columns, rows, numbers=(0, 2, 3, 4, 5)) + (
+        f'<p class="note">{len(rows)} of {len(report.ranking)} chains; the first {report.finalists} were scored on all '
+        "held-out images, the others left earlier. Gains are paired image by image over the identity (the image "
+        "itself), ± one standard error; better, worse: by more than two. The best of many is flattered by its choice."
+        "</p>"
+    )
+
+
+def _ranked(entry: RankedChain, report: SearchReport) -> tuple[str, ...]:
+    identity = entry.genotype == "identity"
+    gain = "–" if identity else f"{signed(entry.gain, 2)} ± {entry.gain_error:.2f}"
+    chosen = " (chosen)" if entry.genotype == report.genotype else ""
+    reading = "the reference" if identity else "not decided"
+    if entry.decided:
+        reading = "better" if entry.gain > 0 else "worse"
+    texts = (genotype_text(entry.genotype) + chosen, f"{entry.accuracy:.2f}", gain, f"{entry.loss:.4f}")
+    return (*texts, str(entry.images), reading)

@@ -1,0 +1,94 @@
+"""What a search's report reads: the outcome in plain values, whatever the selection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from image2video.report.result import ComparisonResult, SearchRecord
+
+DECIDED = 2.0
+"""Standard errors by which a gap must exceed zero before it is called decided."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a search, and how decided it was.
+
+    Attributes:
+        where: the edge as `in → 2`, or `into 3`: which edge the node keeps.
+        kept: what was kept: an op, or an edge.
+        second: what came second; None where nothing else was there, or nothing was scored.
+        gap: how much more the removal of the first costs than that of the second, in the report's `unit`.
+        error: one standard error of the gap.
+        decided: whether the gap exceeds two standard errors.
+        by: `scores`, `orders` (the mean over several), or `tau` (the budget was spent: τ was read).
+        images: held-out images behind it.
+        on_path: whether the genotype runs through it.
+
+    """
+
+    where: str
+    kept: str
+    second: str | None
+    gap: float | None
+    error: float | None
+    decided: bool
+    by: str = "scores"
+    images: int = 0
+    on_path: bool = False
+
+
+@dataclass(frozen=True)
+class RankedChain:
+    """A chain with its held-out score, in percent, and its gain over the identity in points, with a standard error."""
+
+    genotype: str
+    images: int
+    accuracy: float
+    gain: float
+    gain_error: float
+    loss: float
+
+    @property
+    def decided(self) -> bool:
+        """Whether the gain or the loss exceeds two standard errors."""
+        return abs(self.gain) > DECIDED * self.gain_error
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """The outcome of one search as its report shows it.
+
+    Attributes:
+        title: of the page.
+        genotype: the chain that was found.
+        selection: how it was chosen.
+        sentence: what the search itself says of it.
+        unit: of the gaps: `points` (of the metric), or `nats` (of the loss).
+        metric: what the scores are: `accuracy`, `mIoU`.
+        search: the cell for the figures; None where there was none.
+        entropy: the mean entropy of τ's rows at the entries of the cell's history, in nats.
+        decisions: in the order in which they were made.
+        ranking: ranked chains, the best first; those behind `finalists` left early.
+        finalists: how many of them were scored on all images.
+        cost: what the search took, in words.
+        facts: data, network, settings, versions.
+        comparison: the trained candidates, where there are some.
+
+    """
+
+    title: str
+    genotype: str
+    selection: str
+    sentence: str
+    unit: str = "points"
+    metric: str = "accuracy"
+    search: SearchRecord | None = None
+    entropy: tuple[float, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    ranking: tuple[RankedChain, ...] = ()
+    finalists: int = 0
+    cost: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    comparison: ComparisonResult | None = None

@@ -1,0 +1,79 @@
+"""The work of a search, unit by unit, with a checkpoint after each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from image2video.files import OutputDirectory
+from image2video.search.checkpoint import has_checkpoint, load_run, save_run
+from image2video.search.config import SearchConfig
+from image2video.search.controls import Drawn
+from image2video.search.run import SearchRun
+from image2video.search.selection import Selection
+from image2video.search.space import SearchSpace
+from image2video.search.state import CHECKPOINT, SearchState
+from image2video.search.tensorboard import Curves
+from image2video.search.units import Unit
+
+_EPOCHS = ("search", "sampled", "tune")
+
+
+def draw(selection: Selection, space: SearchSpace, config: SearchConfig) -> SearchState:
+    """The records of a selection that trains nothing."""
+    drawn = Drawn(space, config)
+    for unit in selection.units(space, config):
+        selection.decide(unit, drawn)
+    return drawn.state
+
+
+def work(
+    run: SearchRun, selection: Selection, out: Path | None, folder: OutputDirectory | None, resume: bool
+) -> SearchState:
+    """Carry out all units that are left, from the checkpoint in `out` where `resume` asks for it; the run's records.
+
+    `folder` is `out` as the main process holds it; the others have None.
+    """
+    # The main process's folder also records that the checkpoints are its own.
+    base = out if folder is None else folder
+    checkpoint = None if base is None else base / CHECKPOINT
+    if resume and checkpoint is not None and has_checkpoint(checkpoint, run.accelerator):
+        load_run(run, checkpoint)
+    curves = Curves(None if folder is None else folder / "tensorboard", run.space, run.state.done)
+    try:
+        _carry_on(run, selection, checkpoint, curves)
+    finally:
+        curves.close()
+    return run.state
+
+
+def _carry_on(run: SearchRun, selection: Selection, checkpoint: Path | None, curves: Curves) -> None:
+    """Carry out the units that are left; after each the checkpoint is whole."""
+    units = selection.units(run.space, run.config)
+    tune_epochs = max((unit.index + 1 for unit in units if unit.kind == "tune"), default=0)
+    run.measurements = sum(unit.kind in ("edge", "node", "score") for unit in units)
+    for number in range(run.state.done, len(units)):
+        frames = run.state.frames
+        _carry_out(units[number], run, selection, tune_epochs)
+        run.state.done = number + 1
+        run.tick()
+        # Epochs that the budget leaves out cost nothing: a checkpoint after each could take longer than the budget.
+        idle = units[number].kind in _EPOCHS and run.state.frames == frames
+        if checkpoint is not None and not idle:
+            save_run(run, checkpoint)
+        curves.add(units[number], number, run.state)
+    if run.state.ranking is None:
+        run.state.chain = str(run.state.decisions.genotype(run.space, run.cell))
+        run.state.magnitudes = run.cell.candidate_magnitudes() if run.config.learn_magnitudes else None
+
+
+def _carry_out(unit: Unit, run: SearchRun, selection: Selection, tune_epochs: int) -> None:
+    if unit.kind == "search":
+        run.search_epoch(unit.index, moves_tau=selection.moves_tau)
+    elif unit.kind == "sampled":
+        run.one_shot_epoch(unit.index)
+    elif unit.kind == "tune":
+        run.tune_epoch(unit.index, tune_epochs)
+    elif unit.kind != "score":
+        selection.decide(unit, run)
+    elif run.spent() < 1:  # a score after the budget would be one pass too many
+        run.score_chosen()
