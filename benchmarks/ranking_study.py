@@ -25,7 +25,16 @@ import torch
 from harness import commit, hardware, versions, write_result
 from ranking_arms import by_cell, by_fixed_weights, by_shared_weights
 from ranking_paths import cell_scores
-from ranking_summary import RECORDED, chain_rows, chance_row, gather, shortest_first, summary_rows, truth_facts
+from ranking_summary import (
+    RECORDED,
+    chain_rows,
+    chance_row,
+    gather,
+    repeated_facts,
+    shortest_first,
+    summary_rows,
+    truth_facts,
+)
 from torch import nn
 
 from image2video import Genotype, VideoWrap
@@ -201,6 +210,7 @@ def part_summary(options: Namespace) -> None:
             },
         },
         "truth": [truth_facts(truth)],
+        "repeated": repeated_facts(labels, {key: record["test_accuracy"] for key, record in alone.items()}),
         "chains": chain_rows(labels, truth, scores),
         "results": rows,
     }

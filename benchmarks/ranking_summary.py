@@ -145,6 +145,18 @@ def truth_facts(truth: Values) -> dict[str, Any]:
     }
 
 
+def repeated_facts(labels: list[str], accuracies: dict[tuple[str, int], float]) -> list[dict[str, Any]]:
+    """`truth_facts` of every pair of seeds over the chains that both have: a second seed need not be complete."""
+    seeds = sorted({seed for _, seed in accuracies})
+    facts = []
+    for a, b in ((a, b) for a in seeds for b in seeds if a < b):
+        both = [label for label in labels if (label, a) in accuracies and (label, b) in accuracies]
+        if len(both) >= 3:
+            pair = np.array([[accuracies[label, seed] for label in both] for seed in (a, b)])
+            facts.append({"first_seed": a, "second_seed": b, **truth_facts(pair)})
+    return facts
+
+
 def shortest_first(chains: Sequence[Sequence[Any]], searches: int) -> Values:
     """The scores of a rule that measures nothing: fewer ops are better."""
     return np.tile(np.array([-float(len(chain)) for chain in chains]), (searches, 1))

@@ -159,3 +159,12 @@ def test_peak_memory_counts_what_is_alive_at_one_time_and_nothing_from_before() 
     weight = torch.ones(1000, requires_grad=True)
     assert memory.saved_bytes(lambda: (x.detach() * weight).sum().backward(), [x]) == 0
     assert memory.saved_bytes(lambda: [(x * weight).sum().backward() for _ in range(3)], []) == 2 * one
+
+
+def test_a_second_seed_need_not_be_complete() -> None:
+    labels = ["a", "b", "c", "d"]
+    first = {(label, 0): value for label, value in zip(labels, (0.1, 0.2, 0.3, 0.4), strict=True)}
+    (facts,) = stats.repeated_facts(labels, first | {("a", 1): 0.3, ("b", 1): 0.2, ("c", 1): 0.1})
+    assert facts["chains"] == 3
+    assert facts["tau_between_seeds"] == -1
+    assert stats.repeated_facts(labels, first | {("a", 1): 0.3, ("b", 1): 0.2}) == [], "two chains have no order"
