@@ -14,6 +14,7 @@ its weights. `trained`: small networks trained here, from scratch, with their fu
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import statistics
@@ -26,6 +27,7 @@ from typing import Any
 import shapely
 import torch
 from harness import arguments, commit, hardware, versions, write_result
+from PIL import Image
 from torch import Tensor, nn
 
 from image2video import VideoWrap
@@ -92,16 +94,22 @@ def noise(count: int, size: int, seed: int) -> Tensor:
 
 
 def rows(fields: Survey, clip: Clip, **more: Any) -> list[dict[str, Any]]:
-    """One row per unit and network: measured, beside what theory expects of the frames' measured shares."""
+    """One row per unit and wrapped network: measured, beside what theory expects of the frames' measured shares.
+
+    The bare network's spread stands in every row. Where a network has its very field (a frame at step 0 without
+    fusion), there is no row.
+    """
     found = []
     for name, line in fields.items():
         bare = line[BARE]
         for network, field in line.items():
+            if field is bare:
+                continue
             ratio, error = ErfPanel.of(network, field).growth(ErfPanel.of(BARE, bare))
-            same = field is bare
+            shares = shares_of(field, [other[network] for other in fields.values()])
             row = {**more, "unit": name, "network": network, "half_px": round(field.measures.area[0.5], 1)}
-            row |= {"times_bare": round(ratio, 3), "times_bare_error": None if same else _round(error)}
-            shares = None if same else shares_of(field, [other[network] for other in fields.values()])
+            row |= {"times_bare": round(ratio, 3), "times_bare_error": _round(error)}
+            row |= {"bare_spread": round(bare.measures.spread, 3), "bare_axes": round(bare.measures.anisotropy, 3)}
             row |= _numbers(field) | _expected(bare, shares, clip)
             found.append(row | {"weights": field.weights, "images": field.images, "described": field.described})
     return found
@@ -164,13 +172,10 @@ def clips(count: int, seed: int, figures: Path | None, model: str = "resnet50") 
         del networks[AVERAGED]
         units = survey_units(networks[BARE], (3, size, size))
         fields = survey(networks, images, units, weights="random", seed=seed)
-        found += [
-            row | {"network": name if row["network"] != BARE else BARE}
-            for row in rows(fields, clip, model=model, size=size, genotype=str(Genotype.coerce(genotype)))
-            if row["network"] != BARE or name == "identity"
-        ]
+        chain = str(Genotype.coerce(genotype))
+        found += rows(fields, clip, model=model, size=size, clip=name, genotype=chain)
         for unit, line in fields.items():
-            panels.setdefault(unit, [ErfPanel.of(BARE, line[BARE])]).append(ErfPanel.of(name, line["GSF"]))
+            panels.setdefault(unit, [ErfPanel.of(BARE, line[BARE])]).append(ErfPanel.of(genotype, line["GSF"]))
         captioned = captioned or [line["GSF"] for line in fields.values()]
         print(f"{name}: done", flush=True)
     if figures is not None:
@@ -181,7 +186,7 @@ def clips(count: int, seed: int, figures: Path | None, model: str = "resnet50") 
             made = f"T = {FRAMES}, {SCHEDULE}; the genotype stands above each"
             caption = erf_caption([field], model=f"{model} with GSF", images="images of white noise", clip=made)
             drawn = erf_figure({"": row}, columns=3, caption=caption, width=8.0)
-            (figures / f"{stem}.png").write_bytes(png_bytes(drawn, dpi=110))
+            _write_small(figures / f"{stem}.png", png_bytes(drawn, dpi=100))
         _fields_figure(figures)
     return found
 
@@ -195,8 +200,13 @@ def _fields_figure(figures: Path) -> None:
         "zoom in\nby 2": "scale(2)",
     }
     drawn = fields_figure(shapely.box(4.5, 4.5, 7.5, 7.5), chains, image_size=(12, 12), width=7.0)
-    (figures / "fields.png").write_bytes(png_bytes(drawn, dpi=110))
     (figures / "fields.svg").write_text(svg_text(drawn), encoding="utf-8")
+
+
+def _write_small(path: Path, png: bytes) -> None:
+    """Write a picture with a palette of 256 colours, a third of the size."""
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def draws(count: int, seeds: int, model: str = "cifar_resnet18", size: int = 32) -> list[dict[str, Any]]:
@@ -213,7 +223,15 @@ def draws(count: int, seeds: int, model: str = "cifar_resnet18", size: int = 32)
     found = []
     for (unit, network), lines in runs.items():
         row: dict[str, Any] = {"model": model, "size": size, "unit": unit, "network": network, "draws": seeds}
-        for key in ("times_bare", "spread", "axes", "expected_times_bare", "expected_spread", "expected_axes"):
+        for key in (
+            "times_bare",
+            "bare_spread",
+            "spread",
+            "axes",
+            "expected_times_bare",
+            "expected_spread",
+            "expected_axes",
+        ):
             values = [line[key] for line in lines if line[key] is not None]
             row[key] = round(statistics.mean(values), 3) if values else None
             row[f"{key}_error"] = (
@@ -237,7 +255,7 @@ def trained(data: str, count: int, seed: int, epochs: int, train_images: int) ->
         weights = f"trained on {source.short_name}, {source.train.num_images} images, {epochs} epochs"
         fields = survey(networks, images, units, weights=weights, seed=seed)
         for row in rows(fields, clip, model=model, size=size[1], data=source.short_name):
-            found.append(row | {"score": scores[row["network"]]})
+            found.append(row | {"score": scores[row["network"]], "bare_score": scores[BARE]})
         print(f"{model}: done", flush=True)
     return found
 
@@ -266,8 +284,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=list(FAMILIES), help="of families: which networks")
     parser.add_argument("--seeds", type=int, default=5, help="of draws: how many draws of the weights")
     parser.add_argument("--data", default="npz:cifar10.npz", help="of trained: images of the classifier")
-    parser.add_argument("--train-images", type=int, default=5000, help="of trained: images of the classifier")
-    parser.add_argument("--epochs", type=int, default=10, help="of trained")
+    parser.add_argument("--train-images", type=int, default=2500, help="of trained: images of the classifier")
+    parser.add_argument("--epochs", type=int, default=5, help="of trained")
     parser.add_argument("--figures", type=Path, default=None, help="of clips: folder of the pictures")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

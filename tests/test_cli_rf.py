@@ -22,6 +22,7 @@ from image2video.data import load_data
 from image2video.errors import InputError, MissingError, StateError
 from image2video.integrations.timm_backbones import build
 from image2video.receptive_field import Unit, effective
+from image2video.receptive_field.effective import effective_fields
 from image2video.receptive_field.survey import default_layer, survey, survey_units
 
 CPU = torch.device("cpu")
@@ -248,6 +249,20 @@ def test_fields_after_training_are_drawn_where_they_are_cheap():
     assert [FieldOptions().wanted(data) for data in (small, large)] == [True, False]
     assert FieldOptions(fields=True).wanted(large)
     assert not FieldOptions(fields=False).wanted(small)
+
+
+def test_units_that_share_a_forward_have_the_fields_that_they_have_alone():
+    networks = build_networks(options(fusion="gsf"), 0, CPU).calibrated(torch.randn(2, 3, 16, 16), 0)
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    units = [Unit("layer3", frame=1), Unit("layer2"), Unit(), Unit("layer2", frame=0)]
+    found = effective_fields(networks.models["GSF"], images, units, weights="random", batch_size=2)
+    for unit, field in zip(units, found, strict=True):
+        alone = effective(networks.models["GSF"], images, unit, weights="random", batch_size=2)
+        torch.testing.assert_close(field.map, alone.map, rtol=1e-5, atol=0)
+        assert field.described == alone.described
+        assert field.frame_shares == pytest.approx(alone.frame_shares, abs=1e-6)
+    with pytest.raises(InputError, match="no unit was asked for"):
+        effective_fields(networks.bare, images, [])
 
 
 def test_nothing_after_the_unit_is_run():

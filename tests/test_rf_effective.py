@@ -29,8 +29,7 @@ def value(model: nn.Module, images: torch.Tensor, unit: Unit) -> torch.Tensor:
     """The unit's value for every image, by the probe's own forward."""
     probe = Probe(model, locate(model, 3, tuple(images.shape[-2:]), unit), seed=0)
     with held_still(model), torch.no_grad():
-        probe._signs = torch.ones(1, probe.target.channels, dtype=images.dtype)
-        return probe._forward(images)
+        return probe.values(images)[0]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=str)

@@ -20,7 +20,15 @@ def map_size(chain: list[Layer]) -> tuple[int, int]:
     return rows, columns
 
 
-@given(st.lists(layers(), min_size=1, max_size=3), st.data())
+def fits(chain: list[Layer]) -> bool:
+    """Whether the layers leave a unit of an image of SIZE."""
+    try:
+        return min(map_size(chain)) > 0
+    except InputError:
+        return False
+
+
+@given(st.lists(layers(), min_size=1, max_size=3).filter(fits), st.data())
 @settings(max_examples=25, deadline=None)
 def test_the_support_of_a_chain_is_the_equation(chain: list[Layer], data: st.DataObject) -> None:
     rows, columns = map_size(chain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,33 +57,28 @@ class EffectiveField:
         return {**stated, **numbers, **{f"{k}_error": v for k, v in errors.items()}, "frame_shares": shares}
 
 
-@overload
-def effective(model: nn.Module, images: Tensor, unit: Unit | None = None, **options: Any) -> EffectiveField: ...
-@overload
-def effective(model: nn.Module, images: Tensor, unit: Sequence[Unit], **options: Any) -> tuple[EffectiveField, ...]: ...
 def effective(
     model: nn.Module,
     images: Tensor,
-    unit: Unit | Sequence[Unit] | None = None,
+    unit: Unit | None = None,
     *,
     size: Sequence[int] | None = None,
     weights: str = "as given",
     batch_size: int = 4,
     seed: int = 0,
     progress: Progress | None = None,
-) -> EffectiveField | tuple[EffectiveField, ...]:
+) -> EffectiveField:
     """The effective receptive field of one unit of any model: the mean |∂ unit / ∂ image|, through the warps if any.
 
-    One backward per batch and unit: images do not depend on one another in eval mode. The model runs in eval mode, in
-    its own dtype and on its own device, no further than the unit needs, and is afterwards what it was. (Luo et al.,
-    NeurIPS 2016; Casarin et al., CVPR 2024, Fig. 1b. With random weights, build a `VideoWrap` with residual=False and
-    use `prepare_random`, or fusion has no effect that could be seen.)
+    One backward per batch: images do not depend on one another in eval mode. The model runs in eval mode, in its own
+    dtype and on its own device, no further than the unit needs, and is afterwards what it was. (Luo et al., NeurIPS
+    2016; Casarin et al., CVPR 2024, Fig. 1b. With random weights, build a `VideoWrap` with residual=False and use
+    `prepare_random`, or fusion has no effect that could be seen.)
 
     Args:
         model: takes images `(B, C, H, W)`; a `VideoWrap` too.
         images: `(N, C, H, W)` floating point, normalised as the model needs.
-        unit: which unit; by default the largest value of the output (of a classifier, the predicted class). Several
-            share every forward, and give a tuple of fields in their order.
+        unit: which unit; by default the largest value of the output (of a classifier, the predicted class).
         size: (height, width) that the images must have, where the caller wants that checked.
         weights: what the result says of the weights: "random", "trained", "trained on …".
         batch_size: images at a time; each is T frames for a `VideoWrap`.
@@ -94,14 +89,33 @@ def effective(
     are zero everywhere; `InputTypeError` for images that are no floating-point tensor; `UnsupportedError` where no
     gradient reaches the images.
     """
-    units = [Unit() if unit is None else unit] if isinstance(unit, Unit | None) else list(unit)
+    units = [Unit() if unit is None else unit]
+    options: dict[str, Any] = {"weights": weights, "batch_size": batch_size, "seed": seed, "progress": progress}
+    return effective_fields(model, images, units, size=size, **options)[0]
+
+
+def effective_fields(
+    model: nn.Module,
+    images: Tensor,
+    units: Sequence[Unit],
+    *,
+    size: Sequence[int] | None = None,
+    weights: str = "as given",
+    batch_size: int = 4,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[EffectiveField, ...]:
+    """What `effective` gives for each of several units of one model, which share every forward.
+
+    Everything else is as in `effective`; `InputError` also for no units.
+    """
     _check(images, size, batch_size, weights)
     if not units:
-        raise InputError("no unit was asked for; give at least one, or None for the largest value of the output")
+        raise InputError("no unit was asked for; give at least one")
     count, channels = images.shape[:2]
     extent = (images.shape[2], images.shape[3])
     traced = trace_model(model, (channels, *extent))
-    targets = [locate(model, channels, extent, one, traced=traced) for one in units]
+    targets = [locate(model, channels, extent, unit, traced=traced) for unit in units]
     like = next((p for p in model.parameters() if p.is_floating_point()), images)
     sums = [_Sums(count, target) for target in targets]
     probe = Probe(model, targets, seed)
@@ -112,8 +126,7 @@ def effective(
                 total.add(start, found)
             if progress is not None:
                 progress("receptive field", min(start + batch_size, count), count)
-    fields = tuple(total.result(weights) for total in sums)
-    return fields[0] if isinstance(unit, Unit | None) else fields
+    return tuple(total.result(weights) for total in sums)
 
 
 class _Sums:

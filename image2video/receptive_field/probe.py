@@ -70,30 +70,28 @@ class Probe:
 
     def several(self, images: Tensor) -> list[Gradients]:
         """The gradients of every unit, as `gradients` gives them for the first."""
-        for reading in self.readings:
-            reading.begin(images)
         with torch.inference_mode(False), torch.enable_grad():
             leaf = images.detach().clone().requires_grad_(True)
-            self._forward(leaf)
-            last = self.readings[-1]
-            found = [self._of(reading, leaf, keep=reading is not last) for reading in self.readings]
+            values = self.values(leaf)
+            last = len(values) - 1
+            found = [self._of(index, one, leaf, keep=index < last) for index, one in enumerate(values)]
         self._frames = None
         return found
 
-    def _of(self, reading: Reading, images: Tensor, *, keep: bool) -> Gradients:
-        target, values = reading.target, reading.values
-        assert values is not None
+    def _of(self, index: int, values: Tensor, images: Tensor, *, keep: bool) -> Gradients:
+        target, frames = self.readings[index].target, None
         inputs = [images] if self._frames is None else [images, self._frames]
         found = _backward(values, inputs, target.described, keep=keep)
-        reading.values, frames = None, None
         if self._frames is not None and target.T is not None:
             whole = torch.zeros_like(self._frames) if found[1] is None else found[1]
             frames = whole.detach().unflatten(0, (-1, target.T))
         return Gradients(_checked(found[0], target.described), frames)
 
-    def _forward(self, images: Tensor) -> None:
-        """Run the model as far as the units need it; every reading has its values afterwards."""
+    def values(self, images: Tensor) -> list[Tensor]:
+        """The value of every unit for each of the images, `(B,)`: one forward, as far as the units need it."""
         outputs = None
+        for reading in self.readings:
+            reading.begin(images)
         with ExitStack() as stack:
             if self.wrapper is not None:
                 stack.callback(self.bare.register_forward_pre_hook(self._enter).remove)
@@ -106,10 +104,7 @@ class Probe:
             for reading in self.readings:
                 if reading.of_outputs:
                     reading.values = reading.read(outputs, aggregated=True)
-        for reading in self.readings:
-            if reading.values is None:
-                layer = reading.target.unit.layer
-                raise InputError(f"layer {layer!r} did not run in this forward, which it did in the trace")
+        return [reading.taken() for reading in self.readings]
 
     def _enter(self, _: nn.Module, args: tuple[Any, ...]) -> None:
         self._frames = args[0]

@@ -57,6 +57,14 @@ class Reading:
         if self._left == 0:
             self.values = self.read(outputs, aggregated=False)
 
+    def taken(self) -> Tensor:
+        """The values of the forward that has ended; raises `InputError` where the module did not run in it."""
+        if self.values is None:
+            layer = self.target.unit.layer
+            raise InputError(f"layer {layer!r} did not run in this forward, which it did in the trace")
+        values, self.values = self.values, None
+        return values
+
     def read(self, outputs: Any, *, aggregated: bool) -> Tensor:
         """The value of the unit for every image, `(B,)`."""
         tensors = dict(tensors_of(outputs))

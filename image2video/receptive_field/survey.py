@@ -11,7 +11,7 @@ from image2video.errors import InputError, UnsupportedError
 from image2video.geometry import schedule_steps
 from image2video.inject.planning import plan
 from image2video.protocols import Progress
-from image2video.receptive_field.effective import EffectiveField, effective
+from image2video.receptive_field.effective import EffectiveField, effective_fields
 from image2video.receptive_field.target import locate
 from image2video.receptive_field.theory import Field
 from image2video.receptive_field.traced import Traced, field_of, trace_model
@@ -37,7 +37,7 @@ def survey(
     A unit of a frame means, for a network without frames, the same unit of its only map. Where a `VideoWrap` without
     fusions has the weights of the first network, which is bare, a frame at step 0 is that network on the image itself,
     and its field is not measured twice. `batch_size` counts images of a wrapped network; bare ones take T times as
-    many at a time. Raises what `effective` raises.
+    many at a time. Raises what `effective_fields` raises.
     """
     found: Survey = {row: {} for row in units}
     first = next(iter(networks))
@@ -48,7 +48,7 @@ def survey(
         wraps = isinstance(model, VideoWrap)
         measured: dict[str, EffectiveField] = {}
         if wanted:
-            fields = effective(
+            fields = effective_fields(
                 model,
                 images,
                 [unit if wraps else unit.of_image() for unit in wanted.values()],
