@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from image2video.builders import Builder
+from image2video.clip import Image2Video
 from image2video.data.folder import ImageFiles
 from image2video.data.scan import image_files
 from image2video.data.transforms import eval_transform
@@ -121,11 +122,11 @@ def _saved(options: RfOptions, device: torch.device) -> Networks:
     if given:
         raise InputError(f"{options.weights} says itself how its model is wrapped; leave out {', '.join(given)}")
     model = VideoWrap.from_pretrained(options.weights)
-    if model.genotype is None:
+    if not isinstance(model.to_video, Image2Video):
         raise InputError(f"the model in {options.weights} draws its frames at random, so its field has no fixed shape")
     size = image_size(model.backbone, options.size)
     models = {name: one.to(device) for name, one in beside(model, size).items()}
-    return Networks(models, size, "trained", model.genotype, model.T, str(model.to_video.schedule))
+    return Networks(models, size, "trained", model.to_video.genotype, model.T, str(model.to_video.schedule))
 
 
 def beside(model: VideoWrap, size: Size) -> dict[str, nn.Module]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from image2video.cli.rf_job import beside
+from image2video.clip import Image2Video
 from image2video.data import DataSource
 from image2video.errors import Image2VideoError
 from image2video.files import add_to_run, atomic_write_bytes
@@ -41,7 +42,7 @@ class FieldOptions:
 def print_fields(model: VideoWrap, data: DataSource, name: str, out: Path, console: Console) -> None:
     """Print the fields' table and write `erf.png` into the run's folder; a line says why where there are none."""
     size = (data.input_size[0], data.input_size[1], data.input_size[2])
-    if model.genotype is None:
+    if not isinstance(model.to_video, Image2Video):
         console.print("receptive fields: none to draw, since the frames are drawn at random", highlight=False)
         return
     weights = f"trained on {data.short_name}"
