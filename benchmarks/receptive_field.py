@@ -3,12 +3,14 @@
     export OUT=benchmarks/results/receptive_field.json
     python benchmarks/receptive_field.py --part families --out $OUT
     python benchmarks/receptive_field.py --part clips --images 8 --figures docs/figures --out $OUT
+    python benchmarks/receptive_field.py --part borders --images 8 --out $OUT
     python benchmarks/receptive_field.py --part draws --out $OUT
     python benchmarks/receptive_field.py --part trained --data npz:cifar10.npz --out $OUT
 
 Every part is a list of its own in the file; the others are kept. `families`: networks for images of 224 pixels and a
-segmentor, random weights. `clips`: ResNet-50 with GSF, one genotype each. `draws`: a small network, several draws of
-its weights. `trained`: small networks trained here, from scratch, with their fusions.
+segmentor, random weights. `clips`: ResNet-50 with GSF, one genotype each. `borders`: ConvNeXt with GSF and two paddings
+of the frames. `draws`: a small network, several draws of its weights. `trained`: small networks trained here, from
+scratch, with their fusions.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,7 @@ CLIPS = {
     "translation > rotation > zoom": f"{CLIP} > scale(1.1)",
     "preset:cifar10": "preset:cifar10",
 }
+TRAINED = ("cifar_resnet8", "small_fcn")
 COLUMNS = ("model", "unit", "network", "times_bare", "spread", "expected_spread", "axes", "expected_axes", "angle")
 CALIBRATION = 4
 BARE, AVERAGED = "bare", "no fusion"
@@ -66,12 +69,14 @@ class Clip:
     genotype: str = CLIP
     T: int = FRAMES
     schedule: str = SCHEDULE
+    padding: str = "zeros"
 
     def wrap(self, bare: nn.Module, fusion: str, size: tuple[int, int, int], seed: int) -> VideoWrap:
         """A copy of the bare network as a video network, its fusions as published."""
         torch.manual_seed(seed)
         chain = Genotype.coerce(self.genotype)
         options: dict[str, Any] = {"genotype": chain, "T": self.T, "schedule": self.schedule, "residual": False}
+        options |= {"padding": self.padding}
         return VideoWrap(copy.deepcopy(bare), fusion, input_size=size, **options).eval()
 
 
@@ -209,6 +214,21 @@ def _write_small(path: Path, png: bytes) -> None:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
+def borders(count: int, seed: int, model: str = "convnext_tiny") -> list[dict[str, Any]]:
+    """A network with LayerNorm and GSF: what lies outside the image matters for where its gradient enters."""
+    found = []
+    for padding in ("zeros", "border"):
+        clip, images = Clip(padding=padding), noise(count, FAMILIES[model], seed)
+        networks = random_networks(model, images, clip, ("gsf",), seed)
+        del networks[AVERAGED]
+        units = survey_units(networks[BARE], (3, FAMILIES[model], FAMILIES[model]))
+        fields = survey(networks, images, units, weights="random", seed=seed)
+        for row in rows(fields, clip, model=model, size=FAMILIES[model], padding=padding):
+            own = row["frame_shares"][0] if "frame 0" in row["unit"] else None
+            found.append(row | {"own_frame": own, "largest_share": max(row["frame_shares"])})
+    return found
+
+
 def draws(count: int, seeds: int, model: str = "cifar_resnet18", size: int = 32) -> list[dict[str, Any]]:
     """Means and standard errors over draws of the weights, of a network that is small enough for it."""
     clip = Clip()
@@ -241,10 +261,13 @@ def draws(count: int, seeds: int, model: str = "cifar_resnet18", size: int = 32)
     return found
 
 
-def trained(data: str, count: int, seed: int, epochs: int, train_images: int) -> list[dict[str, Any]]:
+def trained(
+    models: Iterable[str], data: str, count: int, seed: int, epochs: int, train_images: int
+) -> list[dict[str, Any]]:
     """Small networks trained from scratch, each with its own fusion: a classifier and a segmentor."""
     clip, found = Clip(T=3), []
-    for model, spec, limit in (("cifar_resnet8", data, train_images), ("small_fcn", "digit_scenes", None)):
+    for model in models:
+        spec, limit = (data, train_images) if model == "cifar_resnet8" else ("digit_scenes", None)
         source = load_data(spec, train_images=limit, holdout=0.1, seed=seed)
         size = (source.input_size[0], source.input_size[1], source.input_size[2])
         networks, scores = _train_all(model, source, clip, size, epochs, seed)
@@ -279,9 +302,9 @@ def _train_all(
 
 def main() -> None:
     parser = arguments(__doc__ or "", repeats=1)
-    parser.add_argument("--part", choices=["families", "clips", "draws", "trained"], required=True)
+    parser.add_argument("--part", choices=["families", "clips", "borders", "draws", "trained"], required=True)
     parser.add_argument("--images", type=int, default=16, help="images of every field")
-    parser.add_argument("--models", nargs="*", default=list(FAMILIES), help="of families: which networks")
+    parser.add_argument("--models", nargs="*", default=None, help="of families and trained: which networks (all)")
     parser.add_argument("--seeds", type=int, default=5, help="of draws: how many draws of the weights")
     parser.add_argument("--data", default="npz:cifar10.npz", help="of trained: images of the classifier")
     parser.add_argument("--train-images", type=int, default=2500, help="of trained: images of the classifier")
@@ -291,33 +314,41 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     began = time.perf_counter()
     if options.part == "families":
-        found = families(options.images, options.seed, options.models)
+        found = families(options.images, options.seed, options.models or list(FAMILIES))
     elif options.part == "clips":
         found = clips(options.images, options.seed, options.figures)
+    elif options.part == "borders":
+        found = borders(options.images, options.seed)
     elif options.part == "draws":
         found = draws(options.images, options.seeds)
     else:
-        found = trained(options.data, options.images, options.seed, options.epochs, options.train_images)
+        training = (options.seed, options.epochs, options.train_images)
+        found = trained(options.models or list(TRAINED), options.data, options.images, *training)
     write(options.out, options.part, found, vars(options), time.perf_counter() - began)
 
 
 def write(path: Path | None, part: str, found: list[dict[str, Any]], options: dict[str, Any], seconds: float) -> None:
-    """Add a part to the file; of `families`, the rows of the models that were measured replace those in the file."""
+    """Add a part to the file; in `families` and `trained`, the rows of the measured models replace theirs."""
     earlier = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
-    kept = {name: earlier[name] for name in ("clips", "draws", "trained", "parts") if name in earlier}
+    kept = {name: earlier[name] for name in ("clips", "borders", "draws", "trained", "parts") if name in earlier}
     results = [row for row in earlier.get("results", []) if row["model"] in FAMILIES]
     if part == "families":  # a file always has `results`: until this part has run, those of another
-        new = {row["model"] for row in found}
-        merged = [row for row in results if row["model"] not in new] + found
-        results = sorted(merged, key=lambda row: list(FAMILIES).index(row["model"]))
+        results = _merged(results, found, list(FAMILIES))
     else:
-        kept[part] = found
+        kept[part] = _merged(kept.get(part, []), found, TRAINED) if part == "trained" else found
     hidden = ("device", "repeats", "out", "figures", "part")
     settings = {name: str(value) if name == "data" else value for name, value in options.items() if name not in hidden}
     stamp = {"commit": commit(), "hardware": hardware(), "versions": versions(), "seconds": round(seconds, 1)}
     kept["parts"] = {**kept.get("parts", {}), part: {"settings": settings, **stamp}}
     shared = {"clip": CLIP, "frames": FRAMES, "schedule": SCHEDULE, "part": part}
     write_result(path, "receptive_field", {"settings": shared, "results": results or found, **kept}, columns=COLUMNS)
+
+
+def _merged(rows: list[dict[str, Any]], new: list[dict[str, Any]], order: Sequence[str]) -> list[dict[str, Any]]:
+    measured = {row["model"] for row in new}
+    return sorted(
+        [row for row in rows if row["model"] not in measured] + new, key=lambda row: order.index(row["model"])
+    )
 
 
 if __name__ == "__main__":
