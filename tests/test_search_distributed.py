@@ -14,10 +14,11 @@ from image2video.files import torch_load
 from search_ddp_cases import WAYS, first_gradient, take_steps
 
 STEPS = """
+import gc
 import sys
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import gather, gather_object
 from search_cases import blobs, tiny_network
 from search_ddp_cases import WAYS, first_gradient, take_steps
@@ -26,55 +27,61 @@ from image2video.search.network import build_network
 from image2video.search.run import SearchRun
 
 torch.set_num_threads(1)
-accelerator = Accelerator(cpu=True)
-assert accelerator.num_processes == 2
 
-def alike(tensors):
-    for tensor in tensors:
-        both = gather(tensor.detach().unsqueeze(0).contiguous())
-        assert len(both) == 2
-        assert torch.equal(both[0], both[1])
+def main():
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
 
-found = {}
-for way in WAYS:
-    taus, weights = take_steps(accelerator, way, torch.float64)
-    alike(taus)  # after every step, bit for bit
-    alike(weights)
-    found[way] = {"taus": taus, "weights": weights, "gradient": first_gradient(accelerator, way)}
+    def alike(tensors):
+        for tensor in tensors:
+            both = gather(tensor.detach().unsqueeze(0).contiguous())
+            assert len(both) == 2
+            assert torch.equal(both[0], both[1])
 
-# BatchNorm trains, with statistics of its own on each process, until all take the main one's.
-torch.manual_seed(accelerator.process_index)
-space = SearchSpace("three", ("translate_x(0.1)", "rotate(10)", "scale(1.2)"), nodes=2)
-for precision in ("no", "bf16"):
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    config = SearchConfig(T=3, epochs=2, batch_size=16, max_images=150, second_order=precision == "bf16")
-    network = build_network(tiny_network(), "gsf", residual=True, input_size=(1, 12, 16))
-    data = blobs(30, 0)
-    run = SearchRun(network, space, config, data, data, accelerator)
-    run.search_epoch(0, moves_tau=True)
-    run.score([run.cell.mixing().detach()], 1)
-    alike([run.cell.tau])
-    assert run.tau().isfinite().all()
-    alike(run.bilevel.bare.parameters())
-    buffers = dict(run.bilevel.bare.named_buffers())
-    assert any("running_var" in name for name in buffers)
-    alike([buffer for buffer in buffers.values()])
-    steps, frames, seconds = zip(*gather_object([(run.state.steps, run.state.frames, run.spent())]))
-    assert steps[0] == steps[1]
-    assert frames[0] == frames[1] > 0
-    assert seconds[0] == seconds[1] > 0
-    for tensor in buffers.values():
-        if tensor.is_floating_point():
-            tensor += accelerator.process_index
-    run.share_buffers()
-    alike([buffer for buffer in buffers.values()])
-if accelerator.is_main_process:
-    torch.save(found, sys.argv[1])
+    found = {}
+    for way in WAYS:
+        taus, weights = take_steps(accelerator, way, torch.float64)
+        alike(taus)  # after every step, bit for bit
+        alike(weights)
+        found[way] = {"taus": taus, "weights": weights, "gradient": first_gradient(accelerator, way)}
+
+    # BatchNorm trains, with statistics of its own on each process, until all take the main one's.
+    torch.manual_seed(accelerator.process_index)
+    space = SearchSpace("three", ("translate_x(0.1)", "rotate(10)", "scale(1.2)"), nodes=2)
+    for precision in ("no", "bf16"):
+        AcceleratorState._reset_state()
+        accelerator = Accelerator(cpu=True, mixed_precision=precision)
+        config = SearchConfig(T=3, epochs=2, batch_size=16, max_images=150, second_order=precision == "bf16")
+        network = build_network(tiny_network(), "gsf", residual=True, input_size=(1, 12, 16))
+        data = blobs(30, 0)
+        run = SearchRun(network, space, config, data, data, accelerator)
+        run.search_epoch(0, moves_tau=True)
+        run.score([run.cell.mixing().detach()], 1)
+        alike([run.cell.tau])
+        assert run.tau().isfinite().all()
+        alike(run.bilevel.bare.parameters())
+        buffers = dict(run.bilevel.bare.named_buffers())
+        assert any("running_var" in name for name in buffers)
+        alike([buffer for buffer in buffers.values()])
+        steps, frames, seconds = zip(*gather_object([(run.state.steps, run.state.frames, run.spent())]))
+        assert steps[0] == steps[1]
+        assert frames[0] == frames[1] > 0
+        assert seconds[0] == seconds[1] > 0
+        for tensor in buffers.values():
+            if tensor.is_floating_point():
+                tensor += accelerator.process_index
+        run.share_buffers()
+        alike([buffer for buffer in buffers.values()])
+    if accelerator.is_main_process:
+        torch.save(found, sys.argv[1])
+
+main()
+gc.collect()  # what is left of DDP holds the process group, whose threads must end before the interpreter
+PartialState().destroy_process_group()
 """
 
 SEARCH = """
-import json, os, sys
+import gc, json, os, sys
 import torch
 from accelerate import Accelerator
 from search_cases import blobs, tiny_network
@@ -91,14 +98,19 @@ def progress(*_, **figures):
     if accelerator.process_index == rank and calls == at:
         os._exit(7)
 
-config = SearchConfig(T=3, epochs=2, tune_epochs=1, batch_size=16, device="cpu", second_order=True)
-result = search(
-    tiny_network(), blobs(62, 0), config, out=out, resume=True, accelerator=accelerator, progress=progress
-)
-record = [str(result.genotype), result.state.steps, result.state.edges, result.state.score, result.frames]
-record += [result.state.epochs, result.state.nodes]
-with open(f"{out}.{accelerator.process_index}", "w") as file:
-    json.dump(record, file)
+def main():
+    config = SearchConfig(T=3, epochs=2, tune_epochs=1, batch_size=16, device="cpu", second_order=True)
+    result = search(
+        tiny_network(), blobs(62, 0), config, out=out, resume=True, accelerator=accelerator, progress=progress
+    )
+    record = [str(result.genotype), result.state.steps, result.state.edges, result.state.score, result.frames]
+    record += [result.state.epochs, result.state.nodes]
+    with open(f"{out}.{accelerator.process_index}", "w") as file:
+        json.dump(record, file)
+
+main()
+gc.collect()
+accelerator.end_training()
 """
 FILES = ("genotype.json", "tau.json", "scores.json")
 

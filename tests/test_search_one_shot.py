@@ -314,25 +314,31 @@ def test_the_score_of_a_chain_by_perturbation_sums_its_drops() -> None:
 
 
 SCRIPT = """
-import json, sys
+import gc, json, sys
 from accelerate import Accelerator
 from search_cases import CentreWindow, blobs, planted, tiny_network
 from image2video.search import SearchConfig, search
 
 accelerator = Accelerator(cpu=True)
-options = {"T": 3, "epochs": 1, "batch_size": 16, "device": "cpu", "candidates": 20, "first_images": 40}
-fixed = SearchConfig(selection="one_shot", space="affine5", fusion="none", **options)
-found = [search(CentreWindow(), planted(160, 0), fixed, accelerator=accelerator).ranking.to_dict()]
-trained = SearchConfig(selection="one_shot", space="affine5", max_images=900, **options)
-result = search(tiny_network(), blobs(160, 0), trained, accelerator=accelerator, out=sys.argv[1])
-found += [result.ranking.to_dict(), str(result.genotype), result.frames, result.state.evaluated_frames]
-orders = SearchConfig(T=3, epochs=1, batch_size=16, device="cpu", orders=2, stop_early=3.0)
-result = search(tiny_network(), blobs(62, 0), orders, accelerator=accelerator)
-for entry in [e for records in (*result.state.orders, result.state.edges) for e in records]:
-    entry.pop("tuning_loss", None)  # each process's own share of the images
-found += [result.state.orders, result.state.edges, str(result.genotype)]
-with open(f"{sys.argv[1]}.{accelerator.process_index}", "w") as file:
-    json.dump(found, file)
+
+def main():
+    options = {"T": 3, "epochs": 1, "batch_size": 16, "device": "cpu", "candidates": 20, "first_images": 40}
+    fixed = SearchConfig(selection="one_shot", space="affine5", fusion="none", **options)
+    found = [search(CentreWindow(), planted(160, 0), fixed, accelerator=accelerator).ranking.to_dict()]
+    trained = SearchConfig(selection="one_shot", space="affine5", max_images=900, **options)
+    result = search(tiny_network(), blobs(160, 0), trained, accelerator=accelerator, out=sys.argv[1])
+    found += [result.ranking.to_dict(), str(result.genotype), result.frames, result.state.evaluated_frames]
+    orders = SearchConfig(T=3, epochs=1, batch_size=16, device="cpu", orders=2, stop_early=3.0)
+    result = search(tiny_network(), blobs(62, 0), orders, accelerator=accelerator)
+    for entry in [e for records in (*result.state.orders, result.state.edges) for e in records]:
+        entry.pop("tuning_loss", None)  # each process's own share of the images
+    found += [result.state.orders, result.state.edges, str(result.genotype)]
+    with open(f"{sys.argv[1]}.{accelerator.process_index}", "w") as file:
+        json.dump(found, file)
+
+main()
+gc.collect()  # what is left of DDP holds the process group, whose threads must end before the interpreter
+accelerator.end_training()
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import textwrap
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             _module(args.command).run(options)
+            _leave_processes()
         except Image2VideoError as error:
             if options.debug:
                 raise
@@ -96,6 +98,18 @@ def build_parser(command: str | None) -> ArgumentParser:
 
 def _module(command: str) -> Any:
     return importlib.import_module(f"image2video.cli.{command}")
+
+
+def _leave_processes() -> None:
+    """Ends the process group of a distributed run.
+
+    Its threads may hold tensors, and a thread of gloo that lets one go while the interpreter ends aborts the process.
+    They end with the group, which the last network under DistributedDataParallel keeps: hence the garbage collection.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
