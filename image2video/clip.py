@@ -116,6 +116,23 @@ class Image2Video(nn.Module):
         maps = self._clip_of_maps(maps, T)
         return self._unwarp(maps, image_size, self._steps(T))
 
+    def unwarp_frame(
+        self, maps: Tensor, t: int, image_size: tuple[int, int], T: int | None = None, *, padding: str = "zeros"
+    ) -> Tensor:
+        """Maps of frame t alone `(B, K, h, w)` in the reference image: what `unwarp` gives at `[:, t]`.
+
+        For whoever adds up frames one by one, where all of them would not fit. `padding="border"` goes on beyond the
+        frame with its edge. Raises as `unwarp` does, and `InputError` for t that is no frame.
+        """
+        steps = self._steps(T)
+        if not 0 <= t < len(steps):
+            raise InputError(f"there is no frame {t}: the clip has the frames 0 … {len(steps) - 1}")
+        return self._unwarp(self._clip_of_maps(maps, 1), image_size, steps[t : t + 1], padding)[:, 0]
+
+    def nearest_frame(self, T: int | None = None) -> int:
+        """The frame with the smallest |s|, the first of equals."""
+        return _nearest(self._steps(T))
+
     def valid_mask(
         self,
         map_size: tuple[int, int],
@@ -170,7 +187,7 @@ class Image2Video(nn.Module):
         mean = total / torch.where(seen, cover, 1.0)
         if valid is None and any(self._is_copy(s) for s in steps):
             return mean.to(maps.dtype)  # a frame that is the image itself sees every pixel
-        nearest = min(range(len(steps)), key=lambda t: abs(steps[t]))
+        nearest = _nearest(steps)
         fallback = self._unwarp(clip[:, nearest : nearest + 1], image_size, steps[nearest : nearest + 1], "border")
         return torch.where(seen, mean, fallback[:, 0]).to(maps.dtype)
 
@@ -230,3 +247,7 @@ class Image2Video(nn.Module):
         matrices = self.genotype.step_matrices(steps, height, width) * scale.unsqueeze(-1) / scale
         # Beyond the canvas the area goes on as at its edge: images that fill it get the mask of images without `valid`.
         return warp(small, matrices, padding="border", copied=[self._is_copy(s) for s in steps])
+
+
+def _nearest(steps: tuple[float, ...]) -> int:
+    return min(range(len(steps)), key=lambda t: abs(steps[t]))

@@ -9,6 +9,7 @@ from image2video.fusion import FusionConfig, resolve_fusion
 from image2video.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.inject import Injection, Plan, Site, inject_, plan
 from image2video.wrap import VideoWrap
+from image2video.wrapping import plan_for
 
 __all__ = [
     "DEFAULT_GENOTYPE",
@@ -33,5 +34,6 @@ __all__ = [
     "frames_to_clip",
     "inject_",
     "plan",
+    "plan_for",
     "resolve_fusion",
 ]

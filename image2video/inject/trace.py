@@ -123,7 +123,8 @@ def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module
             f"{type(backbone).__name__} cannot be copied ({type(error).__name__}: {_first_line(error)}); the plan is "
             "made on a copy, so that the model stays as it is. Remove what cannot be copied (open files, locks)."
         ) from error
-    return model.eval(), {id(parameter) for parameter in model.parameters()}
+    model.eval()  # not chained: mmsegmentation's backbones return nothing from `train`
+    return model, {id(parameter) for parameter in model.parameters()}
 
 
 def _names(model: nn.Module) -> dict[nn.Module, str]:

@@ -1,0 +1,115 @@
+"""`model.video` of a config: the options of the clip and of the fusion, checked in the user's own terms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from image2video.functional import (
+    DEFAULT_GENOTYPE,
+    FusionConfig,
+    Genotype,
+    Image2Video,
+    Image2VideoError,
+    InputError,
+    resolve_fusion,
+)
+
+UNWARP = ("label", "head")
+KEY = "model.video"
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What `video=dict(…)` in a config says; every key has a default.
+
+    Attributes:
+        genotype: a text such as `"translate_x(0.02) > scale(1.05)"`, the path of a .json file or `"preset:NAME"`.
+        T: frames per image, 1 or more.
+        schedule: the power of each frame: `from_zero`, `ramp`, `centred` or `mirror`.
+        padding: what stands outside the image in a frame: `zeros` (the mean colour), `border` or `reflection`.
+        interpolation: `bilinear`, `nearest` or `bicubic`.
+        fusion: `gsf`, `gsm`, `tsm`, `conv3d`, `none`, a registered name, or a dict such as
+            `dict(name="gsf", ratio=0.5)`.
+        residual: start as the plain segmentor, averaged over the frames; False for the fusions as published.
+        sites: where fusions act in the backbone: a regular expression (fullmatch on module names) or a list of names;
+            None for all that the rule finds.
+        unwarp: bring logits back at the size of the labels (`label`), or at the size that the head gives (`head`),
+            which is cheaper and less exact.
+        input_size: (height, width) of the images that the sites are traced with; None for the crop size that the
+            data preprocessor knows, or 512 × 512.
+        allow_mismatch: load checkpoints that were trained with another clip or fusion, with a warning, not an error.
+
+    """
+
+    genotype: str = str(DEFAULT_GENOTYPE)
+    T: int = 5
+    schedule: str = "from_zero"
+    padding: str = "zeros"
+    interpolation: str = "bilinear"
+    fusion: str | Mapping[str, Any] = "gsf"
+    residual: bool = True
+    sites: str | tuple[str, ...] | None = None
+    unwarp: str = "label"
+    input_size: tuple[int, int] | None = None
+    allow_mismatch: bool = False
+
+    @classmethod
+    def from_config(cls, config: Any) -> VideoOptions:
+        """The options of a config's dict; None for the defaults.
+
+        Raises `InputError` for unknown keys and values of another type, with the key as the config spells it.
+        """
+        if config is None:
+            return cls()
+        if not isinstance(config, Mapping):
+            raise InputError(f"{KEY} must be a dict of options, got {type(config).__name__}: {config!r:.80}")
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(config) - set(known))
+        if unknown:
+            raise InputError(f"{KEY}.{unknown[0]} is no option; the options are {', '.join(known)}")
+        options = cls(**{name: _plain(value) for name, value in config.items()})
+        options._check()
+        return options
+
+    def _check(self) -> None:
+        for name in ("residual", "allow_mismatch"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{KEY}.{name} must be True or False, got {getattr(self, name)!r:.80}")
+        if self.unwarp not in UNWARP:
+            raise InputError(f"{KEY}.unwarp={self.unwarp!r} is unknown; choose one of {', '.join(UNWARP)}")
+        size = self.input_size
+        whole = isinstance(size, tuple) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size)
+        if size is not None and not (whole and len(size) == 2):
+            raise InputError(f"{KEY}.input_size must be (height, width) in pixels, got {size!r:.80}")
+        names = self.sites if isinstance(self.sites, tuple) else (self.sites or "",)
+        if not all(isinstance(name, str) for name in names):
+            raise InputError(f"{KEY}.sites must be a regular expression or a list of names, got {self.sites!r:.80}")
+
+    def clip_maker(self, mean: Any = None, std: Any = None) -> Image2Video:
+        """What makes the frames; `mean` and `std` say how the images are normalised, for photometric ops."""
+        clip = {"schedule": self.schedule, "padding": self.padding, "interpolation": self.interpolation}
+        try:
+            return Image2Video(Genotype.coerce(self.genotype), T=self.T, mean=mean, std=std, **clip)
+        except Image2VideoError as error:
+            values = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("genotype", "T", *clip))
+            raise type(error)(f"{KEY} ({values}): {error}") from error
+
+    def fusion_config(self) -> FusionConfig:
+        """The fusion that is asked for."""
+        try:
+            if isinstance(self.fusion, Mapping):
+                values = dict(self.fusion)
+                return resolve_fusion(values.pop("name", values.pop("type", "")), **values)
+            return resolve_fusion(self.fusion)
+        except Image2VideoError as error:
+            raise type(error)(f"{KEY}.fusion={self.fusion!r}: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Lists as tuples and config dicts as dicts: what a frozen record holds."""
+    if isinstance(value, list):
+        return tuple(value)
+    return dict(value) if isinstance(value, Mapping) else value
