@@ -1,0 +1,94 @@
+"""The records of finished runs: one JSON file per arm and seed, kept apart by what made them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from image2video.errors import InputError
+from image2video.files import atomic_write_json, read_json
+from image2video.reproduce.spec import Cell, Row, Setting, run_key
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm of a row with one seed, and the file of its record."""
+
+    row: str
+    arm: Cell
+    setting: Setting
+    seed: int
+    key: str
+    start_key: str | None
+
+    @property
+    def stem(self) -> str:
+        """The name of its files."""
+        model = "".join(c if c.isalnum() else "-" for c in self.setting.model)
+        return f"{self.setting.data}-{model}-{self.arm.name}-{self.key}-seed{self.seed}"
+
+
+class Book:
+    """The folder of all runs; tables share it, since a run belongs to its settings and not to a table."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.runs = self.folder / "runs"
+        self.searches = self.folder / "searches"
+
+    def record_path(self, run: Run) -> Path:
+        """The file of a finished run's record."""
+        return self.runs / f"{run.stem}.json"
+
+    def weights_path(self, run: Run) -> Path:
+        """The file of its last weights, kept for arms that others start from."""
+        return self.folder / "weights" / f"{run.stem}.pt"
+
+    def training_path(self, run: Run) -> Path:
+        """The folder from which a killed run goes on."""
+        return self.folder / "training" / run.stem
+
+    def read(self, run: Run) -> dict[str, Any] | None:
+        """The record of a run; None where it has none.
+
+        Raises `InputError` for a file that is no record of ours.
+        """
+        path = self.record_path(run)
+        if not path.is_file():
+            return None
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("key") != run.key:
+            raise InputError(f"{path} is no record of this run; move it away, and run again")
+        return record
+
+    def write(self, run: Run, record: dict[str, Any]) -> None:
+        """Write a record, whole or not at all."""
+        told = {"schema": SCHEMA, "key": run.key, "row": run.row, "arm": run.arm.name, "seed": run.seed}
+        atomic_write_json(self.record_path(run), told | record)
+
+
+def planned_runs(rows: Iterable[Row], arms: Iterable[Cell], scale: str) -> list[Run]:
+    """All runs of a table at a scale, seed by seed, so that a part of them is already a comparison.
+
+    An arm that starts from another comes after it. Raises `InputError` for a start that is no arm before it.
+    """
+    arms, found = list(arms), []
+    for row in rows:
+        setting = row.settings.get(scale)
+        if setting is None:
+            continue
+        keys: dict[str, str] = {}
+        for arm in arms:
+            if arm.start is not None and arm.start not in keys:
+                raise InputError(f"arm {arm.name!r} starts from {arm.start!r}, which is no arm before it at this scale")
+            keys[arm.name] = run_key(setting, arm, None if arm.start is None else keys[arm.start])
+        for seed in setting.all_seeds:
+            for arm in arms:
+                start = None if arm.start is None else keys[arm.start]
+                found.append(Run(row.name, arm, setting, seed, keys[arm.name], start))
+    return found

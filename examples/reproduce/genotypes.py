@@ -1,0 +1,138 @@
+"""The genotype of an arm: stated, drawn, searched for (here or on another data set), or ranked for trained weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from image2video import Genotype
+from image2video.data import DataSource, seeded_generator
+from image2video.errors import InputError
+from image2video.files import atomic_write_json, read_json
+from image2video.reproduce.data import load
+from image2video.reproduce.networks import build_network
+from image2video.reproduce.spec import Cell, Setting
+from image2video.search import SearchConfig, get_space, random_genotype, rank_genotypes, search
+from image2video.version import __version__
+
+RANK_SPACE = "gentle"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A genotype, how it came about in words, and what finding it cost."""
+
+    genotype: Genotype
+    origin: str
+    seconds: float = 0.0
+
+
+def choose(
+    arm: Cell,
+    setting: Setting,
+    data: DataSource,
+    folder: Path,
+    accelerator: Accelerator,
+    *,
+    specs: Mapping[str, str],
+    model: nn.Module | None = None,
+) -> Chosen | None:
+    """The genotype of an arm, its magnitudes scaled by `arm.magnitude`; None for the bare network and learned ones.
+
+    `random:K` is draw K (from 1) of the setting's space, see `_drawn`; `searched` is found on the setting's own data
+    and network, `searched@NAME` on those of data set NAME; `fixed_weights` is ranked on the held-out images for the
+    weights of `model`. A search is kept in `folder` and never runs twice. Raises `InputError` for an unknown word.
+    """
+    word, _, rest = arm.genotype.partition("@")
+    kind, _, number = word.partition(":")
+    if arm.genotype in ("none", "learned"):
+        return None
+    if kind == "random":
+        found = Chosen(_drawn(setting.space, int(number or 1)), f"draw {number or 1} from {setting.space}")
+    elif kind == "searched":
+        found = _searched(_on(setting, rest) if rest else setting, folder, accelerator, specs)
+    elif kind == "fixed_weights":
+        if model is None or data.holdout is None:
+            raise InputError(f"arm {arm.name!r} ranks genotypes: it needs a start and held-out images")
+        found = _ranked(setting, data, model)
+    else:
+        found = Chosen(Genotype.coerce("identity" if word == "identity" else arm.genotype), "stated")
+    return dataclasses.replace(found, genotype=scaled(found.genotype, arm.magnitude))
+
+
+def _drawn(space: str, number: int) -> Genotype:
+    """The draw of that number: the same in every run; what was drawn before, and the identity, do not count."""
+    generator, drawn = seeded_generator(0), [Genotype.identity()]
+    while len(drawn) <= number:
+        genotype = random_genotype(get_space(space), generator)
+        drawn += [genotype] if genotype not in drawn else []
+    return drawn[number]
+
+
+def scaled(genotype: Genotype, factor: float) -> Genotype:
+    """The genotype with every step so many times as large: magnitudes times the factor, scales to its power."""
+    if factor == 1:
+        return genotype
+    steps = [f"{t.op}({t.magnitude**factor if t.op == 'scale' else t.magnitude * factor!r})" for t in genotype.chain]
+    return Genotype.parse(" > ".join(steps) or "identity")
+
+
+def _on(setting: Setting, data: str) -> Setting:
+    """The same search on another data set: its own images, all that there are."""
+    return dataclasses.replace(setting, data=data, train_images=None, image_size=None)
+
+
+def _searched(setting: Setting, folder: Path, accelerator: Accelerator, specs: Mapping[str, str]) -> Chosen:
+    """The result of the one search with this setting, kept in `folder`."""
+    options = {"epochs": 6, "tune_epochs": 1, "lr": setting.lr, **setting.search}
+    told = [setting.data, setting.model, setting.image_size, setting.train_images, setting.holdout, setting.T]
+    told += [setting.space, setting.batch_size, setting.seed, options, __version__]
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    record_file = folder / f"{setting.data}-{key}.json"
+    if not record_file.is_file():
+        data = load(setting, specs)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(setting.seed)
+            backbone = build_network(setting, data)
+        config = SearchConfig(
+            space=setting.space,
+            T=setting.T,
+            residual=False,
+            batch_size=setting.batch_size,
+            seed=setting.seed,
+            **options,
+        )
+        result = search(
+            backbone,
+            data.train,
+            config,
+            validation=data.holdout,
+            mean=data.mean,
+            std=data.std,
+            out=folder / f"{setting.data}-{key}",
+            resume=True,
+            accelerator=accelerator,
+            provenance={"dataset": data.short_name, "backbone": setting.model},
+        )
+        atomic_write_json(record_file, {"genotype": str(result.genotype), "seconds": result.seconds, "settings": told})
+    record = read_json(record_file)
+    return Chosen(Genotype.parse(record["genotype"]), f"searched on {setting.data}", record["seconds"])
+
+
+def _ranked(setting: Setting, data: DataSource, model: nn.Module) -> Chosen:
+    assert data.holdout is not None
+    options: dict[str, Any] = {"space": RANK_SPACE, "T": setting.T, "schedule": setting.clip_schedule}
+    ranking = rank_genotypes(model, data.holdout, seed=setting.seed, **options)
+    return Chosen(ranking.best, f"ranked on {data.holdout.num_images} held-out images", ranking.seconds)
+
+
+Choose = Callable[..., Chosen | None]

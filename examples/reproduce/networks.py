@@ -1,0 +1,25 @@
+"""The networks of the tables: timm's, and their variants with other receptive fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from image2video.data import DataSource
+from image2video.errors import InputError
+from image2video.integrations.timm_backbones import build
+from image2video.reproduce.spec import Setting
+
+VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {}
+"""Name -> what changes a network's receptive field (Casarin et al., Table 4)."""
+
+
+def build_network(setting: Setting, data: DataSource, *, variant: str | None = None) -> nn.Module:
+    """The bare network of a setting for its data; raises `InputError` for an unknown variant."""
+    model = build(setting.model, num_classes=data.num_classes, in_chans=data.input_size[0])
+    if variant is None:
+        return model
+    if variant not in VARIANTS:
+        raise InputError(f"unknown variant {variant!r} of {setting.model}; known are {', '.join(VARIANTS) or 'none'}")
+    return VARIANTS[variant](model)
