@@ -38,6 +38,7 @@ class LearnedAveraging(nn.Module):
         self.width = nn.Parameter(torch.full((len(_OPS),), _START))
         # The bonus has a constant gradient, so no training loop needs to know of it.
         self.width.register_hook(lambda gradient: gradient - widen)
+        self.fixed: Tensor
         self.register_buffer("fixed", torch.rand(T, len(_OPS), generator=torch.Generator().manual_seed(0)) * 2 - 1)
 
     def forward(self, images: Tensor) -> Tensor:

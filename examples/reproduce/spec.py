@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from image2video.demo import Arm
 from image2video.errors import InputError
@@ -74,7 +74,7 @@ class Setting:
     machine: str | None = None
     config: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     @property
     def clip_schedule(self) -> str:

@@ -26,11 +26,12 @@ COMMANDS = {
     "show": "draw the clip of an image as a film strip",
     "sites": "print where fusions would sit in a network",
     "spaces": "list the search spaces and the ops, or check one of your own",
+    "reproduce": "run a table of the paper with its controls, and render it",
     "presets": "list the genotypes that come with the library, and how they were found",
 }
 """The commands; each is the module of the same name here, with `EXAMPLE`, `add_options(parser)` and `run(args)`."""
 
-_ARGUMENTS = {"sites": " MODEL", "spaces": " [SPACE]", "presets": " [NAME]"}
+_ARGUMENTS = {"reproduce": " TABLE", "sites": " MODEL", "spaces": " [SPACE]", "presets": " [NAME]"}
 """What stands before the options of a command, for its usage line."""
 
 ERROR_CODE = 2
