@@ -155,7 +155,10 @@ def test_a_saved_wrapper_says_itself_how_it_is_wrapped(tmp_path):
     model = VideoWrap(builder.build(), "gsm", genotype="rotate(5)", T=2, schedule="centred", input_size=(3, 16, 16))
     model.builder = builder
     model.save_pretrained(tmp_path / "saved")
-    networks = build_networks(command.RfOptions(weights=str(tmp_path / "saved"), size=16), 0, CPU)
+    networks = build_networks(command.RfOptions(weights=str(tmp_path / "saved")), 0, CPU)
+    assert networks.size == (3, 16, 16)  # which it was wrapped for; its family's is 32
+    assert networks.name == "cifar_resnet8"
+    assert build_networks(command.RfOptions(weights=str(tmp_path / "saved"), size=20), 0, CPU).size == (3, 20, 20)
     assert list(networks.models) == [BARE, AVERAGED, "GSM"]
     assert (str(networks.genotype), networks.frames, networks.schedule) == ("rotate(5)", 2, "centred")
     averaged = networks.models[AVERAGED]

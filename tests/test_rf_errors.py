@@ -74,6 +74,31 @@ def test_wrapped_models_name_their_frames() -> None:
         effective(model, noise())
 
 
+class _Around(nn.Module):
+    """A network that calls a part of its own `backbone`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = TinyNet("map")
+        self.layer1 = nn.Conv2d(3, 4, 1)
+
+    def forward(self, images):
+        return self.layer1(self.backbone(images))
+
+
+def test_a_network_may_have_a_backbone_of_its_own() -> None:
+    model = VideoWrap(_Around(), "tsm", genotype="rotate(9)", T=2, residual=False, input_size=(3, 20, 28)).eval()
+    inner, outer = Unit("backbone.layer1", frame=0), Unit("layer1", frame=0)
+    fields = {unit.layer: effective(model, noise(), unit) for unit in (inner, outer)}
+    assert (fields["backbone.layer1"].unit.position, fields["layer1"].unit.position) == ((10, 14), (5, 7))
+    bare = effective(TinyNet("map"), noise(), Unit("layer1")).measures.area[0.5]
+    assert fields["backbone.layer1"].measures.area[0.5] < 3 * bare
+    whole = effective(model, noise(), Unit("backbone.backbone.layer1", frame=0))
+    assert torch.equal(whole.map, fields["backbone.layer1"].map)
+    with pytest.raises(InputError, match=r"no module 'backbone\.layer9' runs"):
+        effective(model, noise(), Unit("backbone.layer9"))
+
+
 def test_several_outputs_are_listed() -> None:
     message = r"returns 3 tensors; say which with output=….*\['out'\] \(1, 3, 10, 14\), \['more'\]\[0\] \(1, 3\)"
     with pytest.raises(InputError, match=message):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +18,14 @@ from PIL import Image
 
 from image2video import VideoWrap
 from image2video.errors import InputError
-from image2video.receptive_field import Measures, Unit, effective, measures
+from image2video.receptive_field import Measures, Unit, compare, effective, measures
 from image2video.receptive_field.expected import averaged_shares, expected
 from image2video.report import (
     ComparisonResult,
     ErfGrid,
     ErfPanel,
     FieldReport,
+    comparison_figure,
     depth_figure,
     erf_caption,
     erf_figure,
@@ -199,9 +203,23 @@ def test_the_caption_states_what_was_measured() -> None:
     for part in ("two layers at 24×36 pixels", "random weights", "3 images of noise", "Clip: rotate(10), T = 3."):
         assert part in caption
     assert caption.count("all channels of the centre unit of 1") == 1
+    trained = effective(linear(), images, Unit("1"), weights="trained on digits")
+    assert ", weights trained on digits, 3 images" in erf_caption([trained], model="two layers")
     square = variance_square(field)
     assert square.area == pytest.approx(12 * field.measures.spread**2)
     assert square.centroid.x == pytest.approx(field.measures.centre[1])
+
+
+def test_a_comparison_has_one_figure() -> None:
+    images = torch.randn(2, 3, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = compare({"one": linear(), "two": linear()[0]}, images, {"one": Unit("1"), "two": Unit()}, weights="random")
+    figure = comparison_figure(found, model="layers", images="images of noise")
+    shown = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in shown] == ["one", "two"]
+    assert len({id(axis.images[0].norm) for axis in shown}) == 1
+    caption = figure._supxlabel.get_text().replace("\n", " ")
+    assert "layers at 24×36 pixels, random weights, 2 images of noise" in caption
+    assert "all channels of the centre unit of 1; the largest channel of the centre unit of the output" in caption
 
 
 def test_theory_expects_the_field_of_a_frame_where_it_is() -> None:
@@ -265,6 +283,18 @@ def test_fields_of_the_papers_example_with_their_areas() -> None:
         fields_figure(shapely.box(0, 0, 3, 3), {}, image_size=(20, 20))
 
 
+def test_the_letter_of_every_frame_is_within_the_panels() -> None:
+    figure = fields_figure(shapely.box(14, 8, 20, 14), {"shift": "translate_x(0.1)"}, image_size=SIZE, T=4)
+    for axis in [axis for axis in figure.axes if axis.get_subplotspec() is not None][:4]:
+        (low, high), corners = axis.get_xlim(), axis.patches[0].get_xy()
+        assert low < corners[:, 0].min()
+        assert corners[:, 0].max() < high
+    # A letter that would make the panels far larger is cut.
+    far = fields_figure(shapely.box(14, 8, 20, 14), {"zoom": "scale(4)"}, image_size=SIZE, T=3)
+    low, high = far.axes[0].get_xlim()
+    assert high - low < 12
+
+
 def test_the_shade_grows_with_the_number_of_frames() -> None:
     figure = fields_figure(
         shapely.box(8, 8, 11, 11), {"shift": "translate_x(0.05) > translate_y(0.05)"}, image_size=(20, 20)
@@ -296,7 +326,12 @@ def test_accuracy_against_depth() -> None:
     assert [float(y) for y in lines[1].get_ydata()] == pytest.approx([72.1, 76.1, 78.1])
     assert "3 seeds" in figure._supxlabel.get_text()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bare", "searched + GSF"]
-    assert len(depth_figure(results).axes[0].containers) == 4
+    every = depth_figure(results)
+    assert len(every.axes[0].containers) == 4
+    every.draw_without_rendering()
+    legend = every.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= every.bbox.width
     assert depth_of("wide_resnet50_2") == 50
 
 
@@ -319,6 +354,21 @@ def test_depth_refuses_other_data() -> None:
     second.data["name"] = "CIFAR-10"
     with pytest.raises(InputError, match="different data"):
         depth_figure([first, second])
+
+
+def test_accuracy_against_depth_is_drawn_from_result_files(tmp_path, monkeypatch, capsys) -> None:
+    files = []
+    for model in ("cifar_resnet8", "cifar_resnet18"):
+        record = result_record()
+        record["model"] = model
+        files.append(tmp_path / f"{model}.json")
+        files[-1].write_text(json.dumps(record))
+    script = Path(__file__).parent.parent / "benchmarks" / "depth.py"
+    argv = ["depth.py", *map(str, files), "--arms", "bare", "searched", "--out", str(tmp_path / "depth")]
+    monkeypatch.setattr(sys, "argv", argv)
+    runpy.run_path(str(script), run_name="__main__")
+    assert [Path(line).name for line in capsys.readouterr().out.split()] == ["depth.png", "depth.svg"]
+    assert (tmp_path / "depth.svg").read_text().count("<svg") == 1
 
 
 def test_figures_are_written_as_picture_and_as_vectors(tmp_path) -> None:

@@ -41,6 +41,8 @@ def test_the_support_of_a_chain_is_the_equation(chain: list[Layer], data: st.Dat
     whole = field.box(unit)
     if field.box(unit, SIZE) == whole:  # no border: the rectangle of Eq. 8 itself
         assert got.box == whole
+    mass = effective(chain_model(chain), noise(1, SIZE, channels=2), Unit(position=unit, channel="all")).map > 0
+    assert not (mass & ~got.mask).any()
     assert got.frames is None
     assert (got.size, got.draws, got.unit.position) == (SIZE, 8, unit)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,17 +118,21 @@ def run(options: Namespace) -> None:
     with progress_bars() as progress:
         fields = survey(networks.models, pictures.images, units, progress=progress, **how)
     measured = [list(row.values())[-1] for row in fields.values()]  # the wrapped networks' units name their frame
-    title = type(networks.bare).__name__ if Path(rf.weights).is_dir() else rf.model
     clip = f"{networks.genotype}, T = {networks.frames}, {networks.schedule}"
-    caption = erf_caption(measured, model=title, images=pictures.about, clip=clip)
-    facts = {"model": title, "clip": clip, "images": f"{rf.count} {pictures.about}", "weights": networks.weights}
+    caption = erf_caption(measured, model=networks.name, images=pictures.about, clip=clip)
+    facts = {
+        "model": networks.name,
+        "clip": clip,
+        "images": f"{rf.count} {pictures.about}",
+        "weights": networks.weights,
+    }
     facts |= {"seed": machine.seed} | environment(device)
-    record = _record(title, networks, fields, facts, time.perf_counter() - began)
+    record = _record(networks, fields, facts, time.perf_counter() - began)
     _write(folder, record, networks, units, fields, ErfGrid.of(fields, caption), pictures)
     _print(folder, ErfGrid.of(fields, caption))
 
 
-def _record(title: str, networks: Networks, fields: Survey, facts: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _record(networks: Networks, fields: Survey, facts: dict[str, Any], seconds: float) -> dict[str, Any]:
     """The JSON object of `rf.json`."""
     rows = [
         {"row": row, "network": name, **field.record()} for row, line in fields.items() for name, field in line.items()
@@ -137,7 +140,7 @@ def _record(title: str, networks: Networks, fields: Survey, facts: dict[str, Any
     return {
         "kind": "receptive_field",
         "schema_version": SCHEMA_VERSION,
-        "title": f"Receptive fields of {title}",
+        "title": f"Receptive fields of {networks.name}",
         "genotype": str(networks.genotype),
         "T": networks.frames,
         "schedule": networks.schedule,

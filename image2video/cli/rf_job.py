@@ -42,6 +42,7 @@ class Networks:
         size: (C, H, W) of their images.
         weights: `random` or `trained`, with what must be said beside.
         genotype, frames, schedule: the clip of the wrapped ones.
+        name: of the bare network.
 
     """
 
@@ -51,6 +52,7 @@ class Networks:
     genotype: Genotype
     frames: int
     schedule: str
+    name: str
 
     @property
     def bare(self) -> nn.Module:
@@ -90,7 +92,7 @@ def build_networks(options: RfOptions, seed: int, device: torch.device) -> Netwo
     if options.pretrained or options.weights != "none":
         kind = "trained" if options.fusion in ("none", "tsm") else f"trained (those of {options.fusion.upper()} random)"
     models = {name: model.to(device) for name, model in models.items()}
-    return Networks(models, size, kind, genotype, options.frames, options.schedule)
+    return Networks(models, size, kind, genotype, options.frames, options.schedule, name=options.model)
 
 
 def _bare(options: RfOptions) -> nn.Module:
@@ -124,9 +126,13 @@ def _saved(options: RfOptions, device: torch.device) -> Networks:
     model = VideoWrap.from_pretrained(options.weights)
     if not isinstance(model.to_video, Image2Video):
         raise InputError(f"the model in {options.weights} draws its frames at random, so its field has no fixed shape")
-    size = image_size(model.backbone, options.size)
+    made = model.plan.input_size  # of the images that it was wrapped for, which may be others than its family's
+    own = options.size is None and min(made) > 0
+    size = (made[0], made[1], made[2]) if own else image_size(model.backbone, options.size)
     models = {name: one.to(device) for name, one in beside(model, size).items()}
-    return Networks(models, size, "trained", model.to_video.genotype, model.T, str(model.to_video.schedule))
+    name = type(model.backbone).__name__ if model.builder is None else model.builder.name.partition(":")[2]
+    clip = (model.to_video.genotype, model.T, str(model.to_video.schedule))
+    return Networks(models, size, "trained", *clip, name=name)
 
 
 def beside(model: VideoWrap, size: Size) -> dict[str, nn.Module]:

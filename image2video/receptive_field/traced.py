@@ -47,10 +47,11 @@ class Traced:
 
     def layer(self, name: str) -> Call:
         """The last execution of the module of that name; raises `InputError` where there is none."""
-        wanted = self.prefix + name.removeprefix("backbone.") if self.prefix else name
-        calls = [call for call in self.trace.calls if call.name == wanted]
-        if calls:
-            return calls[-1]
+        # A name of the wrapper begins with `backbone.`, and so may one of the network itself.
+        for wanted in (name, name.removeprefix("backbone.")) if self.prefix else (name,):
+            calls = [call for call in self.trace.calls if call.name == self.prefix + wanted]
+            if calls:
+                return calls[-1]
         known = [call.name.removeprefix(self.prefix) for call in self.trace.calls if call.name.startswith(self.prefix)]
         near = difflib.get_close_matches(name, [n for n in dict.fromkeys(known) if n], n=5, cutoff=0.0)
         raise InputError(

@@ -14,6 +14,7 @@ from image2video.report.style import colours, dashes, drawing, new_figure
 from image2video.report.table import metric_name
 
 _MARKERS = "osD^vP*X"
+_LEGEND = 0.95  # of the figure's width: there is a margin on both sides
 
 
 def depth_figure(
@@ -21,8 +22,10 @@ def depth_figure(
 ) -> Figure:
     """A line per arm over the depth of the results' models: mean over seeds with its 95 % interval.
 
-    `arms` are names of arms, by default those that every result has. (Casarin et al., CVPR 2024, Fig. 5.) Raises
-    `InputError` for fewer than two depths, two results of one depth, different data, or an arm that a result lacks.
+    `results` come from files by `ComparisonResult.load(path)`, one per depth: the `result.json` of `image2video demo
+    --model …`. `arms` are names of arms, by default those that every result has. (Casarin et al., CVPR 2024, Fig. 5.)
+    Raises `InputError` for fewer than two depths, two results of one depth, different data, or an arm that a result
+    lacks.
     """
     by_depth = _by_depth(results)
     names = _shared(results) if arms is None else list(arms)
@@ -56,12 +59,21 @@ def depth_figure(
         axis.set_xlabel("depth (layers)")
         axis.set_ylabel(f"{metric_name(results[0])} on the test set (%)")
         axis.grid(axis="y", color="#e5e5e5", linewidth=0.6)
-        figure.legend(loc="outside upper left", ncols=min(3, len(names)))
+        _legend(figure, len(names))
         seeds = sorted({_accuracy(result, name).n for result in results for name in names})
         spread = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
         note = "one seed each" if seeds == [1] else f"mean and 95 % interval of {spread}"
         figure.supxlabel(f"{results[0].data['name']}, {note}", fontsize=8)
     return figure
+
+
+def _legend(figure: Figure, names: int) -> None:
+    """The arms above the axes, in as many columns as fit into the figure."""
+    for columns in range(min(3, names), 0, -1):
+        legend = figure.legend(loc="outside upper left", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width < _LEGEND * figure.bbox.width:
+            return
+        legend.remove()
 
 
 def depth_of(model: str) -> int:

@@ -173,6 +173,15 @@ def pixels(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ")
 
 
+def counted(value: float) -> str:
+    """A number of pixels, with a decimal below 100.
+
+    >>> counted(3.46), counted(1254.9)
+    ('3.5', '1 255')
+    """
+    return f"{value:.1f}" if value < 100 else pixels(value)
+
+
 def deviations(spread: float, anisotropy: float) -> tuple[float, float]:
     """The standard deviations along the long and the short axis, in pixels.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ _FRAME_COLOURS = (PALETTE[0], PALETTE[4], PALETTE[2], PALETTE[3], PALETTE[1], PA
 _LETTER = ((0, 0), (0, 5), (1, 5), (1, 3), (2.4, 3), (2.4, 2), (1, 2), (1, 1), (3, 1), (3, 0))
 """The letter F, 3 wide and 5 high: no rotation and no mirror image of it is itself."""
 _MOST_LINES = 24
+_LARGER = 1.6  # times the sides of what must be seen, for the sake of what moves
 _FEWEST = 0.16  # of the darkest shade, for a single frame
 
 
@@ -53,13 +54,14 @@ def fields_figure(
         raise InputError("no genotype to draw; give at least one, as {'translation': 'translate_x(0.1)'}")
     chains = {name: Genotype.coerce(chain) for name, chain in genotypes.items()}
     shapes = {name: reshaped(field, chain, T, schedule, image_size=image_size) for name, chain in chains.items()}
-    window = _window([field.bounds, *(shape.polygon.bounds for shape in shapes.values())])
+    steps = schedule_steps(schedule, T)
+    seen = [field.bounds, *(shape.polygon.bounds for shape in shapes.values())]
+    window = _window(_with_content(_around(seen), field, chains.values(), steps, image_size))
     breadth, height = window[2] - window[0], window[3] - window[1]
     cell = (width - 0.6) / (T + 1)
     with drawing():
         figure = new_figure(width, len(chains) * (cell * height / breadth + 0.38) + 0.75)
         axes = figure.subplots(len(chains), T + 1, squeeze=False)
-        steps = schedule_steps(schedule, T)
         for row, (line, (name, chain)) in enumerate(zip(axes, chains.items(), strict=True)):
             for t, step in enumerate(steps):
                 _frame(line[t], field, chain, step, image_size, window, t)
@@ -84,10 +86,45 @@ def _frames(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"
 
 
-def _window(bounds: list[tuple[float, float, float, float]]) -> tuple[float, float, float, float]:
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom"""
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    return (
+        min(box[0] for box in boxes),
+        min(box[1] for box in boxes),
+        max(box[2] for box in boxes),
+        max(box[3] for box in boxes),
+    )
+
+
+def _with_content(
+    box: Box, field: shapely.Polygon, chains: Iterable[Genotype], steps: Sequence[float], image_size: tuple[int, int]
+) -> Box:
+    """A box that also shows the letter of every frame, as far as it stays about that large."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    for chain in chains:
+        for step in steps:
+            matrix = chain.matrix(step, *image_size).double().numpy()
+            moved = _moved(_letter(field), matrix, image_size)
+            both = _around([box, (*moved.min(0).tolist(), *moved.max(0).tolist())])
+            if both[2] - both[0] <= _LARGER * width and both[3] - both[1] <= _LARGER * height:
+                box = both
+    return box
+
+
+def _letter(field: shapely.Polygon) -> NDArray[np.float64]:
+    """The letter's outline (n, 2) in the middle of the field."""
+    left, top, right, bottom = field.bounds
+    unit = 0.9 * min(right - left, bottom - top) / 5
+    middle = np.array([(left + right) / 2, (top + bottom) / 2])
+    return middle + (np.array(_LETTER) - np.array([1.5, 2.5])) * unit
+
+
+def _window(box: Box) -> Box:
     """What all panels show: everything that is drawn, whole pixels, and a margin."""
-    left, top = min(b[0] for b in bounds), min(b[1] for b in bounds)
-    right, bottom = max(b[2] for b in bounds), max(b[3] for b in bounds)
+    left, top, right, bottom = box
     margin = max(1.0, 0.08 * max(right - left, bottom - top))
     return (
         math.floor(left - margin),
@@ -103,7 +140,7 @@ def _frame(
     chain: Genotype,
     step: float,
     image_size: tuple[int, int],
-    window: tuple[float, float, float, float],
+    window: Box,
     t: int,
 ) -> None:
     """One frame: the image's pixels and the letter as they lie in it, and the field."""
@@ -120,7 +157,7 @@ def _union(
     axis: Axes,
     shape: Reshaped,
     image_size: tuple[int, int],
-    window: tuple[float, float, float, float],
+    window: Box,
     field: shapely.Polygon,
     T: int,
 ) -> None:
@@ -144,7 +181,7 @@ def _content(
     matrix: NDArray[np.float64],
     field: shapely.Polygon,
     image_size: tuple[int, int],
-    window: tuple[float, float, float, float],
+    window: Box,
     *,
     letter: bool = True,
 ) -> None:
@@ -160,11 +197,7 @@ def _content(
     border = np.array([(0, 0), (width, 0), (width, height), (0, height), (0, 0)], dtype=np.float64)
     axis.plot(*_moved(border, matrix, image_size).T, color=GREY, linewidth=0.9, zorder=0)
     if letter:
-        left, top, right, bottom = field.bounds
-        unit = 0.9 * min(right - left, bottom - top) / 5
-        middle = np.array([(left + right) / 2, (top + bottom) / 2])
-        outline = middle + (np.array(_LETTER) - np.array([1.5, 2.5])) * unit
-        axis.fill(*_moved(outline, matrix, image_size).T, color=INK, alpha=0.55, linewidth=0, zorder=1)
+        axis.fill(*_moved(_letter(field), matrix, image_size).T, color=INK, alpha=0.55, linewidth=0, zorder=1)
 
 
 def _moved(
@@ -177,7 +210,7 @@ def _moved(
     return moved
 
 
-def _finish(axis: Axes, window: tuple[float, float, float, float], *, bar: bool) -> None:
+def _finish(axis: Axes, window: Box, *, bar: bool) -> None:
     left, top, right, bottom = window
     axis.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect="equal")
     axis.spines[:].set_visible(False)

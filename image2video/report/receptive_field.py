@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from image2video.errors import InputError
 from image2video.files import atomic_write_bytes
-from image2video.report.erf_panel import HALF, ErfPanel, deviations, pixels
+from image2video.report.erf_panel import HALF, ErfPanel, counted, deviations
 from image2video.report.film import caption_lines
 from image2video.report.style import BLACK, INK, drawing, new_figure, png_bytes, svg_text
 
 if TYPE_CHECKING:
-    from image2video.receptive_field import EffectiveField
+    from image2video.receptive_field import Comparison, EffectiveField
 
 COLOUR_MAP = "viridis"
 _GAMMA = 0.5
@@ -73,6 +73,16 @@ def erf_figure(
     return figure
 
 
+def comparison_figure(found: Comparison, *, model: str, images: str = "images", width: float = 9.0) -> Figure:
+    """The figure of `compare`: a panel per model, on one scale, with a caption of what was measured.
+
+    `model` and `images` are words for the caption, as in `erf_caption`. Raises what `erf_figure` raises.
+    """
+    panels = [ErfPanel.of(name, field) for name, field in found.fields.items()]
+    caption = erf_caption(found.fields.values(), model=model, images=images)
+    return erf_figure({"": panels}, columns=4, caption=caption, width=width)
+
+
 def _grid(rows: Mapping[str, Sequence[ErfPanel]], columns: int | None) -> list[tuple[str, Sequence[ErfPanel]]]:
     """The rows as they are drawn, each broken after `columns` panels."""
     grid: list[tuple[str, Sequence[ErfPanel]]] = []
@@ -113,7 +123,7 @@ def _draw(axis: Axes, panel: ErfPanel, norm: Normalize) -> AxesImage:
     scale_bar(axis, width, height)
     axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axis.set_title(_broken(panel.name))
-    figures = f"half in {pixels(m.area[HALF])} px, σ {m.spread:.3g} px\naxes {panel.axes}"
+    figures = f"half in {counted(m.area[HALF])} px, σ {m.spread:.3g} px\naxes {panel.axes}"
     axis.set_xlabel(figures, fontsize=7.5)
     axis.spines[:].set_visible(False)
     return image
@@ -159,11 +169,16 @@ def erf_caption(fields: Iterable[EffectiveField], *, model: str, images: str = "
     return caption_text(
         model=model,
         sizes=_joined(f"{field.size[0]}×{field.size[1]}" for field in fields),
-        weights=f"{_joined(field.weights for field in fields)} weights",
+        weights=_joined(_weights(field.weights) for field in fields),
         images=f"{_joined(str(field.images) for field in fields)} {images}",
         units=[field.described for field in fields],
         clip=clip,
     )
+
+
+def _weights(stated: str) -> str:
+    """`random weights`, `weights trained on digits`."""
+    return f"{stated} weights" if len(stated.split()) == 1 else f"weights {stated}"
 
 
 def caption_text(*, model: str, sizes: str, weights: str, images: str, units: Iterable[str], clip: str = "") -> str:
