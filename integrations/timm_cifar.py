@@ -1,6 +1,6 @@
 """ResNets for small images (32×32), as timm models: a 3×3 stem of stride 1 and no max-pool.
 
-Importing this module registers `cifar_resnet8`, `cifar_resnet18` and `cifar_resnet50` with timm, so that
+Importing this module registers `cifar_resnet8`, `14`, `18`, `34`, `50`, `101` and `152` with timm, so that
 `timm.create_model("cifar_resnet18", num_classes=10)` works.
 """
 
@@ -83,7 +83,15 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
 
 
 default_cfgs = generate_default_cfgs(
-    {"cifar_resnet8": _cfg(pool_size=(8, 8)), "cifar_resnet18": _cfg(), "cifar_resnet50": _cfg()}
+    {
+        "cifar_resnet8": _cfg(pool_size=(8, 8)),
+        "cifar_resnet14": _cfg(pool_size=(8, 8)),
+        "cifar_resnet18": _cfg(),
+        "cifar_resnet34": _cfg(),
+        "cifar_resnet50": _cfg(),
+        "cifar_resnet101": _cfg(),
+        "cifar_resnet152": _cfg(),
+    }
 )
 
 
@@ -102,6 +110,13 @@ def cifar_resnet8(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 @register_model
+def cifar_resnet14(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Three stages of two `BasicBlock`s with 16, 32 and 64 channels (175 thousand parameters at 10 classes)."""
+    config: dict[str, Any] = {"block": BasicBlock, "layers": (2, 2, 2), "channels": (16, 32, 64), "stem_channels": 16}
+    return _create("cifar_resnet14", pretrained, **(config | kwargs))
+
+
+@register_model
 def cifar_resnet18(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ResNet-18 with the small-image stem: 11.17 million parameters at 10 classes."""
     config: dict[str, Any] = {"block": BasicBlock, "layers": (2, 2, 2, 2)}
@@ -109,7 +124,28 @@ def cifar_resnet18(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 @register_model
+def cifar_resnet34(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-34 with the small-image stem: 21.28 million parameters at 10 classes."""
+    config: dict[str, Any] = {"block": BasicBlock, "layers": (3, 4, 6, 3)}
+    return _create("cifar_resnet34", pretrained, **(config | kwargs))
+
+
+@register_model
 def cifar_resnet50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ResNet-50 with the small-image stem: 23.52 million parameters at 10 classes."""
     config: dict[str, Any] = {"block": Bottleneck, "layers": (3, 4, 6, 3)}
     return _create("cifar_resnet50", pretrained, **(config | kwargs))
+
+
+@register_model
+def cifar_resnet101(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-101 with the small-image stem: 42.51 million parameters at 10 classes."""
+    config: dict[str, Any] = {"block": Bottleneck, "layers": (3, 4, 23, 3)}
+    return _create("cifar_resnet101", pretrained, **(config | kwargs))
+
+
+@register_model
+def cifar_resnet152(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-152 with the small-image stem: 58.16 million parameters at 10 classes."""
+    config: dict[str, Any] = {"block": Bottleneck, "layers": (3, 8, 36, 3)}
+    return _create("cifar_resnet152", pretrained, **(config | kwargs))

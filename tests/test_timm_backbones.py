@@ -9,7 +9,15 @@ from image2video.builders import Builder
 from image2video.errors import InputError, InputTypeError, MissingError
 from image2video.integrations.timm_backbones import NAMES, build
 
-PARAMETERS = {"cifar_resnet8": 78_042, "cifar_resnet18": 11_173_962, "cifar_resnet50": 23_520_842}
+PARAMETERS = {
+    "cifar_resnet8": 78_042,
+    "cifar_resnet14": 175_258,
+    "cifar_resnet18": 11_173_962,
+    "cifar_resnet34": 21_282_122,
+    "cifar_resnet50": 23_520_842,
+    "cifar_resnet101": 42_512_970,
+    "cifar_resnet152": 58_156_618,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)

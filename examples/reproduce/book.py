@@ -27,10 +27,16 @@ class Run:
     start_key: str | None
 
     @property
+    def prefix(self) -> str:
+        """What it is, in a file's name."""
+        network = self.setting.config or self.setting.model
+        model = "".join(c if c.isalnum() else "-" for c in network)
+        return f"{self.setting.data}-{model}-{self.arm.name}"
+
+    @property
     def stem(self) -> str:
         """The name of its files."""
-        model = "".join(c if c.isalnum() else "-" for c in self.setting.model)
-        return f"{self.setting.data}-{model}-{self.arm.name}-{self.key}-seed{self.seed}"
+        return f"{self.prefix}-{self.key}-seed{self.seed}"
 
 
 class Book:
@@ -54,7 +60,7 @@ class Book:
         return self.folder / "training" / run.stem
 
     def read(self, run: Run) -> dict[str, Any] | None:
-        """The record of a run; None where it has none.
+        """The record of a run; None where it has none. One with the key `error` is that of a failed run.
 
         Raises `InputError` for a file that is no record of ours.
         """
@@ -62,9 +68,15 @@ class Book:
         if not path.is_file():
             return None
         record = read_json(path)
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("key") != run.key:
+        whole = isinstance(record, dict) and (record.get("schema"), record.get("key")) == (SCHEMA, run.key)
+        if not whole or not ({"error", "score"} & set(record)):
             raise InputError(f"{path} is no record of this run; move it away, and run again")
-        return record
+        return dict(record)
+
+    def others(self, run: Run) -> int:
+        """How many records there are of the same arm, network, data and seed, but of other settings or versions."""
+        own = self.record_path(run)
+        return sum(path != own for path in self.runs.glob(f"{run.prefix}-????????????-seed{run.seed}.json"))
 
     def write(self, run: Run, record: dict[str, Any]) -> None:
         """Write a record, whole or not at all."""

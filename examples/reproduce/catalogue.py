@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from image2video.errors import InputError
-from image2video.reproduce.spec import Experiment, experiment_from
+from image2video.reproduce.parse import experiment_from
+from image2video.reproduce.spec import Experiment
 
 FOLDER = Path(__file__).parent
 _SCALES = "scales"
@@ -22,17 +24,23 @@ def experiments() -> tuple[str, ...]:
 def load_experiment(name: str) -> Experiment:
     """A table or figure by its name, or the path of a .yaml file of the same form.
 
-    Raises `InputError` for an unknown name, with the list of all.
+    Raises `InputError` for an unknown name, with the list of all, and for a file with something wrong in it.
     """
-    path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
-    known = experiments()
-    if not path.is_file() or path.stem == _SCALES:
-        raise InputError(f"unknown table {name!r}; there are {', '.join(known)}, or a .yaml file of your own")
+    path = Path(name).expanduser() if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    if not path.is_file() or path == FOLDER / f"{_SCALES}.yaml":
+        raise InputError(f"unknown table {name!r}; there are {', '.join(experiments())}, or a .yaml file of your own")
     return experiment_from(_read(path), path.stem, _read(FOLDER / f"{_SCALES}.yaml"))
+
+
+@cache
+def starting_arms() -> frozenset[str]:
+    """The names of the arms that others start from, in any table: tables share runs, so all of them keep weights."""
+    arms = [arm for name in experiments() for arm in load_experiment(name).arms]
+    return frozenset(arm.start for arm in arms if arm.start is not None)
 
 
 def _read(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error

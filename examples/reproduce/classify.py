@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,64 +17,73 @@ from image2video.data import Augmentation, DataSource
 from image2video.errors import StateError
 from image2video.files import torch_load
 from image2video.protocols import Progress
-from image2video.reproduce.genotypes import Chosen, choose
+from image2video.reproduce.genotypes import Chosen, Load, choose
 from image2video.reproduce.learned import LearnedAveraging
 from image2video.reproduce.networks import build_network
+from image2video.reproduce.policies import choose_policy
 from image2video.reproduce.scramble import ScrambledClips
 from image2video.reproduce.spec import Cell, Setting
-from image2video.training import evaluate, measure_cost, search_augmentation, train
+from image2video.training import Metrics, TrainConfig, evaluate, measure_cost, train
 from image2video.training.recipe import autocast_dtype
 
 _COST_BATCH = 64
+
+Named = Callable[[str], Progress | None]
+"""The progress of a stage by its name; None where nobody looks."""
 
 
 def run_classification(
     arm: Cell,
     setting: Setting,
     seed: int,
-    data: DataSource,
     *,
     searches: Path,
     training: Path,
     accelerator: Accelerator,
-    specs: Mapping[str, str],
+    load: Load,
     start: Path | None = None,
-    progress: Progress | None = None,
+    progress: Named = lambda stage: None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and test one arm with one seed: its record and its last weights.
 
     `searches` keeps genotypes and policies that were searched for; `training` is the run's own folder, from which a
-    killed run goes on; `start` is the file of the weights to begin with. All arms of a seed start from equal weights.
+    killed run goes on; `start` is the file of the weights to begin with. All arms of a seed start from equal weights of
+    the bare network, and see the same batches with the same crops and flips; the test set is read once, at the end,
+    with the last weights. `seconds` of the record are those of this process, with any search that it did.
     """
     began = time.perf_counter()
+    data = load(setting)
     model = fresh_network(arm, setting, data, seed).to(accelerator.device)
     if start is not None:
         model.load_state_dict(torch_load(start))
-    chosen = choose(arm, setting, data, searches, accelerator, specs=specs, model=model if start else None)
-    policy, policy_seconds = _policy(arm, setting, data, searches, accelerator, seed)
+    looking = {"load": load, "progress": progress("searching a clip")}
+    chosen = choose(arm, setting, data, searches, accelerator, model=model if start else None, **looking)
+
+    def build() -> nn.Module:
+        return fresh_network(arm, setting, data, setting.seed).to(accelerator.device)
+
+    policy = choose_policy(arm, setting, data, searches, accelerator, build, progress("searching a policy"))
     model = wrapped(model, arm, setting, data, seed, chosen).to(accelerator.device)
-    images = data if policy is None else data.with_policy(Augmentation.parse(policy))
-    epochs, T = arm.total_epochs(setting), arm.frames(setting)
-    per_image = arm.frames_per_image(T)
+    images = data if policy.text is None else data.with_policy(Augmentation.parse(policy.text))
+    epochs = arm.total_epochs(setting)
     config = setting.training(max(1, epochs), seed, finetune=arm.budget == "finetune")
     if epochs:
-        result = train(model, images, config, out=training, resume=True, progress=progress, accelerator=accelerator)
+        bar = progress("")
+        result = train(model, images, config, out=training, resume=True, progress=bar, accelerator=accelerator)
         metrics, seconds = result.test_last, result.seconds
     else:
-        batches = data.test.batches(config.batch_size, device=accelerator.device)
-        dtype = autocast_dtype(config, accelerator.device)
-        metrics, seconds = evaluate(model, batches, accelerator.device, autocast=dtype), 0.0
-    if not torch.isfinite(torch.tensor(metrics.loss)):
+        metrics, seconds = _tested(model, data, config, accelerator), 0.0
+    if not math.isfinite(metrics.loss):
         raise StateError(f"the test loss of {arm.name}, seed {seed}, is {metrics.loss}")
     cost = measure_cost(model, data.input_size, _COST_BATCH, repeats=5)
-    seen = epochs * data.train.num_images
+    seen, per_image = epochs * data.train.num_images, arm.frames_per_image(arm.frames(setting))
     record = {
         "score": 100 * metrics.score,
         "loss": metrics.loss,
         "genotype": None if chosen is None else str(chosen.genotype),
         "origin": None if chosen is None else chosen.origin,
-        "policy": policy,
-        "search_minutes": ((0 if chosen is None else chosen.seconds) + policy_seconds) / 60,
+        "policy": policy.text,
+        "search_minutes": ((0 if chosen is None else chosen.seconds) + policy.seconds) / 60,
         "T": per_image,
         "epochs": epochs,
         "images_seen": seen,
@@ -85,7 +95,17 @@ def run_classification(
         "training_seconds": seconds,
         "seconds": time.perf_counter() - began,
     }
+    if isinstance(model, LearnedAveraging):
+        record["widths"] = model.width.tolist()
     return record, {key: value.detach().cpu() for key, value in model.state_dict().items()}
+
+
+def _tested(model: nn.Module, data: DataSource, config: TrainConfig, accelerator: Accelerator) -> Metrics:
+    """An arm that is not trained, with the precision and the layout of those that are."""
+    device = accelerator.device
+    batches = data.test.batches(config.batch_size, device=device)
+    dtype = autocast_dtype(config, device)
+    return evaluate(model, batches, device, autocast=dtype, channels_last=config.channels_last)
 
 
 def fresh_network(arm: Cell, setting: Setting, data: DataSource, seed: int) -> nn.Module:
@@ -102,38 +122,13 @@ def wrapped(
     if arm.fusion is None:
         return model
     T, schedule = arm.frames(setting), arm.schedule or setting.clip_schedule
+    if arm.learned:
+        return LearnedAveraging(model, T=T)
+    assert chosen is not None
     clip: dict[str, Any] = {"T": T, "schedule": schedule, "mean": data.mean, "std": data.std}
+    options: dict[str, Any] = {"residual": arm.start is not None, "input_size": data.input_size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if arm.learned:
-            return LearnedAveraging(model, **clip)
-        assert chosen is not None
-        options: dict[str, Any] = {"residual": arm.start is not None, "input_size": data.input_size}
         if arm.layout == "scrambled":
             return VideoWrap(model, arm.fusion, frames=ScrambledClips(str(chosen.genotype), **clip), **options)
         return VideoWrap(model, arm.fusion, genotype=chosen.genotype, **clip, **options)
-
-
-def _policy(
-    arm: Cell, setting: Setting, data: DataSource, searches: Path, accelerator: Accelerator, seed: int
-) -> tuple[str | None, float]:
-    """The policy of the training images, and the seconds that a search for it took."""
-    if arm.augment is None:
-        return None, 0.0
-    how, _, family = arm.augment.partition(":")
-    if how != "search":
-        return arm.augment, 0.0
-    short = max(1, setting.epochs // 2)
-    result = search_augmentation(
-        family,
-        data,
-        lambda policy: fresh_network(arm, setting, data, setting.seed).to(accelerator.device),
-        setting.training(short, setting.seed, finetune=False),
-        minutes=setting.augment_minutes,
-        reference=False,
-        seed=setting.seed,
-        out=searches / f"{family}-{setting.data}-{setting.model}-{setting.augment_minutes:g}min-{short}epochs",
-        resume=True,
-        accelerator=accelerator,
-    )
-    return str(result.best), result.seconds

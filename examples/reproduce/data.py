@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from image2video.data import DataSource, load_data
 from image2video.errors import Image2VideoError, InputError, MissingError
+from image2video.files import atomic_write_json, read_json
 from image2video.reproduce.spec import Setting
 
 SOURCES = {
@@ -35,6 +39,14 @@ def parse_data(text: str | None) -> dict[str, str]:
     return found
 
 
+def check_names(specs: Mapping[str, str], needed: Iterable[str]) -> None:
+    """Raise `InputError` where `specs` says the place of a data set that neither a table needs nor we know."""
+    known = sorted({*SOURCES, *needed})
+    for name in specs:
+        if name not in known:
+            raise InputError(f"--data says where {name!r} is, which nothing here reads; known are {', '.join(known)}")
+
+
 def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
     """The data of a setting, from where `specs` says or where they are by default.
 
@@ -52,3 +64,48 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
             f"data set {setting.data!r} could not be read from {spec!r} ({error}). How to get it: {how}; if it is "
             f"elsewhere: --data {setting.data}=SOURCE"
         ) from error
+
+
+class Shelf:
+    """The data sets of settings, each loaded once, and the record of which images a folder's results were made with.
+
+    specs: where data sets are, by name; folder: for the records; writes: whether this process writes them.
+    """
+
+    def __init__(self, specs: Mapping[str, str], folder: Path, *, writes: bool = True) -> None:
+        self.specs = dict(specs)
+        self._folder, self._writes = folder, writes
+        self._loaded: dict[str, DataSource | MissingError] = {}
+
+    def __call__(self, setting: Setting) -> DataSource:
+        """The data of a setting.
+
+        Raises `MissingError` where they are not there, `InputError` where the folder holds results of other images
+        under the same name.
+        """
+        told = [setting.data, setting.image_size, setting.train_images, setting.holdout, setting.seed]
+        key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+        if key not in self._loaded:
+            try:
+                data = load(setting, self.specs)
+                self._check(setting.data, self._folder / f"{setting.data}-{key}.json", data)
+                self._loaded[key] = data
+            except MissingError as error:
+                self._loaded[key] = error
+        found = self._loaded[key]
+        if isinstance(found, MissingError):
+            raise found
+        return found
+
+    def _check(self, name: str, path: Path, data: DataSource) -> None:
+        now = {key: value for key, value in data.describe().items() if key != "name"}
+        if path.is_file():
+            then = read_json(path)
+            for key in now:
+                if then.get(key) != now[key]:
+                    raise InputError(
+                        f"{path.parent.parent} holds results of another data set called {name!r} ({key}: "
+                        f"{then.get(key)} then, {now[key]} now); write to another folder, or give the data of then"
+                    )
+        elif self._writes:
+            atomic_write_json(path, now)

@@ -5,26 +5,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from image2video import Genotype
 from image2video.data import DataSource, seeded_generator
 from image2video.errors import InputError
 from image2video.files import atomic_write_json, read_json
-from image2video.reproduce.data import load
+from image2video.protocols import Progress
 from image2video.reproduce.networks import build_network
 from image2video.reproduce.spec import Cell, Setting
-from image2video.search import SearchConfig, get_space, random_genotype, rank_genotypes, search
+from image2video.search import get_space, random_genotype, rank_genotypes, search
+from image2video.search.state import CHECKPOINT
 from image2video.version import __version__
 
 RANK_SPACE = "gentle"
+Load = Callable[[Setting], DataSource]
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,16 @@ def choose(
     folder: Path,
     accelerator: Accelerator,
     *,
-    specs: Mapping[str, str],
+    load: Load,
     model: nn.Module | None = None,
+    progress: Progress | None = None,
 ) -> Chosen | None:
     """The genotype of an arm, its magnitudes scaled by `arm.magnitude`; None for the bare network and learned ones.
 
     `random:K` is draw K (from 1) of the setting's space, see `_drawn`; `searched` is found on the setting's own data
     and network, `searched@NAME` on those of data set NAME; `fixed_weights` is ranked on the held-out images for the
-    weights of `model`. A search is kept in `folder` and never runs twice. Raises `InputError` for an unknown word.
+    weights of `model`. A search is kept in `folder`, goes on where it was killed, and never runs twice; all seeds
+    share it. Raises `InputError` for an unknown word, and for a ranking without held-out images.
     """
     word, _, rest = arm.genotype.partition("@")
     kind, _, number = word.partition(":")
@@ -59,14 +65,24 @@ def choose(
     if kind == "random":
         found = Chosen(_drawn(setting.space, int(number or 1)), f"draw {number or 1} from {setting.space}")
     elif kind == "searched":
-        found = _searched(_on(setting, rest) if rest else setting, folder, accelerator, specs)
+        found = _searched(_on(setting, rest) if rest else setting, folder, accelerator, load, progress)
     elif kind == "fixed_weights":
-        if model is None or data.holdout is None:
-            raise InputError(f"arm {arm.name!r} ranks genotypes: it needs a start and held-out images")
-        found = _ranked(setting, data, model)
+        found = _ranked(arm, setting, data, accelerator, model)
     else:
         found = Chosen(Genotype.coerce("identity" if word == "identity" else arm.genotype), "stated")
     return dataclasses.replace(found, genotype=scaled(found.genotype, arm.magnitude))
+
+
+def searched_on(arm: Cell) -> str | None:
+    """The other data set that an arm's genotype is found on; None where it is not."""
+    word, _, data = arm.genotype.partition("@")
+    return data if word == "searched" and data else None
+
+
+def data_settings(arm: Cell, setting: Setting) -> list[Setting]:
+    """The settings whose data an arm reads: its own, and that of a search elsewhere."""
+    other = searched_on(arm)
+    return [setting] if other is None else [setting, _on(setting, other)]
 
 
 def _drawn(space: str, number: int) -> Genotype:
@@ -91,48 +107,55 @@ def _on(setting: Setting, data: str) -> Setting:
     return dataclasses.replace(setting, data=data, train_images=None, image_size=None)
 
 
-def _searched(setting: Setting, folder: Path, accelerator: Accelerator, specs: Mapping[str, str]) -> Chosen:
+def _searched(
+    setting: Setting, folder: Path, accelerator: Accelerator, load: Load, progress: Progress | None
+) -> Chosen:
     """The result of the one search with this setting, kept in `folder`."""
-    options = {"epochs": 6, "tune_epochs": 1, "lr": setting.lr, **setting.search}
     told = [setting.data, setting.model, setting.image_size, setting.train_images, setting.holdout, setting.T]
-    told += [setting.space, setting.batch_size, setting.seed, options, __version__]
+    told += [setting.space, setting.batch_size, setting.seed, setting.search_options, __version__]
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-    record_file = folder / f"{setting.data}-{key}.json"
+    record_file, out = folder / f"{setting.data}-{key}.json", folder / f"{setting.data}-{key}"
     if not record_file.is_file():
-        data = load(setting, specs)
+        data = load(setting)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(setting.seed)
             backbone = build_network(setting, data)
-        config = SearchConfig(
-            space=setting.space,
-            T=setting.T,
-            residual=False,
-            batch_size=setting.batch_size,
-            seed=setting.seed,
-            **options,
-        )
         result = search(
             backbone,
             data.train,
-            config,
+            setting.searching(),
             validation=data.holdout,
             mean=data.mean,
             std=data.std,
-            out=folder / f"{setting.data}-{key}",
+            out=out,
             resume=True,
             accelerator=accelerator,
+            progress=progress,
             provenance={"dataset": data.short_name, "backbone": setting.model},
         )
-        atomic_write_json(record_file, {"genotype": str(result.genotype), "seconds": result.seconds, "settings": told})
+        record = {"genotype": str(result.genotype), "seconds": result.seconds, "settings": told}
+        if accelerator.is_main_process:
+            atomic_write_json(record_file, record)
+            shutil.rmtree((out / CHECKPOINT).parent, ignore_errors=True)  # as large as the network, and of no more use
+        accelerator.wait_for_everyone()
     record = read_json(record_file)
     return Chosen(Genotype.parse(record["genotype"]), f"searched on {setting.data}", record["seconds"])
 
 
-def _ranked(setting: Setting, data: DataSource, model: nn.Module) -> Chosen:
-    assert data.holdout is not None
+def _ranked(arm: Cell, setting: Setting, data: DataSource, accelerator: Accelerator, model: nn.Module | None) -> Chosen:
+    if model is None:
+        raise InputError(
+            f"arm {arm.name!r} ranks genotypes for trained weights: it needs start=, the arm that has them"
+        )
+    if data.holdout is None:
+        raise InputError(
+            f"arm {arm.name!r} ranks genotypes on held-out images, and there are none: holdout={setting.holdout:g}; "
+            "set some aside, or leave the arm out"
+        )
     options: dict[str, Any] = {"space": RANK_SPACE, "T": setting.T, "schedule": setting.clip_schedule}
     ranking = rank_genotypes(model, data.holdout, seed=setting.seed, **options)
-    return Chosen(ranking.best, f"ranked on {data.holdout.num_images} held-out images", ranking.seconds)
-
-
-Choose = Callable[..., Chosen | None]
+    found = Chosen(ranking.best, f"ranked on {data.holdout.num_images} held-out images", ranking.seconds)
+    if accelerator.num_processes > 1:
+        # Every process has ranked all images; on a GPU the last digits may differ, the choice must not.
+        (found,) = broadcast_object_list([found])
+    return found

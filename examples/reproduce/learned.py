@@ -2,58 +2,95 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from image2video.clip import clip_to_frames, frames_to_clip
-from image2video.geometry import chain_matrices
-from image2video.sampling import warp
+from image2video.geometry import compose
+from image2video.ops import get_op
+from image2video.sampling import warp, warp_frames
 
-_OPS = ("translate_x", "translate_y", "rotate", "scale", "shear_x")
-_UNITS = (0.1, 0.1, 15.0, 0.2, 10.0)
+OPS = ("translate_x", "translate_y", "rotate", "scale", "shear_x")
+UNITS = (0.1, 0.1, 15.0, 0.2, 10.0)
+"""What a width of 1 is: shares of the sides, degrees, the logarithm of a factor, degrees."""
+WIDEST = 3.0
 _START, _WIDEN = 0.1, 0.02
+
+
+def ranges_text(widths: Sequence[float]) -> str:
+    """Learned widths as ranges: `±1.2% x, ±1.1% y, ±1.8°, scale ×1.02, shear ±0.9°`."""
+    x, y, angle, log_scale, shear = (abs(width) * unit for width, unit in zip(widths, UNITS, strict=True))
+    return f"±{x:.1%} x, ±{y:.1%} y, ±{angle:.1f}°, scale ×{math.exp(log_scale):.2f}, shear ±{shear:.1f}°"
 
 
 class LearnedAveraging(nn.Module):
     """A network that predicts by the mean over T copies, moved at random within ranges that are learned.
 
-    As Augerino (Benton et al., NeurIPS 2020): the width of every op's range is a parameter of the training loss, and a
-    bonus for wide ranges keeps them from collapsing. Ours differs in composing the ops one after the other instead of
-    adding their generators, and in drawing the same T copies for every image in evaluation. Widths are in units of
-    0.1 of the side, 15 degrees, 20 % and 10 degrees.
+    As Augerino (Benton et al., NeurIPS 2020): every copy takes each op at a power drawn from −1 … 1 of its width, the
+    widths are trained with the weights on the training loss, and a bonus for wide ranges keeps them from collapsing.
+    Departures: ops are composed one after the other (Augerino adds their generators before one exponential); the bonus
+    is linear in every width and ends at `WIDEST` (there: the norm of all of them, up to a limit); training averages the
+    logits of T copies (there: one copy), so that it costs what a clip of T frames does; evaluation draws the same T
+    copies for every image, so that it is deterministic. Training draws from torch's global generator of the CPU. The
+    state dict holds the backbone and `width` (5,), in `UNITS` of translate_x, translate_y, rotate, scale and shear_x.
 
     Args:
         backbone: images `(B, C, H, W)` -> logits `(B, K)`.
         T: copies per image.
         widen: how much the loss falls per unit of every width.
-        clip: what other arms' clips have and this one has no use for.
 
     """
 
-    def __init__(self, backbone: nn.Module, *, T: int, widen: float = _WIDEN, **clip: Any) -> None:
+    def __init__(self, backbone: nn.Module, *, T: int, widen: float = _WIDEN) -> None:
         super().__init__()
-        self.backbone, self.T = backbone, T
-        self.width = nn.Parameter(torch.full((len(_OPS),), _START))
-        # The bonus has a constant gradient, so no training loop needs to know of it.
-        self.width.register_hook(lambda gradient: gradient - widen)
-        self.fixed: Tensor
-        self.register_buffer("fixed", torch.rand(T, len(_OPS), generator=torch.Generator().manual_seed(0)) * 2 - 1)
+        self.backbone, self.T, self.widen = backbone, T, widen
+        self.width = nn.Parameter(torch.full((len(OPS),), _START))
 
     def forward(self, images: Tensor) -> Tensor:
-        """The mean logits of T copies."""
-        draws = torch.rand_like(self.fixed) * 2 - 1 if self.training else self.fixed
-        H, W = images.shape[-2:]
-        moved = draws * self.width * torch.tensor(_UNITS, device=self.width.device)
-        steps = torch.ones(1, dtype=torch.float64)
-        matrices = []
-        for row in moved.double().cpu():
-            magnitudes = torch.stack([v.exp() if op == "scale" else v for op, v in zip(_OPS, row, strict=True)])
-            matrices.append(chain_matrices(_OPS, magnitudes, steps, H, W)[0])
-        clip = warp(images, torch.stack(matrices))
-        return frames_to_clip(self.backbone(clip_to_frames(clip)), self.T).mean(1)
+        """The mean logits of T copies, `(B, K)`."""
+        if self.training:
+            powers = 2 * torch.rand(len(images) * self.T, len(OPS)) - 1
+            rows = images.repeat_interleave(self.T, dim=0).unsqueeze(1)
+            frames = warp_frames(rows, self._matrices(powers, images)).squeeze(1)
+        else:
+            powers = 2 * torch.rand(self.T, len(OPS), generator=torch.Generator().manual_seed(0)) - 1
+            frames = clip_to_frames(warp(images, self._matrices(powers, images)))
+        logits = self.backbone(frames)
+        return frames_to_clip(logits, self.T).float().mean(1).to(logits.dtype)
 
-    def no_weight_decay(self) -> set[str]:
-        """The widths: decay would shrink them."""
-        return {"width"}
+    def _matrices(self, powers: Tensor, images: Tensor) -> Tensor:
+        """One matrix per row of powers `(S, 5)`: `(S, 3, 3)`, differentiable in the widths."""
+        H, W = images.shape[-2:]
+        width = _Bonus.apply(self.width, self.widen) * torch.tensor(UNITS, device=self.width.device)
+        steps = powers.to(self.width.device)
+        matrices = None
+        for index, name in enumerate(OPS):
+            magnitude = width[index].exp() if name == "scale" else width[index]
+            matrix = get_op(name).matrix
+            assert matrix is not None  # they are geometric
+            step = matrix(magnitude, steps[:, index], H, W)
+            matrices = step if matrices is None else compose(step, matrices)
+        assert matrices is not None
+        return matrices
+
+
+class _Bonus(torch.autograd.Function):
+    """The widths as they are; backward, the gradient of a loss that falls by `widen` per unit, up to `WIDEST`.
+
+    It stands in the graph and not in the loss, so that no training loop needs to know of it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, width: Tensor, widen: float) -> Tensor:
+        ctx.save_for_backward(width)
+        ctx.widen = widen
+        return width.view_as(width)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        (width,) = ctx.saved_tensors
+        return gradients[0] - ctx.widen * (width < WIDEST), None

@@ -1,4 +1,4 @@
-"""The networks of the tables: timm's, and their variants with other receptive fields."""
+"""The networks of the tables: timm's, those of this package, and their variants with other receptive fields."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from torch import nn
 
 from image2video.data import DataSource
 from image2video.errors import InputError
+from image2video.integrations import timm_models
 from image2video.integrations.timm_backbones import build
+from image2video.reproduce import bn_inception, wide_resnet
+from image2video.reproduce.receptive_variants import dilated, kernel5
 from image2video.reproduce.spec import Setting
 
-VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {}
+timm_models.register_all()  # the networks that were added, wrapped
+
+ADDED = (*wide_resnet.default_cfgs, *bn_inception.default_cfgs)
+"""The networks that this package adds to timm."""
+
+VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {"dilated": dilated, "kernel5": kernel5}
 """Name -> what changes a network's receptive field (Casarin et al., Table 4)."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,17 @@ from image2video.report.stats import Interval, mean_interval
 from image2video.reproduce.book import Book, Run
 from image2video.reproduce.spec import Cell, Experiment, Row
 
+Records = Mapping[int, dict[str, Any]]
+_SPENT = ("epochs", "images_seen", "frames")
+
 
 @dataclass(frozen=True)
 class Line:
-    """One arm of a row: what the paper reports, what came out, and at what cost (means over seeds, per image)."""
+    """One arm of a row: what the paper reports, what came out, and at what cost (means over seeds, per image).
+
+    `epochs`, `images_seen` and `frames` are what its weights have seen in training, that of the arm which it starts
+    from included; `widths` are those of learned averaging; `missing` counts seeds without a record.
+    """
 
     arm: Cell
     paper: float | None
@@ -24,10 +31,11 @@ class Line:
     by_seed: dict[int, float]
     genotypes: tuple[str, ...]
     policies: tuple[str, ...]
-    epochs: int | None
+    widths: tuple[float, ...]
+    epochs: float | None
     images_seen: float | None
     frames: float | None
-    parameters: int | None
+    parameters: float | None
     macs: float | None
     ms: float | None
     peak_mib: float | None
@@ -46,13 +54,21 @@ class Line:
 
 @dataclass(frozen=True)
 class RowOutcome:
-    """One row of a table at one scale, and the same as a `ComparisonResult`, which reports and verdicts read."""
+    """One row of a table at one scale, and the same as a `ComparisonResult`, which figures and verdicts read.
+
+    `environments` are the different versions and machines that its runs were made with.
+    """
 
     row: Row
     scale: str
     lines: tuple[Line, ...]
     result: ComparisonResult
-    environment: dict[str, Any]
+    environments: tuple[dict[str, Any], ...]
+
+    @property
+    def started(self) -> bool:
+        """Whether any run is finished."""
+        return any(line.score is not None for line in self.lines)
 
 
 def outcomes(experiment: Experiment, scale: str, runs: Sequence[Run], book: Book) -> list[RowOutcome]:
@@ -67,15 +83,16 @@ def outcomes(experiment: Experiment, scale: str, runs: Sequence[Run], book: Book
 
 def _outcome(experiment: Experiment, row: Row, scale: str, runs: list[Run], book: Book) -> RowOutcome:
     setting = row.settings[scale]
-    lines, arms = [], []
-    environment: dict[str, Any] = {}
+    records = {(run.arm.name, run.seed): book.read(run) for run in runs}
+    spent = _spent(runs, records)
+    lines, arms, environments = [], [], []
     for arm in experiment.arms_at(scale):
-        of_arm = [run for run in runs if run.arm.name == arm.name]
-        records = {run.seed: book.read(run) for run in of_arm}
-        done = {seed: r for seed, r in records.items() if r is not None and "error" not in r}
-        lines.append(_line(row, arm, records, done))
+        of_arm = {seed: record for (name, seed), record in records.items() if name == arm.name}
+        done = {seed: record | spent[arm.name, seed] for seed, record in of_arm.items() if _finished(record)}
+        lines.append(_line(row, arm, of_arm, done))
         arms.append(_arm_record(arm, done))
-        environment = next((r["environment"] for r in done.values()), environment)
+        for found in done.values():
+            environments += [found["environment"]] if found["environment"] not in environments else []
     record = {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
@@ -85,13 +102,34 @@ def _outcome(experiment: Experiment, row: Row, scale: str, runs: list[Run], book
         "settings": {"frames": setting.T},
         "arms": arms,
         "contrasts": [dataclasses.asdict(contrast) for contrast in experiment.contrasts],
-        "environment": environment,
+        "environment": environments[0] if environments else {},
     }
-    return RowOutcome(row, scale, tuple(lines), ComparisonResult.from_dict(record), environment)
+    return RowOutcome(row, scale, tuple(lines), ComparisonResult.from_dict(record), tuple(environments))
 
 
-def _line(row: Row, arm: Cell, records: dict[int, Any], done: dict[int, dict[str, Any]]) -> Line:
+def _finished(record: dict[str, Any] | None) -> bool:
+    return record is not None and "error" not in record
+
+
+def _spent(
+    runs: list[Run], records: Mapping[tuple[str, int], dict[str, Any] | None]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """What the weights of each finished run have seen in all, and what of it they had seen before the run."""
+    spent: dict[tuple[str, int], dict[str, Any]] = {}
+    for run in runs:  # an arm that starts from another comes after it
+        record = records[run.arm.name, run.seed]
+        if record is None or not _finished(record):
+            continue
+        before = spent.get((run.arm.start or "", run.seed), dict.fromkeys(_SPENT, 0))
+        total = {key: record[key] + before[key] for key in _SPENT}
+        spent[run.arm.name, run.seed] = total | {"start_frames": before["frames"], "own_frames": record["frames"]}
+    return spent
+
+
+def _line(row: Row, arm: Cell, records: Mapping[int, dict[str, Any] | None], done: Records) -> Line:
     by_seed = {seed: record["score"] for seed, record in done.items()}
+    widths = [record["widths"] for record in done.values() if record.get("widths")]
+    costs = {key: _mean(done, key) for key in (*_SPENT, "parameters", "macs", "ms", "peak_mib", "search_minutes")}
     return Line(
         arm=arm,
         paper=row.paper.get(arm.name),
@@ -99,33 +137,30 @@ def _line(row: Row, arm: Cell, records: dict[int, Any], done: dict[int, dict[str
         by_seed=by_seed,
         genotypes=tuple(dict.fromkeys(r["genotype"] for r in done.values() if r["genotype"])),
         policies=tuple(dict.fromkeys(r["policy"] for r in done.values() if r["policy"])),
-        epochs=next((r["epochs"] for r in done.values()), None),
-        images_seen=_mean(done, "images_seen"),
-        frames=_mean(done, "frames"),
-        parameters=next((r["parameters"] for r in done.values()), None),
-        macs=_mean(done, "macs"),
-        ms=_mean(done, "ms"),
-        peak_mib=_mean(done, "peak_mib"),
-        search_minutes=_mean(done, "search_minutes"),
+        widths=tuple(sum(column) / len(column) for column in zip(*widths, strict=True)),
         errors=tuple(f"seed {seed}: {r['error']}" for seed, r in records.items() if r is not None and "error" in r),
         missing=sum(record is None for record in records.values()),
+        **costs,
     )
 
 
-def _mean(done: dict[int, dict[str, Any]], key: str) -> float | None:
+def _mean(done: Records, key: str) -> float | None:
     known = [record[key] for record in done.values() if record[key] is not None]
-    return sum(known) / len(known) if known else None
+    if not known:
+        return None
+    mean = sum(known) / len(known)
+    return int(mean) if mean == int(mean) else mean  # counts stay counts
 
 
-def _arm_record(arm: Cell, done: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _arm_record(arm: Cell, done: Records) -> dict[str, Any]:
     runs = [
         {
             "seed": seed,
             "genotype": record["genotype"] or "none",
             "accuracy": record["score"],
             "loss": record["loss"],
-            "frames": record["frames"],
-            "start_frames": 0,
+            "frames": record["own_frames"],
+            "start_frames": record["start_frames"],
             **{key: record[key] for key in ("epochs", "parameters", "macs", "ms", "seconds")},
         }
         for seed, record in done.items()

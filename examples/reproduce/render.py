@@ -1,17 +1,19 @@
-"""A table as Markdown, HTML, JSON and a figure: the paper's number, ours with its interval, and the cost."""
+"""A table as Markdown, HTML, JSON and figures: the paper's number, ours with its interval, and the cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from image2video.files import atomic_write_bytes, atomic_write_json, atomic_write_text
-from image2video.report import verdicts
+from image2video.report import depth_figure, verdicts
+from image2video.report.arms import arms_figure
 from image2video.report.page import Section, document, figure_html, table_html
 from image2video.report.style import png_bytes, svg_text
-from image2video.report.table import accuracy_text, count_text, genotype_text
-from image2video.reproduce.figure import table_figure
+from image2video.report.table import count_text, genotype_text
+from image2video.reproduce.learned import ranges_text
 from image2video.reproduce.outcome import Line, RowOutcome
 from image2video.reproduce.spec import Experiment
 from image2video.version import __version__
@@ -30,83 +32,131 @@ COLUMNS = (
     "peak MiB / image",
     "search min",
 )
-_SHORT = {
+SCALE_NOTES = {
     "smoke": "Smoke scale: whether everything runs. The figures mean nothing.",
     "cpu": (
         "CPU scale: a small network, few images, short runs. Short runs cannot settle equal compute: they say that "
         "longer training helps, which is known."
     ),
 }
+"""What a reader must know of a scale before any number."""
 
 
 def cells(line: Line) -> tuple[str, ...]:
     """One arm as text, in the order of `COLUMNS`."""
-    if line.score is None:
-        ours, n = ("failed", "0") if line.errors else ("not run", "0")
-    else:
-        ours, n = accuracy_text(line.score), str(line.score.n)
     what = [genotype_text(text) for text in line.genotypes] + list(line.policies)
+    what += [ranges_text(line.widths)] if line.widths else []
     return (
         line.arm.title,
         what[0] if len(what) == 1 else f"{len(what)} different" if what else "",
         "" if line.paper is None else f"{line.paper:.2f}",
-        ours,
-        n,
-        "" if line.epochs is None else str(line.epochs),
+        score_text(line),
+        str(0 if line.score is None else line.score.n),
+        "" if line.epochs is None else f"{line.epochs:g}",
         _count(line.images_seen),
         _count(line.frames),
         _count(line.macs),
-        "" if line.ms is None else f"{line.ms:.2g}",
+        "" if line.ms is None else f"{line.ms:.3g}",
         "" if line.peak_mib is None else f"{line.peak_mib:.1f}",
         "" if not line.search_minutes else f"{line.search_minutes:.1f}",
     )
 
 
+def score_text(line: Line) -> str:
+    """`94.31 ± 0.22`, the half width of the 95 % interval; one seed stands alone, failures are said."""
+    if line.score is None:
+        return "failed" if line.errors else "not run"
+    half = "" if line.score.n == 1 else f" ± {line.score.half_width:.2f}"
+    return f"{line.score.mean:.2f}{half}" + (f" ({len(line.errors)} failed)" if line.errors else "")
+
+
+def sentences(outcome: RowOutcome, *, headline: bool = False) -> list[str]:
+    """What a row's paired differences say; `headline`: only the questions that the table is there for."""
+    found = [one.phrase() for one in verdicts(outcome.result) if one.contrast.headline or not headline]
+    return [f"{text[0].upper()}{text[1:]}." for text in found]
+
+
+def gaps(outcome: RowOutcome) -> list[str]:
+    """The failed runs with their errors, and how many runs are missing."""
+    failed = [f"Failed: {line.arm.title}, {error}" for line in outcome.lines for error in line.errors]
+    missing = sum(line.missing for line in outcome.lines)
+    return [_one_line(text) for text in failed] + ([f"{missing} runs are missing."] if missing else [])
+
+
+def caption(outcome: RowOutcome) -> str:
+    """What the numbers of a row are."""
+    setting = outcome.row.settings[outcome.scale]
+    images = "all" if setting.train_images is None else f"{setting.train_images:,}"
+    return (
+        f"{outcome.row.metric} in percent on the test set of {setting.data}, last epoch; {setting.model}, {images} "
+        f"labelled images ({setting.holdout:.0%} of them held out for choices), T = {setting.T}, epochs = "
+        f"{setting.epochs}; mean ± 95 % interval over n seeds. Epochs, images seen and frames are those of training, "
+        "with those of the weights that an arm starts from; MACs, time and memory are per image, all frames included."
+    )
+
+
+def machines(outcome: RowOutcome) -> list[str]:
+    """What the runs of a row were made with, one text per environment."""
+    return [
+        f"image2video {e['image2video']}, torch {e['torch']}, {e['device']}, threads: {e['threads']}"
+        for e in outcome.environments
+    ]
+
+
 def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome]) -> str:
     """The whole table as Markdown."""
-    parts = [f"# {experiment.title}", f"{experiment.source}. {_SHORT.get(scale, '')}".strip(), experiment.notes.strip()]
+    parts = [f"# {experiment.title}", f"{experiment.source}. {SCALE_NOTES.get(scale, '')}", experiment.notes]
     for outcome in rows:
-        parts.append(f"## {outcome.row.name}")
-        parts.append(_caption(outcome))
+        parts += [f"## {outcome.row.name}", caption(outcome)]
         lines = [COLUMNS, tuple("---" if i < 2 else "---:" for i in range(len(COLUMNS)))]
         lines += [cells(line) for line in outcome.lines]
-        parts.append("\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in lines))
-        found = [f"- {verdict.phrase()}." for verdict in verdicts(outcome.result)]
-        parts += ["\n".join(found)] if found else []
-        parts += _failures(outcome)
-    return "\n\n".join(part for part in parts if part) + "\n"
+        parts.append("\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in lines))
+        parts.append("\n".join(f"- {text}" for text in sentences(outcome)))
+        parts += gaps(outcome)
+        parts += [f"Made with {text}." for text in machines(outcome)]
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
 def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome]) -> str:
-    """The whole table as one HTML page, the figure inside."""
-    sections, sentences = [], []
+    """The whole table as one HTML page, the figures inside."""
+    found = [f"{outcome.row.name}: {text}" for outcome in rows for text in sentences(outcome, headline=True)]
+    if not found:
+        started = any(outcome.started for outcome in rows)
+        found = ["No headline comparison has both of its arms finished." if started else "Nothing is finished yet."]
+    about = f"{experiment.source}. {SCALE_NOTES.get(scale, '')} {experiment.notes}"
+    sections = [Section("About", f"<p>{escape(about)}</p>")]
+    over = overview(experiment, rows)
+    if over is not None:
+        sections.append(Section("Over the rows", figure_html(over, "Mean over seeds with its 95 % interval.")))
     for outcome in rows:
-        found = verdicts(outcome.result)
-        sentences += [f"{outcome.row.name}: {one.phrase()}." for one in found if one.contrast.headline]
-        table = table_html(COLUMNS, [cells(line) for line in outcome.lines], numbers=range(2, len(COLUMNS)))
-        body = table + "".join(f"<p>{text}</p>" for text in _failures(outcome))
-        if any(line.score is not None for line in outcome.lines):
-            body += figure_html(table_figure(outcome), f"{outcome.row.metric} on the test set, 95 % intervals")
-        sections.append(Section(outcome.row.name, body + f"<p>{_caption(outcome)}</p>"))
-    notes = f"{experiment.source}. {_SHORT.get(scale, '')} {experiment.notes}"
-    return document(experiment.title, sentences or ["nothing is finished yet"], [Section("about", notes), *sections])
+        body = table_html(COLUMNS, [cells(line) for line in outcome.lines], numbers=range(2, len(COLUMNS)))
+        body += f'<p class="note">{escape(caption(outcome))}</p>'
+        if outcome.started:
+            body += figure_html(_arms(outcome), f"{outcome.row.name}: mean, 95 % interval and seeds.")
+        texts = sentences(outcome)
+        body += f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>" if texts else ""
+        body += "".join(f"<p>{escape(text)}</p>" for text in gaps(outcome))
+        body += "".join(f'<p class="note">Made with {escape(text)}.</p>' for text in machines(outcome))
+        sections.append(Section(outcome.row.name, body))
+    return document(experiment.title, found, sections)
 
 
 def write(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], out: str | Path) -> dict[str, Path]:
-    """Write NAME-SCALE.md, .html, .json, and a .png and .svg per row into a folder; gives the files by kind."""
+    """Write NAME-SCALE.md, .html, .json, and figures as .png and .svg, into a folder; gives the files by kind.
+
+    The figure of the n-th row, from the second on, is NAME-SCALE-n, that over all rows NAME-SCALE-all.
+    """
     stem = Path(out) / f"{experiment.name}-{scale}"
-    stem.parent.mkdir(parents=True, exist_ok=True)
     files = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ("md", "html", "json")}
     atomic_write_text(files["md"], markdown(experiment, scale, rows))
     atomic_write_text(files["html"], html(experiment, scale, rows))
     atomic_write_json(files["json"], record(experiment, scale, rows))
-    for number, outcome in enumerate(rows):
-        if any(line.score is not None for line in outcome.lines):
-            figure = table_figure(outcome)
-            suffix = "" if number == 0 else f"-{number + 1}"
-            atomic_write_bytes(stem.with_name(f"{stem.name}{suffix}.png"), png_bytes(figure))
-            atomic_write_text(stem.with_name(f"{stem.name}{suffix}.svg"), svg_text(figure))
-            files[f"png{suffix}"] = stem.with_name(f"{stem.name}{suffix}.png")
+    figures = {"" if n == 1 else f"-{n}": _arms(outcome) for n, outcome in enumerate(rows, 1) if outcome.started}
+    over = overview(experiment, rows)
+    for suffix, figure in (figures if over is None else figures | {"-all": over}).items():
+        png = files[f"png{suffix}"] = stem.with_name(f"{stem.name}{suffix}.png")
+        atomic_write_bytes(png, png_bytes(figure, dpi=160))
+        atomic_write_text(png.with_suffix(".svg"), svg_text(figure))
     return files
 
 
@@ -127,28 +177,33 @@ def record(experiment: Experiment, scale: str, rows: Sequence[RowOutcome]) -> di
                 "data": outcome.row.settings[scale].data,
                 "model": outcome.row.settings[scale].model,
                 "arms": [line.record() for line in outcome.lines],
-                "verdicts": [verdict.phrase() for verdict in verdicts(outcome.result)],
-                "environment": outcome.environment,
+                "verdicts": sentences(outcome),
+                "environments": list(outcome.environments),
             }
             for outcome in rows
         ],
     }
 
 
-def _caption(outcome: RowOutcome) -> str:
-    setting = outcome.row.settings[outcome.scale]
-    images = "all" if setting.train_images is None else str(setting.train_images)
-    return (
-        f"{outcome.row.metric} in percent on the test set of {setting.data}, {setting.model}, {images} labelled images "
-        f"({setting.holdout:.0%} held out for choices), T = {setting.T}, {setting.epochs} epochs, mean ± 95 % interval "
-        "over n seeds."
-    )
+def overview(experiment: Experiment, rows: Sequence[RowOutcome]) -> Any:
+    """The (matplotlib) figure over all rows that the experiment asks for; None where none, or too few rows yet."""
+    results = [outcome.result for outcome in rows if outcome.started]
+    if experiment.figure != "depth" or len(results) < 2:
+        return None
+    shared = [arm.name for arm in results[0].arms if all(result.arm(arm.name) for result in results)]
+    return depth_figure(results, shared) if shared else None
 
 
-def _failures(outcome: RowOutcome) -> list[str]:
-    failed = [f"{line.arm.title}, {error}" for line in outcome.lines for error in line.errors]
-    missing = sum(line.missing for line in outcome.lines)
-    return [f"Failed: {text}" for text in failed] + ([f"{missing} runs are missing."] if missing else [])
+def _arms(outcome: RowOutcome) -> Any:
+    return arms_figure(outcome.result, outcome.row.paper)
+
+
+def _cell(text: str) -> str:
+    return _one_line(text).replace("|", "\\|")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _count(value: float | None) -> str:

@@ -17,15 +17,15 @@ from image2video.frame_sources import FrameSource, register_frame_source
 def scrambled(clip: Tensor) -> Tensor:
     """A clip `(B, T, C, H, W)` as if it had been laid out `(B, C, T, H, W)` and flattened to B·T frames of C planes.
 
-    "Frame" t then holds C consecutive planes of the colour-major order: for T = 3 the three time steps of one colour.
+    "Frame" t then holds planes t·C … t·C + C − 1 of the colour-major order: for T = C = 3 the three times of colour t.
+    Images of one channel stay as they are.
     """
-    B, T, C, H, W = clip.shape
-    return clip.transpose(1, 2).reshape(B, T, C, H, W)
+    return clip.transpose(1, 2).reshape(clip.shape)
 
 
 @register_frame_source
 class ScrambledClips(FrameSource):
-    """The clip of a genotype with colours and time mixed up; nothing is drawn."""
+    """The clip of a genotype with colours and times mixed up, see `scrambled`; nothing is drawn."""
 
     kind: ClassVar[str] = "scrambled"
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from image2video.demo import Arm
-from image2video.errors import InputError
 from image2video.report import Contrast
-from image2video.search import get_space
+from image2video.search import SearchConfig, get_space
 from image2video.training import TrainConfig
 from image2video.version import __version__
 
 SCALES = ("smoke", "cpu", "gpu", "paper")
-_NOT_HASHED = ("seeds", "hours", "machine", "checkpoints", "device")
+_NOT_HASHED = ("seeds", "hours", "machine", "device")
 """What may change between runs that are compared: how many seeds, where they ran."""
+_SHOWN = ("name", "title", "group", "pool", "scales", "start")
+"""What an arm is called and where it stands; the arm that it starts from counts by its own key."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Setting:
         finetune_lr: peak learning rate from trained weights.
         recipe: further fields of `TrainConfig`.
         seeds: how many, from `seed` on.
-        seed: the first.
+        seed: the first; it also divides the data and seeds searches, which all seeds of a row share.
         space: search space, of the search and of random genotypes.
-        search: further fields of `SearchConfig`.
+        search: further fields of `SearchConfig`; `epochs`, `tune_epochs` and `lr` are 6, 1 and `lr` without it.
         augment_minutes: what the search of an augmentation policy may take.
         hours: what the row is expected to take on `machine`, for scales that nobody runs by accident.
         machine: the machine of that estimate.
@@ -93,6 +94,16 @@ class Setting:
         lr = self.finetune_lr if finetune else self.lr
         return TrainConfig(epochs=epochs, batch_size=self.batch_size, lr=lr, seed=seed, device=self.device, **values)
 
+    @property
+    def search_options(self) -> dict[str, Any]:
+        """What `search` says, over what holds without it."""
+        return {"epochs": 6, "tune_epochs": 1, "lr": self.lr, **self.search}
+
+    def searching(self) -> SearchConfig:
+        """The settings of the one search of a row."""
+        sizes: dict[str, Any] = {"T": self.T, "batch_size": self.batch_size, "seed": self.seed}
+        return SearchConfig(space=self.space, residual=False, **sizes, **self.search_options)
+
 
 @dataclass(frozen=True)
 class Cell(Arm):
@@ -105,7 +116,8 @@ class Cell(Arm):
         layout: `right`, or `scrambled` as in the authors' code (see `scramble.py`).
         variant: of the network: `dilated` or `kernel5` (Table 4), None for the network itself.
         augment: a policy for the training images, or `search:FAMILY` for one that is searched for (Table 7).
-        learned: magnitudes are learned with the weights and no images are held out (Augerino).
+        learned: the ranges of motion are learned with the weights, and no held-out image is looked at (Augerino). It
+            trains on the same images as the other arms, which look at none either while they train.
         equal_compute: T times the epochs, for the bare network: as many frames as a clip's.
         scales: the scales at which it runs.
 
@@ -164,69 +176,10 @@ def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str 
     """What tells the runs of a setting and an arm from all others: 12 hexadecimal digits.
 
     Titles, groups and the number of seeds do not count, so tables share runs; the library's version does. `start` is
-    the key of the arm that this one starts from.
+    the key of the arm that this one starts from. A field that is added to `Setting` or `Cell` changes all keys, and so
+    parts the results from earlier ones: it should be left out of the text where it has its default value.
     """
     told = {k: v for k, v in dataclasses.asdict(setting).items() if k not in _NOT_HASHED}
-    shown = ("name", "title", "group", "pool", "scales", "start")
-    asked = {k: v for k, v in dataclasses.asdict(arm).items() if k not in shown}
+    asked = {k: v for k, v in dataclasses.asdict(arm).items() if k not in _SHOWN}
     text = json.dumps([told, asked, start, version], sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def experiment_from(record: Any, name: str, defaults: Mapping[str, Mapping[str, Any]]) -> Experiment:
-    """The experiment that a YAML file states; `defaults` are the settings of every scale.
-
-    Raises `InputError` for unknown keys, wrong types and names that do not fit together, with the file and the key.
-    """
-    known = {"title", "source", "rows", "arms", "contrasts", "notes", "figure"}
-    _check_keys(record, known, name)
-    rows = tuple(_row(row, f"{name}: rows[{i}]", defaults) for i, row in enumerate(_list(record, "rows", name)))
-    arms = tuple(_build(Cell, arm, f"{name}: arms[{i}]") for i, arm in enumerate(_list(record, "arms", name)))
-    contrasts = tuple(
-        _build(Contrast, one, f"{name}: contrasts[{i}]") for i, one in enumerate(record.get("contrasts", ()))
-    )
-    names = [arm.name for arm in arms]
-    if len(set(names)) < len(names):
-        raise InputError(f"{name}: two arms have one name; the names are {', '.join(names)}")
-    for row in rows:
-        unknown = sorted(set(row.paper) - set(names))
-        if unknown:
-            raise InputError(f"{name}: row {row.name!r} has a figure of the paper for {unknown[0]!r}, which is no arm")
-    return Experiment(
-        name, record["title"], record["source"], rows, arms, contrasts, record.get("notes", ""), record.get("figure")
-    )
-
-
-def _row(record: Any, where: str, defaults: Mapping[str, Mapping[str, Any]]) -> Row:
-    _check_keys(record, {"name", "metric", "paper", "scales", "common"}, where)
-    settings = {}
-    for scale, given in record.get("scales", {}).items():
-        if scale not in SCALES:
-            raise InputError(f"{where}: unknown scale {scale!r}; the scales are {', '.join(SCALES)}")
-        values = {**defaults.get(scale, {}), **record.get("common", {}), **(given or {})}
-        settings[scale] = _build(Setting, values, f"{where}.scales.{scale}")
-    return Row(record["name"], record.get("metric", "top-1"), dict(record.get("paper", {})), settings)
-
-
-def _build(kind: Any, record: Any, where: str) -> Any:
-    _check_keys(record, {one.name for one in dataclasses.fields(kind)}, where)
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _check_keys(record: Any, known: set[str], where: str) -> None:
-    if not isinstance(record, Mapping):
-        raise InputError(f"{where}: needed a mapping, got {type(record).__name__}")
-    unknown = sorted(set(record) - known)
-    if unknown:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; the keys are {', '.join(sorted(known))}")
-
-
-def _list(record: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
-    value = record.get(key)
-    if not isinstance(value, list) or not value:
-        raise InputError(f"{where}: {key} must be a list of at least one entry")
-    return value

@@ -7,15 +7,16 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from rich.markdown import Markdown
 
 from image2video.cli.arguments import add_options as add_fields
 from image2video.cli.arguments import collect
 from image2video.cli.progress import progress_bars
-from image2video.errors import InputError
+from image2video.cli.reproduce_check import print_check, print_hours
+from image2video.cli.reproduce_table import print_outcomes
+from image2video.errors import InputError, MissingError
 from image2video.reproduce import Worker, experiments, load_experiment, parse_data
 from image2video.reproduce.outcome import outcomes
-from image2video.reproduce.render import markdown, write
+from image2video.reproduce.render import write
 from image2video.training import make_accelerator
 
 EXAMPLE = "image2video reproduce table5 --scale smoke --out runs/paper"
@@ -33,6 +34,8 @@ class ReproduceOptions:
         max_minutes: begin no further run after so many minutes; the same command goes on
         retry: try failed runs again
         report_only: run nothing, render what there is
+        check: train nothing; build every arm without data or memory, and print parameters, multiply-accumulates,
+            machines and hours
         device: auto, cpu, cuda or mps
 
     """
@@ -43,6 +46,7 @@ class ReproduceOptions:
     max_minutes: float | None = None
     retry: bool = False
     report_only: bool = False
+    check: bool = False
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
@@ -53,28 +57,47 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Does the runs that are missing, renders the table, prints it and where it is."""
+    """Does the runs that are missing, renders the table, prints it and where it is.
+
+    Raises `MissingError` for data that are not there, after all other rows are done and rendered.
+    """
     asked = collect(ReproduceOptions, options)
-    experiment = load_experiment(options.table)
-    if asked.max_minutes is not None and asked.max_minutes <= 0:
+    experiment, specs = load_experiment(options.table), parse_data(asked.data)
+    runs = Worker.planned(experiment, asked.scale)
+    if asked.max_minutes is not None and not 0 < asked.max_minutes < float("inf"):
         raise InputError(f"--max-minutes {asked.max_minutes:g}: it must be above 0")
+    if asked.check:
+        print_check(Console(), experiment, asked.scale)
+        return
     accelerator = make_accelerator(asked.device)
-    with progress_bars(show=accelerator.is_main_process) as progress:
+    main, errors = accelerator.is_main_process, Console(stderr=True)
+    with progress_bars(show=main) as progress:
         worker = Worker(
             asked.out,
-            specs=parse_data(asked.data),
+            specs=specs,
             max_minutes=asked.max_minutes,
             retry=asked.retry,
             progress=progress,
             accelerator=accelerator,
         )
+        missing = {} if asked.report_only else worker.missing_data(experiment, asked.scale)
+        if main and not asked.report_only:
+            print_hours(Console(), experiment, asked.scale)
+            for text in missing.values():
+                errors.print(f"left out: {text}", soft_wrap=True, markup=False)
         left = [] if asked.report_only else worker.run(experiment, asked.scale)
-    if not accelerator.is_main_process:
+    if not main:
         return
-    rows = outcomes(experiment, asked.scale, worker.planned(experiment, asked.scale), worker.book)
+    rows = outcomes(experiment, asked.scale, runs, worker.book)
     files = write(experiment, asked.scale, rows, asked.out)
+    print_outcomes(Console(), experiment, asked.scale, rows)
     console = Console()
-    console.print(Markdown(markdown(experiment, asked.scale, rows)))
-    if left:
+    if left and not missing:
         console.print(f"{len(left)} runs are left: the same command goes on", soft_wrap=True)
+    if any(line.errors for row in rows for line in row.lines) and not asked.retry:
+        console.print("--retry tries the failed runs again", soft_wrap=True)
+    if others := sum(worker.book.others(run) for run in runs):
+        console.print(f"{others} runs of other settings or versions are in the folder; they count for nothing here")
     console.print(f"results: {files['html'].resolve()}", soft_wrap=True)
+    if missing:
+        raise MissingError(f"{len(left)} runs are left out for want of data: {', '.join(missing)}; see above")
