@@ -39,6 +39,8 @@ def table(document: dict[str, Any], rows: str, columns: list[str]) -> str:
     lines.append("|" + "---|" * len(names))
     for result in document[rows]:
         lines.append("| " + " | ".join(cell(result.get(key)) for key, _, _ in names) + " |")
+    # A file whose lists were measured at different times says so of each.
+    document = {**document, **document.get("parts", {}).get(rows, {})}
     hardware = document["hardware"]
     machine = f"{hardware['processor']}, {hardware['threads']} of {hardware['cores']} cores"
     if "accelerator" in hardware:

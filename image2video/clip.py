@@ -133,6 +133,10 @@ class Image2Video(nn.Module):
         """The frame with the smallest |s|, the first of equals."""
         return _nearest(self._steps(T))
 
+    def keeps_image(self, T: int | None = None) -> bool:
+        """Whether some frame has the image's pixels in their place, so that the frames together show all of it."""
+        return any(self._is_copy(s) for s in self._steps(T))
+
     def valid_mask(
         self,
         map_size: tuple[int, int],
@@ -185,7 +189,7 @@ class Image2Video(nn.Module):
         cover = self._unwarp(ones, image_size, steps).sum(dim=1)
         seen = cover >= _LEAST_COVER
         mean = total / torch.where(seen, cover, 1.0)
-        if valid is None and any(self._is_copy(s) for s in steps):
+        if valid is None and self.keeps_image(T):
             return mean.to(maps.dtype)  # a frame that is the image itself sees every pixel
         nearest = _nearest(steps)
         fallback = self._unwarp(clip[:, nearest : nearest + 1], image_size, steps[nearest : nearest + 1], "border")

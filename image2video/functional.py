@@ -9,7 +9,7 @@ from image2video.fusion import FusionConfig, resolve_fusion
 from image2video.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.inject import Injection, Plan, Site, inject_, plan
 from image2video.wrap import VideoWrap
-from image2video.wrapping import plan_for
+from image2video.wrapping import output_formats, plan_for
 
 __all__ = [
     "DEFAULT_GENOTYPE",
@@ -33,6 +33,7 @@ __all__ = [
     "clip_to_frames",
     "frames_to_clip",
     "inject_",
+    "output_formats",
     "plan",
     "plan_for",
     "resolve_fusion",

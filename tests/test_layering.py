@@ -16,7 +16,13 @@ ALLOWED = {  # package -> the packages of ours that it may import
     "report": {"core", "receptive_field", "report"},
     "integrations": {"core", "search", "data", "training", "report", "integrations"},
     "demo": {"core", "search", "data", "training", "receptive_field", "report", "integrations", "demo"},
-    "cli": {"core", "search", "data", "training", "receptive_field", "report", "integrations", "demo", "cli"},
+    "reproduce": {
+        *("core", "search", "data", "training", "receptive_field", "report", "integrations", "demo", "reproduce"),
+    },
+    "cli": {
+        *("core", "search", "data", "training", "receptive_field", "report", "integrations"),
+        *("demo", "reproduce", "cli"),
+    },
 }
 LIBRARIES = {  # package -> the libraries that it may import, late imports included, beside torch and Python's own
     "core": {"safetensors", "huggingface_hub", "numpy", "torchvision"},
@@ -25,8 +31,9 @@ LIBRARIES = {  # package -> the libraries that it may import, late imports inclu
     "training": {"accelerate", "safetensors", "yaml"},
     "receptive_field": {"shapely"},
     "report": {"matplotlib", "numpy", "PIL", "rich", "shapely"},
-    "integrations": {"timm", "mmseg", "mmcv", "mmengine"},
+    "integrations": {"timm", "mmseg", "mmcv", "mmengine", "numpy"},
     "demo": {"accelerate"},
+    "reproduce": {"accelerate", "timm", "yaml"},
     "cli": {"accelerate", "docstring_parser", "jsonargparse", "numpy", "rich", "yaml"},
 }
 
@@ -41,8 +48,9 @@ def sources() -> list[tuple[Path, str]]:
     found = []
     for path in sorted((ROOT / "image2video").rglob("*.py")):
         found.append((path, ".".join(path.relative_to(ROOT).with_suffix("").parts)))
-    for path in sorted((ROOT / "integrations").rglob("*.py")):
-        found.append((path, "image2video." + ".".join(path.relative_to(ROOT).with_suffix("").parts)))
+    for folder, name in ((ROOT / "integrations", "integrations"), (ROOT / "examples" / "reproduce", "reproduce")):
+        for path in sorted(folder.rglob("*.py")):
+            found.append((path, ".".join(["image2video", name, *path.relative_to(folder).with_suffix("").parts])))
     return found
 
 

@@ -192,3 +192,52 @@ def test_a_branch_without_any_module_boundary_is_left_out_with_the_reason():
     assert made.names == ("1.1.body.0",)
     assert [(left_out.name, left_out.block) for left_out in made.skipped] == [("1.0", "1.0")]
     assert "no hook reaches the branch alone" in made.skipped[0].reason
+
+
+class SequenceFirst(nn.Module):
+    """An attention that works on `(L, N, C)` inside of a module that takes and returns `(N, L, C)` and adds."""
+
+    def __init__(self, dropout: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2)
+        self.drop = nn.Dropout(0.1) if dropout else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).permute(2, 0, 1)
+        out = self.attention(tokens, tokens, tokens)[0].transpose(0, 1)
+        out = out if self.drop is None else self.drop(out)
+        return x + out.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def test_an_output_whose_frames_are_not_outermost_is_taken_at_the_next_boundary():
+    net = network(SequenceFirst(dropout=True), Residual(pair()))
+    assert names(net, "gsf") == ["1.0.drop", "1.1.body.2"]
+    (site, _) = plan(net, fusion="gsf", input_size=SIZE).sites
+    assert (site.shape, site.layout.channel_dim, site.layout.grid) == ((1, 60, 16), -1, (6, 10))
+
+
+def test_without_a_later_boundary_it_is_left_out_with_the_reason():
+    made = plan(network(SequenceFirst(dropout=False), Residual(pair())), fusion="gsf", input_size=SIZE)
+    assert made.names == ("1.1.body.2",)
+    assert [left_out.name for left_out in made.skipped] == ["1.0.attention"]
+    assert "not the outermost part" in made.skipped[0].reason
+
+
+def test_a_sum_over_several_stages_is_no_block_of_the_fallback():
+    class Pyramid(nn.Module):
+        """Three stages without residuals, and a path that goes up again, added to an earlier map."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = conv(3, 16)
+            self.stages = nn.ModuleList([nn.Conv2d(16, 16, 3, stride=2, padding=1) for _ in range(3)])
+            self.lateral, self.top = conv(16, 16, 1), conv(16, 16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            maps = [self.stem(x)]
+            for stage in self.stages:
+                maps.append(stage(maps[-1]))
+            return self.lateral(maps[1]) + functional.interpolate(self.top(maps[3]), size=maps[1].shape[2:])
+
+    made = plan(Pyramid(), fusion="tsm", input_size=SIZE)
+    assert [(s.name, s.rule) for s in made.sites] == [(f"stages.{i}", "fallback") for i in range(3)]

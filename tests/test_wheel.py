@@ -24,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    names = ["image2video", "integrations", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
+    names = ["image2video", "integrations", "examples", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
     run("cp", "-r", *[ROOT / name for name in names], source, cwd=folder)
     run(
         sys.executable,
@@ -48,6 +48,12 @@ def test_wheel_holds_every_source_file(wheel: Path) -> None:
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "image2video").rglob("*.py")}
     expected |= {f"image2video/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "integrations").rglob("*.py")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "image2video/presets").glob("*.json")}
+    configs = [*(ROOT / "integrations/openmmlab/configs").rglob("*.json")]
+    assert configs
+    expected |= {f"image2video/{path.relative_to(ROOT).as_posix()}" for path in configs}
+    reproduce = [path for path in (ROOT / "examples/reproduce").iterdir() if path.suffix in (".py", ".yaml")]
+    assert {path.suffix for path in reproduce} == {".py", ".yaml"}
+    expected |= {f"image2video/reproduce/{path.name}" for path in reproduce}
     expected |= {"image2video/py.typed"}
     assert expected <= inside, sorted(expected - inside)
     assert {name.split("/")[0] for name in inside if ".dist-info/" not in name} == {"image2video"}

@@ -63,6 +63,24 @@ class BackboneOptions:
 
 
 @dataclass(frozen=True)
+class TaskOptions:
+    """A network with its images and losses that another library's config describes.
+
+    Attributes:
+        task: in place of --data and --model, mmseg:CONFIG for the model, the training images and the losses of a
+            mmsegmentation config, with mIoU as the measure
+        task_validation: where a task's held-out images come from: train (a part of its training images) or val (the
+            config's val_dataloader, unless that is its test set)
+        task_size: height and width of a task's held-out images, as [360,480] (default: those of its training crops)
+
+    """
+
+    task: str | None = None
+    task_validation: Literal["train", "val"] = "train"
+    task_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class WrapOptions:
     """How the network sees an image as a video.
 

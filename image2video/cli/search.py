@@ -11,9 +11,10 @@ from rich.console import Console
 
 from image2video.cli.arguments import add_grouped, collect, record
 from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions
+from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, TaskOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.search_job import RENAME, CompareOptions, SearchJob, prepare
+from image2video.cli.search_task import TaskJob, prepare_task
 from image2video.cli.tables import ranking_table
 from image2video.demo import render_table
 from image2video.demo.candidate_runs import compare, comparison_folder, planned_frames
@@ -50,6 +51,7 @@ def add_options(parser: ArgumentParser) -> None:
     """The command's options."""
     add_fields(parser.add_argument_group("the images"), DataOptions)
     add_fields(parser.add_argument_group("the network"), BackboneOptions)
+    add_fields(parser.add_argument_group("both from another library's config"), TaskOptions)
     skip = ("precision", "seed", "device")
     add_grouped(parser, SearchConfig, {**_GROUPS, "how it computes": None}, rename=RENAME, skip=skip)
     add_fields(parser.add_argument_group("is it better than random?"), CompareOptions)
@@ -61,7 +63,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Searches, trains what it is compared with, prints the genotype, and writes report and results."""
     output = collect(OutputOptions, options)
-    job = prepare(options)
+    job = prepare(options) if options.task is None else prepare_task(options)
     show = job.accelerator.is_main_process
     with progress_bars(show=show) as progress:
         result = job.search(
@@ -76,14 +78,17 @@ def run(options: Namespace) -> None:
             return
         _print_found(result, job)
         facts = record(options) | environment(job.accelerator.device)
-        report = write_search_outputs(result, job.data, model=job.backbone.model, facts=facts)
-        comparison = _compared(job, result, progress) if job.candidates is not None else None
+        report = write_search_outputs(result, job.data, model=job.model, facts=facts)
+        comparison = None
+        if isinstance(job, SearchJob) and job.candidates is not None:
+            comparison = _compared(job, result, progress)
     if comparison is not None:
-        write_search_outputs(result, job.data, model=job.backbone.model, facts=facts, comparison=comparison)
+        write_search_outputs(result, job.data, model=job.model, facts=facts, comparison=comparison)
     console = Console()
     if comparison is not None:
         console.print(render_table(comparison))
-    console.print(random_sentence(comparison), highlight=False)
+    tells = (job.data.what_tells,) if isinstance(job, TaskJob) else ()
+    console.print(random_sentence(comparison, *tells), highlight=False)
     console.print(f"genotype: {result.genotype}", soft_wrap=True, highlight=False)
     console.print(f"report: {report.resolve()}", soft_wrap=True, highlight=False)
 
@@ -128,7 +133,7 @@ def _named(progress: Progress | None, name: str) -> Progress | None:
     return report
 
 
-def _print_found(result: SearchResult, job: SearchJob) -> None:
+def _print_found(result: SearchResult, job: SearchJob | TaskJob) -> None:
     """What the search itself says, before the comparison begins."""
     console = Console()
     if result.ranking is not None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from image2video.cli.arguments import collect, record
 from image2video.cli.models import bare_model, load_matching_data, warn_of_seen_images
-from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions
+from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions, TaskOptions
 from image2video.data import DataSource
 from image2video.demo.candidates import Candidate, check_candidates, parse_candidates
 from image2video.demo.settings import CompareConfig
@@ -30,7 +30,7 @@ _ELSEWHERE = ("space", "device", "precision")  # a space's file may have moved: 
 _EPOCHS_SHARE = 10
 _RESUMED = (
     *(field.name for field in fields(DataOptions) if field.name not in ("data", "workers")),
-    *("model", "model_kwargs", "pretrained"),
+    *("model", "model_kwargs", "pretrained", "task_validation"),
     *(RENAME.get(field.name, field.name) for field in fields(SearchConfig) if field.name not in _ELSEWHERE),
 )
 """The options that a resumed search must share with its beginning."""
@@ -73,6 +73,11 @@ class SearchJob:
     out: Path
 
     @property
+    def model(self) -> str:
+        """The network's name, for records."""
+        return self.backbone.model
+
+    @property
     def task(self) -> Task:
         """What the data's labels ask for."""
         return get_task(self.data.task, self.data.num_classes)
@@ -103,6 +108,8 @@ class SearchJob:
 
 def prepare(options: Namespace) -> SearchJob:
     """What the options mean; whatever can be refused is refused here."""
+    if collect(TaskOptions, options) != TaskOptions():
+        raise InputError("--task-validation and --task-size are for --task; give that, or leave them out")
     config = collect(SearchConfig, options, rename=RENAME, device="auto")  # the accelerator decides
     data_options, backbone = collect(DataOptions, options), collect(BackboneOptions, options)
     asked = collect(CompareOptions, options)
@@ -148,11 +155,11 @@ def prepare(options: Namespace) -> SearchJob:
         warn_of_seen_images(backbone.weights, data_options, config.seed)
     output = collect(OutputOptions, options)
     if output.resume:
-        _check_resumed(Path(output.out), options, data)
+        check_resumed(Path(output.out), options, data)
     return SearchJob(config, backbone, data, accelerator, candidates, final, Path(output.out))
 
 
-def _check_resumed(out: Path, options: Namespace, data: DataSource) -> None:
+def check_resumed(out: Path, options: Namespace, data: DataSource | None = None) -> None:
     """Refuse to go on with other images or another network, which a checkpoint does not know by their options."""
     path = out / CONFIG_FILE
     if not path.is_file():
@@ -161,7 +168,7 @@ def _check_resumed(out: Path, options: Namespace, data: DataSource) -> None:
     if "selection" not in saved:  # no search: the folder is refused by its kind
         return
     pairs = {name: (saved[name], now[name]) for name in _RESUMED if name in saved}
-    if "data" in saved:  # it may lie in another folder now
+    if "data" in saved and data is not None:  # it may lie in another folder now
         pairs["data"] = (replace(data, name=str(saved["data"])).short_name, data.short_name)
     changed = [f"{name}: {then!r} then, {this!r} now" for name, (then, this) in pairs.items() if then != this]
     if changed:

@@ -19,8 +19,9 @@ from image2video.report import (
     write_search_report,
 )
 from image2video.report.curves import edge_name
+from image2video.report.search_report import COMPARE
 from image2video.report.table import count_text
-from image2video.search import RankedGenotype, SearchResult
+from image2video.search import Problem, RankedGenotype, SearchResult
 from image2video.search.task import get_task
 
 REPORT = "report.html"
@@ -30,7 +31,7 @@ _DESCRIBED = ("train_images", "holdout_images", "test_images", "classes", "input
 
 def write_search_outputs(
     result: SearchResult,
-    data: DataSource,
+    data: DataSource | Problem,
     *,
     model: str,
     facts: dict[str, Any],
@@ -44,7 +45,7 @@ def write_search_outputs(
     report = search_report(result, data, model=model, facts=facts, comparison=comparison)
     film = None
     if data.input_size[0] in (1, 3):
-        images, labels = next(iter(data.train.batches(64).epoch(0)))
+        images, labels = next(iter(data.train.batches(_FILM_IMAGES).epoch(0)))
         images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
         names = [data.classes[int(i)] for i in labels] if labels.ndim == 1 else None
         film = film_figure(images, _clip(result, data), mean=data.mean, std=data.std, labels=names)
@@ -53,14 +54,15 @@ def write_search_outputs(
 
 def search_report(
     result: SearchResult,
-    data: DataSource,
+    data: DataSource | Problem,
     *,
     model: str,
     facts: dict[str, Any],
     comparison: ComparisonResult | None = None,
 ) -> SearchReport:
     """The outcome of a search as its report reads it."""
-    metric = get_task(data.task, data.num_classes).metric
+    task = data.task if isinstance(data, Problem) else get_task(data.task, data.num_classes)
+    metric = task.metric
     summary = result.summary()
     search = None if summary is None else SearchRecord.from_dict({**summary, "metric": metric})
     entries = () if result.ranking is None else result.ranking.entries
@@ -82,6 +84,7 @@ def search_report(
         cost=_cost(result, comparison),
         facts={"data": data.short_name, "network": model, **described, **facts},
         comparison=comparison,
+        what_tells=data.what_tells if isinstance(data, Problem) else COMPARE,
     )
 
 
@@ -156,7 +159,7 @@ def _cost(result: SearchResult, comparison: ComparisonResult | None) -> dict[str
     return cost
 
 
-def _clip(result: SearchResult, data: DataSource) -> Image2Video:
+def _clip(result: SearchResult, data: DataSource | Problem) -> Image2Video:
     """The clip as the search made it."""
     config = result.config
     return Image2Video(

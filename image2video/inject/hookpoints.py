@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from image2video.inject.graph import Graph, Residual
+from image2video.inject.layouts import frames_outermost
 from image2video.inject.recorder import Call
 
 
@@ -46,17 +48,27 @@ def point_before(graph: Graph, residual: Residual | None, weight: int, *, direct
 
 
 def point_after(graph: Graph, residual: Residual | None, weight: int) -> Point | None:
-    """Find the hook for the output of a weighted operation, walking on to a module's boundary."""
+    """Find the hook for the output of a weighted operation, walking on to a module's boundary.
+
+    A boundary where the frames are not the outermost part (an attention that works on `(L, N, C)`) is passed by for a
+    later one of the same value's way, where there is one.
+    """
+    points = list(_points_after(graph, residual, weight))
+    outermost = [point for point in points if frames_outermost(graph, point.value)]
+    return next(iter(outermost or points), None)
+
+
+def _points_after(graph: Graph, residual: Residual | None, weight: int) -> Iterator[Point]:
     value = weight
     while True:
         for call in (*graph.enclosing(graph.values[weight].call), *graph.enclosing(graph.values[value].call)):
             if value in call.outputs and _outside(graph, residual, call):
-                return Point(call.index, "after", call.outputs.index(value), value)
+                yield Point(call.index, "after", call.outputs.index(value), value)
         users = graph.consumers[value]
         if len(users) != 1 or graph.values[users[0]].weighted or (residual and users[0] == residual.add):
-            return None
+            return
         if sum(graph.values[p].depends for p in graph.values[users[0]].parents) > 1:
-            return None
+            return
         value = users[0]
 
 

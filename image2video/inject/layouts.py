@@ -35,7 +35,7 @@ def placed(graph: Graph, value: int, hint: int | None = None) -> Placed | str:
     if axes is None or len(shape) < 2:
         return f"its tensor has shape {shape}, which holds no frames and channels"
     parts = _parts(axes[0])
-    if parts is None or any(atom.kind == "batch" for dim in axes[1:] for atom in dim):
+    if parts is None or not _frame_major(axes):
         return (
             f"its tensor has shape {shape} for {IMAGES} images, and the frames are not the outermost part of its "
             "leading dimension"
@@ -45,6 +45,16 @@ def placed(graph: Graph, value: int, hint: int | None = None) -> Placed | str:
         return f"its tensor has shape {shape} for {IMAGES} images, and the trace does not tell its channels"
     layout = _layout(graph, tensor, axes, channel_dim)
     return Placed(layout, shape[channel_dim], (shape[0] // IMAGES, *shape[1:]), parts)
+
+
+def frames_outermost(graph: Graph, value: int) -> bool:
+    """Whether the frames are the outermost part of a value, as far as the trace tells."""
+    axes = graph.values[value].axes
+    return not axes or _frame_major(axes)
+
+
+def _frame_major(axes: Axes) -> bool:
+    return _parts(axes[0]) is not None and not any(atom.kind == "batch" for dim in axes[1:] for atom in dim)
 
 
 def _parts(leading: Dim) -> int | None:

@@ -21,6 +21,7 @@ from image2video.inject.rule import (
     fallback_candidates,
     needs_fallback,
     residual_candidates,
+    within_one_size,
 )
 from image2video.inject.selection import selector
 from image2video.inject.sites import site_of
@@ -106,8 +107,11 @@ def _candidates(graph: Graph, config: FusionConfig) -> list[Candidate]:
     if config.every_conv:
         return every_conv_candidates(graph)
     residuals = chosen_residuals(graph)
+    fallback = needs_fallback(graph, residuals)
+    if fallback:
+        residuals = within_one_size(graph, residuals)
     found = residual_candidates(graph, residuals, config.placement)
-    if needs_fallback(graph, residuals):
+    if fallback:
         found += fallback_candidates(graph, residuals, config.placement)
     return sorted(found, key=lambda c: c.point.call if c.point else -1)
 

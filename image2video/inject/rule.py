@@ -128,6 +128,16 @@ def needs_fallback(graph: Graph, residuals: list[Residual]) -> bool:
     return 2 * len(residuals) < len(sizes) or not residuals
 
 
+def within_one_size(graph: Graph, residuals: list[Residual]) -> list[Residual]:
+    """The residuals whose wide convolutions work on maps of one size.
+
+    One that spans several stages (a path that goes down and comes up again, added to an earlier map) is no block: as
+    the branch it would stand for all that lies on it.
+    """
+    wide = wide_convolutions(graph)
+    return [r for r in residuals if len({graph.values[w].shape[2:] for w in wide if r.region >> w & 1}) < 2]
+
+
 def fallback_candidates(graph: Graph, residuals: list[Residual], placement: str) -> list[Candidate]:
     """Choose every convolution with a kernel above 1 except the first one, outside of the branches chosen already."""
     taken = 0

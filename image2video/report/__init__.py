@@ -8,10 +8,11 @@ from image2video.report.field_page import FieldReport, field_tables, fields_html
 from image2video.report.fields import fields_figure, variance_square
 from image2video.report.film import film_figure, film_strip
 from image2video.report.html import report_html, write_report
-from image2video.report.receptive_field import erf_caption, erf_figure, save_figure
+from image2video.report.receptive_field import comparison_figure, erf_caption, erf_figure, save_figure
 from image2video.report.result import ArmRuns, ComparisonResult, Contrast, CurvePoint, Run, SearchRecord
 from image2video.report.search import random_sentence, search_report_html, write_search_report
 from image2video.report.search_report import Decision, RankedChain, SearchReport
+from image2video.report.segmentation import SegmentedImage, most_different, segmentation_figure
 from image2video.report.stats import Interval, mean_interval, paired_difference, pooled_difference
 from image2video.report.table import arm_rows, render_table
 from image2video.report.verdict import Verdict, verdict_sentence, verdicts
@@ -30,9 +31,11 @@ __all__ = [
     "Run",
     "SearchRecord",
     "SearchReport",
+    "SegmentedImage",
     "Verdict",
     "arm_rows",
     "cell_figure",
+    "comparison_figure",
     "depth_figure",
     "entropy_figure",
     "erf_caption",
@@ -44,6 +47,7 @@ __all__ = [
     "film_strip",
     "learning_figure",
     "mean_interval",
+    "most_different",
     "paired_difference",
     "pooled_difference",
     "random_sentence",
@@ -52,6 +56,7 @@ __all__ = [
     "save_figure",
     "scores_figure",
     "search_report_html",
+    "segmentation_figure",
     "tau_figure",
     "variance_square",
     "verdict_sentence",

@@ -14,7 +14,7 @@ from image2video.report.curves import entropy_figure
 from image2video.report.html import accuracy_html, search_sections
 from image2video.report.page import Section, document, facts_list, figure_html, table_html
 from image2video.report.result import ComparisonResult
-from image2video.report.search_report import Decision, RankedChain, SearchReport
+from image2video.report.search_report import COMPARE, Decision, RankedChain, SearchReport
 from image2video.report.table import genotype_text
 from image2video.report.verdict import Verdict, signed, verdict_sentence, verdicts
 
@@ -35,7 +35,7 @@ def search_report_html(report: SearchReport, *, film: Figure | None = None) -> s
     found = [f"{genotype_text(report.genotype)}: {chain_in_words(report.genotype)}. {report.sentence}"]
     if report.decisions:
         found.append(decided_sentence(report))
-    found.append(random_sentence(report.comparison))
+    found.append(random_sentence(report.comparison, report.what_tells))
     sections = []
     if film is not None:
         text = "Images of the training set as clips, one per row; the outline is the image's border in each frame."
@@ -91,14 +91,11 @@ def decided_sentence(report: SearchReport) -> str:
     return text
 
 
-def random_sentence(comparison: ComparisonResult | None) -> str:
-    """The answer, in one sentence, to whether the genotype is better than a random clip."""
+def random_sentence(comparison: ComparisonResult | None, what_tells: str = COMPARE) -> str:
+    """The answer, in one sentence, to whether the genotype is better than a random clip, or what would tell it."""
     verdict = random_verdict(comparison)
     if verdict is None:
-        return (
-            "Is it better than a random clip? That was not measured; the same command with --resume --compare random:5 "
-            "trains the networks that tell."
-        )
+        return f"Is it better than a random clip? That was not measured; {what_tells}."
     d, clips = (
         verdict.difference,
         "a random clip" if verdict.draws == 1 else f"the mean of {verdict.draws} random clips",

@@ -9,6 +9,8 @@ from image2video.report.result import ComparisonResult, SearchRecord
 
 DECIDED = 2.0
 """Standard errors by which a gap must exceed zero before it is called decided."""
+COMPARE = "the same command with --resume --compare random:5 trains the networks that tell"
+"""How to find out whether a genotype is better than a random one, where that was not measured."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class SearchReport:
         cost: what the search took, in words.
         facts: data, network, settings, versions.
         comparison: the trained candidates, where there are some.
+        what_tells: how to find out whether the chain is better than a random one, where there are none.
 
     """
 
@@ -92,3 +95,4 @@ class SearchReport:
     cost: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     comparison: ComparisonResult | None = None
+    what_tells: str = COMPARE

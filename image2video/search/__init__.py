@@ -6,6 +6,7 @@ from image2video.search.chain_scores import chain_score_by_perturbation, chain_s
 from image2video.search.config import SearchConfig
 from image2video.search.driver import search
 from image2video.search.fixed_weights import rank_genotypes
+from image2video.search.problems import Problem, Request, build_problem
 from image2video.search.ranking import RankedGenotype, Ranking
 from image2video.search.result import SearchResult
 from image2video.search.scores import PairedScores, Scores
@@ -18,14 +19,17 @@ __all__ = [
     "ClassificationTask",
     "Decisions",
     "PairedScores",
+    "Problem",
     "RankedGenotype",
     "Ranking",
+    "Request",
     "Scores",
     "SearchConfig",
     "SearchResult",
     "SearchSpace",
     "SegmentationTask",
     "Task",
+    "build_problem",
     "candidate_chains",
     "chain_score_by_perturbation",
     "chain_score_by_tau",

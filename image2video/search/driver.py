@@ -51,6 +51,7 @@ def search(
     progress: Progress | None = None,
     provenance: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> SearchResult:
     """Find a genotype for a backbone and a labelled data set (Casarin et al., CVPR 2024, section 3.1).
 
@@ -82,6 +83,7 @@ def search(
         progress: called after every step.
         provenance: JSON values for the genotype's provenance: `dataset`, `backbone`, … (no dates, no paths).
         settings: what to record in `config.yaml` in place of `config`, such as all options of a command.
+        files: further texts for the folder, by file name.
 
     Raises:
         ExistsError: `out` holds another run.
@@ -108,7 +110,8 @@ def search(
         Colours.coerce(mean, std) or Colours.of(backbone),
         progress,
     )
-    record = {"backbone": type(backbone).__name__, **dict(provenance or {})}
+    images = train.num_images + (0 if validation is None else validation.num_images)
+    record = {"backbone": type(backbone).__name__, "train_images": images, **dict(provenance or {})}
     if setup.task.metric != "accuracy":
         record["metric"] = setup.task.metric
     unused = without_effect(config)
@@ -125,7 +128,7 @@ def search(
         run = _prepare(backbone, train, validation, setup) if selection.trains else None
     path, folder = None if out is None else Path(out), None
     if path is not None and accelerator.is_main_process:
-        folder = _claim(path, overwrite, resume, settings, setup)
+        folder = _claim(path, settings, files or {}, setup, overwrite=overwrite, resume=resume)
     accelerator.wait_for_everyone()
     if selection is None:
         result = _rank(backbone, train if validation is None else validation, setup, record, path)
@@ -162,18 +165,19 @@ def make_accelerator(config: SearchConfig) -> Accelerator:
 
 
 def _claim(
-    out: Path, overwrite: bool, resume: bool, settings: Mapping[str, Any] | None, setup: _Setup
+    out: Path, settings: Mapping[str, Any] | None, files: Mapping[str, str], setup: _Setup, **how: bool
 ) -> OutputDirectory:
     """The result folder, with the settings in it from the start; those of a run that goes on stay."""
-    folder = OutputDirectory(out, "search", overwrite=overwrite, resume=resume)
+    folder = OutputDirectory(out, "search", **how)
     accelerator, space = setup.accelerator, setup.space
     folder.note(versions=versions(), processes=accelerator.num_processes, device=str(accelerator.device))
-    texts = {"config.yaml": dict(settings or {**setup.config.to_dict(), "space": space.name})}
+    records = {"config.yaml": dict(settings or {**setup.config.to_dict(), "space": space.name})}
     if is_space_file(setup.config.space_name):
-        texts["space.yaml"] = space.to_dict()  # the file may change, or be elsewhere, when the run is looked at
-    for name, content in texts.items():
+        records["space.yaml"] = space.to_dict()  # the file may change, or be elsewhere, when the run is looked at
+    texts = {n: yaml.safe_dump(content, sort_keys=False, allow_unicode=True) for n, content in records.items()}
+    for name, text in {**texts, **files}.items():
         if not (folder.resumed and (folder / name).is_file()):
-            atomic_write_text(folder / name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+            atomic_write_text(folder / name, text)
     return folder
 
 
@@ -194,7 +198,7 @@ def _prepare(backbone: nn.Module, train: ImageSet, validation: ImageSet | None, 
         train, validation = train.split(1 - config.validation_share, seed=derived_seed(config.seed, "split"))
     images, _ = next(iter(train.batches(1).epoch(0)))
     size = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    network = build_network(backbone, config.fusion, residual=config.residual, input_size=size)
+    network = build_network(backbone, config.fusion, residual=config.residual, input_size=size, task=setup.task)
     return SearchRun(
         network,
         setup.space,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -27,7 +27,7 @@ class Predictor(Protocol):
     T: int
     frames: int
 
-    def predictions(self, images: Tensor, genotypes: Sequence[Genotype]) -> list[Tensor]:
+    def predictions(self, images: Tensor, genotypes: Sequence[Genotype]) -> list[Any]:
         """The task's predictions of images `(B, C, H, W)`, `(B, …)` per genotype."""
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +17,7 @@ from image2video.search.task import ClassificationTask, Task
 
 
 def score_variants(
-    variants: Callable[[Tensor], list[Tensor]],
+    variants: Callable[[Tensor], list[Any]],
     batches: Iterable[tuple[Tensor, Tensor]],
     accelerator: Accelerator | None = None,
     *,

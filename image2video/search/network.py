@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from image2video.clip import clip_to_frames
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
-from image2video.inject import Injection, inject_, plan
-from image2video.search.task import Task, Unwarp
+from image2video.inject import Injection, inject_
+from image2video.search.task import ClassificationTask, Task, Unwarp
 
 
 class FrameNetwork(nn.Module):
@@ -45,8 +45,8 @@ class FrameNetwork(nn.Module):
             return self.backbone(frames)
 
 
-def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp) -> Tensor:
-    """The task's predictions of the images behind a clip `(B, T, C, H, W)`: `(B, …)`.
+def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp) -> Any:
+    """The task's predictions of the images behind a clip `(B, T, C, H, W)`: `(B, …)`, or tensors in containers.
 
     Args:
         network: a `FrameNetwork`, bare or prepared by accelerate.
@@ -68,14 +68,16 @@ def build_network(
     residual: bool,
     input_size: tuple[int, int, int],
     channels_last: bool = False,
+    task: Task | None = None,
 ) -> FrameNetwork:
     """A `FrameNetwork` around a copy of `backbone`; the backbone itself stays as it is.
 
-    `input_size` is (C, H, W) of the images that the search will see. Raises what `plan` and `inject_` raise.
+    `input_size` is (C, H, W) of the images that the search will see. `task` says which part of the backbone mixes its
+    frames (default: all of it may). Raises what `Task.plan` and `inject_` raise.
     """
     own = copy.deepcopy(backbone)
     config = resolve_fusion(fusion)
     if config.name == "none":
         return FrameNetwork(own, None, channels_last=channels_last)
-    sites = plan(own, fusion=config, input_size=input_size)
-    return FrameNetwork(own, inject_(own, sites, residual=residual), channels_last=channels_last)
+    part, sites = (task or ClassificationTask()).plan(own, config, input_size)
+    return FrameNetwork(own, inject_(part, sites, residual=residual), channels_last=channels_last)

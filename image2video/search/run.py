@@ -142,10 +142,10 @@ class SearchRun:
         batches, decided = len(self._held_out_batches), self.state.measured
         meter = Meter(self.progress, "select", decided * batches, max(self.measurements, decided + 1) * batches)
 
-        def variants(images: Tensor) -> list[Tensor]:
+        def variants(images: Tensor) -> list[Any]:
             trace, size = CellTrace(first), (images.shape[-2], images.shape[-1])
 
-            def predicted(mixing: Tensor) -> Tensor:
+            def predicted(mixing: Tensor) -> Any:
                 clip = self.cell(images, mixing, trace=trace)
                 return predictions(bare, clip, self.task, lambda maps: self.cell.unwarped_mean(maps, size, mixing))
 

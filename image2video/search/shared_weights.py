@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from torch import Tensor
 
@@ -55,7 +56,7 @@ class SharedWeights:
         self.frames = 0
         self._videos: dict[Genotype, Image2Video] = {}
 
-    def predictions(self, images: Tensor, genotypes: Sequence[Genotype]) -> list[Tensor]:
+    def predictions(self, images: Tensor, genotypes: Sequence[Genotype]) -> list[Any]:
         """What the task predicts from the frames of each genotype's clip, `(B, …)` per genotype.
 
         Raises `InputTypeError` for images that are not float `(B, C, H, W)`, and what the task's `check` raises.
@@ -63,7 +64,7 @@ class SharedWeights:
         check_float(images)
         return [self._predict(images, genotype) for genotype in genotypes]
 
-    def _predict(self, images: Tensor, genotype: Genotype) -> Tensor:
+    def _predict(self, images: Tensor, genotype: Genotype) -> Any:
         video = self._video(genotype)
         size = (images.shape[-2], images.shape[-1])
         self.frames += images.shape[0] * self.T

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from image2video.clip import frames_to_clip
 from image2video.errors import InputError, InputTypeError
+from image2video.fusion.config import FusionConfig
+from image2video.inject import Plan, plan
 from image2video.search.measure_segmentation import SegmentationScores
 from image2video.search.scores import PairedScores, Scores
 from image2video.segmentation import IGNORE_INDEX, label_sized, overlaps, pixel_loss, pixel_losses
@@ -55,23 +57,32 @@ class Task(ABC):
     name: ClassVar[str]
     metric: ClassVar[str]
 
+    def plan(
+        self, network: nn.Module, fusion: FusionConfig, input_size: tuple[int, int, int]
+    ) -> tuple[nn.Module, Plan]:
+        """The part of `network` whose frames mix, and where they do: all of it, unless a task knows better.
+
+        `input_size` is (C, H, W) of the images. Raises what `image2video.plan` raises.
+        """
+        return network, plan(network, fusion=fusion, input_size=input_size)
+
     @abstractmethod
     def check(self, outputs: Any, rows: int) -> None:
         """Raise `InputTypeError` or `InputError` where `outputs` are not what the task needs for `rows` frames."""
 
     @abstractmethod
-    def predict(self, outputs: Tensor, T: int, unwarp: Unwarp) -> Tensor:
-        """The predictions of B images from the outputs of B·T frames: `(B·T, …)` -> `(B, …)`.
+    def predict(self, outputs: Any, T: int, unwarp: Unwarp) -> Any:
+        """The predictions of B images from the outputs of B·T frames: `(B·T, …)` -> `(B, …)`, or tensors in containers.
 
         `unwarp` brings maps back through the inverse of what made the frames, and averages them over T.
         """
 
     @abstractmethod
-    def loss(self, predictions: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, predictions: Any, labels: Tensor) -> Tensor:
         """The mean loss of a batch, 0-d, to be minimised."""
 
     @abstractmethod
-    def per_image(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def per_image(self, predictions: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
         """What `collect` needs of every image: its quality `(B, …)` and its loss `(B,)`."""
 
     def collect(self, quality: Tensor, loss: Tensor) -> Scores:

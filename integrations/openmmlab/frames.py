@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.graph import saved_tensors_hooks
 
 from image2video.functional import Image2Video, InputError, UnsupportedError, clip_to_frames
+from image2video.integrations.openmmlab.cover import Size, cover_of
 
-Size = tuple[int, int]
-_LEAST_COVER = 1e-3
+_CHUNK = 1 << 24  # values that are resampled at a time: 64 MiB in float32
 
 
 def content_sizes(canvas: Size, metas: Sequence[Mapping[str, Any]]) -> tuple[Size, ...]:
@@ -30,9 +32,10 @@ def content_sizes(canvas: Size, metas: Sequence[Mapping[str, Any]]) -> tuple[Siz
                 "right and below, which is what mmsegmentation's data preprocessors add"
             )
         height, width = canvas[0] - int(bottom), canvas[1] - int(right)
-        if height < 1 or width < 1:
+        if not (0 < height <= canvas[0] and 0 < width <= canvas[1]):
             raise InputError(
-                f"padding of {right} × {bottom} pixels leaves nothing of a {canvas[1]} × {canvas[0]} batch"
+                f"padding of {right} pixels on the right and {bottom} below does not fit a batch of "
+                f"{canvas[0]} × {canvas[1]} pixels (height × width)"
             )
         sizes.append((height, width))
     return tuple(sizes)
@@ -47,8 +50,9 @@ def padded_frames(to_video: Image2Video, images: Tensor, content: Sequence[Size]
     if all(size == canvas for size in content):
         return clip_to_frames(to_video(images))
     clip = images.unsqueeze(1).repeat(1, to_video.T, 1, 1, 1)
-    for (height, width), rows in _groups(content):
-        clip[rows, :, :, :height, :width] = to_video(images[rows, :, :height, :width])
+    for run in _runs(content, canvas, canvas):
+        h, w = run.part
+        clip[run.rows, :, :, :h, :w] = to_video(images[run.rows, :, :h, :w])
     return clip_to_frames(clip)
 
 
@@ -59,79 +63,142 @@ def mean_of_frames(
 
     Args:
         to_video: what made the frames.
-        frame: t -> the maps `(B, K, h, w)` of frame t, of any size; it stands for the whole padded batch.
+        frame: t -> the maps `(B, K, h, w)` of frame t, of any size; it stands for the whole padded batch. Each frame is
+            asked for once.
         content: the size of each image without padding.
         canvas: the size of the padded batch.
 
-    Never holds more than two frames' maps beside the sum; a backward pass computes each frame's anew. Sums are taken in
-    float32 (float64 for float64). Where no frame shows a pixel, it takes the frame with the smallest |s|, unwarped with
-    border padding; in the padding, which nothing moves, the plain mean.
+    Holds the sum, one frame's maps and (of large ones a part of) their unwarped copy; nothing of them is kept for the
+    backward pass. Sums are taken in float32 (float64 for float64). Where no frame shows a pixel, it takes the frame
+    with the smallest |s|, unwarped with border padding; in the padding, which nothing moves, the plain mean.
 
     """
-    total = _sum_of_frames(to_video, frame, content, canvas)
-    for (height, width), rows in _groups(content):
-        h, w = _scaled((height, width), canvas, (total.shape[2], total.shape[3]))
-        cover = to_video.valid_mask((h, w), (height, width), device=total.device, dtype=total.dtype).sum(dim=0)
-        seen = cover >= _LEAST_COVER
-        divisor = torch.ones((1, *total.shape[2:]), device=total.device, dtype=total.dtype) * to_video.T
-        divisor[:, :h, :w] = torch.where(seen, cover, 1.0)
-        whole = (h, w) == (total.shape[2], total.shape[3]) and len(rows) == len(total)
-        if whole and seen.all():
-            return total / divisor
-        total = total.clone() if torch.is_grad_enabled() else total
-        total[rows] = total[rows] / divisor
-        if not seen.all():
-            nearest = to_video.nearest_frame()
-            maps = _wide(frame(nearest))[rows, :, :h, :w]
-            fallback = to_video.unwarp_frame(maps, nearest, (height, width), padding="border")
-            total[rows, :, :h, :w] = torch.where(seen, total[rows, :, :h, :w], fallback)
-    return total
+    nearest = to_video.nearest_frame()
+    add = _added if torch.is_grad_enabled() else _add
+    total = None
+    for t in range(to_video.T):
+        if t != nearest:
+            total = add(to_video, total, _wide(frame(t)), t, content, canvas)
+    # The nearest frame comes last: its maps are at hand for pixels that no frame shows.
+    maps = _wide(frame(nearest))
+    total = add(to_video, total, maps, nearest, content, canvas)
+    divisor, seen = _divisor(to_video, total, content, canvas)
+    mean = total / divisor if torch.is_grad_enabled() else total.div_(divisor)
+    if seen is None:
+        return mean
+    if torch.is_grad_enabled():
+        return torch.where(seen, mean, _unwarped(to_video, maps, nearest, content, canvas, "border"))
+    for run in _runs(content, canvas, _size(maps)):
+        (h, w), rows = run.part, run.rows
+        for target, source, visible in _chunks(mean[rows, :, :h, :w], maps[rows, :, :h, :w], seen[rows, :, :h, :w]):
+            moved = to_video.unwarp_frame(source, nearest, run.size, padding="border")
+            target.copy_(torch.where(visible, target, moved))
+    return mean
 
 
-def _sum_of_frames(
-    to_video: Image2Video, frame: Callable[[int], Tensor], content: Sequence[Size], canvas: Size
+@dataclass(frozen=True)
+class _Run:
+    """Images in a row whose contents have the same `size`; `part` of their maps stands for it."""
+
+    rows: slice
+    size: Size
+    part: Size
+
+
+def _runs(content: Sequence[Size], canvas: Size, maps: Size) -> Iterator[_Run]:
+    start = 0
+    for end in range(1, len(content) + 1):
+        if end == len(content) or content[end] != content[start]:
+            height, width = size = content[start]
+            # Exact at the batch's own size, to the next whole pixel else.
+            part = (-(-height * maps[0] // canvas[0]), -(-width * maps[1] // canvas[1]))
+            yield _Run(slice(start, end), size, part)
+            start = end
+
+
+def _add(
+    to_video: Image2Video, total: Tensor | None, maps: Tensor, t: int, content: Sequence[Size], canvas: Size
 ) -> Tensor:
-    if not torch.is_grad_enabled():
-        total = _unwarped(to_video, frame, 0, content, canvas).clone()  # frame 0 may be the head's own output
-        for t in range(1, to_video.T):
-            total += _unwarped(to_video, frame, t, content, canvas)
-        return total
-    parts = (
-        checkpoint(_unwarped, to_video, frame, t, content, canvas, use_reentrant=False, preserve_rng_state=False)
-        for t in range(to_video.T)
-    )
-    total = next(parts)
-    for part in parts:
-        total = total + part
+    """Add the maps of frame t, each content in its reference image and padding where it is; in place, part by part."""
+    total = torch.zeros_like(maps) if total is None else total
+    for run in _runs(content, canvas, _size(maps)):
+        (h, w), rows = run.part, run.rows
+        for target, source in _chunks(total[rows, :, :h, :w], maps[rows, :, :h, :w]):
+            target += to_video.unwarp_frame(source, t, run.size)
+        total[rows, :, h:] += maps[rows, :, h:]
+        total[rows, :, :h, w:] += maps[rows, :, :h, w:]
     return total
+
+
+def _added(
+    to_video: Image2Video, total: Tensor | None, maps: Tensor, t: int, content: Sequence[Size], canvas: Size
+) -> Tensor:
+    """The same for a backward pass: nothing is written into."""
+    moved = _unwarped(to_video, maps, t, content, canvas)
+    return moved if total is None else total + moved
 
 
 def _unwarped(
-    to_video: Image2Video, frame: Callable[[int], Tensor], t: int, content: Sequence[Size], canvas: Size
+    to_video: Image2Video, maps: Tensor, t: int, content: Sequence[Size], canvas: Size, padding: str = "zeros"
 ) -> Tensor:
     """The maps of frame t, each content in its reference image and padding where it is."""
-    maps = _wide(frame(t))
-    size = (maps.shape[2], maps.shape[3])
-    if all(one == canvas for one in content):
-        return to_video.unwarp_frame(maps, t, canvas)
-    out = maps.clone()
-    for (height, width), rows in _groups(content):
-        h, w = _scaled((height, width), canvas, size)
-        out[rows, :, :h, :w] = to_video.unwarp_frame(maps[rows, :, :h, :w], t, (height, width))
-    return out
+    rows = []
+    for run in _runs(content, canvas, _size(maps)):
+        h, w = run.part
+        images = maps[run.rows]
+        with _unless_maps_are(images):
+            moved = to_video.unwarp_frame(images[:, :, :h, :w], t, run.size, padding=padding)
+        if (h, w) != _size(maps):
+            # Put together, not written into: the backward pass of a write copies the whole batch.
+            moved = torch.cat([torch.cat([moved, images[:, :, :h, w:]], dim=3), images[:, :, h:]], dim=2)
+        rows.append(moved)
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-def _groups(content: Sequence[Size]) -> list[tuple[Size, list[int]]]:
-    """The rows of every size."""
-    rows: dict[Size, list[int]] = {}
-    for row, size in enumerate(content):
-        rows.setdefault(size, []).append(row)
-    return list(rows.items())
+def _unless_maps_are(maps: Tensor) -> AbstractContextManager[Any]:
+    """Keep for a backward pass what is not these maps.
+
+    Resampling is linear in the maps: with given coordinates, its backward pass needs their shape alone.
+    """
+
+    def pack(tensor: Tensor) -> Tensor | tuple[Tensor, torch.Size]:
+        is_maps = tensor.data_ptr() == maps.data_ptr() and tensor.shape[:2] == maps.shape[:2]
+        return (tensor.new_zeros(()), tensor.shape) if is_maps else tensor
+
+    def unpack(kept: Tensor | tuple[Tensor, torch.Size]) -> Tensor:
+        return kept if isinstance(kept, Tensor) else kept[0].expand(kept[1])
+
+    return nullcontext() if torch.compiler.is_compiling() else saved_tensors_hooks(pack, unpack)
 
 
-def _scaled(size: Size, canvas: Size, maps: Size) -> Size:
-    """The part of a map that stands for the content: exact at the batch's own size, to the next whole pixel else."""
-    return max(1, -(-size[0] * maps[0] // canvas[0])), max(1, -(-size[1] * maps[1] // canvas[1]))
+def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors `(B, K, h, w)` some channels at a time; one channel goes with all."""
+    rows, channels, height, width = tensors[0].shape
+    step = max(1, _CHUNK // (rows * height * width))
+    for start in range(0, channels, step):
+        yield tuple(t if t.shape[1] == 1 else t[:, start : start + step] for t in tensors)
+
+
+def _divisor(
+    to_video: Image2Video, total: Tensor, content: Sequence[Size], canvas: Size
+) -> tuple[Tensor, Tensor | None]:
+    """How often every pixel is seen, 1 where it is not, and where it is; None for everywhere."""
+    runs = list(_runs(content, canvas, _size(total)))
+    covers = [cover_of(to_video, run.part, run.size, device=total.device, dtype=total.dtype) for run in runs]
+    if len(runs) == 1 and runs[0].part == _size(total):
+        return covers[0].divisor, covers[0].seen
+    divisor = total.new_full((len(total), 1, *_size(total)), to_video.T)
+    seen = None if all(cover.seen is None for cover in covers) else torch.ones_like(divisor, dtype=torch.bool)
+    for run, cover in zip(runs, covers, strict=True):
+        h, w = run.part
+        divisor[run.rows, :, :h, :w] = cover.divisor
+        if seen is not None and cover.seen is not None:
+            seen[run.rows, :, :h, :w] = cover.seen
+    return divisor, seen
+
+
+def _size(maps: Tensor) -> Size:
+    return maps.shape[2], maps.shape[3]
 
 
 def _wide(maps: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
@@ -13,7 +13,8 @@ from mmseg.models.utils import resize
 from torch import Tensor
 
 from image2video.functional import InputTypeError, UnsupportedError, frames_to_clip
-from image2video.integrations.openmmlab.frames import Size, mean_of_frames
+from image2video.integrations.openmmlab.cover import Size
+from image2video.integrations.openmmlab.frames import mean_of_frames
 
 
 class HeadRule(ABC):
@@ -49,6 +50,8 @@ class HeadRule(ABC):
 
 
 _RULES: dict[str, HeadRule] = {}
+# Heads that give several maps and predict by the first of them.
+_FIRST_PREDICTS = ("DAHead", "EncHead")
 
 
 def register_head_rule(name: str, rule: HeadRule) -> None:
@@ -79,7 +82,8 @@ class HeadOutputs:
         """Outputs of the B·T frames as those of the B images.
 
         Maps `(B·T, K, h, w)` are resized to `size` (bilinear; default: `self.size`), unwarped and averaged; vectors
-        `(B·T, …)` of two or three dimensions are averaged; tuples, lists and dicts are walked, None stays None.
+        `(B·T, K)` and the scores of queries `(B·T, Q, K)`, which have no place in the image, are averaged; tuples,
+        lists and dicts are walked, None stays None.
         Raises `InputTypeError` for anything else.
         """
         size = self.size if size is None else size
@@ -92,7 +96,7 @@ class HeadOutputs:
         if isinstance(outputs, Mapping):
             return {k: self.images(v, align_corners=align_corners, size=size) for k, v in outputs.items()}
         if isinstance(outputs, tuple | list):
-            return type(outputs)(self.images(v, align_corners=align_corners, size=size) for v in outputs)
+            return like(outputs, (self.images(v, align_corners=align_corners, size=size) for v in outputs))
         what = f"{type(outputs).__name__} {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else repr(outputs)[:80]
         raise InputTypeError(f"a head returned {what}, which cannot be averaged over frames")
 
@@ -137,8 +141,23 @@ def cascade_losses(
     return losses, outputs
 
 
-def check_head(head: Any) -> None:
-    """Raise `UnsupportedError` for a head that computes its loss by itself and has no rule."""
+def check_head(head: Any, *, at_head_size: bool = False) -> None:
+    """Raise `UnsupportedError` for a head that computes its loss by itself and has no rule, or that predicts depth.
+
+    `at_head_size`: and for one that does so with its prediction, whose maps are not known before they are resized.
+    """
+    if any(kind.__name__ == "VPDDepthHead" for kind in type(head).__mro__):
+        raise UnsupportedError(
+            f"the head {type(head).__name__} predicts depth, not classes: video segmentors take the configs of "
+            "EncoderDecoder and CascadeEncoderDecoder"
+        )
+    predict = getattr(type(head), "predict", None)
+    known = predict in (BaseDecodeHead.predict, BaseCascadeDecodeHead.predict) or type(head).__name__ in _FIRST_PREDICTS
+    if at_head_size and head_rule(head) is None and not known:
+        raise UnsupportedError(
+            f"model.video.unwarp='head' needs the maps that the head {type(head).__name__} predicts by, which computes "
+            "its prediction in a way of its own; use model.video.unwarp='label'"
+        )
     loss = getattr(type(head), "loss", None)
     if head_rule(head) is None and loss not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss):
         raise UnsupportedError(
@@ -161,7 +180,13 @@ def frame_of(features: Any, t: int, T: int) -> Any:
     if isinstance(features, Mapping):
         return {key: frame_of(value, t, T) for key, value in features.items()}
     if isinstance(features, tuple | list):
-        return type(features)(frame_of(value, t, T) for value in features)
+        return like(features, (frame_of(value, t, T) for value in features))
     if features is None:
         return None
     raise InputTypeError(f"a backbone or neck returned {type(features).__name__}, which has no frames")
+
+
+def like(values: tuple[Any, ...] | list[Any], items: Iterable[Any]) -> Any:
+    """The items as the kind of tuple or list that `values` is, named tuples included."""
+    make = getattr(type(values), "_make", type(values))
+    return make(items)

@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
-from image2video.functional import InputError
+from image2video.functional import Image2Video, Injection, InputError
+from image2video.integrations.openmmlab.options import KEY
 
 FUSION = "video_fusion."
 RECORD = "image2video"
@@ -16,6 +15,20 @@ RECORD = "image2video"
 
 class FreshFusionWarning(UserWarning):
     """A checkpoint without fusion parameters was loaded: the fusions keep the values that they had."""
+
+
+def record_of(to_video: Image2Video, injection: Injection, residual: bool) -> dict[str, Any]:
+    """The clip and the fusion as plain values, as they stand in checkpoints."""
+    return {
+        "genotype": str(to_video.genotype),
+        "T": to_video.T,
+        "schedule": to_video.schedule,
+        "padding": to_video.padding,
+        "interpolation": to_video.interpolation,
+        "fusion": injection.plan.fusion.to_dict(),
+        "sites": list(injection.plan.names),
+        "residual": residual,
+    }
 
 
 def write_record(module: Any, state_dict: Any, prefix: str, local_metadata: dict[str, Any]) -> None:
@@ -38,8 +51,9 @@ def adapt_checkpoint(
     Raises `InputError` where the checkpoint was trained with another clip or fusion than the config has (a warning
     under `model.video.allow_mismatch`).
     """
-    _compare(module, local_metadata.get(RECORD))
-    own = {name: value for name, value in _tensors(module).items() if name.startswith(FUSION)}
+    compare_record(module, local_metadata.get(RECORD))
+    # Parameters themselves, so that assign=True keeps them parameters.
+    own = module.video_fusion.state_dict(prefix=FUSION, keep_vars=True)
     given = any(key.startswith(prefix) for key in state_dict)
     holds = any(key.startswith(prefix + FUSION) for key in state_dict)
     if own and given and not holds:
@@ -52,25 +66,24 @@ def adapt_checkpoint(
         )
 
 
-def _compare(module: Any, record: Any) -> None:
+def compare_record(module: Any, record: Any, key: str = KEY) -> None:
+    """Raise `InputError` where a checkpoint's record is not that of `module`, whose options the config has at `key`.
+
+    A warning where `module.video_options.allow_mismatch` says so; nothing for a checkpoint without a record.
+    """
     if not isinstance(record, Mapping):
         return
     mine = module.video_record()
-    differing = {key: (record[key], mine[key]) for key in mine if key in record and record[key] != mine[key]}
+    differing = {name: (record[name], mine[name]) for name in mine if name in record and record[name] != mine[name]}
     if not differing:
         return
     listed = "; ".join(
-        f"model.video.{key}={now!r}, the checkpoint has {was!r}" for key, (was, now) in differing.items()
+        f"{key}.{name}={now!r:.120}, the checkpoint has {was!r:.120}" for name, (was, now) in differing.items()
     )
     if module.video_options.allow_mismatch:
         warnings.warn(f"the checkpoint was trained with another video: {listed}", stacklevel=2)
         return
     raise InputError(
         f"the checkpoint was trained with another video: {listed}. Set the config to what it was trained with, or "
-        "model.video.allow_mismatch=True to load it all the same"
+        f"{key}.allow_mismatch=True to load it all the same"
     )
-
-
-def _tensors(module: nn.Module) -> dict[str, Any]:
-    """The tensors of the state dict by name: parameters themselves, so that assign=True keeps them parameters."""
-    return dict(module.state_dict(keep_vars=True))

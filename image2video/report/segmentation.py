@@ -1,0 +1,175 @@
+"""Segmentations side by side: image, label, predictions, and below them a zoom to where the predictions differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+
+from image2video.errors import InputError
+from image2video.report.style import GREY, drawing, new_figure
+
+Window = tuple[int, int, int, int]
+Colour = Sequence[int]
+
+_PAPER = (255, 255, 255)  # pixels without a label
+_FRAME = "#ff2d95"  # in neither the scenes nor the usual palettes
+_UNKNOWN = "unlabelled"
+
+
+@dataclass(frozen=True)
+class SegmentedImage:
+    """An image with its label and what networks predict.
+
+    Attributes:
+        image: `(H, W, 3)` uint8.
+        label: `(H, W)` class ids.
+        predictions: the class ids `(H, W)` by network; the first is what the others are compared with.
+
+    Raises:
+        InputError: fewer than two predictions, or arrays of different sizes.
+
+    """
+
+    image: NDArray[np.uint8]
+    label: NDArray[np.integer]
+    predictions: Mapping[str, NDArray[np.integer]]
+
+    def __post_init__(self) -> None:
+        if len(self.predictions) < 2:
+            raise InputError(f"a comparison needs two predictions or more, got {list(self.predictions)}")
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise InputError(f"the image must be (H, W, 3) uint8, got {self.image.shape} {self.image.dtype}")
+        for name, one in {"label": self.label, **self.predictions}.items():
+            if one.shape != self.image.shape[:2]:
+                raise InputError(
+                    f"{name!r} has shape {one.shape}, the image {self.image.shape[:2]}; they must be alike"
+                )
+
+
+def most_different(one: SegmentedImage, height: int, width: int, *, ignore_index: int = 255) -> Window:
+    """(top, left, height, width) in pixels of the window with most labelled pixels that the predictions disagree on.
+
+    Of windows that are equal in this, the uppermost, then the leftmost. Raises `InputError` for a window that is larger
+    than the image.
+    """
+    rows, columns = one.label.shape
+    if not (1 <= height <= rows and 1 <= width <= columns):
+        raise InputError(f"a window of {height} × {width} pixels does not fit an image of {rows} × {columns}")
+    first, *others = one.predictions.values()
+    differ = np.any([other != first for other in others], axis=0) & (one.label != ignore_index)
+    sums = np.pad(differ.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    return int(top), int(left), height, width
+
+
+def segmentation_figure(
+    rows: Sequence[SegmentedImage],
+    classes: Mapping[str, Colour],
+    *,
+    ignore_index: int = 255,
+    zoom: tuple[float, float] = (0.25, 0.375),
+    width: float = 9.0,
+) -> Figure:
+    """Image, label and every prediction; below each image the window where the predictions differ most, enlarged.
+
+    A number below a prediction is the share of the labelled pixels that it has right, of the image or of the window.
+    (The arrangement of Casarin et al., CVPR 2024, Fig. 6; windows are chosen by `most_different`, not by hand.)
+
+    Args:
+        rows: the images; all with predictions of the same names.
+        classes: the names of the classes with their colours (red, green, blue in 0 … 255), in the order of the ids.
+        ignore_index: the id of pixels without a label, which stay white.
+        zoom: height and width of the windows as shares of the image's.
+        width: of the figure, in inches.
+
+    Raises:
+        InputError: no rows, other names of predictions in one of them, ids that are no class, a zoom outside 0 … 1.
+
+    """
+    if not rows:
+        raise InputError("no images to draw; give at least one SegmentedImage")
+    names = list(rows[0].predictions)
+    if any(list(row.predictions) != names for row in rows):
+        raise InputError(f"every row needs the predictions {names}, got {[list(row.predictions) for row in rows]}")
+    if not all(0 < share <= 1 for share in zoom):
+        raise InputError(f"zoom must be shares of the image above 0, at most 1, got {zoom}")
+    lookup = _lookup(classes, ignore_index)
+    columns = 2 + len(names)
+    cell = width / columns
+    heights = []
+    for row in rows:
+        full = row.label.shape[0] / row.label.shape[1]
+        heights += [cell * full + 0.16, cell * full * zoom[0] / zoom[1] + 0.16]
+    with drawing():
+        figure = new_figure(width, sum(heights) + 0.75)
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.01, wspace=0.01, hspace=0.0)
+        axes = figure.subplots(2 * len(rows), columns, squeeze=False, height_ratios=heights)
+        for index, row in enumerate(rows):
+            size = [max(1, round(n * share)) for n, share in zip(row.label.shape, zoom, strict=True)]
+            window = most_different(row, size[0], size[1], ignore_index=ignore_index)
+            _line(axes[2 * index], row, lookup, ignore_index, None)
+            _line(axes[2 * index + 1], row, lookup, ignore_index, window)
+            for axis in axes[2 * index]:
+                axis.add_patch(_outline(window))
+        for axis, name in zip(axes[0], ("image", "label", *names), strict=True):
+            axis.set_title(name)
+        _legend(figure, classes)
+    return figure
+
+
+def _line(
+    axes: Sequence[Axes], row: SegmentedImage, lookup: NDArray[np.uint8], ignored: int, window: Window | None
+) -> None:
+    """One line of panels: the whole images, or the window of each."""
+    top, left, height, width = window or (0, 0, *row.label.shape)
+    part = slice(top, top + height), slice(left, left + width)
+    label = row.label[part]
+    pictures = [row.image[part], *(_coloured(ids[part], lookup) for ids in (row.label, *row.predictions.values()))]
+    for axis, picture in zip(axes, pictures, strict=True):
+        axis.imshow(picture, interpolation="nearest")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(True)
+            spine.set_color(GREY if window is None else _FRAME)
+    known = label != ignored
+    for axis, ids in zip(axes[2:], row.predictions.values(), strict=True):
+        share = 100 * (ids[part] == label)[known].mean() if known.any() else float("nan")
+        axis.set_xlabel(f"{share:.1f} % right", fontsize=7, labelpad=1.5)
+
+
+def _outline(window: Window) -> Rectangle:
+    top, left, height, width = window
+    return Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=_FRAME, linewidth=1.1)
+
+
+def _lookup(classes: Mapping[str, Colour], ignored: int) -> NDArray[np.uint8]:
+    """`(ids, 4)`: the colour of every id, and 1 where it is a class or ignored."""
+    table = np.zeros((max(len(classes), ignored + 1), 4), np.uint8)
+    for index, colour in enumerate(classes.values()):
+        table[index] = (*colour, 1)
+    table[ignored] = (*_PAPER, 1)
+    return table
+
+
+def _coloured(ids: NDArray[np.integer], lookup: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    least, most = int(ids.min()), int(ids.max())
+    if least < 0 or most >= len(lookup) or not lookup[ids][..., 3].all():
+        raise InputError(f"class ids {least} … {most} hold some that are neither a class nor ignored")
+    return lookup[ids][..., :3]
+
+
+def _legend(figure: Figure, classes: Mapping[str, Colour]) -> None:
+    colours = {**classes, _UNKNOWN: _PAPER}
+    patches = [
+        Patch(facecolor="#" + bytes(colour).hex(), edgecolor=GREY, linewidth=0.5, label=name)
+        for name, colour in colours.items()
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=6, handlelength=1.4, columnspacing=1.2)

@@ -1,0 +1,6 @@
+# The genotype that a search on CamVid's training frames found.
+_base_ = "./deeplabv3_r18-d8_1xb8-20k_camvid-480x360.py"
+model = dict(
+    type="VideoEncoderDecoder",
+    video=dict(genotype="{{ fileDirname }}/searched.json", T=3, fusion="gsf", residual=False),
+)

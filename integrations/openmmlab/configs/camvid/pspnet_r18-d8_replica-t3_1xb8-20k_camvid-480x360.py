@@ -1,0 +1,6 @@
+# Three equal frames: what GSF does where there is no movement to see.
+_base_ = "./pspnet_r18-d8_1xb8-20k_camvid-480x360.py"
+model = dict(
+    type="VideoEncoderDecoder",
+    video=dict(genotype="identity", T=3, fusion="gsf", residual=False),
+)

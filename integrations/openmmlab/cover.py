@@ -1,0 +1,74 @@
+"""How much of every pixel the frames of a clip show together; kept for sizes that come again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from image2video.functional import Image2Video
+
+Size = tuple[int, int]
+_LEAST_COVER = 1e-3
+_KEPT = 8
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What a sum of unwarped frames is divided by.
+
+    Attributes:
+        divisor: `(1, 1, h, w)`, the sum of the valid masks; 1 where that is under 1e-3.
+        seen: `(1, 1, h, w)`, where it is not; None for everywhere.
+
+    """
+
+    divisor: Tensor
+    seen: Tensor | None
+
+
+# Beside the module: no key of its state dict, nothing that a copy or a pickle of it carries.
+_COVERS: WeakKeyDictionary[Image2Video, dict[tuple[object, ...], Cover]] = WeakKeyDictionary()
+
+
+def cover_of(
+    to_video: Image2Video, map_size: Size, image_size: Size, *, device: torch.device, dtype: torch.dtype
+) -> Cover:
+    """The cover of maps of `map_size` (h, w) of images of `image_size` (H, W)."""
+    if torch.compiler.is_compiling():
+        return _cover(to_video, map_size, image_size, device, dtype)
+    kept = _COVERS.setdefault(to_video, {})
+    key = (
+        to_video.genotype,
+        to_video.schedule,
+        to_video.T,
+        to_video.interpolation,
+        map_size,
+        image_size,
+        device,
+        dtype,
+    )
+    found = kept.get(key)
+    if found is None:
+        found = _cover(to_video, map_size, image_size, device, dtype)
+        if type(found.divisor) is not Tensor:  # a fake tensor stands for nothing later
+            return found
+        if len(kept) >= _KEPT:
+            del kept[next(iter(kept))]
+        kept[key] = found
+    return found
+
+
+def _cover(to_video: Image2Video, map_size: Size, image_size: Size, device: torch.device, dtype: torch.dtype) -> Cover:
+    # Also within inference_mode, whose tensors no later backward pass could use.
+    with torch.inference_mode(False), torch.no_grad():
+        ones = torch.ones((1, 1, *map_size), device=device, dtype=dtype)
+        total = torch.zeros_like(ones)
+        for t in range(to_video.T):
+            total += to_video.unwarp_frame(ones, t, image_size)
+        if to_video.keeps_image():
+            return Cover(total, None)
+        seen = total >= _LEAST_COVER
+        return Cover(total, None) if bool(seen.all()) else Cover(torch.where(seen, total, 1.0), seen)

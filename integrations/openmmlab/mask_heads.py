@@ -1,0 +1,180 @@
+"""Rules of the heads that classify masks or points instead of pixels: MaskFormer, Mask2Former, PointRend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmseg.models.decode_heads.point_head import calculate_uncertainty
+from mmseg.models.utils import resize
+from torch import Tensor
+
+from image2video.functional import InputError, clip_to_frames, frames_to_clip
+from image2video.integrations.openmmlab.heads import HeadOutputs, HeadRule, register_head_rule
+
+
+class QueryRule(HeadRule):
+    """Heads that give every learned query a class and a mask (MaskFormer, Cheng et al., NeurIPS 2021; Mask2Former).
+
+    Query q is the same learned vector in every frame, so what it gives in the frames is averaged over them: class
+    scores `(B·T, Q, K + 1)` plainly, mask logits `(B·T, Q, h, w)` unwarped, at their own size. The head's own matching,
+    loss and semantic inference then take these averages for its outputs, in training and in prediction alike.
+    """
+
+    def losses(
+        self,
+        head: Any,
+        features: Any,
+        samples: Sequence[Any],
+        train_cfg: Any,
+        video: HeadOutputs,
+        previous: Any = None,
+    ) -> dict[str, Any]:
+        """The head's own losses of B images, on the averaged queries of every decoder layer."""
+        with _averaged_queries(head, video):
+            return head.loss(features, samples, train_cfg)
+
+    def predict(
+        self,
+        head: Any,
+        features: Any,
+        metas: Sequence[dict[str, Any]],
+        test_cfg: Any,
+        video: HeadOutputs,
+        previous: Any = None,
+    ) -> Tensor:
+        """The scores `(B, K, H, W)` of the head's semantic inference, padding included."""
+        # MaskFormer reads the size of its output from the one key, Mask2Former from the other, which in a sliding
+        # window is that of the whole image.
+        whole = {"img_shape": tuple(video.canvas), "pad_shape": tuple(video.canvas)}
+        with _averaged_queries(head, video):
+            return head.predict(features, [{**meta, **whole} for meta in metas], test_cfg)
+
+
+@contextmanager
+def _averaged_queries(head: Any, video: HeadOutputs) -> Iterator[None]:
+    """Calls of the head take features of B·T frames and samples of B images, and return outputs of B images."""
+    T = video.to_video.T
+
+    def before(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        features, samples = args
+        return features, [sample for sample in samples for _ in range(T)]
+
+    def after(_: Any, args: tuple[Any, ...], outputs: Any) -> tuple[list[Tensor], list[Tensor]]:
+        scores, masks = outputs
+        own = [(layer.shape[-2], layer.shape[-1]) for layer in masks]
+        return video.images(list(scores)), [video.images(m, size=s) for m, s in zip(masks, own, strict=True)]
+
+    handles = (head.register_forward_pre_hook(before), head.register_forward_hook(after))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class PointRule(HeadRule):
+    """PointRend's second stage (Kirillov et al., CVPR 2020): points are chosen in the reference image.
+
+    The uncertain points are those of the first stage's averaged logits. Each is read in every frame at the place where
+    the frame shows it; its logits are averaged over the frames that show it. A point that no frame shows is read at the
+    nearest place in the frame with the smallest |s|; one in the padding, which nothing moves, in all of them.
+    """
+
+    def losses(
+        self,
+        head: Any,
+        features: Any,
+        samples: Sequence[Any],
+        train_cfg: Any,
+        video: HeadOutputs,
+        previous: Any = None,
+    ) -> dict[str, Any]:
+        """The head's loss of B images at points of the averaged `previous` `(B·T, K, h, w)`."""
+        frames = _frames_before(previous)
+        with torch.no_grad():
+            coarse = _coarse(head, frames, video)
+            points = head.get_points_train(coarse, calculate_uncertainty, cfg=train_cfg)
+        logits = _point_logits(head, head._transform_inputs(features), frames, points, video)
+        return head.loss_by_feat(logits, points, samples)
+
+    def predict(
+        self,
+        head: Any,
+        features: Any,
+        metas: Sequence[dict[str, Any]],
+        test_cfg: Any,
+        video: HeadOutputs,
+        previous: Any = None,
+    ) -> Tensor:
+        """The averaged logits of the first stage, refined at their uncertain points, at the images' size."""
+        frames = _frames_before(previous)
+        refined = _coarse(head, frames, video)
+        inputs = head._transform_inputs(features)
+        options = {"mode": "bilinear", "align_corners": head.align_corners}
+        for _ in range(test_cfg.subdivision_steps):
+            refined = resize(refined, scale_factor=test_cfg.scale_factor, **options)
+            chosen, points = head.get_points_test(refined, calculate_uncertainty, cfg=test_cfg)
+            logits = _point_logits(head, inputs, frames, points, video).to(refined.dtype)
+            flat = refined.flatten(2).scatter(2, chosen[:, None].expand_as(logits), logits)
+            refined = flat.unflatten(2, (refined.shape[2], refined.shape[3]))
+        return head.predict_by_feat(refined, [dict(meta) for meta in metas])
+
+
+def _frames_before(previous: Any) -> Tensor:
+    if not isinstance(previous, Tensor):
+        raise InputError(f"the stage before PointHead must give one map of logits, got {type(previous).__name__}")
+    return previous
+
+
+def _coarse(head: Any, frames: Tensor, video: HeadOutputs) -> Tensor:
+    return video.images(frames, align_corners=head.align_corners, size=(frames.shape[2], frames.shape[3]))
+
+
+def _point_logits(head: Any, inputs: Any, frames: Tensor, points: Tensor, video: HeadOutputs) -> Tensor:
+    """The logits `(B, K, P)` of `points` `(B, P, 2)`, averaged over the frames that show them."""
+    places, weights = frame_places(points, video)
+    rows = clip_to_frames(places)
+    fine = head._get_fine_grained_point_feats(inputs, rows)
+    logits = head.forward(fine, head._get_coarse_point_feats(frames, rows))
+    clip, shares = frames_to_clip(logits, video.to_video.T).float(), weights[:, :, None]
+    return (clip * shares).sum(1) / shares.sum(1)
+
+
+def frame_places(points: Tensor, video: HeadOutputs) -> tuple[Tensor, Tensor]:
+    """Where every frame shows points of the reference image, and with what weight it counts.
+
+    Args:
+        points: (x, y) `(B, P, 2)` in [0, 1] of the padded batch, from its left and upper edge to the right and lower.
+        video: the clip, and the sizes of the images.
+
+    Returns:
+        Places `(B, T, P, 2)` in the same coordinates; weights `(B, T, P)`, 1 where the frame shows the point, else 0.
+        At least one weight of a point is 1.
+
+    """
+    to_video = video.to_video
+    nearest = to_video.nearest_frame()
+    canvas = points.new_tensor([video.canvas[1], video.canvas[0]])
+    places, weights = [], []
+    for one, (height, width) in zip(points * canvas, video.content, strict=True):
+        matrices = to_video.genotype.matrices(to_video.schedule, to_video.T, height, width)
+        matrices = matrices.to(one.dtype).to(one.device)  # in this order: MPS has no float64
+        size = one.new_tensor([width, height])
+        moved = (one - size / 2) @ matrices[:, :2, :2].transpose(1, 2) + matrices[:, None, :2, 2] + size / 2
+        padding = (one > size).any(-1)
+        place = torch.where(padding[:, None], one, moved)
+        weight = (((place >= 0) & (place <= size)).all(-1) | padding).to(one.dtype)
+        unseen = weight.sum(0) == 0
+        place[nearest] = torch.where(unseen[:, None], place[nearest].clamp_min(0).minimum(size), place[nearest])
+        weight[nearest] = weight[nearest].masked_fill(unseen, 1.0)
+        places.append(place / canvas)
+        weights.append(weight)
+    return torch.stack(places), torch.stack(weights)
+
+
+register_head_rule("MaskFormerHead", QueryRule())
+register_head_rule("Mask2FormerHead", QueryRule())
+register_head_rule("PointHead", PointRule())

@@ -1,0 +1,158 @@
+"""What a search takes from a mmsegmentation config: its data sets and the two ways to read them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmseg.registry import DATASETS
+from mmseg.utils import register_all_modules
+
+from image2video.functional import Image2VideoError, InputError, MissingError, UnsupportedError
+from image2video.integrations.openmmlab.search_reading import FitInside, Size
+
+_LISTS = ("data_root", "data_prefix", "ann_file", "type", "indices")
+
+
+def read_config(path: str) -> Config:
+    """The config at `path`; raises `MissingError` where there is none, `InputError` where it cannot be read."""
+    if not Path(path).expanduser().is_file():
+        raise MissingError(f"--task mmseg:{path}: no config there; give the path of a mmsegmentation config")
+    try:
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            register_all_modules(init_default_scope=False)
+            config = Config.fromfile(str(Path(path).expanduser()))
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as a config: {type(error).__name__}: {error}") from error
+    for key in ("model", "train_dataloader"):
+        if not isinstance(config.get(key), Mapping):
+            raise InputError(f"{path} has no {key}; a search needs model and train_dataloader in its config")
+    if not isinstance(config.train_dataloader.get("dataset"), Mapping):
+        raise InputError(f"{path} has no train_dataloader.dataset")
+    return config
+
+
+def build_items(config: Mapping[str, Any], key: str, pipeline: list[Any] | None) -> Any:
+    """A data set of a config (`train_dataloader.dataset`), repeated ones once, with `pipeline` in place of its own.
+
+    Raises `MissingError` for a path that does not exist, `InputError` for a data set that cannot be built or is empty,
+    with the key of the config; `UnsupportedError` for data sets that mix images.
+    """
+    chosen = _with_pipeline(config, key, pipeline)
+    for where, part in _leaves(chosen, key):
+        _check_paths(part, where)
+    try:
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            items = DATASETS.build(chosen)
+    except Image2VideoError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise InputError(f"{key} ({type_name(config.get('type'))}) cannot be built: {what}") from error
+    if len(items) == 0:
+        raise InputError(f"{key} ({type_name(config.get('type'))}) holds no image; check data_prefix and img_suffix")
+    return items
+
+
+def held_out_pipeline(config: Config, size: Size) -> list[Any]:
+    """The config's test pipeline with labels loaded beside the image, and both fitted into `size` = (height, width).
+
+    Raises `InputError` where the config has none.
+    """
+    found = None
+    for key in ("val_dataloader", "test_dataloader"):
+        loader = config.get(key)
+        if loader and loader.get("dataset"):
+            found = next((part.get("pipeline") for _, part in _leaves(loader["dataset"], key)), None)
+        if found:
+            break
+    found = found or config.get("test_pipeline")
+    if not found:
+        raise InputError(
+            "the config has no val_dataloader, test_dataloader or test_pipeline: how are held-out images read?"
+        )
+    steps = [step for step in found if not type_name(step.get("type")).startswith(("Resize", "LoadAnnotations"))]
+    loads = [step for step in found if type_name(step.get("type")) == "LoadAnnotations"] or [
+        {"type": "LoadAnnotations"}
+    ]
+    place = 1 + max((i for i, step in enumerate(steps) if "Load" in type_name(step.get("type"))), default=-1)
+    return [*steps[:place], *loads, FitInside(size), *steps[place:]]
+
+
+def crop_size(config: Config) -> Size:
+    """(height, width) of training images: the data preprocessor's size, or that of the pipeline's last crop.
+
+    Raises `InputError` where neither says it.
+    """
+    size = (config.model.get("data_preprocessor") or config.get("data_preprocessor") or {}).get("size")
+    if size is None:
+        for _, part in _leaves(config.train_dataloader.dataset, "train_dataloader.dataset"):
+            for step in part.get("pipeline") or []:
+                size = step.get("crop_size", size)
+    if size is None:
+        raise InputError(
+            "the config does not say how large training images are: set model.data_preprocessor.size to (height, "
+            "width), or give --task-size"
+        )
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    return height, width
+
+
+def same_images(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> bool:
+    """Whether two data loaders of a config read the same files."""
+    if not first or not second:
+        return False
+
+    def files(loader: Mapping[str, Any]) -> list[Any]:
+        leaves = _leaves(loader.get("dataset") or {}, "")
+        return [{name: part.get(name) for name in _LISTS} for _, part in leaves]
+
+    return files(first) == files(second)
+
+
+def type_name(kind: Any) -> str:
+    """The name of a class as configs give it: `mmseg.EncoderDecoder`, or the class itself."""
+    return str(kind if isinstance(kind, str) or kind is None else getattr(kind, "__name__", kind)).rpartition(".")[2]
+
+
+def _with_pipeline(config: Mapping[str, Any], key: str, pipeline: list[Any] | None) -> dict[str, Any]:
+    kind = type_name(config.get("type"))
+    if kind == "RepeatDataset":  # else an image could lie in both parts of a split
+        return _with_pipeline(config["dataset"], f"{key}.dataset", pipeline)
+    if kind == "ConcatDataset":
+        parts = [_with_pipeline(p, f"{key}.datasets[{i}]", pipeline) for i, p in enumerate(config["datasets"])]
+        return {**config, "datasets": parts}
+    if "dataset" in config or "datasets" in config:
+        raise UnsupportedError(f"{key}.type={kind!r}: a search splits and reads single images; give its inner data set")
+    chosen = {name: copy.deepcopy(value) for name, value in config.items()}
+    return chosen if pipeline is None else {**chosen, "pipeline": copy.deepcopy(pipeline)}
+
+
+def _leaves(config: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The data sets inside wrappers, with their keys."""
+    if "datasets" in config:
+        for i, part in enumerate(config["datasets"]):
+            yield from _leaves(part, f"{key}.datasets[{i}]")
+    elif "dataset" in config:
+        yield from _leaves(config["dataset"], f"{key}.dataset")
+    else:
+        yield key, config
+
+
+def _check_paths(part: Mapping[str, Any], key: str) -> None:
+    """Raise `MissingError` for a local path that does not exist."""
+    root = part.get("data_root")
+    paths = {f"data_prefix.{name}": value for name, value in (part.get("data_prefix") or {}).items()}
+    paths["ann_file"] = part.get("ann_file")
+    if part.get("backend_args"):
+        return
+    for name, value in paths.items():
+        if value and not (Path(root or "") / value).exists():
+            raise MissingError(
+                f"{key}.{name}={value!r} with data_root={root!r}: {Path(root or '') / value} does not exist; set "
+                f"{key}.data_root"
+            )

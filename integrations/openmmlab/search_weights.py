@@ -1,0 +1,53 @@
+"""Weights out of checkpoints of mmengine, which hold a log beside them; no code in the file is ever run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from image2video.functional import InputError
+from image2video.integrations.openmmlab.loading import FUSION
+from image2video.training import load_weights, read_weights
+
+
+def load_segmentor(segmentor: nn.Module, path: str) -> None:
+    """Load the weights of a plain segmentor: a checkpoint of mmengine, another torch checkpoint, or safetensors.
+
+    Raises `MissingError` where there is no file, `InputError` where it holds no weights, those of a video segmentor, or
+    those of another model.
+    """
+    with torch.serialization.safe_globals(_known()):
+        state: dict[str, Tensor] = read_weights(path)
+        if any(name.startswith(FUSION) for name in state):
+            raise InputError(
+                f"{Path(path).name} holds a video segmentor's weights ({FUSION}…); a search takes those of the plain "
+                "segmentor"
+            )
+        load_weights(segmentor, path)
+
+
+class _Log:
+    """Stands in for the curves of a training log (mmengine's HistoryBuffer), which are not wanted."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _statistic(owner: Any, name: str) -> str:
+    """Stands in for `getattr`, by which a log names its own methods."""
+    return name
+
+
+def _known() -> list[Any]:
+    """What mmengine's logs are made of: arrays and numbers of numpy, and their own class."""
+    core = np._core if hasattr(np, "_core") else np.core
+    dtypes = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
+    return [
+        *(np.ndarray, np.dtype, core.multiarray._reconstruct, core.multiarray.scalar, *dtypes),
+        (_Log, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_statistic, "builtins.getattr"),
+    ]

@@ -1,0 +1,212 @@
+"""What both video segmentors share: images become frames, features are fused, logits are averaged over the frames."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+from mmseg.utils import add_prefix
+from torch import Tensor, nn
+
+from image2video.functional import Image2VideoError, UnsupportedError, inject_, plan_for
+from image2video.integrations.openmmlab.cover import Size
+from image2video.integrations.openmmlab.frames import content_sizes, mean_of_frames, padded_frames
+from image2video.integrations.openmmlab.heads import HeadOutputs, check_head, frame_of, head_losses
+from image2video.integrations.openmmlab.loading import adapt_checkpoint, record_of, write_record
+from image2video.integrations.openmmlab.options import VideoOptions
+from image2video.integrations.openmmlab.sliding import windows
+
+_DEFAULT_SIZE = (512, 512)
+_LITTLE = 0.5
+
+
+class VideoSegmentor(ABC):
+    """What both segmentors share: the clip, the fusion, the loss on averaged logits, and prediction frame by frame.
+
+    Checkpoints of the plain segmentor load, with the fusions as they start; fusion parameters stand under
+    `video_fusion.` beside the keys of the plain one. The clip and the fusion travel in the checkpoint's metadata.
+    """
+
+    # What EncoderDecoder gives.
+    backbone: nn.Module
+    data_preprocessor: Any
+    auxiliary_head: Any
+    with_auxiliary_head: bool
+    out_channels: int
+    init_cfg: Any
+    train_cfg: Any
+    test_cfg: Any
+    extract_feat: Any
+    register_state_dict_post_hook: Any
+    register_load_state_dict_pre_hook: Any
+
+    def __init__(self, *args: Any, video: Any = None, **kwargs: Any) -> None:
+        _refuse_multimodal(kwargs)
+        options = VideoOptions.from_config(video)
+        fusion = options.fusion_config()
+        super().__init__(*args, **kwargs)
+        self.video_options = options
+        self.to_video = options.clip_maker(*_colours(self.data_preprocessor))
+        for head in self._heads():
+            check_head(head, at_head_size=options.unwarp == "head")
+        size = _input_size(options, self.data_preprocessor)
+        self._warn_of_empty_frames(size)
+        try:
+            channels = len(getattr(self.data_preprocessor, "mean", (0, 0, 0)))
+            plan = plan_for(self.backbone, fusion, options.sites, (channels, *size), None)
+            # Parameters stand beside the bare keys, which stay as they are.
+            self.video_fusion = inject_(self.backbone, plan, residual=options.residual)
+        except Image2VideoError as error:
+            raise type(error)(f"model.backbone ({type(self.backbone).__name__}): {error}") from error
+        self.register_state_dict_post_hook(write_record)
+        self.register_load_state_dict_pre_hook(adapt_checkpoint)
+        print_log(f"{type(self).__name__}: {self.to_video}; {plan.fusion.name} at {len(plan.sites)} sites", "current")
+
+    def init_weights(self) -> None:
+        """Initialise all weights as the config says; fusions start as they were made, or come from a checkpoint."""
+        start = {name: tensor.clone() for name, tensor in self.video_fusion.state_dict().items()}
+        super().init_weights()  # type: ignore[misc]
+        rules = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg or {}]
+        if not any(rule.get("type") == "Pretrained" for rule in rules):
+            # A rule for all convolutions of the model is none for the fusions, which would no longer start at zero.
+            self.video_fusion.load_state_dict(start)
+
+    def video_record(self) -> dict[str, Any]:
+        """The clip and the fusion as plain values: written into checkpoints, compared when they are loaded."""
+        return record_of(self.to_video, self.video_fusion, self.video_options.residual)
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Any]:
+        """The losses of all heads on the logits averaged over the frames; images `(B, C, H, W)`, B samples."""
+        label = tuple(data_samples[0].gt_sem_seg.shape[-2:])
+        content = content_sizes(_size(inputs), [sample.metainfo for sample in data_samples])
+        video = self._outputs(content, _size(inputs), label if self.video_options.unwarp == "label" else None)
+        features = self._frame_features(inputs, content)
+        losses = self._decode_losses(features, data_samples, video)
+        if self.with_auxiliary_head:
+            single = not isinstance(self.auxiliary_head, nn.ModuleList)
+            for index, head in enumerate([self.auxiliary_head] if single else self.auxiliary_head):
+                found = head_losses(head, features, data_samples, self.train_cfg, video)
+                losses.update(add_prefix(found, "aux" if single else f"aux_{index}"))
+        return losses
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[dict[str, Any]]) -> Tensor:
+        """The averaged logits of images `(B, C, H, W)`, at their size."""
+        return self._decode_images(inputs, batch_img_metas, content_sizes(_size(inputs), batch_img_metas))
+
+    def slide_inference(self, inputs: Tensor, batch_img_metas: Sequence[dict[str, Any]]) -> Tensor:
+        """Logits by overlapping windows (`test_cfg.crop_size`, `test_cfg.stride`); each is a clip of its own."""
+        content = content_sizes(_size(inputs), batch_img_metas)
+        total = inputs.new_zeros((len(inputs), self.out_channels, *_size(inputs)))
+        count = inputs.new_zeros((1, 1, *_size(inputs)))
+        for top, left, bottom, right in windows(_size(inputs), self.test_cfg.crop_size, self.test_cfg.stride):
+            window = inputs[:, :, top:bottom, left:right]
+            metas = [{**meta, "img_shape": window.shape[2:]} for meta in batch_img_metas]
+            # A window that holds nothing but padding is cut off later; it is seen whole.
+            inside = [
+                (min(h, bottom) - top, min(w, right) - left) if h > top and w > left else _size(window)
+                for h, w in content
+            ]
+            total[:, :, top:bottom, left:right] += self._decode_images(window, metas, inside)
+            count[:, :, top:bottom, left:right] += 1
+        return total.div_(count)
+
+    def _decode_images(self, inputs: Tensor, metas: Sequence[dict[str, Any]], content: Sequence[Size]) -> Tensor:
+        features = self._frame_features(inputs, content)
+        video = self._outputs(content, _size(inputs), None)
+        logits = self._rule_logits(features, metas, video)
+        if logits is not None:
+            return logits
+        if self.video_options.unwarp == "head":
+            return self._at_head_size(features, metas, video)
+        T = self.to_video.T
+
+        def frame(t: int) -> Tensor:
+            return self._decode_frame(frame_of(features, t, T), [dict(meta) for meta in metas])
+
+        return mean_of_frames(self.to_video, frame, content, _size(inputs))
+
+    @abstractmethod
+    def _decode_losses(self, features: Any, samples: Sequence[Any], video: HeadOutputs) -> dict[str, Any]:
+        """The losses of the decode heads on the features of the frames."""
+
+    @abstractmethod
+    def _decode_frame(self, features: Any, metas: list[dict[str, Any]]) -> Tensor:
+        """The logits of one frame of every image, at the images' size."""
+
+    @abstractmethod
+    def _head_outputs(self, features: Any) -> Any:
+        """What the last decode head gives for features, at its own size."""
+
+    @abstractmethod
+    def _rule_logits(self, features: Any, metas: Sequence[dict[str, Any]], video: HeadOutputs) -> Tensor | None:
+        """The images' logits by the rule of the last head; None where there is none."""
+
+    @abstractmethod
+    def _at_head_size(self, features: Any, metas: Sequence[dict[str, Any]], video: HeadOutputs) -> Tensor:
+        """The images' logits, averaged at the size that the head gives."""
+
+    def _forward(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:
+        metas = [{} for _ in inputs] if data_samples is None else [sample.metainfo for sample in data_samples]
+        content = content_sizes(_size(inputs), metas)
+        outputs = self._head_outputs(self._frame_features(inputs, content))
+        return self._outputs(content, _size(inputs), None).images(outputs)
+
+    def _frame_features(self, inputs: Tensor, content: Sequence[Size]) -> Any:
+        frames = padded_frames(self.to_video, inputs, content)
+        with self.video_fusion.frames(self.to_video.T):
+            return self.extract_feat(frames)
+
+    def _outputs(self, content: Sequence[Size], canvas: Size, size: Size | None) -> HeadOutputs:
+        return HeadOutputs(self.to_video, content, canvas, size)
+
+    def _heads(self) -> Iterator[nn.Module]:
+        for name in ("decode_head", "auxiliary_head"):
+            head = getattr(self, name, None)
+            yield from head if isinstance(head, nn.ModuleList) else () if head is None else (head,)
+
+    def _warn_of_empty_frames(self, size: Size) -> None:
+        small = (-(-size[0] // 8), -(-size[1] // 8))
+        shares = self.to_video.valid_mask(small, size).mean(dim=(1, 2, 3)).tolist()
+        t, share = min(enumerate(shares), key=lambda one: one[1])
+        if share < _LITTLE:
+            warnings.warn(
+                f"model.video.genotype={self.to_video.genotype}: frame {t} of {self.to_video.T} shows {share:.0%} of "
+                f"an image of {size[0]} × {size[1]} pixels, all frames together {sum(shares) / len(shares):.0%}; "
+                "smaller steps or a smaller model.video.T show more",
+                stacklevel=3,
+            )
+
+
+def _refuse_multimodal(config: dict[str, Any]) -> None:
+    """Raise `UnsupportedError` for what `MultimodalEncoderDecoder` (SAN) alone takes."""
+    encoder = config.get("image_encoder")
+    if encoder is not None:
+        head = (config.get("decode_head") or {}).get("type")
+        raise UnsupportedError(
+            f"model.image_encoder ({encoder.get('type')}) is of a MultimodalEncoderDecoder, whose head ({head}) reads "
+            "the images itself; video segmentors take the configs of EncoderDecoder and CascadeEncoderDecoder"
+        )
+
+
+def _size(images: Tensor) -> Size:
+    return images.shape[2], images.shape[3]
+
+
+def _input_size(options: VideoOptions, preprocessor: Any) -> Size:
+    """The size of the images that the config trains with."""
+    size = options.input_size or getattr(preprocessor, "size", None) or _DEFAULT_SIZE
+    return int(size[0]), int(size[1])
+
+
+def _colours(preprocessor: Any) -> tuple[Any, Any]:
+    """mean and std of images in 0 … 1; both None where the preprocessor does not tell."""
+    if not hasattr(preprocessor, "_enable_normalize"):
+        return None, None
+    if not preprocessor._enable_normalize:
+        return 0.0, 1 / 255
+    return [v / 255 for v in preprocessor.mean.flatten().tolist()], [
+        v / 255 for v in preprocessor.std.flatten().tolist()
+    ]
