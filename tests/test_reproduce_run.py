@@ -10,7 +10,8 @@ from image2video.cli import main
 from image2video.cli.app import build_parser
 from image2video.errors import InputError
 from image2video.files import WriteError
-from image2video.reproduce import Worker, load_experiment, work
+from image2video.reproduce import Worker, experiments, load_experiment, work
+from image2video.reproduce.learned import START
 from reproduce_cases import TABLE, pretended, rows, table, worked
 
 __all__ = ["pretended"]  # a fixture
@@ -261,4 +262,17 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch):
     first, second = whole.book.read(run), cut.book.read(run)
     for key in ("score", "loss", "widths", "frames"):
         assert first[key] == second[key]
-    assert first["widths"] != [pytest.approx(0.1)] * 5
+    assert first["widths"] != [pytest.approx(START)] * 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the search with selection")
+@pytest.mark.parametrize("name", [name for name in experiments() if name != "table5"])
+def test_every_table_at_the_smoke_scale(name, tmp_path, capsys):
+    experiment = load_experiment(name)
+    if not any("smoke" in row.settings for row in experiment.rows):
+        pytest.skip("no row at this scale")
+    assert main(["reproduce", name, "--scale", "smoke", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    for row in json.loads((tmp_path / f"{name}-smoke.json").read_text())["rows"]:
+        for arm in row["arms"]:
+            assert (arm["errors"], arm["missing"], arm["score"]["n"]) == ([], 0, 2), arm

@@ -18,7 +18,8 @@ OPS = ("translate_x", "translate_y", "rotate", "scale", "shear_x")
 UNITS = (0.1, 0.1, 15.0, 0.2, 10.0)
 """What a width of 1 is: shares of the sides, degrees, the logarithm of a factor, degrees."""
 WIDEST = 3.0
-_START, _WIDEN = 0.1, 0.02
+START = 0.3
+_WIDEN = 0.002  # ten times as much drives all widths to `WIDEST` in a short run, whatever that does to the loss
 
 
 def ranges_text(widths: Sequence[float]) -> str:
@@ -48,7 +49,7 @@ class LearnedAveraging(nn.Module):
     def __init__(self, backbone: nn.Module, *, T: int, widen: float = _WIDEN) -> None:
         super().__init__()
         self.backbone, self.T, self.widen = backbone, T, widen
-        self.width = nn.Parameter(torch.full((len(OPS),), _START))
+        self.width = nn.Parameter(torch.full((len(OPS),), START))
 
     def forward(self, images: Tensor) -> Tensor:
         """The mean logits of T copies, `(B, K)`."""
