@@ -159,7 +159,7 @@ def trained(
 
 
 def checkpoints(
-    named: Sequence[str], folder: str, count: int, seed: int, side: int, layer: str
+    named: Sequence[str], folder: str, count: int, seed: int, side: int, layer: str, title: str | None = None
 ) -> list[dict[str, Any]]:
     """Segmentors of mmsegmentation by the checkpoints that its runner wrote, the bare one first; one clip for all."""
     from field_segmentors import from_checkpoint
@@ -178,7 +178,7 @@ def checkpoints(
     images = read_images(folder, count, size, bare, seed).images
     units = survey_units(bare, size, layer=layer) | survey_units(bare, size)
     fields = survey(networks, images, units, weights="trained", seed=seed)
-    about = {"model": type(bare.decode_head).__name__, "size": side, "genotype": clip.genotype, "T": clip.T}
+    about = {"model": title or type(bare.decode_head).__name__, "size": side, "genotype": clip.genotype, "T": clip.T}
     return rows(fields, clip, **about)
 
 
@@ -186,7 +186,12 @@ def options() -> Any:
     parser = arguments(__doc__ or "", repeats=1)
     parser.add_argument("--part", choices=["families", *PARTS], required=True)
     parser.add_argument("--images", type=int, default=16, help="images of every field")
-    parser.add_argument("--models", nargs="*", default=None, help="of families and trained: which networks (all)")
+    parser.add_argument(
+        "--models",
+        nargs="*",
+        default=None,
+        help="of families and trained: which networks (all); of checkpoints: what to call theirs",
+    )
     parser.add_argument("--seeds", type=int, default=5, help="of draws: how many draws of the weights")
     parser.add_argument("--data", default="npz:cifar10.npz", help="of trained: images of the classifier")
     parser.add_argument("--train-images", type=int, default=2500, help="of trained: images of the classifier")
@@ -211,7 +216,13 @@ def main() -> None:
         "draws": lambda: draws(given.images, given.seeds),
         "trained": lambda: trained(given.models or list(TRAINED), given.data, given.images, *training),
         "checkpoints": lambda: checkpoints(
-            given.checkpoints, given.folder, given.images, given.seed, given.side, given.layer
+            given.checkpoints,
+            given.folder,
+            given.images,
+            given.seed,
+            given.side,
+            given.layer,
+            (given.models or [None])[0],
         ),
     }
     write(given.out, given.part, chosen[given.part](), vars(given), time.perf_counter() - began)
