@@ -116,6 +116,18 @@ def test_the_plain_type_refuses_a_cascade_and_the_other_way_round():
         build({**without, "type": "VideoCascadeEncoderDecoder"})
 
 
+def test_a_file_that_was_found_for_another_clip_warns(tmp_path):
+    path = tmp_path / "genotype.json"
+    Genotype.parse("rotate(3)").with_provenance({"T": 3, "schedule": "centred"}).save(path)
+    with pytest.warns(
+        UserWarning, match=r"model\.video\.T=5, found with 3, model\.video\.schedule='from_zero', found with"
+    ):
+        VideoOptions.from_config({"genotype": str(path)}).clip_maker()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VideoOptions.from_config({"genotype": str(path), "T": 3, "schedule": "centred"}).clip_maker()
+
+
 def test_frames_that_show_little_warn_with_the_shares():
     with pytest.warns(UserWarning, match=r"frame 2 of 3 shows 40% of an image of 40 × 56 pixels, all frames .* 70%"):
         build(tiny_config(video={"genotype": "translate_x(0.3)", "T": 3}))

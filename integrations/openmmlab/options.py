@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -92,10 +93,22 @@ class VideoOptions:
         """What makes the frames; `mean` and `std` say how the images are normalised, for photometric ops."""
         clip = {"schedule": self.schedule, "padding": self.padding, "interpolation": self.interpolation}
         try:
-            return Image2Video(Genotype.coerce(self.genotype), T=self.T, mean=mean, std=std, **clip)
+            genotype = Genotype.coerce(self.genotype)
+            self._warn_of_another_clip(genotype)
+            return Image2Video(genotype, T=self.T, mean=mean, std=std, **clip)
         except Image2VideoError as error:
             values = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("genotype", "T", *clip))
             raise type(error)(f"{KEY} ({values}): {error}") from error
+
+    def _warn_of_another_clip(self, genotype: Genotype) -> None:
+        """A file says how its genotype was found; with other frames its clip is another one."""
+        if not str(self.genotype).endswith(".json"):
+            return
+        found = {key: (genotype.provenance or {}).get(key) for key in ("T", "schedule")}
+        other = {key: was for key, was in found.items() if was is not None and was != getattr(self, key)}
+        if other:
+            listed = ", ".join(f"{KEY}.{key}={getattr(self, key)!r}, found with {was!r}" for key, was in other.items())
+            warnings.warn(f"{KEY}.genotype={self.genotype} was found for another clip: {listed}", stacklevel=4)
 
     def fusion_config(self) -> FusionConfig:
         """The fusion that is asked for."""
