@@ -30,9 +30,10 @@ from mmseg_models import (
     stand_in_for_compiled_operators,
 )
 from torch import Tensor, nn
+from zoo_check import mixing
 
 from image2video.errors import Image2VideoError
-from image2video.functional import Image2Video, Plan, inject_, plan
+from image2video.functional import Image2Video, Plan, plan
 
 IMAGES = 2
 FUSIONS = ("tsm", "gsf")
@@ -207,24 +208,7 @@ def _described_plan(made: Plan) -> dict[str, Any]:
 
 
 def _mixing(backbone: nn.Module, made: Plan, images: Tensor, T: int) -> dict[str, float]:
-    """Change one frame of the first clip: how far that moves its clip's other frames, and the other clips."""
-    frames = images.repeat_interleave(T, 0) + 0.1 * torch.randn(len(images) * T, *images.shape[1:])
-    other = frames.clone()
-    other[1] = torch.randn_like(other[1])
-    injection = inject_(backbone, made, residual=False)
-    try:
-        with torch.no_grad():
-            with injection.frames(T):
-                one, two = _tensors(backbone(frames)), _tensors(backbone(other))
-            with injection.frames(T, enabled=False):
-                off = _tensors(backbone(frames))
-    finally:
-        injection.remove_()
-    with torch.no_grad():
-        bare = _tensors(backbone(frames))
-    assert all(torch.equal(a, b) for a, b in zip(off, bare, strict=True)), "switched off, it is not the bare backbone"
-    mixed = max(float((a[0] - b[0]).abs().max()) for a, b in zip(one, two, strict=True))
-    leaked = max(float((a[T:] - b[T:]).abs().max()) for a, b in zip(one, two, strict=True))
+    mixed, leaked = mixing(backbone, made, images, T)
     assert mixed > 0, "frames do not mix"
     assert leaked == 0, f"clips leak into each other by {leaked:.1e}"
     return {"mixed": mixed, "leaked": leaked}

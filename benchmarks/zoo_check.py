@@ -92,7 +92,7 @@ def _check_fusion(net: nn.Module, fusion: str, images: Tensor, T: int, short: bo
     }
     with torch.no_grad():
         bare = net(images)
-    record["mixed"], record["leaked"] = (None, None) if short else _mixing(net, made, images, T)
+    record["mixed"], record["leaked"] = (None, None) if short else mixing(net, made, images, T)
     _train_step(net, fusion, images, T, checkpointing=short)
     _reload(net, fusion, before)
     with torch.no_grad():
@@ -118,9 +118,9 @@ def _average(net: nn.Module, images: Tensor, T: int) -> float:
     return max(_relative(a, b) for a, b in zip(averaged, expected, strict=True))
 
 
-def _mixing(net: nn.Module, made: Any, images: Tensor, T: int) -> tuple[float, float]:
+def mixing(net: nn.Module, made: Any, images: Tensor, T: int) -> tuple[float, float]:
     """Change one frame of the first clip: how far that moves its clip's other frames, and the other clips."""
-    frames = images.repeat_interleave(T, 0) + 0.1 * torch.randn(IMAGES * T, *images.shape[1:])
+    frames = images.repeat_interleave(T, 0) + 0.1 * torch.randn(len(images) * T, *images.shape[1:])
     other = frames.clone()
     other[1] = torch.randn_like(other[1])
     injection = inject_(net, made, residual=False)

@@ -11,9 +11,7 @@ from image2video.errors import InputError, InputTypeError
 from image2video.genotype import Genotype
 from image2video.geometry import SCHEDULES, check_choice, check_frames, normalise, schedule_steps
 from image2video.image_checks import check_images, check_size
-from image2video.sampling import INTERPOLATIONS, PADDINGS, matrix_device, resample, warp
-
-_LEAST_COVER = 1e-3
+from image2video.sampling import INTERPOLATIONS, LEAST_COVER, PADDINGS, matrix_device, resample, warp
 
 
 def clip_to_frames(clip: Tensor) -> Tensor:
@@ -131,7 +129,7 @@ class Image2Video(nn.Module):
 
     def nearest_frame(self, T: int | None = None) -> int:
         """The frame with the smallest |s|, the first of equals."""
-        return _nearest(self._steps(T))
+        return min(enumerate(self._steps(T)), key=lambda step: abs(step[1]))[0]
 
     def keeps_image(self, T: int | None = None) -> bool:
         """Whether some frame has the image's pixels in their place, so that the frames together show all of it."""
@@ -178,22 +176,21 @@ class Image2Video(nn.Module):
         clip = self._clip_of_maps(maps, T)
         steps = self._steps(T)
         clip = clip.to(torch.float64 if maps.dtype == torch.float64 else torch.float32)
-        size = clip.shape[-2:]
         weights = None
         if valid is not None:
             if valid.shape[0] != clip.shape[0]:
                 raise InputError(f"valid has {valid.shape[0]} rows for maps of {clip.shape[0]} images")
-            weights = self._frame_weights(valid.to(clip), (size[0], size[1]), image_size, steps)
+            weights = self._frame_weights(valid.to(clip), (clip.shape[-2], clip.shape[-1]), image_size, steps)
         total = self._unwarp(clip if weights is None else clip * weights, image_size, steps).sum(dim=1)
         ones = torch.ones_like(clip[:1, :, :1]) if weights is None else weights
         cover = self._unwarp(ones, image_size, steps).sum(dim=1)
-        seen = cover >= _LEAST_COVER
+        seen = cover >= LEAST_COVER
         mean = total / torch.where(seen, cover, 1.0)
         if valid is None and self.keeps_image(T):
             return mean.to(maps.dtype)  # a frame that is the image itself sees every pixel
-        nearest = _nearest(steps)
-        fallback = self._unwarp(clip[:, nearest : nearest + 1], image_size, steps[nearest : nearest + 1], "border")
-        return torch.where(seen, mean, fallback[:, 0]).to(maps.dtype)
+        nearest = self.nearest_frame(T)
+        fallback = self.unwarp_frame(clip[:, nearest], nearest, image_size, T, padding="border")
+        return torch.where(seen, mean, fallback).to(maps.dtype)
 
     def extra_repr(self) -> str:
         """The options, as `print(model)` shows them."""
@@ -251,7 +248,3 @@ class Image2Video(nn.Module):
         matrices = self.genotype.step_matrices(steps, height, width) * scale.unsqueeze(-1) / scale
         # Beyond the canvas the area goes on as at its edge: images that fill it get the mask of images without `valid`.
         return warp(small, matrices, padding="border", copied=[self._is_copy(s) for s in steps])
-
-
-def _nearest(steps: tuple[float, ...]) -> int:
-    return min(range(len(steps)), key=lambda t: abs(steps[t]))

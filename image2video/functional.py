@@ -8,11 +8,13 @@ from image2video.errors import Image2VideoError, InputError, InputTypeError, Mis
 from image2video.fusion import FusionConfig, resolve_fusion
 from image2video.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.inject import Injection, Plan, Site, inject_, plan
+from image2video.sampling import LEAST_COVER
 from image2video.wrap import VideoWrap
 from image2video.wrapping import output_formats, plan_for
 
 __all__ = [
     "DEFAULT_GENOTYPE",
+    "LEAST_COVER",
     "Builder",
     "FusionConfig",
     "Genotype",

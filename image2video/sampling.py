@@ -13,6 +13,8 @@ from image2video.op import working_dtype
 
 PADDINGS: tuple[str, ...] = ("zeros", "border", "reflection")
 INTERPOLATIONS: tuple[str, ...] = ("bilinear", "nearest", "bicubic")
+LEAST_COVER = 1e-3
+"""Below this sum of valid masks, no frame shows a pixel."""
 _GPU_THREADS = 1 << 18
 
 

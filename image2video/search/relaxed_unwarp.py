@@ -11,10 +11,9 @@ from torch import Tensor
 from image2video.clip import frames_to_clip
 from image2video.errors import InputError, InputTypeError
 from image2video.image_checks import check_size
+from image2video.sampling import LEAST_COVER
 from image2video.search.cell_sums import Copies, add_mixed, add_one, amplitude, live
 from image2video.search.cell_warps import CandidateWarps, sample
-
-_LEAST_COVER = 1e-3
 
 
 class RelaxedUnwarp:
@@ -61,7 +60,7 @@ class RelaxedUnwarp:
         if not whole:
             total = total / torch.where(share == 0, 1.0, share)
         cover = total[-1:]
-        seen = cover >= _LEAST_COVER
+        seen = cover >= LEAST_COVER
         mean = total[:-1] / torch.where(seen, cover, 1.0)
         if not self._still:  # a frame that is the image itself sees every pixel
             nearest = min(range(len(self.steps)), key=lambda t: abs(self.steps[t]))
