@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from harness import arguments, write_result
-from live_memory import peak_bytes, saved_bytes
+from live_memory import saved_bytes
 from search_step import CLASSES, batch
 
 from image2video import Image2Video
@@ -31,6 +31,7 @@ from image2video.search.draw import Draw
 from image2video.search.memory import checkpoint_activations_
 from image2video.search.network import build_network, predictions
 from image2video.search.task import ClassificationTask
+from image2video.training.live_memory import peak_bytes
 
 CHAIN = "translate_x(0.06) > rotate(10)"
 MIB = 2**20

@@ -22,7 +22,6 @@ from typing import Any
 import mmseg
 import torch
 from harness import PairTiming, arguments, measure_pair, timing_fields, write_result
-from live_memory import peak_bytes
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -34,6 +33,7 @@ from torch import Tensor, nn
 from image2video import Image2Video
 from image2video.clip import clip_to_frames
 from image2video.integrations.openmmlab import HeadOutputs
+from image2video.training.live_memory import peak_bytes
 
 STEP_TARGET, SHARE_TARGET, MEMORY_TARGET = 1.2, 0.03, 2.0
 Measured = Callable[[Callable[[], object], Callable[[], object]], PairTiming]

@@ -15,6 +15,7 @@ from image2video import Image2Video
 from image2video.errors import InputError, UnsupportedError
 from image2video.integrations.openmmlab import frames
 from image2video.integrations.openmmlab.frames import content_sizes, mean_of_frames, padded_frames
+from image2video.training.live_memory import peak_bytes
 
 CANVAS = (22, 30)
 CONTENT = ((22, 30), (17, 30), (17, 23), (17, 23))
@@ -162,7 +163,6 @@ def test_maps_of_another_size_stand_for_the_same_content():
 
 @pytest.mark.parametrize("content", [CANVAS, (17, 23)], ids=["whole", "padded"])
 def test_prediction_holds_the_sum_one_frame_and_a_chunk(content, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
     monkeypatch.setattr(frames, "_CHUNK", 4 * CANVAS[0] * CANVAS[1])
     maps, to_video = maps_of(1, channels=32), clip_of("ramp")
     volume = maps[0].numel() * 4
@@ -171,9 +171,8 @@ def test_prediction_holds_the_sum_one_frame_and_a_chunk(content, monkeypatch):
         with torch.no_grad():
             return mean_of_frames(to_video, lambda t: maps[t].clone(), [content], CANVAS)
 
-    live_memory = importlib.import_module("live_memory")
     whole = call()
-    peak = live_memory.peak_bytes(call, torch.device("cpu"))
+    peak = peak_bytes(call, torch.device("cpu"))
     # The sum, the frame's maps, and of 32 channels 4 at a time, the grid and what it is made of.
     assert 2 * volume <= peak <= (2 + 0.5) * volume
     monkeypatch.setattr(frames, "_CHUNK", 1 << 24)

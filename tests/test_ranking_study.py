@@ -11,6 +11,7 @@ from scipy.stats import kendalltau
 
 from image2video import Genotype
 from image2video.search import get_space
+from image2video.training.live_memory import peak_bytes
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 study = importlib.import_module("ranking_study")
@@ -150,11 +151,11 @@ def test_peak_memory_counts_what_is_alive_at_one_time_and_nothing_from_before() 
     def keeps_for_backward() -> torch.Tensor:
         return x.exp().sin().sum()  # exp is saved, and sin's result is gone before the sum is
 
-    assert memory.peak_bytes(two_at_a_time, cpu) == 2 * one
-    assert memory.peak_bytes(lambda: x.detach().view(10, 100).t(), cpu) == 0
-    forward = memory.peak_bytes(keeps_for_backward, cpu)
+    assert peak_bytes(two_at_a_time, cpu) == 2 * one
+    assert peak_bytes(lambda: x.detach().view(10, 100).t(), cpu) == 0
+    forward = peak_bytes(keeps_for_backward, cpu)
     assert 2 * one <= forward <= 2 * one + 16
-    assert memory.peak_bytes(lambda: keeps_for_backward().backward(), cpu) > forward
+    assert peak_bytes(lambda: keeps_for_backward().backward(), cpu) > forward
     assert memory.saved_bytes(keeps_for_backward, []) == one, "sin keeps the output that exp keeps too"
     weight = torch.ones(1000, requires_grad=True)
     assert memory.saved_bytes(lambda: (x.detach() * weight).sum().backward(), [x]) == 0

@@ -77,7 +77,11 @@ def test_cost_counts_per_image_and_all_frames():
     macs = 8 * 3 * 9 * 6 * 10 + 8 * 5
     for batch in (1, 4):
         assert measure_cost(net, (3, 6, 10), batch, repeats=1).macs_per_image == macs
+        # The convolution's output and that of the ReLU are there together; a frame's are a third of a clip's.
+        at_once = 2 * 8 * 6 * 10 * 4 / 2**20
+        assert measure_cost(net, (3, 6, 10), batch, repeats=1).peak_mib_per_image == pytest.approx(at_once, rel=1e-3)
     cost = measure_cost(Frames(net), (3, 6, 10), 2, repeats=3)
+    assert cost.peak_mib_per_image >= 3 * at_once
     assert cost.macs_per_image == 3 * macs
     assert cost.params == 8 * 27 + 8 + 45
     assert cost.ms_per_image > 0

@@ -27,10 +27,9 @@ def metrics_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
 
 def cost_line(cost: Cost) -> str:
     """The cost of one image, in words."""
-    peak = "" if cost.peak_mib_per_image is None else f", {cost.peak_mib_per_image:.1f} MiB"
     return (
-        f"one image costs {cost.macs_per_image / 1e6:,.1f} M MACs and {cost.ms_per_image:.2f} ms{peak}, "
-        f"with {cost.params:,} parameters"
+        f"one image costs {cost.macs_per_image / 1e6:,.1f} M MACs, {cost.ms_per_image:.2f} ms and "
+        f"{cost.peak_mib_per_image:.1f} MiB, with {cost.params:,} parameters"
     )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from image2video.errors import InputError
+from image2video.training.live_memory import peak_bytes
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,14 @@ class Cost:
     macs_per_image: multiply-accumulates of convolutions, matrix products and attention (half of what
     torch.utils.flop_counter counts); additions, norms and the resampling of the clip are not counted.
     ms_per_image: median milliseconds of the batched forward pass over its images; params: number of parameters.
-    peak_mib_per_image: memory above the weights over the images of a batch, in MiB; None where the device has no
-    counter.
+    peak_mib_per_image: the most memory that the pass holds above weights and images, over the images of a batch, in
+    MiB: what the allocator says on CUDA, what tensors hold elsewhere (see `peak_bytes`).
     """
 
     macs_per_image: float
     ms_per_image: float
     params: int
-    peak_mib_per_image: float | None = None
+    peak_mib_per_image: float
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -57,9 +58,7 @@ def measure_cost(
         macs = counter.get_total_flops() / 2 / batch
         for _ in range(warmup):
             model(images)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            held = torch.cuda.memory_allocated(device)
+        peak = peak_bytes(lambda: model(images), device) / 2**20 / batch
         times = []
         for _ in range(repeats):
             _synchronize(device)
@@ -67,9 +66,6 @@ def measure_cost(
             model(images)
             _synchronize(device)
             times.append(time.perf_counter() - start)
-        peak = None
-        if device.type == "cuda":
-            peak = (torch.cuda.max_memory_allocated(device) - held) / 2**20 / batch
     finally:
         for module, training in modes.items():
             module.training = training
