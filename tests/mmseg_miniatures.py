@@ -1,105 +1,25 @@
-"""Data sets of a few tiny generated images in the folder layouts of Pascal VOC 2012, Cityscapes and CamVid.
+"""The generated data sets of `image2video.reproduce`, for the tests of segmentation."""
 
-Images hold a few of the classes, the first and the last among them, each in a colour of its own, so that a network can
-learn them. The same seed writes the same files.
-"""
+from image2video.reproduce.miniatures import (
+    CAMVID_CLASSES,
+    CAMVID_UNLABELLED,
+    CITYSCAPES_CLASSES,
+    IGNORED,
+    SIZE,
+    VOC_CLASSES,
+    make_camvid,
+    make_cityscapes,
+    make_voc,
+)
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
-
-import numpy as np
-from PIL import Image, ImageDraw
-
-Size = tuple[int, int]
-
-SIZE: Size = (48, 64)
-VOC_CLASSES, CITYSCAPES_CLASSES, CAMVID_CLASSES = 21, 19, 11
-IGNORED, CAMVID_UNLABELLED = 255, 11
-KINDS = 6
-
-
-def make_voc(root: Path, *, train: int = 6, val: int = 3, aug: int = 4, size: Size = SIZE, seed: int = 0) -> Path:
-    """`VOCdevkit/VOC2012` under root, which is returned; labels are palette images, those of aug plain ones.
-
-    Images are `size` = (height, width) pixels, every second one 8 pixels lower; outlines are ignored (255).
-    """
-    base = Path(root) / "VOCdevkit" / "VOC2012"
-    folders = {name: base / name for name in ("JPEGImages", "SegmentationClass", "SegmentationClassAug")}
-    lists = base / "ImageSets" / "Segmentation"
-    for folder in (*folders.values(), lists):
-        folder.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    for split, count in (("train", train), ("val", val), ("aug", aug)):
-        names = [f"2012_{split}{number:03d}" for number in range(count)]
-        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
-        for number, name in enumerate(names):
-            image, label = scene(rng, (size[0] - 8 * (number % 2), size[1]), VOC_CLASSES, IGNORED)
-            Image.fromarray(image).save(folders["JPEGImages"] / f"{name}.jpg", quality=95)
-            drawn = Image.fromarray(label)
-            if split == "aug":
-                drawn.save(folders["SegmentationClassAug"] / f"{name}.png")
-            else:
-                drawn.putpalette(_colours(256).flatten().tolist())
-                drawn.save(folders["SegmentationClass"] / f"{name}.png")
-    return base
-
-
-def make_cityscapes(root: Path, *, train: int = 6, val: int = 3, size: Size = SIZE, seed: int = 0) -> Path:
-    """`leftImg8bit` and `gtFine` under root, which is returned; two cities in train, one in val, ids 0 … 18 and 255."""
-    rng = np.random.default_rng(seed)
-    for split, count, cities in (("train", train, ("aachen", "bochum")), ("val", val, ("lindau",))):
-        for number in range(count):
-            city = cities[number % len(cities)]
-            name = f"{city}_{number:06d}_000019"
-            image, label = scene(rng, size, CITYSCAPES_CLASSES, IGNORED)
-            for folder, file, pixels in (
-                ("leftImg8bit", f"{name}_leftImg8bit.png", image),
-                ("gtFine", f"{name}_gtFine_labelTrainIds.png", label),
-            ):
-                place = Path(root) / folder / split / city
-                place.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(place / file)
-    return Path(root)
-
-
-def make_camvid(root: Path, *, train: int = 6, val: int = 3, test: int = 3, size: Size = SIZE, seed: int = 0) -> Path:
-    """`images/{train,val,test}/NAME.jpg` and `labels/…/NAME.png` under root, which is returned; id 11 is unlabelled."""
-    rng = np.random.default_rng(seed)
-    for split, count in (("train", train), ("val", val), ("test", test)):
-        images, labels = Path(root) / "images" / split, Path(root) / "labels" / split
-        images.mkdir(parents=True)
-        labels.mkdir(parents=True)
-        for number in range(count):
-            name = f"0001TP_{split}{number:05d}"
-            image, label = scene(rng, size, CAMVID_CLASSES, CAMVID_UNLABELLED)
-            Image.fromarray(image).save(images / f"{name}.jpg", quality=95)
-            Image.fromarray(label).save(labels / f"{name}.png")
-    return Path(root)
-
-
-def scene(rng: np.random.Generator, size: Size, classes: int, ignored: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image (H, W, 3) and its label (H, W), both uint8: three bands, four shapes with an ignored outline, noise."""
-    label = Image.new("L", (size[1], size[0]))
-    draw = ImageDraw.Draw(label)
-    kinds = np.linspace(0, classes - 1, KINDS).round().astype(int)
-    for index, kind in enumerate(rng.choice(kinds, 3).tolist()):
-        draw.rectangle((0, index * size[0] // 3, size[1], (index + 1) * size[0] // 3), fill=kind)
-    for index, box in enumerate(_boxes(rng, size)):
-        shape = (draw.ellipse, draw.rectangle)[index % 2]
-        shape(box, fill=int(rng.choice(kinds)), outline=ignored)
-    ids = np.asarray(label)
-    noise = rng.integers(-12, 13, (*size, 3))
-    return np.clip(_colours(256)[ids] + noise, 0, 255).astype(np.uint8), ids
-
-
-def _boxes(rng: np.random.Generator, size: Size) -> Iterator[tuple[int, int, int, int]]:
-    for _ in range(4):
-        height, width = (int(rng.integers(side // 4, side // 2)) for side in size)
-        top, left = int(rng.integers(0, size[0] - height)), int(rng.integers(0, size[1] - width))
-        yield left, top, left + width, top + height
-
-
-def _colours(count: int) -> np.ndarray:
-    return np.random.default_rng(2012).integers(20, 236, (count, 3))
+__all__ = [
+    "CAMVID_CLASSES",
+    "CAMVID_UNLABELLED",
+    "CITYSCAPES_CLASSES",
+    "IGNORED",
+    "SIZE",
+    "VOC_CLASSES",
+    "make_camvid",
+    "make_cityscapes",
+    "make_voc",
+]

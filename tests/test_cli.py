@@ -35,7 +35,7 @@ SHARED = {
     "rf": {"model", "weights", "genotype", "frames", "fusion", "batch_size", "seed", "device", "out", "overwrite"},
     "spaces": {"space", "ops"},
     "presets": {"name"},
-    "reproduce": {"data", "out", "device", "scale", "max_minutes", "report_only", "retry", "check"},
+    "reproduce": {"data", "out", "device", "scale", "max_minutes", "report_only", "retry", "check", "rehearse", "rows"},
 }
 
 

@@ -33,7 +33,7 @@ LIBRARIES = {  # package -> the libraries that it may import, late imports inclu
     "report": {"matplotlib", "numpy", "PIL", "rich", "shapely"},
     "integrations": {"timm", "mmseg", "mmcv", "mmengine", "numpy"},
     "demo": {"accelerate"},
-    "reproduce": {"accelerate", "timm", "yaml"},
+    "reproduce": {"accelerate", "timm", "yaml", "mmseg", "mmcv", "mmengine", "numpy", "torchvision", "PIL", "shapely"},
     "cli": {"accelerate", "docstring_parser", "jsonargparse", "numpy", "rich", "yaml"},
 }
 

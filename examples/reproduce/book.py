@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from image2video.errors import InputError
 from image2video.files import atomic_write_json, read_json
-from image2video.reproduce.spec import Cell, Row, Setting, run_key
+from image2video.reproduce.spec import Cell, Experiment, Setting, run_key
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Run:
-    """One arm of a row with one seed, and the file of its record."""
+    """One arm of a row with one seed, and the file of its record.
+
+    `drawn`: the figure of its experiment is drawn with its weights, so they are kept.
+    """
 
     row: str
     arm: Cell
@@ -25,12 +27,12 @@ class Run:
     seed: int
     key: str
     start_key: str | None
+    drawn: bool = False
 
     @property
     def prefix(self) -> str:
         """What it is, in a file's name."""
-        network = self.setting.config or self.setting.model
-        model = "".join(c if c.isalnum() else "-" for c in network)
+        model = "".join(c if c.isalnum() else "-" for c in self.setting.network)
         return f"{self.setting.data}-{model}-{self.arm.name}"
 
     @property
@@ -52,7 +54,7 @@ class Book:
         return self.runs / f"{run.stem}.json"
 
     def weights_path(self, run: Run) -> Path:
-        """The file of its last weights, kept for arms that others start from."""
+        """The file of its last weights, kept for arms that others start from, and for figures."""
         return self.folder / "weights" / f"{run.stem}.pt"
 
     def training_path(self, run: Run) -> Path:
@@ -84,23 +86,29 @@ class Book:
         atomic_write_json(self.record_path(run), told | record)
 
 
-def planned_runs(rows: Iterable[Row], arms: Iterable[Cell], scale: str) -> list[Run]:
+def planned_runs(experiment: Experiment, scale: str) -> list[Run]:
     """All runs of a table at a scale, seed by seed, so that a part of them is already a comparison.
 
     An arm that starts from another comes after it. Raises `InputError` for a start that is no arm before it.
     """
-    arms, found = list(arms), []
-    for row in rows:
+    found = []
+    for row in experiment.rows:
         setting = row.settings.get(scale)
         if setting is None:
             continue
+        arms = experiment.arms_at(scale, row)
         keys: dict[str, str] = {}
         for arm in arms:
             if arm.start is not None and arm.start not in keys:
                 raise InputError(f"arm {arm.name!r} starts from {arm.start!r}, which is no arm before it at this scale")
+            if arm.start is not None and not set(setting.seeds_of(arm.name)) <= set(setting.seeds_of(arm.start)):
+                raise InputError(f"arm {arm.name!r} has more seeds than {arm.start!r}, from which it starts")
             keys[arm.name] = run_key(setting, arm, None if arm.start is None else keys[arm.start])
-        for seed in setting.all_seeds:
+        for seed in range(setting.seed, setting.seed + max([setting.seeds, *setting.more_seeds.values()])):
             for arm in arms:
+                if seed not in setting.seeds_of(arm.name):
+                    continue
                 start = None if arm.start is None else keys[arm.start]
-                found.append(Run(row.name, arm, setting, seed, keys[arm.name], start))
+                drawn = experiment.draws_networks and seed == setting.seed
+                found.append(Run(row.name, arm, setting, seed, keys[arm.name], start, drawn))
     return found

@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from image2video.errors import InputError
+from image2video.reproduce.book import planned_runs
 from image2video.reproduce.parse import experiment_from
-from image2video.reproduce.spec import Experiment
+from image2video.reproduce.spec import SCALES, Experiment
 
 FOLDER = Path(__file__).parent
 _SCALES = "scales"
@@ -37,6 +38,13 @@ def starting_arms() -> frozenset[str]:
     """The names of the arms that others start from, in any table: tables share runs, so all of them keep weights."""
     arms = [arm for name in experiments() for arm in load_experiment(name).arms]
     return frozenset(arm.start for arm in arms if arm.start is not None)
+
+
+@cache
+def drawn_runs() -> frozenset[tuple[str, int]]:
+    """Key and seed of every run whose weights a figure is drawn with, so that tables that share the run keep them."""
+    plans = [planned_runs(load_experiment(name), scale) for name in experiments() for scale in SCALES]
+    return frozenset((run.key, run.seed) for runs in plans for run in runs if run.drawn)
 
 
 def _read(path: Path) -> Any:

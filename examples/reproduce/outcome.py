@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ class Line:
     genotypes: tuple[str, ...]
     policies: tuple[str, ...]
     widths: tuple[float, ...]
+    classes: dict[str, float | None]
     epochs: float | None
     images_seen: float | None
     frames: float | None
@@ -86,7 +88,7 @@ def _outcome(experiment: Experiment, row: Row, scale: str, runs: list[Run], book
     records = {(run.arm.name, run.seed): book.read(run) for run in runs}
     spent = _spent(runs, records)
     lines, arms, environments = [], [], []
-    for arm in experiment.arms_at(scale):
+    for arm in experiment.arms_at(scale, row):
         of_arm = {seed: record for (name, seed), record in records.items() if name == arm.name}
         done = {seed: record | spent[arm.name, seed] for seed, record in of_arm.items() if _finished(record)}
         lines.append(_line(row, arm, of_arm, done))
@@ -98,7 +100,7 @@ def _outcome(experiment: Experiment, row: Row, scale: str, runs: list[Run], book
         "schema_version": SCHEMA_VERSION,
         "title": f"{row.name} ({scale})",
         "data": {"name": setting.data, "metric": row.metric},
-        "model": setting.model,
+        "model": setting.network,
         "settings": {"frames": setting.T},
         "arms": arms,
         "contrasts": [dataclasses.asdict(contrast) for contrast in experiment.contrasts],
@@ -137,11 +139,19 @@ def _line(row: Row, arm: Cell, records: Mapping[int, dict[str, Any] | None], don
         by_seed=by_seed,
         genotypes=tuple(dict.fromkeys(r["genotype"] for r in done.values() if r["genotype"])),
         policies=tuple(dict.fromkeys(r["policy"] for r in done.values() if r["policy"])),
+        classes=_classes(done),
         widths=tuple(sum(column) / len(column) for column in zip(*widths, strict=True)),
         errors=tuple(f"seed {seed}: {r['error']}" for seed, r in records.items() if r is not None and "error" in r),
         missing=sum(record is None for record in records.values()),
         **costs,
     )
+
+
+def _classes(done: Records) -> dict[str, float | None]:
+    """The mean IoU of every class over the seeds that have it."""
+    by_seed = [record["classes"] for record in done.values() if record.get("classes")]
+    found = {name: [one[name] for one in by_seed if one[name] is not None] for one in by_seed[:1] for name in one}
+    return {name: sum(values) / len(values) if values else None for name, values in found.items()}
 
 
 def _mean(done: Records, key: str) -> float | None:
@@ -158,10 +168,11 @@ def _arm_record(arm: Cell, done: Records) -> dict[str, Any]:
             "seed": seed,
             "genotype": record["genotype"] or "none",
             "accuracy": record["score"],
-            "loss": record["loss"],
+            "loss": math.nan if record["loss"] is None else record["loss"],
+            "epochs": round(record["epochs"]),
             "frames": record["own_frames"],
             "start_frames": record["start_frames"],
-            **{key: record[key] for key in ("epochs", "parameters", "macs", "ms", "seconds")},
+            **{key: record[key] for key in ("parameters", "macs", "ms", "seconds")},
         }
         for seed, record in done.items()
     ]

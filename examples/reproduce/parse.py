@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from image2video.data import Augmentation
@@ -18,11 +15,12 @@ from image2video.genotype import Genotype
 from image2video.geometry import SCHEDULES, check_choice, check_frames
 from image2video.report import Contrast
 from image2video.reproduce.networks import VARIANTS
-from image2video.reproduce.spec import SCALES, Cell, Experiment, Row, Setting
+from image2video.reproduce.parse_values import build, check_keys, check_type, listed
+from image2video.reproduce.spec import SCALES, Cell, Experiment, Row, Setting, UnionCase
 
 LAYOUTS = ("right", "scrambled")
-FIGURES = ("depth",)
-_KEYS = ("title", "source", "rows", "arms", "contrasts", "notes", "figure")
+FIGURES = ("depth", "fields", "predictions", "unions")
+_KEYS = ("title", "source", "rows", "arms", "contrasts", "notes", "figure", "images", "unions")
 _NAME = re.compile(r"\w[\w.+-]*")  # names stand in the names of files
 
 
@@ -32,58 +30,105 @@ def experiment_from(record: Any, name: str, defaults: Mapping[str, Mapping[str, 
     Raises `InputError` for unknown keys, wrong types, values that nothing knows, and names that do not fit together;
     the message begins with the file and the key.
     """
-    _check_keys(record, _KEYS, name, needed=("title", "source", "rows", "arms"))
+    check_keys(record, _KEYS, name, needed=("title", "source"))
+    if "unions" in record or record.get("figure") == "unions":
+        return _of_unions(record, name)
+    check_keys(record, _KEYS, name, needed=("rows", "arms"))
     texts = {key: record.get(key, "") for key in ("title", "source", "notes")}
     for key, text in texts.items():
-        _check_type(text, str, f"{name}: {key}")
-    rows = tuple(_row(row, f"{name}: rows[{i}]", defaults) for i, row in enumerate(_list(record, "rows", name)))
-    arms = tuple(_cell(arm, f"{name}: arms[{i}]") for i, arm in enumerate(_list(record, "arms", name)))
-    stated = _list(record, "contrasts", name) if record.get("contrasts") else ()
-    contrasts = tuple(_build(Contrast, one, f"{name}: contrasts[{i}]") for i, one in enumerate(stated))
-    figure = record.get("figure")
+        check_type(text, str, f"{name}: {key}")
+    rows = tuple(_row(row, f"{name}: rows[{i}]", defaults) for i, row in enumerate(listed(record, "rows", name)))
+    arms = tuple(_cell(arm, f"{name}: arms[{i}]") for i, arm in enumerate(listed(record, "arms", name)))
+    stated = listed(record, "contrasts", name) if record.get("contrasts") else ()
+    contrasts = tuple(build(Contrast, one, f"{name}: contrasts[{i}]") for i, one in enumerate(stated))
+    figure, images = record.get("figure"), record.get("images", Experiment.images)
+    check_type(images, int, f"{name}: images")
     try:
         check_arms(arms, contrasts)
         if figure is not None:
             check_choice("figure", figure, FIGURES)
+        if images < 1:
+            raise InputError(f"images={images}: at least 1 is needed")
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     names = [arm.name for arm in arms]
     for i, row in enumerate(rows):
         if row.name in [other.name for other in rows[:i]]:
             raise InputError(f"{name}: rows[{i}]: two rows are called {row.name!r}; names must differ")
-        for unknown in sorted(set(row.paper) - set(names)):
-            raise InputError(f"{name}: rows[{i}].paper: {unknown!r} is no arm; the arms are {', '.join(names)}")
-    return Experiment(name, texts["title"], texts["source"], rows, arms, contrasts, texts["notes"], figure)
+        seeded = {arm for setting in row.settings.values() for arm in setting.more_seeds}
+        for key, told in (("paper", row.paper), ("without", row.without), ("more_seeds", seeded)):
+            for unknown in sorted(set(told) - set(names)):
+                raise InputError(f"{name}: rows[{i}].{key}: {unknown!r} is no arm; the arms are {', '.join(names)}")
+    return Experiment(name, texts["title"], texts["source"], rows, arms, contrasts, texts["notes"], figure, images)
+
+
+def _of_unions(record: Any, name: str) -> Experiment:
+    """The experiment of a figure of unions, which has neither rows nor arms."""
+    check_keys(record, ("title", "source", "notes", "figure", "unions"), name, needed=("figure", "unions"))
+    for key in ("title", "source", "notes"):
+        check_type(record.get(key, ""), str, f"{name}: {key}")
+    cases: list[UnionCase] = []
+    for i, one in enumerate(listed(record, "unions", name)):
+        where = f"{name}: unions[{i}]"
+        case: UnionCase = build(UnionCase, one, where)
+        try:
+            check_choice("figure", record["figure"], ("unions",))
+            Genotype.coerce(case.genotype)
+            check_choice("schedule", case.schedule, SCHEDULES)
+            check_frames(case.T)
+            if len(case.field) != 4 or case.field[0] >= case.field[2] or case.field[1] >= case.field[3]:
+                raise InputError(f"field={list(case.field)}: needed left, top, right and bottom, in pixels, y down")
+            if len(case.image_size) != 2 or min(case.image_size) < 1:
+                raise InputError(f"image_size={list(case.image_size)}: needed height and width, in pixels")
+            clips = {(other.T, other.schedule, other.image_size) for other in (*cases, case)}
+            if len(clips) > 1:
+                raise InputError("T, schedule and image_size are one for all unions, which one figure shows")
+            if case.name in [other.name for other in cases]:
+                raise InputError(f"two unions are called {case.name!r}; names must differ")
+        except Image2VideoError as error:
+            raise InputError(f"{where}: {error}") from error
+        cases.append(case)
+    texts = [record.get(key, "") for key in ("title", "source", "notes")]
+    return Experiment(name, texts[0], texts[1], (), (), (), texts[2], "unions", unions=tuple(cases))
 
 
 def _row(record: Any, where: str, defaults: Mapping[str, Mapping[str, Any]]) -> Row:
-    _check_keys(record, ("name", "metric", "paper", "scales", "common"), where, needed=("name", "scales"))
+    check_keys(record, ("name", "metric", "paper", "scales", "common", "without"), where, needed=("name", "scales"))
     parts = {key: record.get(key) or {} for key in ("paper", "scales", "common")}
     for key, part in parts.items():
-        _check_type(part, Mapping[str, Any], f"{where}.{key}")
+        check_type(part, Mapping[str, Any], f"{where}.{key}")
     for key, value in parts["paper"].items():
-        _check_type(value, float, f"{where}.paper.{key}")
+        check_type(value, float, f"{where}.paper.{key}")
+    without = listed(record, "without", where) if record.get("without") else ()
+    for i, text in enumerate(without):
+        check_type(text, str, f"{where}.without[{i}]")
     name, metric = record["name"], record.get("metric", "top-1")
     for key, text in (("name", name), ("metric", metric)):
-        _check_type(text, str, f"{where}.{key}")
+        check_type(text, str, f"{where}.{key}")
     settings = {}
     for scale, given in parts["scales"].items():
         if scale not in SCALES:
             raise InputError(f"{where}.scales: unknown scale {scale!r}; the scales are {', '.join(SCALES)}")
         place = f"{where}.scales.{scale}"
-        _check_type(given or {}, Mapping[str, Any], place)
+        check_type(given or {}, Mapping[str, Any], place)
         settings[scale] = _setting({**defaults.get(scale, {}), **parts["common"], **(given or {})}, place)
-    return Row(name, metric, dict(parts["paper"]), settings)
+    return Row(name, metric, dict(parts["paper"]), settings, tuple(without))
 
 
 def _setting(record: Any, where: str) -> Setting:
-    setting: Setting = _build(Setting, record, where)
+    setting: Setting = build(Setting, record, where)
+    for data, fields in setting.elsewhere.items():
+        build(Setting, fields, f"{where}.elsewhere.{data}")
     try:
         if not _NAME.fullmatch(setting.data):
             raise InputError(f"data={setting.data!r}: needed a name, which --data says the place of")
         for key in ("epochs", "finetune_epochs", "batch_size", "seeds"):
             if getattr(setting, key) < 1:
                 raise InputError(f"{key}={getattr(setting, key)}: at least 1 is needed")
+        for arm, count in setting.more_seeds.items():
+            check_type(count, int, f"{where}.more_seeds.{arm}")
+        if setting.steps is not None and setting.steps < 1:
+            raise InputError(f"steps={setting.steps}: at least 1 is needed")
         if not 0 <= setting.holdout < 1:
             raise InputError(f"holdout={setting.holdout}: it must be from 0 to 1 (excluded)")
         check_choice("schedule", setting.clip_schedule, SCHEDULES)
@@ -95,7 +140,7 @@ def _setting(record: Any, where: str) -> Setting:
 
 
 def _cell(record: Any, where: str) -> Cell:
-    cell: Cell = _build(Cell, record, where)
+    cell: Cell = build(Cell, record, where)
     try:
         if not _NAME.fullmatch(cell.name):
             raise InputError(f"name={cell.name!r}: letters, digits, and . _ + - between them are needed")
@@ -141,69 +186,3 @@ def _check_clip(cell: Cell) -> None:
             raise InputError(f"genotype={cell.genotype!r}: the draws are random:1, random:2, …")
     elif cell.genotype not in ("none", "identity", "learned", "fixed_weights"):
         Genotype.coerce(cell.genotype)
-
-
-def _build(kind: Any, record: Any, where: str) -> Any:
-    fields = {one.name: one for one in dataclasses.fields(kind)}
-    needed = [n for n, f in fields.items() if f.default is dataclasses.MISSING is f.default_factory]
-    _check_keys(record, tuple(fields), where, needed=needed)
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
-    hints = typing.get_type_hints(kind)
-    for key, value in values.items():
-        _check_type(value, hints[key], f"{where}.{key}")
-    try:
-        return kind(**values)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _check_keys(record: Any, known: Sequence[str], where: str, *, needed: Sequence[str] = ()) -> None:
-    _check_type(record, Mapping[str, Any], where)
-    for unknown in sorted(set(record) - set(known)):
-        raise InputError(f"{where}: unknown key {unknown!r}; the keys are {', '.join(sorted(known))}")
-    for key in needed:
-        if key not in record:
-            raise InputError(f"{where}: {key!r} is missing")
-
-
-def _check_type(value: Any, hint: Any, where: str) -> None:
-    if not _fits(value, hint):
-        raise InputError(f"{where}: needed {_words(hint)}, got {value!r:.60} of type {type(value).__name__}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, one) for one in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(one, arguments[0]) for one in value)
-    if origin is not None:
-        return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
-    if hint in (int, float) and isinstance(value, bool):
-        return False
-    return isinstance(value, int | float if hint is float else hint)
-
-
-def _words(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(_words(one) for one in arguments)
-    if origin is typing.Literal:
-        return f"one of {', '.join(arguments)}"
-    if origin is tuple:
-        return "a list"
-    if origin is not None:
-        return "a mapping"
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(hint, str(hint))
-
-
-def _list(record: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
-    value = record.get(key)
-    if not isinstance(value, list) or not value:
-        raise InputError(f"{where}: {key} must be a list of at least one entry")
-    return value

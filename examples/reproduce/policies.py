@@ -27,6 +27,11 @@ class Policy:
     seconds: float = 0.0
 
 
+def stated_policy(arm: Cell) -> Policy | None:
+    """What an arm's `augment` states; None where it asks for a search: `search:FAMILY`."""
+    return None if (arm.augment or "").partition(":")[0] == "search" else Policy(arm.augment)
+
+
 def choose_policy(
     arm: Cell,
     setting: Setting,
@@ -42,11 +47,10 @@ def choose_policy(
     goes on where it was killed, and never runs twice. Raises `InputError` without held-out images, `UnsupportedError`
     where it would have to run in several processes, `StateError` where no training was done in time.
     """
-    if arm.augment is None:
-        return Policy()
-    how, _, family = arm.augment.partition(":")
-    if how != "search":
-        return Policy(arm.augment)
+    found = stated_policy(arm)
+    if found is not None:
+        return found
+    family = str(arm.augment).partition(":")[2]
     short = max(1, setting.epochs // 2)
     told = [family, setting.data, setting.model, setting.image_size, setting.train_images, setting.holdout]
     told += [setting.batch_size, setting.lr, dict(setting.recipe), setting.seed, short, setting.augment_minutes]

@@ -13,6 +13,7 @@ from image2video.report.arms import arms_figure
 from image2video.report.page import Section, document, figure_html, table_html
 from image2video.report.style import png_bytes, svg_text
 from image2video.report.table import count_text, genotype_text
+from image2video.reproduce.drawing import Drawing
 from image2video.reproduce.learned import ranges_text
 from image2video.reproduce.outcome import Line, RowOutcome
 from image2video.reproduce.spec import Experiment
@@ -52,7 +53,7 @@ def cells(line: Line) -> tuple[str, ...]:
         "" if line.paper is None else f"{line.paper:.2f}",
         score_text(line),
         str(0 if line.score is None else line.score.n),
-        "" if line.epochs is None else f"{line.epochs:g}",
+        "" if line.epochs is None else f"{round(line.epochs, 2):g}",
         _count(line.images_seen),
         _count(line.frames),
         _count(line.macs),
@@ -87,11 +88,16 @@ def caption(outcome: RowOutcome) -> str:
     """What the numbers of a row are."""
     setting = outcome.row.settings[outcome.scale]
     images = "all" if setting.train_images is None else f"{setting.train_images:,}"
+    part, length, size, more = "test set of {}, last epoch", f"epochs = {setting.epochs}", "", ""
+    if setting.config is not None:
+        part, length = "test split of {}, last checkpoint", "the steps of the config"
+        length = f"{setting.steps:,} steps" if setting.steps else length
+        size, more = " of the crop's size", " (IoU by class: in the JSON file)"
     return (
-        f"{outcome.row.metric} in percent on the test set of {setting.data}, last epoch; {setting.model}, {images} "
-        f"labelled images ({setting.holdout:.0%} of them held out for choices), T = {setting.T}, epochs = "
-        f"{setting.epochs}; mean ± 95 % interval over n seeds. Epochs, images seen and frames are those of training, "
-        "with those of the weights that an arm starts from; MACs, time and memory are per image, all frames included."
+        f"{outcome.row.metric} in percent on the {part.format(setting.data)}; {setting.network}, {images} labelled "
+        f"images ({setting.holdout:.0%} of them held out for choices), T = {setting.T}, {length}; mean ± 95 % interval "
+        f"over n seeds{more}. Epochs, images seen and frames are those of training, with those of the weights that an "
+        f"arm starts from; MACs, time and memory are per image{size}, all frames included."
     )
 
 
@@ -99,13 +105,16 @@ def machines(outcome: RowOutcome) -> list[str]:
     """What the runs of a row were made with, one text per environment."""
     return [
         f"image2video {e['image2video']}, torch {e['torch']}, {e['device']}, threads: {e['threads']}"
+        + (f", {e['processes']} processes" if "processes" in e else "")
         for e in outcome.environments
     ]
 
 
-def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome]) -> str:
-    """The whole table as Markdown."""
-    parts = [f"# {experiment.title}", f"{experiment.source}. {SCALE_NOTES.get(scale, '')}", experiment.notes]
+def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()) -> str:
+    """The whole table as Markdown, what was drawn for it first."""
+    parts = [f"# {experiment.title}", f"{experiment.source}. {scale_note(scale, rows)}", experiment.notes]
+    for number, drawing in enumerate(drawings, 1):
+        parts += drawing.markdown(f"{experiment.name}-{scale}{_suffix(number)}.png")
     for outcome in rows:
         parts += [f"## {outcome.row.name}", caption(outcome)]
         lines = [COLUMNS, tuple("---" if i < 2 else "---:" for i in range(len(COLUMNS)))]
@@ -117,14 +126,15 @@ def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome]) -> 
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
-def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome]) -> str:
+def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()) -> str:
     """The whole table as one HTML page, the figures inside."""
-    found = [f"{outcome.row.name}: {text}" for outcome in rows for text in sentences(outcome, headline=True)]
+    found = [text for drawing in drawings for text in drawing.headlines]
+    found += [f"{outcome.row.name}: {text}" for outcome in rows for text in sentences(outcome, headline=True)]
     if not found:
         started = any(outcome.started for outcome in rows)
         found = ["No headline comparison has both of its arms finished." if started else "Nothing is finished yet."]
-    about = f"{experiment.source}. {SCALE_NOTES.get(scale, '')} {experiment.notes}"
-    sections = [Section("About", f"<p>{escape(about)}</p>")]
+    about = f"{experiment.source}. {scale_note(scale, rows)} {experiment.notes}"
+    sections = [Section("About", f"<p>{escape(about)}</p>"), *(drawing.section() for drawing in drawings)]
     over = overview(experiment, rows)
     if over is not None:
         sections.append(Section("Over the rows", figure_html(over, "Mean over seeds with its 95 % interval.")))
@@ -141,17 +151,31 @@ def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome]) -> str:
     return document(experiment.title, found, sections)
 
 
-def write(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], out: str | Path) -> dict[str, Path]:
+def scale_note(scale: str, rows: Sequence[RowOutcome]) -> str:
+    """What a reader must know of the scale; nothing where there are no rows, and so no scale."""
+    return SCALE_NOTES.get(scale, "") if rows else ""
+
+
+def write(
+    experiment: Experiment,
+    scale: str,
+    rows: Sequence[RowOutcome],
+    out: str | Path,
+    drawings: Sequence[Drawing] = (),
+) -> dict[str, Path]:
     """Write NAME-SCALE.md, .html, .json, and figures as .png and .svg, into a folder; gives the files by kind.
 
-    The figure of the n-th row, from the second on, is NAME-SCALE-n, that over all rows NAME-SCALE-all.
+    The figure of the n-th row, from the second on, is NAME-SCALE-n, that over all rows NAME-SCALE-all. Where something
+    is drawn, that has these names, and the scores of the rows are NAME-SCALE-scores, NAME-SCALE-scores-2, ….
     """
     stem = Path(out) / f"{experiment.name}-{scale}"
     files = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ("md", "html", "json")}
-    atomic_write_text(files["md"], markdown(experiment, scale, rows))
-    atomic_write_text(files["html"], html(experiment, scale, rows))
-    atomic_write_json(files["json"], record(experiment, scale, rows))
-    figures = {"" if n == 1 else f"-{n}": _arms(outcome) for n, outcome in enumerate(rows, 1) if outcome.started}
+    atomic_write_text(files["md"], markdown(experiment, scale, rows, drawings))
+    atomic_write_text(files["html"], html(experiment, scale, rows, drawings))
+    atomic_write_json(files["json"], record(experiment, scale, rows, drawings))
+    scores = "-scores" if drawings else ""
+    figures = {scores + _suffix(n): _arms(outcome) for n, outcome in enumerate(rows, 1) if outcome.started}
+    figures |= {_suffix(n): one.figure for n, one in enumerate(drawings, 1) if one.figure is not None}
     over = overview(experiment, rows)
     for suffix, figure in (figures if over is None else figures | {"-all": over}).items():
         png = files[f"png{suffix}"] = stem.with_name(f"{stem.name}{suffix}.png")
@@ -160,9 +184,13 @@ def write(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], out: s
     return files
 
 
-def record(experiment: Experiment, scale: str, rows: Sequence[RowOutcome]) -> dict[str, Any]:
+def record(
+    experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()
+) -> dict[str, Any]:
     """The whole table as JSON values."""
+    drawn = [{"title": one.title, "gaps": list(one.gaps), **one.record} for one in drawings]
     return {
+        **({"drawn": drawn} if drawn else {}),
         "kind": "reproduction",
         "schema_version": 1,
         "experiment": experiment.name,
@@ -175,7 +203,7 @@ def record(experiment: Experiment, scale: str, rows: Sequence[RowOutcome]) -> di
                 "name": outcome.row.name,
                 "metric": outcome.row.metric,
                 "data": outcome.row.settings[scale].data,
-                "model": outcome.row.settings[scale].model,
+                "model": outcome.row.settings[scale].network,
                 "arms": [line.record() for line in outcome.lines],
                 "verdicts": sentences(outcome),
                 "environments": list(outcome.environments),
@@ -192,6 +220,10 @@ def overview(experiment: Experiment, rows: Sequence[RowOutcome]) -> Any:
         return None
     shared = [arm.name for arm in results[0].arms if all(result.arm(arm.name) for result in results)]
     return depth_figure(results, shared) if shared else None
+
+
+def _suffix(number: int) -> str:
+    return "" if number == 1 else f"-{number}"
 
 
 def _arms(outcome: RowOutcome) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,10 @@ from image2video.errors import InputError, MissingError
 from image2video.files import WriteError, atomic_torch_save
 from image2video.protocols import Progress
 from image2video.reproduce.book import Book, Run, planned_runs
-from image2video.reproduce.catalogue import starting_arms
+from image2video.reproduce.catalogue import drawn_runs, starting_arms
 from image2video.reproduce.classify import run_classification
 from image2video.reproduce.data import Shelf, check_names
 from image2video.reproduce.genotypes import data_settings
-from image2video.reproduce.segment import run_segmentation
 from image2video.reproduce.spec import SCALES, Experiment
 from image2video.training import make_accelerator
 
@@ -63,11 +63,14 @@ class Worker:
 
     @staticmethod
     def planned(experiment: Experiment, scale: str) -> list[Run]:
-        """All runs of a table at a scale; raises `InputError` for an unknown scale, or one at which it has no row."""
+        """All runs of a table at a scale, none for a figure without rows.
+
+        Raises `InputError` for an unknown scale, or one at which it has no row.
+        """
         if scale not in SCALES:
             raise InputError(f"unknown scale {scale!r}; the scales are {', '.join(SCALES)}")
-        runs = planned_runs(experiment.rows, experiment.arms_at(scale), scale)
-        if not runs:
+        runs = planned_runs(experiment, scale)
+        if not runs and experiment.rows:
             known = [name for name in SCALES if any(name in row.settings for row in experiment.rows)]
             raise InputError(f"{experiment.name} has no row at scale {scale!r}; it has rows at {', '.join(known)}")
         return runs
@@ -82,8 +85,7 @@ class Worker:
         runs = self._todo(planned)
         texts: dict[str, str] = {}
         for run in runs:
-            if run.setting.config is None:
-                texts |= self._unreadable(run)
+            texts |= self._unreadable(run)
         return texts
 
     def run(self, experiment: Experiment, scale: str) -> list[Run]:
@@ -97,7 +99,7 @@ class Worker:
         """
         runs = self.planned(experiment, scale)
         todo, lacking = self._todo(runs), self.missing_data(experiment, scale)
-        ready = [run for run in todo if run.setting.config is not None or not self._unreadable(run)]
+        ready = [run for run in todo if not self._unreadable(run)]
         if todo and not ready:
             raise MissingError("; ".join(lacking.values()))
         if self.accelerator.is_main_process:
@@ -128,11 +130,19 @@ class Worker:
         record = self.book.read(run)
         if record is None or "error" in record:
             return record is None or self.retry
-        # Its weights may be gone, or from a time when no arm started from it.
-        return not self.book.weights_path(run).is_file() and any(
+        # Its weights may be gone, or from a time when no arm started from it and no figure was drawn with it.
+        if self.book.weights_path(run).is_file():
+            return False
+        return run.drawn or any(
             (one.row, one.arm.start, one.seed) == (run.row, run.arm.name, run.seed) and self._is_missing(one, runs)
             for one in runs
         )
+
+    @staticmethod
+    def _keeps(run: Run, runs: list[Run]) -> bool:
+        """Whether the last weights of a run are kept: another arm starts from them, or a figure is drawn with them."""
+        starts = starting_arms() | {other.arm.start for other in runs}
+        return run.arm.name in starts or run.drawn or (run.key, run.seed) in drawn_runs()
 
     def _unreadable(self, run: Run) -> dict[str, str]:
         """The data sets of a run that are not there, with how to get each."""
@@ -147,7 +157,7 @@ class Worker:
     def _sweep(self, runs: list[Run], todo: list[Run]) -> None:
         """Remove the training folders of finished runs, which a kill may have left."""
         for run in runs:
-            if run not in todo and "error" not in (self.book.read(run) or {"error": ""}):
+            if run not in todo and self._is_done(run):
                 shutil.rmtree(self.book.training_path(run), ignore_errors=True)
 
     def _one(self, run: Run, runs: list[Run]) -> None:
@@ -160,8 +170,10 @@ class Worker:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"
             record = {"error": f"{type(error).__name__}: {error} ({where})", "seconds": time.monotonic() - began}
-        if self.accelerator.is_main_process:
-            self.book.write(run, record | {"environment": environment(self.accelerator.device)})
+        if self.accelerator.is_main_process and "error" in record and self._is_done(run):
+            warnings.warn(f"{run.stem} was done again for its weights, and failed: {record['error']}", stacklevel=2)
+        elif self.accelerator.is_main_process:
+            self.book.write(run, record | {"environment": self._environment()})
             if "error" not in record:  # a failed one goes on from there when it is tried again
                 shutil.rmtree(self.book.training_path(run), ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -171,25 +183,32 @@ class Worker:
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _is_done(self, run: Run) -> bool:
+        return "error" not in (self.book.read(run) or {"error": ""})
+
+    def _environment(self) -> dict[str, Any]:
+        """Versions and hardware, and how many processes where there are several: they may normalise apart."""
+        processes = self.accelerator.num_processes
+        return environment(self.accelerator.device) | ({"processes": processes} if processes > 1 else {})
+
     def _record(self, run: Run, runs: list[Run]) -> dict[str, Any]:
         start = None if run.arm.start is None else self._start(run, runs)
-        if run.setting.config is not None:
-            return run_segmentation(
-                run, self.book, self.accelerator, specs=self.shelf.specs, progress=self._named(run, "")
+        options = {"load": self.shelf, "start": start, "progress": lambda stage: self._named(run, stage)}
+        if run.setting.config is None:
+            record, weights = run_classification(
+                run.arm,
+                replace(run.setting, device=self.accelerator.device.type),
+                run.seed,
+                searches=self.book.searches,
+                training=self.book.training_path(run),
+                accelerator=self.accelerator,
+                **options,
             )
-        record, weights = run_classification(
-            run.arm,
-            replace(run.setting, device=self.accelerator.device.type),
-            run.seed,
-            searches=self.book.searches,
-            training=self.book.training_path(run),
-            accelerator=self.accelerator,
-            load=self.shelf,
-            start=start,
-            progress=lambda stage: self._named(run, stage),
-        )
-        starts = starting_arms() | {other.arm.start for other in runs}
-        if run.arm.name in starts and self.accelerator.is_main_process:
+        else:
+            from image2video.reproduce.segment import run_segmentation  # mmsegmentation is optional
+
+            record, weights = run_segmentation(run, self.book, self.accelerator, **options)
+        if self._keeps(run, runs) and self.accelerator.is_main_process:
             atomic_torch_save(self.book.weights_path(run), weights)
         return record
 

@@ -11,10 +11,12 @@ from rich.console import Console
 from image2video.cli.arguments import add_options as add_fields
 from image2video.cli.arguments import collect
 from image2video.cli.progress import progress_bars
-from image2video.cli.reproduce_check import print_check, print_hours
-from image2video.cli.reproduce_table import print_outcomes
+from image2video.cli.reproduce_check import print_check, print_hours, rehearse_arms
+from image2video.cli.reproduce_table import print_drawings, print_outcomes
 from image2video.errors import InputError, MissingError
 from image2video.reproduce import Worker, experiments, load_experiment, parse_data
+from image2video.reproduce.check import with_rows
+from image2video.reproduce.figures import drawings
 from image2video.reproduce.outcome import outcomes
 from image2video.reproduce.render import write
 from image2video.training import make_accelerator
@@ -36,6 +38,8 @@ class ReproduceOptions:
         report_only: run nothing, render what there is
         check: train nothing; build every arm without data or memory, and print parameters, multiply-accumulates,
             machines and hours
+        rehearse: train every arm for two steps on generated miniatures of its data, test it, and keep nothing
+        rows: with check or rehearse, only rows whose name holds this regular expression
         device: auto, cpu, cuda or mps
 
     """
@@ -47,6 +51,8 @@ class ReproduceOptions:
     retry: bool = False
     report_only: bool = False
     check: bool = False
+    rehearse: bool = False
+    rows: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
@@ -66,9 +72,15 @@ def run(options: Namespace) -> None:
     runs = Worker.planned(experiment, asked.scale)
     if asked.max_minutes is not None and not 0 < asked.max_minutes < float("inf"):
         raise InputError(f"--max-minutes {asked.max_minutes:g}: it must be above 0")
-    if asked.check:
-        print_check(Console(), experiment, asked.scale)
+    if asked.check or asked.rehearse:
+        chosen = experiment if asked.rows is None else with_rows(experiment, asked.scale, asked.rows)
+        if asked.check:
+            print_check(Console(), chosen, asked.scale)
+        if asked.rehearse:
+            rehearse_arms(Console(), chosen, asked.scale, asked.device)
         return
+    if asked.rows is not None:
+        raise InputError(f"--rows {asked.rows}: it goes with --check or --rehearse; a table is run as a whole")
     accelerator = make_accelerator(asked.device)
     main, errors = accelerator.is_main_process, Console(stderr=True)
     with progress_bars(show=main) as progress:
@@ -89,8 +101,11 @@ def run(options: Namespace) -> None:
     if not main:
         return
     rows = outcomes(experiment, asked.scale, runs, worker.book)
-    files = write(experiment, asked.scale, rows, asked.out)
+    with progress_bars(show=True) as progress:
+        drawn = drawings(experiment, runs, worker.book, worker.shelf, device=accelerator.device, progress=progress)
+    files = write(experiment, asked.scale, rows, asked.out, drawn)
     print_outcomes(Console(), experiment, asked.scale, rows)
+    print_drawings(Console(), drawn)
     console = Console()
     if left and not missing:
         console.print(f"{len(left)} runs are left: the same command goes on", soft_wrap=True)

@@ -1,11 +1,15 @@
-"""What `image2video reproduce` says of a table before any of it runs: machines, hours, networks."""
+"""What `image2video reproduce` says of a table before any of it runs: machines, hours, networks, a rehearsal."""
 
 from __future__ import annotations
 
+import tempfile
+
 from rich.console import Console
 
+from image2video.cli.progress import progress_bars
 from image2video.errors import InputError
 from image2video.reproduce.check import CheckedArm, check
+from image2video.reproduce.rehearsal import Rehearsed, rehearse
 from image2video.reproduce.spec import Experiment, Setting
 
 
@@ -21,6 +25,9 @@ def print_hours(console: Console, experiment: Experiment, scale: str) -> None:
 def print_check(console: Console, experiment: Experiment, scale: str) -> None:
     """Hours and networks of every row, a line per arm; raises `InputError` after them where an arm cannot be built."""
     lines = check(experiment, scale)
+    if not lines:
+        _say(console, f"{experiment.name} trains nothing: it is drawn in seconds")
+        return
     for row in dict.fromkeys(line.row for line in lines):
         mine = [line for line in lines if line.row == row]
         _say(console, f"{row}: {_hours(mine[0].setting)}, {_count(mine[0].setting.seeds, 'seed')}")
@@ -38,17 +45,52 @@ def print_check(console: Console, experiment: Experiment, scale: str) -> None:
     _say(console, f"all {len(lines)} arms of {experiment.name} can be built at scale {scale!r}")
 
 
+def rehearse_arms(console: Console, experiment: Experiment, scale: str, device: str) -> None:
+    """Rehearse every arm in a temporary folder, a line each; raises `InputError` after them where one failed."""
+    rows = [row for row in experiment.rows if scale in row.settings]
+    if not rows:
+        _say(console, f"{experiment.name} trains nothing: there is nothing to rehearse")
+        return
+    _say(
+        console,
+        f"{experiment.name} at scale {scale!r}, {_count(len(rows), 'row')}: every arm trains for two steps of a few "
+        "images (T times the epochs: T times the steps) and is tested, on generated miniatures of the data. Networks "
+        "have their full size: they need their memory, and on a CPU minutes for a row. Nothing is kept.",
+    )
+    failed, arms = 0, 0
+    with tempfile.TemporaryDirectory(prefix="image2video-rehearsal-") as folder, progress_bars(show=True) as progress:
+        for lines in rehearse(experiment, scale, folder, device=device, progress=progress):
+            _say(console, f"{lines[0].row}:")
+            width = max(len(line.arm.name) for line in lines)
+            for line in lines:
+                _say(console, f"  {line.arm.name:<{width}}  {_rehearsal(line)}")
+            failed, arms = failed + sum(line.problem is not None for line in lines), arms + len(lines)
+    if failed:
+        raise InputError(
+            f"{failed} of {arms} arms of {experiment.name} failed their rehearsal at scale {scale!r}; their lines say "
+            "why"
+        )
+    _say(console, f"all {arms} arms of {experiment.name} ran at scale {scale!r}")
+
+
+def _rehearsal(line: Rehearsed) -> str:
+    if line.problem is not None:
+        return f"failed: {line.problem}"
+    return f"{_count(line.steps, 'step')}, tested, {line.seconds:.1f} s"
+
+
 def _network(line: CheckedArm) -> str:
     network = line.network
     if network is None:
         return f"failed: {line.problem}"
     size = "×".join(map(str, network.input_size))
-    model = f"{line.setting.model}, {line.arm.variant}" if line.arm.variant else line.setting.model
+    model = line.setting.config or line.setting.model
+    model = f"{model}, {line.arm.variant}" if line.arm.variant else model
+    training = _count(line.epochs, "epoch") if network.steps is None else _count(network.steps, "step")
     fusion = f"{line.arm.fusion} at {network.sites} sites, " if network.sites else ""
     return (
         f"{model}, {fusion}{_count(line.frames, 'frame')} of {size}, {network.classes} classes, "
-        f"{_count(line.epochs, 'epoch')}: "
-        f"{network.parameters:,} parameters, {network.macs / 1e6:,.1f} M MACs per image"
+        f"{training}: {network.parameters:,} parameters, {network.macs / 1e6:,.1f} M MACs per image"
     )
 
 

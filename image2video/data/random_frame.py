@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -28,18 +29,20 @@ class RandomFrame:
 
     def __call__(self, image: Tensor) -> Tensor:
         """A frame `(C, H, W)` of a normalised image; draws from torch's global CPU generator."""
-        return self._moved(image[None], [self._draw(torch.default_generator)])[0]
+        return self.moved(image[None], [self.draw(torch.default_generator)])[0]
 
     def each(self, images: Tensor, seeds: Tensor) -> Tensor:
         """A frame of every image `(N, C, H, W)`, as `__call__` gives it after `torch.manual_seed(seeds[i])`."""
         generator = torch.Generator()
-        return self._moved(images, [self._draw(generator.manual_seed(seed)) for seed in seeds.tolist()])
+        return self.moved(images, [self.draw(generator.manual_seed(seed)) for seed in seeds.tolist()])
 
-    def _draw(self, generator: torch.Generator) -> tuple[Genotype, float]:
+    def draw(self, generator: torch.Generator) -> tuple[Genotype, float]:
+        """A random chain, and the power at which its frame shows it; 0 is the image."""
         chain = self._law.draw(generator)
         return chain, self._steps[int(torch.randint(len(self._steps), (), generator=generator))]
 
-    def _moved(self, images: Tensor, drawn: list[tuple[Genotype, float]]) -> Tensor:
+    def moved(self, images: Tensor, drawn: Sequence[tuple[Genotype, float]]) -> Tensor:
+        """The frame of every image `(N, C, H, W)` that its chain and power give."""
         moved = images.clone()
         height, width = images.shape[-2:]
         moving = [row for row, (chain, step) in enumerate(drawn) if step != 0 and chain.chain]

@@ -34,9 +34,7 @@ def _cutout(image: Tensor, share: float) -> Tensor:
     if side == 0:
         return image
     top, left = (int(torch.randint(size - side + 1, ())) for size in (height, width))
-    out = image.clone()
-    out[..., top : top + side, left : left + side] = _GREY
-    return out
+    return F.erase(image, top, left, side, side, v=torch.tensor(_GREY, dtype=image.dtype))
 
 
 UNIFORM_OPS: tuple[RangedOp, ...] = (

@@ -12,7 +12,7 @@ from image2video.report.receptive_field import comparison_figure, erf_caption, e
 from image2video.report.result import ArmRuns, ComparisonResult, Contrast, CurvePoint, Run, SearchRecord
 from image2video.report.search import random_sentence, search_report_html, write_search_report
 from image2video.report.search_report import Decision, RankedChain, SearchReport
-from image2video.report.segmentation import SegmentedImage, most_different, segmentation_figure
+from image2video.report.segmentation import SegmentedImage, image_iou, most_different, segmentation_figure
 from image2video.report.stats import Interval, mean_interval, paired_difference, pooled_difference
 from image2video.report.table import arm_rows, render_table
 from image2video.report.verdict import Verdict, verdict_sentence, verdicts
@@ -45,6 +45,7 @@ __all__ = [
     "fields_html",
     "film_figure",
     "film_strip",
+    "image_iou",
     "learning_figure",
     "mean_interval",
     "most_different",

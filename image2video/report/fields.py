@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +35,7 @@ _FEWEST = 0.16  # of the darkest shade, for a single frame
 
 
 def fields_figure(
-    field: shapely.Polygon,
+    field: shapely.Polygon | Mapping[str, shapely.Polygon],
     genotypes: Mapping[str, Genotype | str],
     *,
     image_size: tuple[int, int],
@@ -45,18 +45,23 @@ def fields_figure(
 ) -> Figure:
     """A row per genotype: the field in each of T frames, and the frames' fields mapped back to the image.
 
-    The field is the same region of every frame (`field`, in pixels from the upper left corner, y down), but the content
-    below it moves (the letter and the grid of pixels). In the last column the shade says how many frames cover a region
-    of the image, and so contribute to it. (Casarin et al., CVPR 2024, Fig. 4, with areas of true polygon unions.)
-    Raises `InputError` for no genotype.
+    The field is the same region of every frame (`field`, in pixels from the upper left corner, y down; one for all, or
+    one per name of `genotypes`), but the content below it moves (the letter and the grid of pixels). In the last column
+    the shade says how many frames cover a region of the image, and so contribute to it. (Casarin et al., CVPR 2024,
+    Fig. 4, with areas of true polygon unions.)
+    Raises `InputError` for no genotype, and for one without a field.
     """
     if not genotypes:
         raise InputError("no genotype to draw; give at least one, as {'translation': 'translate_x(0.1)'}")
     chains = {name: Genotype.coerce(chain) for name, chain in genotypes.items()}
-    shapes = {name: reshaped(field, chain, T, schedule, image_size=image_size) for name, chain in chains.items()}
+    fields = dict(field) if isinstance(field, Mapping) else dict.fromkeys(chains, field)
+    lacking = [name for name in chains if name not in fields]
+    if lacking:
+        raise InputError(f"no field for {', '.join(map(repr, lacking))}; field has {', '.join(map(repr, fields))}")
+    shapes = {name: reshaped(fields[name], chain, T, schedule, image_size=image_size) for name, chain in chains.items()}
     steps = schedule_steps(schedule, T)
-    seen = [field.bounds, *(shape.polygon.bounds for shape in shapes.values())]
-    window = _window(_with_content(_around(seen), field, chains.values(), steps, image_size))
+    box = _around([polygon.bounds for name in chains for polygon in (fields[name], shapes[name].polygon)])
+    window = _window(_with_content(box, [(fields[name], chain) for name, chain in chains.items()], steps, image_size))
     breadth, height = window[2] - window[0], window[3] - window[1]
     cell = (width - 0.6) / (T + 1)
     with drawing():
@@ -64,10 +69,10 @@ def fields_figure(
         axes = figure.subplots(len(chains), T + 1, squeeze=False)
         for row, (line, (name, chain)) in enumerate(zip(axes, chains.items(), strict=True)):
             for t, step in enumerate(steps):
-                _frame(line[t], field, chain, step, image_size, window, t)
+                _frame(line[t], fields[name], chain, step, image_size, window, t)
                 if row == 0:
                     line[t].set_title(f"frame f$_{{{t}}}$,  s = {step:g}")
-            _union(line[-1], shapes[name], image_size, window, field, T)
+            _union(line[-1], shapes[name], image_size, window, fields[name], T)
             line[0].set_ylabel(name)
         axes[0, -1].set_title("in the image")
         shades = [Patch(facecolor=_shade(n, T), edgecolor=GREY, label=_frames(n)) for n in range(1, T + 1)]
@@ -100,11 +105,14 @@ def _around(boxes: Sequence[Box]) -> Box:
 
 
 def _with_content(
-    box: Box, field: shapely.Polygon, chains: Iterable[Genotype], steps: Sequence[float], image_size: tuple[int, int]
+    box: Box,
+    rows: Sequence[tuple[shapely.Polygon, Genotype]],
+    steps: Sequence[float],
+    image_size: tuple[int, int],
 ) -> Box:
     """A box that also shows the letter of every frame, as far as it stays about that large."""
     width, height = box[2] - box[0], box[3] - box[1]
-    for chain in chains:
+    for field, chain in rows:
         for step in steps:
             matrix = chain.matrix(step, *image_size).double().numpy()
             moved = _moved(_letter(field), matrix, image_size)

@@ -34,13 +34,20 @@ _TITLE = 24  # characters of a line of a panel's name
 
 
 def erf_figure(
-    rows: Mapping[str, Sequence[ErfPanel]], *, caption: str = "", columns: int | None = None, width: float = 9.0
+    rows: Mapping[str, Sequence[ErfPanel]],
+    *,
+    caption: str = "",
+    columns: int | None = None,
+    width: float = 9.0,
+    relative: bool = False,
 ) -> Figure:
     """A grid of effective receptive fields: a named row each, or one row broken after `columns` panels.
 
     All maps must have one size. One colour scale for all: the gradient of a pixel, as multiples of an even spread (the
     square root of it is what the colours step by, so that tails are seen). The ellipse spans two standard deviations
     along each main axis. Every panel has a bar with its length in pixels; the caption goes below (`erf_caption`).
+    `relative`: below each map, instead of its area, how many times that of the row's first map it is, and the names of
+    a row that has those of the first row are left out (for many columns).
     Raises `InputError` for no panel, or maps of different sizes.
     """
     grid = _grid(rows, columns)
@@ -56,12 +63,14 @@ def erf_figure(
     lines = textwrap.wrap(caption, int(width * 15))
     norm = _norm([panel.density for panel in panels])
     with drawing():
-        tall = len(grid) * (cell * height / breadth + 0.62) + 0.16 * len(lines) + 0.2
+        tall = len(grid) * (cell * height / breadth + (0.42 if relative else 0.62)) + 0.16 * len(lines) + 0.2
         figure = new_figure(width, tall)
         axes = figure.subplots(len(grid), across, squeeze=False)
-        for line, (name, row) in zip(axes, grid, strict=True):
+        for number, (line, (name, row)) in enumerate(zip(axes, grid, strict=True)):
             for axis, panel in zip(line, row, strict=False):
-                image = _draw(axis, panel, norm)
+                image = _draw(axis, panel, norm, _relative(panel, row[0]) if relative else _measured(panel))
+                if relative and number and [one.name for one in row] == [one.name for one in grid[0][1]]:
+                    axis.set_title("")
             for axis in line[len(row) :]:
                 axis.set_visible(False)
             if name:
@@ -103,8 +112,23 @@ def _norm(maps: Sequence[NDArray[np.float64]]) -> Normalize:
     return PowerNorm(_GAMMA, vmin=0.0, vmax=max(float(np.percentile(m, _BRIGHTEST)) for m in maps))
 
 
-def _draw(axis: Axes, panel: ErfPanel, norm: Normalize) -> AxesImage:
-    """One map with its ellipse, its bar, its name above and its measures below."""
+def _measured(panel: ErfPanel) -> str:
+    """The area that holds half of the gradient, the deviation and the axes."""
+    m = panel.measures
+    return f"half in {counted(m.area[HALF])} px, σ {m.spread:.3g} px\naxes {panel.axes}"
+
+
+def _relative(panel: ErfPanel, first: ErfPanel) -> str:
+    """That area as a multiple of another panel's, and the axes, in two short lines."""
+    axes = panel.axes.replace(" at ", ", ")
+    if panel is first:
+        return f"{counted(panel.measures.area[HALF])} px\n{axes}"
+    ratio, error = panel.growth(first)
+    return f"× {ratio:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}\n{axes}"
+
+
+def _draw(axis: Axes, panel: ErfPanel, norm: Normalize, text: str) -> AxesImage:
+    """One map with its ellipse, its bar, its name above and a text below."""
     height, width = panel.map.shape
     image = axis.imshow(panel.density, cmap=COLOUR_MAP, norm=norm, extent=(0, width, height, 0))
     m = panel.measures
@@ -123,8 +147,7 @@ def _draw(axis: Axes, panel: ErfPanel, norm: Normalize) -> AxesImage:
     scale_bar(axis, width, height)
     axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axis.set_title(_broken(panel.name))
-    figures = f"half in {counted(m.area[HALF])} px, σ {m.spread:.3g} px\naxes {panel.axes}"
-    axis.set_xlabel(figures, fontsize=7.5)
+    axis.set_xlabel(text, fontsize=7.5)
     axis.spines[:].set_visible(False)
     return image
 
@@ -139,9 +162,7 @@ def scale_bar(axis: Axes, width: float, height: float, colour: str = "white") ->
         (left, bottom - thickness), length, thickness, color=colour, linewidth=0, path_effects=_outline(1.4, around)
     )
     axis.add_patch(bar)
-    text = axis.text(
-        left + length / 2, bottom - 2 * thickness, f"{length:g} px", ha="center", va="bottom", fontsize=7, color=colour
-    )
+    text = axis.text(left, bottom - 2 * thickness, f"{length:g} px", ha="left", va="bottom", fontsize=7, color=colour)
     text.set_path_effects([withStroke(linewidth=1.6, foreground=around)])
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +20,9 @@ from image2video.report.style import GREY, drawing, new_figure
 Window = tuple[int, int, int, int]
 Colour = Sequence[int]
 
-_PAPER = (255, 255, 255)  # pixels without a label
+_PAPER, _STRIPE = (255, 255, 255), (190, 190, 190)  # pixels without a label
+_STRIPES = 40  # along the shorter side
+_LEGEND_COLUMNS = 6
 _FRAME = "#ff2d95"  # in neither the scenes nor the usual palettes
 _UNKNOWN = "unlabelled"
 
@@ -75,18 +80,21 @@ def segmentation_figure(
     *,
     ignore_index: int = 255,
     zoom: tuple[float, float] = (0.25, 0.375),
+    score: Literal["right", "iou"] = "right",
     width: float = 9.0,
 ) -> Figure:
     """Image, label and every prediction; below each image the window where the predictions differ most, enlarged.
 
-    A number below a prediction is the share of the labelled pixels that it has right, of the image or of the window.
-    (The arrangement of Casarin et al., CVPR 2024, Fig. 6; windows are chosen by `most_different`, not by hand.)
+    A number below a prediction is the share of the labelled pixels that it has right, of the image or of the window;
+    with `score="iou"`, that of the image is its mean IoU (`image_iou`). Pixels without a label are striped. (The
+    arrangement of Casarin et al., CVPR 2024, Fig. 6; windows are chosen by `most_different`, not by hand.)
 
     Args:
         rows: the images; all with predictions of the same names.
         classes: the names of the classes with their colours (red, green, blue in 0 … 255), in the order of the ids.
-        ignore_index: the id of pixels without a label, which stay white.
+        ignore_index: the id of pixels without a label.
         zoom: height and width of the windows as shares of the image's.
+        score: what stands below whole predictions.
         width: of the figure, in inches.
 
     Raises:
@@ -108,7 +116,12 @@ def segmentation_figure(
         full = row.label.shape[0] / row.label.shape[1]
         heights += [cell * full + 0.16, cell * full * zoom[0] / zoom[1] + 0.16]
     with drawing():
-        figure = new_figure(width, sum(heights) + 0.75)
+        shown = _shown(rows, classes)
+        titles = [textwrap.fill(name, max(10, int(12 * cell))) for name in ("image", "label", *names)]
+        lines = max(title.count("\n") for title in titles)
+        figure = new_figure(
+            width, sum(heights) + 0.35 + 0.15 * lines + 0.2 * math.ceil((len(shown) + 1) / _LEGEND_COLUMNS)
+        )
         figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.01, wspace=0.01, hspace=0.0)
         axes = figure.subplots(2 * len(rows), columns, squeeze=False, height_ratios=heights)
         for index, row in enumerate(rows):
@@ -116,12 +129,38 @@ def segmentation_figure(
             window = most_different(row, size[0], size[1], ignore_index=ignore_index)
             _line(axes[2 * index], row, lookup, ignore_index, None)
             _line(axes[2 * index + 1], row, lookup, ignore_index, window)
+            if score == "iou":
+                for axis, ids in zip(axes[2 * index][2:], row.predictions.values(), strict=True):
+                    axis.set_xlabel(f"mIoU {100 * image_iou(ids, row.label, ignore_index=ignore_index):.1f} %")
             for axis in axes[2 * index]:
                 axis.add_patch(_outline(window))
-        for axis, name in zip(axes[0], ("image", "label", *names), strict=True):
-            axis.set_title(name)
-        _legend(figure, classes)
+        for axis, title in zip(axes[0], titles, strict=True):
+            axis.set_title(title)
+        _legend(figure, shown, unlabelled=any((row.label == ignore_index).any() for row in rows))
     return figure
+
+
+def image_iou(prediction: NDArray[np.integer], label: NDArray[np.integer], *, ignore_index: int = 255) -> float:
+    """The IoU of one image in 0 … 1, a mean over the classes in its label or its prediction; NaN without any label.
+
+    Pixels without a label do not count.
+
+    >>> image_iou(np.array([[0, 0], [1, 1]]), np.array([[0, 1], [1, 255]]))
+    0.5
+    """
+    known = label != ignore_index
+    there, found = label[known], prediction[known]
+    ious = [
+        float(((there == one) & (found == one)).sum() / ((there == one) | (found == one)).sum())
+        for one in np.union1d(there, found)
+    ]
+    return sum(ious) / len(ious) if ious else math.nan
+
+
+def _shown(rows: Sequence[SegmentedImage], classes: Mapping[str, Colour]) -> dict[str, Colour]:
+    """The classes that any of the pictures holds."""
+    ids = {int(one) for row in rows for picture in (row.label, *row.predictions.values()) for one in np.unique(picture)}
+    return {name: colour for index, (name, colour) in enumerate(classes.items()) if index in ids}
 
 
 def _line(
@@ -131,7 +170,9 @@ def _line(
     top, left, height, width = window or (0, 0, *row.label.shape)
     part = slice(top, top + height), slice(left, left + width)
     label = row.label[part]
-    pictures = [row.image[part], *(_coloured(ids[part], lookup) for ids in (row.label, *row.predictions.values()))]
+    labelled = _striped(_coloured(row.label, lookup), row.label == ignored)
+    pictures = [row.image[part], labelled[part]]
+    pictures += [_coloured(ids[part], lookup) for ids in row.predictions.values()]
     for axis, picture in zip(axes, pictures, strict=True):
         axis.imshow(picture, interpolation="nearest")
         axis.set_xticks([])
@@ -166,10 +207,21 @@ def _coloured(ids: NDArray[np.integer], lookup: NDArray[np.uint8]) -> NDArray[np
     return lookup[ids][..., :3]
 
 
-def _legend(figure: Figure, classes: Mapping[str, Colour]) -> None:
-    colours = {**classes, _UNKNOWN: _PAPER}
+def _striped(picture: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The picture with diagonal stripes there, which are no class's colour."""
+    rows, columns = np.indices(where.shape)
+    broad = max(1, round(min(where.shape) / _STRIPES))
+    dark = where & ((rows + columns) // broad % 2 == 1)
+    return np.where(dark[..., None], np.array(_STRIPE, np.uint8), picture)
+
+
+def _legend(figure: Figure, classes: Mapping[str, Colour], *, unlabelled: bool) -> None:
     patches = [
         Patch(facecolor="#" + bytes(colour).hex(), edgecolor=GREY, linewidth=0.5, label=name)
-        for name, colour in colours.items()
+        for name, colour in classes.items()
     ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=6, handlelength=1.4, columnspacing=1.2)
+    if unlabelled:
+        patches.append(Patch(facecolor="white", edgecolor=GREY, linewidth=0.5, hatch="////////", label=_UNKNOWN))
+    figure.legend(
+        handles=patches, loc="outside lower center", ncols=_LEGEND_COLUMNS, handlelength=1.4, columnspacing=1.2
+    )

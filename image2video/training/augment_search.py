@@ -8,18 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from image2video.data import Augmentation, DataSource, seeded_generator
-from image2video.data.augment import FAMILIES
+from image2video.data import Augmentation, DataSource
 from image2video.errors import InputError, StateError, UnsupportedError
 from image2video.files import OutputDirectory
 from image2video.protocols import Progress
 from image2video.training.augment_book import PolicyBook
-from image2video.training.augment_result import NO_POLICY, PolicyScore, PolicySearchResult
+from image2video.training.augment_loop import policies_in_order, policy_name, try_policies, watched
+from image2video.training.augment_result import PolicyScore, PolicySearchResult
 from image2video.training.engine import Engine
 from image2video.training.loop import make_accelerator
 from image2video.training.recipe import TrainConfig
@@ -80,16 +79,18 @@ def search_augmentation(
         ExistsError: `out` holds another run.
     """
     config = config or TrainConfig(epochs=3)
-    policies = _policies(family, grid, seed)
+    policies = policies_in_order(family, grid, seed)
     accelerator = accelerator or make_accelerator(config.device)
     _check(data, config, minutes, policies, augment_images, accelerator)
     todo: list[Augmentation | None] = [None] if reference and augment_images else []
     todo += policies
     run = _Run(data, config, build_model, augment_images, accelerator, clock, progress)
-    book = PolicyBook(family, [_name(p) for p in todo], minutes, _record(data, config, seed, augment_images, settings))
+    book = PolicyBook(
+        family, [policy_name(p) for p in todo], minutes, _record(data, config, seed, augment_images, settings)
+    )
     if out is not None:
         book.open(OutputDirectory(out, "augment", overwrite=overwrite, resume=resume))
-    _try_all(run, book, todo)
+    try_policies(todo, book, run.score, clock, progress)
     result = book.result()
     if not result.scores:
         raise StateError(
@@ -98,28 +99,6 @@ def search_augmentation(
         )
     book.finish()
     return result
-
-
-def _try_all(run: _Run, book: PolicyBook, todo: Sequence[Augmentation | None]) -> None:
-    start = last = run.clock()
-    end = start + 60 * book.minutes - book.seconds
-    for policy in todo:
-        if _name(policy) in book.scores:
-            continue
-        if run.clock() >= end:
-            return
-        score = run.score(policy, end)
-        now = run.clock()
-        book.add(score, now - last)
-        last = now
-        if score is None:
-            return
-        if run.progress is not None:
-            run.progress("policies", len(book.scores), len(todo))
-
-
-class _OutOfTimeError(Exception):
-    pass
 
 
 @dataclass(frozen=True)
@@ -134,44 +113,18 @@ class _Run:
     clock: Callable[[], float]
     progress: Progress | None
 
-    def score(self, policy: Augmentation | None, end: float) -> PolicyScore | None:
-        """The score of a fresh model trained with `policy`; None where the training is not done at time `end`."""
+    def score(self, policy: Augmentation | None, end: float) -> PolicyScore:
+        """The score of a fresh model trained with `policy`; raises `OutOfTimeError` where it is not done at `end`."""
         begun = self.clock()
-
-        def watched(stage: str, done: int, total: int, **figures: float) -> None:
-            if self.progress is not None:
-                self.progress(stage, done, total, **figures)
-            if stage == "train" and done < total and self.clock() >= end:
-                raise _OutOfTimeError
-
         set_seed(self.config.seed)
         data = self.data.with_policy(policy if self.augment_images else None)
-        engine = Engine(self.build_model(policy), data, self.config, self.accelerator, watched)
-        try:
-            for epoch in range(self.config.epochs):
-                engine.train_epoch(epoch)
-        except _OutOfTimeError:
-            return None
+        watch = watched(self.progress, self.clock, end)
+        engine = Engine(self.build_model(policy), data, self.config, self.accelerator, watch)
+        for epoch in range(self.config.epochs):
+            engine.train_epoch(epoch)
         assert data.holdout is not None  # checked before the first training
         metrics = engine.evaluate(data.holdout, "holdout")
-        return PolicyScore.of(_name(policy), metrics, self.clock() - begun)
-
-
-def _policies(family: str, grid: Sequence[Augmentation | str] | None, seed: int) -> list[Augmentation]:
-    if family not in FAMILIES:
-        raise InputError(f"unknown family of augmentations {family!r}; known: {', '.join(FAMILIES)}")
-    if grid is None:
-        listed: list[Augmentation] = list(FAMILIES[family].grid())
-    else:
-        listed = [policy if isinstance(policy, Augmentation) else Augmentation.parse(policy) for policy in grid]
-    if not listed:
-        raise InputError("the grid is empty; give at least one policy, or None for the family's own")
-    for policy in listed:
-        if policy.family != family:
-            raise InputError(f"the grid holds {policy}, which is not of the family {family!r}")
-        if listed.count(policy) > 1:
-            raise InputError(f"the grid holds {policy} more than once; each may stand there once")
-    return [listed[i] for i in torch.randperm(len(listed), generator=seeded_generator(seed)).tolist()]
+        return PolicyScore.of(policy_name(policy), metrics, self.clock() - begun)
 
 
 def _check(
@@ -208,7 +161,3 @@ def _record(
     recipe = {key: value for key, value in config.to_dict().items() if key != "device"}
     images = {"augment_images": augment_images, "seed": seed}
     return {**images, "dataset": described, "recipe": recipe, "settings": settings or {}}
-
-
-def _name(policy: Augmentation | None) -> str:
-    return NO_POLICY if policy is None else str(policy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
@@ -100,6 +100,10 @@ class HeadOutputs:
         what = f"{type(outputs).__name__} {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else repr(outputs)[:80]
         raise InputTypeError(f"a head returned {what}, which cannot be averaged over frames")
 
+    def mean(self, frame: Callable[[int], Tensor]) -> Tensor:
+        """The images' maps `(B, K, h, w)`: those that `frame(t)` gives for every frame, unwarped and averaged."""
+        return mean_of_frames(self.to_video, frame, self.content, self.canvas)
+
     def _map(self, maps: Tensor, align_corners: bool, size: Size | None) -> Tensor:
         clip = frames_to_clip(maps, self.to_video.T)
 
@@ -109,7 +113,7 @@ class HeadOutputs:
                 return one
             return resize(one.float(), size=size, mode="bilinear", align_corners=align_corners, warning=False)
 
-        return mean_of_frames(self.to_video, frame, self.content, self.canvas)
+        return self.mean(frame)
 
 
 def head_losses(head: Any, features: Any, samples: Sequence[Any], train_cfg: Any, video: HeadOutputs) -> Any:

@@ -53,7 +53,7 @@ def build_segmentor(model: Any, preprocessor: Any, request: Request) -> Any:
         model["data_preprocessor"] = preprocessor
     if request.weights is not None:  # nothing is to be fetched that is replaced at once
         model["pretrained"] = None
-    with _quiet(), DefaultScope.overwrite_default_scope("mmseg"), seeded_globals(request.config.seed):
+    with quiet(), DefaultScope.overwrite_default_scope("mmseg"), seeded_globals(request.config.seed):
         try:
             segmentor: Any = MODELS.build(model)
             if request.weights is None:
@@ -111,7 +111,7 @@ def _parts(config: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """mmengine logs a line per parameter when it draws weights."""
     logger = MMLogger.get_current_instance()
     level = logger.level

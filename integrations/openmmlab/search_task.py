@@ -34,7 +34,15 @@ WHAT_TELLS = "train the config with video=dict(genotype=…): with the file geno
 
 
 def build(path: str, request: Request) -> Problem:
-    """The problem that the mmsegmentation config at `path` describes.
+    """The problem that the mmsegmentation config at `path` describes; see `build_from`.
+
+    Raises `MissingError` where there is no config, `InputError` where it cannot be read, and what `build_from` raises.
+    """
+    return build_from(read_config(path), Path(path).stem, request)
+
+
+def build_from(config: Config, name: str, request: Request) -> Problem:
+    """The problem that a mmsegmentation config describes; `name` is that of the data, for records.
 
     The plain segmentor of the config (a video segmentor's plain twin) with its losses; its training images, read by its
     own pipeline; held-out images, a part of the training images by default, read by its test pipeline, fitted into
@@ -42,13 +50,12 @@ def build(path: str, request: Request) -> Problem:
     process.
 
     Raises:
-        InputError: a config without model, train_dataloader or a size of its images; weights that do not fit; data
-            that cannot be built; `held_out="val"` where that is the test set.
-        MissingError: a config or a path in it that does not exist.
+        InputError: a config without a size of its images; weights that do not fit; data that cannot be built;
+            `held_out="val"` where that is the test set.
+        MissingError: a path in the config that does not exist.
         UnsupportedError: a segmentor, head or data preprocessor that the search does not know, by name.
 
     """
-    config = read_config(path)
     model, video = plain_model(config)
     segmentor = build_segmentor(model, config.get("data_preprocessor"), request)
     full_size = _full_size(segmentor, video, crop_size(config), request.config)
@@ -62,7 +69,7 @@ def build(path: str, request: Request) -> Problem:
     preparation = preparation_of(segmentor, task, size)
     notes = [_size_note(size, full_size), *told, *_video_notes(video, request.config)]
     return Problem(
-        short_name=f"mmseg:{Path(path).stem}",
+        short_name=f"mmseg:{name}",
         model=f"{type(segmentor.backbone).__name__}, {type(network.decode_heads[-1]).__name__}",
         network=network,
         train=train,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from image2video.functional import Image2VideoError, UnsupportedError, inject_, plan_for
 from image2video.integrations.openmmlab.cover import Size
-from image2video.integrations.openmmlab.frames import content_sizes, mean_of_frames, padded_frames
+from image2video.integrations.openmmlab.frames import content_sizes, padded_frames
 from image2video.integrations.openmmlab.heads import HeadOutputs, check_head, frame_of, head_losses
 from image2video.integrations.openmmlab.loading import adapt_checkpoint, record_of, write_record
 from image2video.integrations.openmmlab.options import VideoOptions
@@ -78,12 +78,19 @@ class VideoSegmentor(ABC):
         """The clip and the fusion as plain values: written into checkpoints, compared when they are loaded."""
         return record_of(self.to_video, self.video_fusion, self.video_options.residual)
 
+    def make_frames(self, inputs: Tensor, content: Sequence[Size], size: Size | None) -> tuple[Tensor, HeadOutputs]:
+        """The frames `(B·T, C, H, W)` of images, and how outputs for them become those of the images, at `size`.
+
+        `content` are the sizes of the images without padding; None as `size` leaves outputs at their own.
+        """
+        video = HeadOutputs(self.to_video, content, _size(inputs), size)
+        return padded_frames(self.to_video, inputs, content), video
+
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Any]:
         """The losses of all heads on the logits averaged over the frames; images `(B, C, H, W)`, B samples."""
         label = tuple(data_samples[0].gt_sem_seg.shape[-2:])
         content = content_sizes(_size(inputs), [sample.metainfo for sample in data_samples])
-        video = self._outputs(content, _size(inputs), label if self.video_options.unwarp == "label" else None)
-        features = self._frame_features(inputs, content)
+        features, video = self._frame_features(inputs, content, label if self.video_options.unwarp == "label" else None)
         losses = self._decode_losses(features, data_samples, video)
         if self.with_auxiliary_head:
             single = not isinstance(self.auxiliary_head, nn.ModuleList)
@@ -114,8 +121,7 @@ class VideoSegmentor(ABC):
         return total.div_(count)
 
     def _decode_images(self, inputs: Tensor, metas: Sequence[dict[str, Any]], content: Sequence[Size]) -> Tensor:
-        features = self._frame_features(inputs, content)
-        video = self._outputs(content, _size(inputs), None)
+        features, video = self._frame_features(inputs, content)
         logits = self._rule_logits(features, metas, video)
         if logits is not None:
             return logits
@@ -126,7 +132,7 @@ class VideoSegmentor(ABC):
         def frame(t: int) -> Tensor:
             return self._decode_frame(frame_of(features, t, T), [dict(meta) for meta in metas])
 
-        return mean_of_frames(self.to_video, frame, content, _size(inputs))
+        return video.mean(frame)
 
     @abstractmethod
     def _decode_losses(self, features: Any, samples: Sequence[Any], video: HeadOutputs) -> dict[str, Any]:
@@ -151,16 +157,15 @@ class VideoSegmentor(ABC):
     def _forward(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:
         metas = [{} for _ in inputs] if data_samples is None else [sample.metainfo for sample in data_samples]
         content = content_sizes(_size(inputs), metas)
-        outputs = self._head_outputs(self._frame_features(inputs, content))
-        return self._outputs(content, _size(inputs), None).images(outputs)
+        features, video = self._frame_features(inputs, content)
+        return video.images(self._head_outputs(features))
 
-    def _frame_features(self, inputs: Tensor, content: Sequence[Size]) -> Any:
-        frames = padded_frames(self.to_video, inputs, content)
+    def _frame_features(
+        self, inputs: Tensor, content: Sequence[Size], size: Size | None = None
+    ) -> tuple[Any, HeadOutputs]:
+        frames, video = self.make_frames(inputs, content, size)
         with self.video_fusion.frames(self.to_video.T):
-            return self.extract_feat(frames)
-
-    def _outputs(self, content: Sequence[Size], canvas: Size, size: Size | None) -> HeadOutputs:
-        return HeadOutputs(self.to_video, content, canvas, size)
+            return self.extract_feat(frames), video
 
     def _heads(self) -> Iterator[nn.Module]:
         for name in ("decode_head", "auxiliary_head"):
@@ -169,7 +174,7 @@ class VideoSegmentor(ABC):
 
     def _warn_of_empty_frames(self, size: Size) -> None:
         small = (-(-size[0] // 8), -(-size[1] // 8))
-        shares = self.to_video.valid_mask(small, size).mean(dim=(1, 2, 3)).tolist()
+        shares = self.to_video.valid_mask(small, size, device="cpu").mean(dim=(1, 2, 3)).tolist()
         t, share = min(enumerate(shares), key=lambda one: one[1])
         if share < _LITTLE:
             warnings.warn(
