@@ -1,0 +1,143 @@
+r"""Collects the runs of `image2video reproduce` at one scale into one result file, and their figures.
+
+    python benchmarks/reproduce_summary.py --runs runs/paper --scale cpu --out benchmarks/results/reproduce_cpu.json
+    python benchmarks/reproduce_summary.py --runs runs/paper --scale cpu --figures docs/figures
+
+A list of rows per table, and one of its questions (`table5`, `table5_questions`); tables share the runs of arms that
+are equal. `front` is what the front page shows of Table 5.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterator
+from typing import Any
+
+from harness import write_result
+from rich.console import Console
+
+from image2video.errors import MissingError
+from image2video.report import save_figure, verdicts
+from image2video.report.arms import arms_figure
+from image2video.reproduce import Worker, experiments, load_experiment
+from image2video.reproduce.book import Book
+from image2video.reproduce.learned import ranges_text
+from image2video.reproduce.outcome import Line, RowOutcome, outcomes
+
+COLUMNS = ("table", "title", "score", "half_width_95", "n", "epochs", "frames", "ms")
+FRONT = ("table5", ("bare", "bare_long", "none", "replica", "searched"))
+
+
+def line_row(table: str, outcome: RowOutcome, line: Line) -> dict[str, Any]:
+    """One arm of a row: means over its seeds, the half width of a 95 % interval where there are several."""
+    score = line.score
+    assert score is not None
+    found = [*line.genotypes, *line.policies] or ([ranges_text(line.widths)] if line.widths else [])
+    return {
+        "table": table,
+        "row": outcome.row.name,
+        "arm": line.arm.name,
+        "title": line.arm.title,
+        "found": found,
+        "paper": line.paper,
+        "score": round(score.mean, 2),
+        "half_width_95": None if score.n == 1 else round(score.half_width, 2),
+        "n": score.n,
+        "by_seed": {str(seed): round(value, 2) for seed, value in line.by_seed.items()},
+        **{key: getattr(line, key) for key in ("epochs", "images_seen", "frames", "parameters", "macs")},
+        "ms": _rounded(line.ms, 3),
+        "peak_mib": _rounded(line.peak_mib, 3),
+        "search_minutes": _rounded(line.search_minutes or None, 1),
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def question_rows(outcome: RowOutcome) -> Iterator[dict[str, Any]]:
+    """The questions of a row: the mean difference on the seeds that both sides have, in points."""
+    for verdict in verdicts(outcome.result):
+        gap = verdict.difference
+        yield {
+            "row": outcome.row.name,
+            "question": verdict.contrast.lead,
+            "a": verdict.a,
+            "b": verdict.b,
+            "difference": round(gap.mean, 2),
+            "half_width_95": None if gap.n == 1 else round(gap.half_width, 2),
+            "n": verdict.n,
+            "a_is": "one seed" if gap.n == 1 else verdict.outcome,
+        }
+
+
+def finished(options: Namespace) -> dict[str, list[RowOutcome]]:
+    """The rows of every table that have a finished run in the folder.
+
+    Raises `MissingError` where there is none.
+    """
+    book, found = Book(options.runs), {}
+    for name in options.tables.split(",") if options.tables else experiments():
+        experiment = load_experiment(name)
+        if not any(options.scale in row.settings for row in experiment.rows):
+            continue
+        rows = outcomes(experiment, options.scale, Worker.planned(experiment, options.scale), book)
+        if any(row.started for row in rows):
+            found[name] = [row for row in rows if row.started]
+    if not found:
+        raise MissingError(f"no finished run at scale {options.scale!r} in {options.runs}")
+    return found
+
+
+def summary(found: dict[str, list[RowOutcome]], scale: str) -> dict[str, Any]:
+    """The payload of the result file; what failed or is missing is said by table."""
+    lists: dict[str, list[dict[str, Any]]] = {}
+    gaps: dict[str, dict[str, Any]] = {}
+    for name, rows in found.items():
+        lists[name] = [line_row(name, row, line) for row in rows for line in row.lines if line.score is not None]
+        lists[f"{name}_questions"] = [question for row in rows for question in question_rows(row)]
+        missing = sum(line.missing for row in rows for line in row.lines)
+        errors = [f"{line.arm.name}, {text}" for row in rows for line in row.lines for text in line.errors]
+        if missing or errors:
+            gaps[name] = {"missing": missing, "errors": errors}
+    table, arms = FRONT
+    front = [line for line in lists.get(table, []) if line["arm"] in arms]
+    environments: list[dict[str, Any]] = []
+    for environment in (one for rows in found.values() for row in rows for one in row.environments):
+        environments += [environment] if environment not in environments else []
+    results = [line for name in found for line in lists[name]]
+    return {
+        "settings": {"scale": scale, "tables": list(found)},
+        "made_with": environments,
+        "gaps": gaps,
+        "results": results,
+        "front": sorted(front, key=lambda line: arms.index(line["arm"])),
+        **lists,
+    }
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", required=True, help="the folder of `image2video reproduce --out`")
+    parser.add_argument("--scale", default="cpu")
+    parser.add_argument("--tables", default="", help="some tables, with commas; all that have runs by default")
+    parser.add_argument("--out", default=None, help="write the results to this JSON file")
+    parser.add_argument("--commit", default=None, help="the commit whose code ran, if not this one")
+    parser.add_argument("--figures", default=None, help="write TABLE_SCALE.png and .svg of every row into this folder")
+    options = parser.parse_args()
+    found = finished(options)
+    if options.figures is None:
+        payload = summary(found, options.scale)
+        if options.commit is not None:
+            payload["commit"] = options.commit
+        write_result(options.out, "reproduce", payload, columns=COLUMNS)
+        return
+    for name, rows in found.items():
+        for number, row in enumerate(rows, 1):
+            stem = f"{options.figures}/{name}_{options.scale}" + ("" if number == 1 else f"_{number}")
+            paths = save_figure(arms_figure(row.result, row.row.paper), stem, dpi=144)
+            Console().print(f"{name}, {row.row.name}:", *paths, highlight=False)
+
+
+if __name__ == "__main__":
+    main()
