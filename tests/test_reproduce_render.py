@@ -164,3 +164,14 @@ def test_published_numbers_are_drawn_where_they_fit_and_written_always():
     assert arms_figure(comparison(70.0)).axes[0].get_xlim()[0] < 70
     with pytest.raises(InputError, match="no arm has a finished run"):
         arms_figure(comparison())
+
+
+def test_one_seed_is_not_drawn_as_an_interval():
+    def named(figure):
+        (legend,) = figure.legends
+        return [text.get_text() for text in legend.get_texts()]
+
+    assert named(arms_figure(comparison(70.0))) == ["one seed, no interval"]
+    assert sorted(named(arms_figure(comparison(70.0, 71.0)))) == ["ours, 95 % interval", "seeds"]
+    one = arms_figure(comparison(70.0)).axes[0]
+    assert not one.containers, "no caps"

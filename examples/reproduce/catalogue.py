@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def load_experiment(name: str) -> Experiment:
     """
     path = Path(name).expanduser() if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
     if not path.is_file() or path == FOLDER / f"{_SCALES}.yaml":
-        raise InputError(f"unknown table {name!r}; there are {', '.join(experiments())}, or a .yaml file of your own")
+        near = difflib.get_close_matches(name, experiments(), n=1)
+        hint = f"did you mean {near[0]}? There" if near else "there"
+        raise InputError(f"unknown table {name!r}; {hint} are {', '.join(experiments())}, or a .yaml file of your own")
     return experiment_from(_read(path), path.stem, _read(FOLDER / f"{_SCALES}.yaml"))
 
 

@@ -47,6 +47,9 @@ def cells(line: Line) -> tuple[str, ...]:
     """One arm as text, in the order of `COLUMNS`."""
     what = [genotype_text(text) for text in line.genotypes] + list(line.policies)
     what += [ranges_text(line.widths)] if line.widths else []
+    own = [f"T = {line.arm.T}"] if line.arm.T is not None else []
+    own += [line.arm.schedule] if line.arm.schedule is not None else []
+    what = [", ".join([text, *own]) for text in what]
     return (
         line.arm.title,
         what[0] if len(what) == 1 else f"{len(what)} different" if what else "",
@@ -58,9 +61,20 @@ def cells(line: Line) -> tuple[str, ...]:
         _count(line.frames),
         _count(line.macs),
         "" if line.ms is None else f"{line.ms:.3g}",
-        "" if line.peak_mib is None else f"{line.peak_mib:.1f}",
-        "" if not line.search_minutes else f"{line.search_minutes:.1f}",
+        "" if line.peak_mib is None else f"{line.peak_mib:.3g}",
+        minutes_text(line.search_minutes),
     )
+
+
+def minutes_text(minutes: float | None) -> str:
+    """`7.3`; nothing where nothing was searched for."""
+    return "" if not minutes else f"{minutes:.1f}" if minutes >= 0.1 else "<0.1"
+
+
+def heading(outcome: RowOutcome) -> str:
+    """A row's name, with the data and the network that stand in for it at this scale."""
+    setting = outcome.row.settings[outcome.scale]
+    return f"{outcome.row.name} ({outcome.scale}: {setting.data}, {setting.network})"
 
 
 def score_text(line: Line) -> str:
@@ -116,7 +130,7 @@ def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], dra
     for number, drawing in enumerate(drawings, 1):
         parts += drawing.markdown(f"{experiment.name}-{scale}{_suffix(number)}.png")
     for outcome in rows:
-        parts += [f"## {outcome.row.name}", caption(outcome)]
+        parts += [f"## {heading(outcome)}", caption(outcome)]
         lines = [COLUMNS, tuple("---" if i < 2 else "---:" for i in range(len(COLUMNS)))]
         lines += [cells(line) for line in outcome.lines]
         parts.append("\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in lines))
@@ -147,7 +161,7 @@ def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawing
         body += f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>" if texts else ""
         body += "".join(f"<p>{escape(text)}</p>" for text in gaps(outcome))
         body += "".join(f'<p class="note">Made with {escape(text)}.</p>' for text in machines(outcome))
-        sections.append(Section(outcome.row.name, body))
+        sections.append(Section(heading(outcome), body))
     return document(experiment.title, found, sections)
 
 

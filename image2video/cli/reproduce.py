@@ -58,7 +58,9 @@ class ReproduceOptions:
 
 def add_options(parser: ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("table", type=str, help=f"one of {', '.join(experiments())}, or a .yaml file of the same form")
+    parser.add_argument(
+        "table", type=str, nargs="?", help=f"one of {', '.join(experiments())}, or a .yaml file of the same form"
+    )
     add_fields(parser, ReproduceOptions)
 
 
@@ -68,6 +70,8 @@ def run(options: Namespace) -> None:
     Raises `MissingError` for data that are not there, after all other rows are done and rendered.
     """
     asked = collect(ReproduceOptions, options)
+    if options.table is None:
+        raise InputError(f"which table? There are {', '.join(experiments())}, or a .yaml file of your own")
     experiment, specs = load_experiment(options.table), parse_data(asked.data)
     runs = Worker.planned(experiment, asked.scale)
     if asked.max_minutes is not None and not 0 < asked.max_minutes < float("inf"):
@@ -97,7 +101,10 @@ def run(options: Namespace) -> None:
             print_hours(Console(), experiment, asked.scale)
             for text in missing.values():
                 errors.print(f"left out: {text}", soft_wrap=True, markup=False)
-        left = [] if asked.report_only else worker.run(experiment, asked.scale)
+        try:
+            left = [] if asked.report_only else worker.run(experiment, asked.scale)
+        except MissingError as error:
+            raise MissingError(f"nothing could run for want of data: {', '.join(missing)}; see above") from error
     if not main:
         return
     rows = outcomes(experiment, asked.scale, runs, worker.book)

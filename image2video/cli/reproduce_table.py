@@ -12,7 +12,7 @@ from rich.text import Text
 from image2video.report.table import count_text
 from image2video.reproduce.drawing import Drawing
 from image2video.reproduce.outcome import RowOutcome
-from image2video.reproduce.render import gaps, scale_note, score_text, sentences
+from image2video.reproduce.render import gaps, minutes_text, scale_note, score_text, sentences
 from image2video.reproduce.spec import Experiment
 
 _NUMBERS = ("paper", "ours", "n", "frames", "ms /\nimage", "search\nmin")
@@ -52,6 +52,6 @@ def _table(outcome: RowOutcome) -> Table:
             str(0 if line.score is None else line.score.n),
             "" if line.frames is None else count_text(line.frames),
             "" if line.ms is None else f"{line.ms:.3g}",
-            "" if not line.search_minutes else f"{line.search_minutes:.1f}",
+            minutes_text(line.search_minutes),
         )
     return table

@@ -75,9 +75,11 @@ def _part(name: str, root: Path, place: int) -> Any:
     try:
         return factory(str(root), **choice)
     except (RuntimeError, OSError, ModuleNotFoundError) as error:
+        how = "this set has to be fetched by hand"
+        if "download" in parameters:
+            how = f'in Python: torchvision.datasets.{name}("{root}", download=True)'
         raise MissingError(
-            f"torchvision.datasets.{name} was not found in {root}: {error} (image2video downloads nothing; "
-            f'in Python: torchvision.datasets.{name}("{root}", download=True))'
+            f"torchvision.datasets.{name} was not found in {root}: {error} (image2video downloads nothing; {how})"
         ) from error
 
 

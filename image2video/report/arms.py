@@ -17,7 +17,7 @@ from image2video.report.table import metric_name
 _LABEL = 34  # letters in a line of an arm's title
 _MARGIN = 0.08
 _BELOW = 0.28  # where the seeds of an arm stand, in lines below its mean
-_FURTHEST = 2.0  # a published figure further off, in widths of what was measured, is written and not drawn
+_FURTHEST = 0.5  # a published figure further off, in widths of what was measured, is written and not drawn
 
 
 def arms_figure(
@@ -57,24 +57,21 @@ def arms_figure(
 def _drawn(axis: Axes, arms: list[ArmRuns]) -> tuple[float, float]:
     """Draw what was measured; the lowest and the highest value of it."""
     ours, dots = colours(2)
-    values = []
+    values: list[float] = []
+    labelled: set[str] = set()
     for y, arm in enumerate(arms):
         seeds = list(arm.by_seed().values())
         interval = mean_interval(seeds)
         half = 0.0 if interval.n == 1 else interval.half_width
-        first = y == 0
-        below = [y + _BELOW] * len(seeds)
-        axis.plot(seeds, below, ".", color=dots, markersize=5, label="seeds" if first else "")
-        axis.errorbar(
-            [interval.mean],
-            [y],
-            xerr=[half],
-            fmt="o",
-            color=ours,
-            markersize=4.5,
-            capsize=3,
-            label="ours, 95 % interval" if first else "",
-        )
+        if interval.n == 1:
+            alone = "" if "one seed, no interval" in labelled else "one seed, no interval"
+            axis.plot([interval.mean], [y], "D", color=ours, markersize=4.5, mfc="none", label=alone)
+            labelled.add(alone)
+        else:
+            mean, several = ("", "") if "seeds" in labelled else ("ours, 95 % interval", "seeds")
+            axis.plot(seeds, [y + _BELOW] * len(seeds), ".", color=dots, markersize=5, label=several)
+            axis.errorbar([interval.mean], [y], xerr=[half], fmt="o", color=ours, markersize=4.5, capsize=3, label=mean)
+            labelled.add(several)
         values += [*seeds, interval.mean - half, interval.mean + half]
     return min(values), max(values)
 
