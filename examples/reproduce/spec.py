@@ -51,7 +51,7 @@ class Setting:
         hours: what the row is expected to take on `machine`, for scales that nobody runs by accident.
         machine: the machine of that estimate.
         config: a plain mmsegmentation config below `image2video.integrations.openmmlab.configs`, for rows of
-            segmentation; it says the network, the recipe and the steps, in place of `model`, `lr` and `epochs`.
+            segmentation; it says the network, the recipe and the steps, in place of `model`, `batch_size` and `recipe`.
         options: `--cfg-options` of that config.
         steps: of an arm from scratch, in place of the config's; its schedule is stretched to them.
         elsewhere: data set -> fields that are other than this setting's where a genotype is `searched@` that data set,
