@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,9 @@ def test_the_images_of_a_step_are_those_of_all_processes_that_a_name_states():
 def test_configs_that_cannot_be_used(text, message, tmp_path):
     with pytest.raises(InputError, match=message):
         read_config(Setting(config=written(tmp_path, text)))
+    with warnings.catch_warnings():  # mmengine leaves the copy of a config that it cannot run open
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def test_the_configs_of_all_rows_can_be_read():
