@@ -143,7 +143,7 @@ def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], dra
 def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()) -> str:
     """The whole table as one HTML page, the figures inside."""
     found = [text for drawing in drawings for text in drawing.headlines]
-    found += [f"{outcome.row.name}: {text}" for outcome in rows for text in sentences(outcome, headline=True)]
+    found += [f"{heading(outcome)}: {text}" for outcome in rows for text in sentences(outcome, headline=True)]
     if not found:
         started = any(outcome.started for outcome in rows)
         found = ["No headline comparison has both of its arms finished." if started else "Nothing is finished yet."]
@@ -156,7 +156,7 @@ def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawing
         body = table_html(COLUMNS, [cells(line) for line in outcome.lines], numbers=range(2, len(COLUMNS)))
         body += f'<p class="note">{escape(caption(outcome))}</p>'
         if outcome.started:
-            body += figure_html(_arms(outcome), f"{outcome.row.name}: mean, 95 % interval and seeds.")
+            body += figure_html(_arms(outcome), f"{heading(outcome)}: mean, 95 % interval and seeds.")
         texts = sentences(outcome)
         body += f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>" if texts else ""
         body += "".join(f"<p>{escape(text)}</p>" for text in gaps(outcome))
