@@ -26,7 +26,6 @@ class Run:
     setting: Setting
     seed: int
     key: str
-    start_key: str | None
     drawn: bool = False
 
     @property
@@ -108,7 +107,6 @@ def planned_runs(experiment: Experiment, scale: str) -> list[Run]:
             for arm in arms:
                 if seed not in setting.seeds_of(arm.name):
                     continue
-                start = None if arm.start is None else keys[arm.start]
                 drawn = experiment.draws_networks and seed == setting.seed
-                found.append(Run(row.name, arm, setting, seed, keys[arm.name], start, drawn))
+                found.append(Run(row.name, arm, setting, seed, keys[arm.name], drawn))
     return found

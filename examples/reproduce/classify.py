@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,17 @@ from image2video import VideoWrap
 from image2video.data import Augmentation, DataSource
 from image2video.errors import StateError
 from image2video.files import torch_load
-from image2video.protocols import Progress
 from image2video.reproduce.genotypes import Chosen, Load, choose
 from image2video.reproduce.learned import LearnedAveraging
 from image2video.reproduce.networks import build_network
 from image2video.reproduce.policies import choose_policy
+from image2video.reproduce.record import Named, costs
 from image2video.reproduce.scramble import ScrambledClips
 from image2video.reproduce.spec import Cell, Setting
 from image2video.training import Metrics, TrainConfig, evaluate, measure_cost, train
 from image2video.training.recipe import autocast_dtype
 
 _COST_BATCH = 64
-
-Named = Callable[[str], Progress | None]
-"""The progress of a stage by its name; None where nobody looks."""
 
 
 def run_classification(
@@ -76,23 +72,11 @@ def run_classification(
     if not math.isfinite(metrics.loss):
         raise StateError(f"the test loss of {arm.name}, seed {seed}, is {metrics.loss}")
     cost = measure_cost(model, data.input_size, min(_COST_BATCH, setting.batch_size), repeats=5)
-    seen, per_image = epochs * data.train.num_images, arm.frames_per_image(arm.frames(setting))
+    told = {"T": arm.frames_per_image(arm.frames(setting)), "epochs": epochs, "seconds": seconds}
     record = {
         "score": 100 * metrics.score,
         "loss": metrics.loss,
-        "genotype": None if chosen is None else str(chosen.genotype),
-        "origin": None if chosen is None else chosen.origin,
-        "policy": policy.text,
-        "search_minutes": ((0 if chosen is None else chosen.seconds) + policy.seconds) / 60,
-        "T": per_image,
-        "epochs": epochs,
-        "images_seen": seen,
-        "frames": seen * per_image,
-        "parameters": cost.params,
-        "macs": cost.macs_per_image,
-        "ms": cost.ms_per_image,
-        "peak_mib": cost.peak_mib_per_image,
-        "training_seconds": seconds,
+        **costs(chosen, policy, cost, images_seen=epochs * data.train.num_images, **told),
         "seconds": time.perf_counter() - began,
     }
     if isinstance(model, LearnedAveraging):

@@ -6,7 +6,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,22 @@ from image2video.protocols import Progress
 from image2video.reproduce.book import Book, Run
 from image2video.reproduce.genotypes import Load
 from image2video.reproduce.policies import Policy
+from image2video.reproduce.record import Named, costs
 from image2video.reproduce.segment_config import arm_config, arm_steps
 from image2video.reproduce.segment_genotypes import choose_for_segmentor
 from image2video.reproduce.segment_learned import LearnedEncoderDecoder
 from image2video.reproduce.segment_policies import choose_segmentation_policy
 from image2video.reproduce.segment_reading import content_hash
-from image2video.reproduce.segment_runner import fit, quiet
+from image2video.reproduce.segment_runner import fit, without_advice
 from image2video.reproduce.segment_split import loader_leaves
 from image2video.reproduce.spec import Cell, Setting
 from image2video.search import Request, SearchConfig
 from image2video.training import Cost, measure_cost
 
-Named = Callable[[str], Progress | None]
-"""The progress of a stage by its name; None where nobody looks."""
 _CLASS = "IoU."
 
 
-@quiet()
+@without_advice()
 def run_segmentation(
     run: Run,
     book: Book,
@@ -73,26 +72,14 @@ def run_segmentation(
     cost = measure(fitted.model, crop_size(config))
     images = steps * config.train_dataloader.batch_size
     there = sum(len(leaf["indices"]) for _, leaf in loader_leaves(config, "train_dataloader"))
-    per_image = arm.frames_per_image(arm.frames(setting))
     classes = {k.removeprefix(_CLASS): v for k, v in fitted.metrics.items() if k.startswith(_CLASS)}
+    told = {"T": arm.frames_per_image(arm.frames(setting)), "seconds": fitted.seconds}
     record = {
         "score": fitted.metrics["mIoU"],
         "loss": None,
         "classes": {name: None if math.isnan(value) else value for name, value in classes.items()},
-        "genotype": None if chosen is None else str(chosen.genotype),
-        "origin": None if chosen is None else chosen.origin,
-        "policy": policy.text,
-        "search_minutes": ((0 if chosen is None else chosen.seconds) + policy.seconds) / 60,
-        "T": per_image,
         "steps": steps,
-        "epochs": images / there,
-        "images_seen": images,
-        "frames": images * per_image,
-        "parameters": cost.params,
-        "macs": cost.macs_per_image,
-        "ms": cost.ms_per_image,
-        "peak_mib": cost.peak_mib_per_image,
-        "training_seconds": fitted.seconds,
+        **costs(chosen, policy, cost, images_seen=images, epochs=images / there, **told),
         "seconds": time.perf_counter() - began,
     }
     if isinstance(fitted.model, LearnedEncoderDecoder):

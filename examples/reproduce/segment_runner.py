@@ -69,7 +69,7 @@ def fit(
         raise UnsupportedError(
             "mmengine takes the GPUs it sees; for several processes on CPUs set CUDA_VISIBLE_DEVICES=''"
         )
-    with quiet(), _alone():
+    with without_advice(), _alone():
         return _fitted(config, weights, accelerator, train, progress)
 
 
@@ -180,7 +180,7 @@ def _bare(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """Leave out the warnings that are for the authors of configs."""
     with warnings.catch_warnings():
         for text in _ADVICE:
