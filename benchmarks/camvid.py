@@ -20,18 +20,16 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from harness import commit, hardware, versions
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmseg.evaluation import IoUMetric
-from mmseg.registry import METRICS
 from rich.console import Console
 
 from image2video.files import atomic_write_json
 from image2video.integrations.openmmlab import CONFIGS
+from image2video.reproduce.segment_metric import ExactIoU
 
 CAMVID = CONFIGS / "camvid"
 SCALE_CPU = CAMVID / "_base_" / "scale_cpu.py"
@@ -63,20 +61,6 @@ ARMS = {
 }
 
 
-@METRICS.register_module(force=True)
-class ClassIoU(IoUMetric):
-    """`IoUMetric` that returns the IoU of every class as well, in percent, without rounding."""
-
-    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """The metrics of `IoUMetric`, `IoU.CLASS` of each class, and `mIoU` and `aAcc` with all digits."""
-        found = dict(super().compute_metrics(results))
-        intersection, union, _, labelled = (sum(column).double() for column in zip(*results, strict=True))
-        shares = 100 * intersection / union
-        found |= {f"IoU.{c}": float(v) for c, v in zip(self.dataset_meta["classes"], shares, strict=True)}
-        found |= {"mIoU": float(shares.nanmean()), "aAcc": float(100 * intersection.sum() / labelled.sum())}
-        return found
-
-
 def arm_config(name: str, seed: int, options: Namespace) -> Config:
     """The config of a run: the arm's, at the scale that was asked for, with the data and the folder of the run."""
     arm = ARMS[name]
@@ -94,7 +78,7 @@ def arm_config(name: str, seed: int, options: Namespace) -> Config:
     config.randomness = {"seed": seed}
     config.log_level = "WARNING"
     config.test_evaluator = {
-        "type": "ClassIoU",
+        "type": ExactIoU.__name__,
         "iou_metrics": ["mIoU"],
         "output_dir": str(run_folder(options, name, seed) / PREDICTIONS),
         "prefix": "test",

@@ -84,7 +84,7 @@ def test_the_metric_leaves_unlabelled_pixels_out() -> None:
     noise[label == 255] = 8
     scores = []
     for prediction in (right, noise):
-        metric = camvid.ClassIoU(iou_metrics=["mIoU"])
+        metric = camvid.ExactIoU(iou_metrics=["mIoU"])
         metric.dataset_meta = CamVidDataset.METAINFO
         metric.process({}, [{"pred_sem_seg": {"data": prediction}, "gt_sem_seg": {"data": label}}])
         scores.append(metric.compute_metrics(metric.results))
@@ -96,7 +96,7 @@ def test_the_metric_leaves_unlabelled_pixels_out() -> None:
 
 def test_the_class_metric_agrees_with_mmsegmentations_own() -> None:
     generator = torch.Generator().manual_seed(0)
-    ours, stock = camvid.ClassIoU(iou_metrics=["mIoU"]), IoUMetric(iou_metrics=["mIoU"])
+    ours, stock = camvid.ExactIoU(iou_metrics=["mIoU"]), IoUMetric(iou_metrics=["mIoU"])
     for metric in (ours, stock):
         metric.dataset_meta = CamVidDataset.METAINFO
     label, prediction = (torch.randint(11, (1, 20, 30), generator=generator) for _ in range(2))
