@@ -27,9 +27,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 
-from image2video.files import atomic_write_json
 from image2video.integrations.openmmlab import CONFIGS
 from image2video.reproduce.segment_metric import ExactIoU
+from image2video.runs.folders import atomic_write_json
 
 CAMVID = CONFIGS / "camvid"
 SCALE_CPU = CAMVID / "_base_" / "scale_cpu.py"

@@ -22,9 +22,9 @@ from rich.console import Console
 
 from image2video import Genotype
 from image2video.errors import MissingError
-from image2video.files import read_json
 from image2video.integrations.openmmlab import CamVidDataset
 from image2video.report import SegmentedImage, mean_interval, paired_difference, save_figure, segmentation_figure
+from image2video.runs.folders import read_json
 
 CLASSES = CamVidDataset.METAINFO["classes"]
 COLUMNS = ("arm", "n", "mIoU", "half_width_95", "pixel_accuracy", "steps", "images", "frames", "train_seconds")

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from image2video.cli.arguments import add_options, collect
 from image2video.cli.progress import progress_bars
-from image2video.demo import (
+from image2video.experiments import (
     DemoConfig,
     render_table,
     report_path,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from image2video import VideoWrap
+from image2video.clip.genotype import Genotype
 from image2video.data import DataSource
-from image2video.genotype import Genotype
 from image2video.integrations.timm_backbones import build
 from image2video.receptive_field import prepare_random
 from image2video.training import TrainConfig, train

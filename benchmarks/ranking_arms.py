@@ -16,9 +16,9 @@ from torch import nn
 from image2video import Genotype
 from image2video.data import DataSource
 from image2video.search import SearchConfig, get_space, rank_genotypes, search
-from image2video.search.chain_scores import score_chains
-from image2video.search.network import build_network
+from image2video.search.rank.chain_scores import score_chains
 from image2video.search.run import SearchRun
+from image2video.search.score.network import build_network
 from image2video.training import TrainConfig, train
 
 BACKWARD = 3

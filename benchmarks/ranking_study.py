@@ -39,8 +39,8 @@ from torch import nn
 
 from image2video import Genotype, VideoWrap
 from image2video.data import DataSource, load_data, seeded_generator
-from image2video.files import atomic_write_json
 from image2video.integrations.timm_backbones import build
+from image2video.runs.folders import atomic_write_json
 from image2video.search import SearchSpace, get_space
 from image2video.training import TrainConfig, evaluate, train
 

@@ -33,8 +33,8 @@ from torch import nn
 
 from image2video import VideoWrap
 from image2video.cli.rf_job import read_images
+from image2video.clip.genotype import Genotype
 from image2video.data import load_data
-from image2video.genotype import Genotype
 from image2video.receptive_field import EffectiveField, Unit, theoretical
 from image2video.receptive_field.survey import survey, survey_units
 from image2video.report import ErfPanel

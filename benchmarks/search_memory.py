@@ -23,14 +23,14 @@ from live_memory import saved_bytes
 from search_step import CLASSES, batch
 
 from image2video import Image2Video
-from image2video.colours import Colours
+from image2video.clip.colours import Colours
 from image2video.integrations.timm_backbones import build
 from image2video.search import Cell, SearchConfig, get_space
-from image2video.search.bilevel import Bilevel, weight_optimizer
-from image2video.search.draw import Draw
-from image2video.search.memory import checkpoint_activations_
-from image2video.search.network import build_network, predictions
-from image2video.search.task import ClassificationTask
+from image2video.search.cell.draw import Draw
+from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
+from image2video.search.optimise.memory import checkpoint_activations_
+from image2video.search.score.network import build_network, predictions
+from image2video.search.score.task import ClassificationTask
 from image2video.training.live_memory import peak_bytes
 
 CHAIN = "translate_x(0.06) > rotate(10)"

@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from harness import arguments, measure, measure_pair, timing_fields, write_result
 from torch import Tensor
 
-from image2video.colours import Colours
+from image2video.clip.colours import Colours
 from image2video.integrations.timm_backbones import build
 from image2video.search import Cell, SearchConfig, get_space
-from image2video.search.bilevel import Bilevel, weight_optimizer
-from image2video.search.network import build_network, predictions
-from image2video.search.task import ClassificationTask
+from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
+from image2video.search.score.network import build_network, predictions
+from image2video.search.score.task import ClassificationTask
 
 TARGETS = {"affine5": 2.3, "autoaugment13": 4.0}
 CLASSES = 10

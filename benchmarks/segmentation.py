@@ -31,7 +31,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from image2video import Image2Video
-from image2video.clip import clip_to_frames
+from image2video.clip.image_to_video import clip_to_frames
 from image2video.integrations.openmmlab import HeadOutputs
 from image2video.training.live_memory import peak_bytes
 

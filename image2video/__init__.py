@@ -1,9 +1,12 @@
 """Turn an image into a short video, and a backbone into a network that fuses its frames."""
 
-from image2video.builders import Builder
-from image2video.checkpoint import FreshFusionWarning
-from image2video.clip import Image2Video, clip_to_frames, frames_to_clip
-from image2video.colours import Colours
+from image2video.clip.colours import Colours
+from image2video.clip.frame_sources import FrameSource
+from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
+from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
+from image2video.clip.ops.op import Op
+from image2video.clip.ops.registry import register_op
+from image2video.clip.random_clips import RandomClips
 from image2video.errors import (
     ExistsError,
     Image2VideoError,
@@ -13,7 +16,6 @@ from image2video.errors import (
     StateError,
     UnsupportedError,
 )
-from image2video.frame_sources import FrameSource
 from image2video.fusion import (
     Conv3dConfig,
     FusionConfig,
@@ -23,15 +25,16 @@ from image2video.fusion import (
     TSMConfig,
     register_fusion,
 )
-from image2video.genotype import DEFAULT_GENOTYPE, Genotype, Transform
 from image2video.inject import Injection, Plan, Site, inject_, plan
-from image2video.layout import NCHW, NHWC, NLC, Layout
-from image2video.op import Op
-from image2video.ops import register_op
-from image2video.optim import param_groups
-from image2video.random_clips import RandomClips
+from image2video.moved import install as install_old_paths
+from image2video.trace.layout import NCHW, NHWC, NLC, Layout
 from image2video.version import __version__
-from image2video.wrap import VideoWrap
+from image2video.wrap.builders import Builder
+from image2video.wrap.checkpoint import FreshFusionWarning
+from image2video.wrap.param_groups import param_groups
+from image2video.wrap.video_wrap import VideoWrap
+
+install_old_paths()
 
 __all__ = [
     "DEFAULT_GENOTYPE",

@@ -66,3 +66,11 @@ class Progress(Protocol):
     def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
         """`done` of `total` steps of the named stage; `figures` (`loss=…`, `images_per_second=…`) go beside it."""
         ...
+
+
+class Unwarper(Protocol):
+    """What aggregation needs of `Image2Video`: the mean of maps over the frames, in the reference image."""
+
+    def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
+        """Bring maps `(B·T, K, h, w)` back to the reference image and average them: `(B, K, h, w)`."""
+        ...

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from image2video import ops
 from image2video.cli import main
 from image2video.cli.app import build_parser
+from image2video.clip.ops import registry as ops
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

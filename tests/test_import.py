@@ -18,7 +18,7 @@ print(*(set(sys.modules) - before))
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     brought = run.stdout.split()
-    assert "image2video.wrap" in brought
+    assert "image2video.wrap.video_wrap" in brought
     foreign = {name.split(".")[0] for name in brought} - sys.stdlib_module_names - {"image2video", "torch"}
     assert not foreign, f"import image2video also imports {foreign}"
     assert not [name for name in brought if name.startswith(LATE)]

@@ -7,40 +7,66 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ALLOWED = {  # package -> the packages of ours that it may import
-    "core": {"core"},
-    "search": {"core", "search"},
-    "data": {"core", "search", "data"},  # search: the spaces that `clips:SPACE` names
-    "training": {"core", "data", "training"},
-    "receptive_field": {"core", "receptive_field"},
-    "report": {"core", "receptive_field", "report"},
-    "integrations": {"core", "search", "data", "training", "report", "integrations"},
-    "demo": {"core", "search", "data", "training", "receptive_field", "report", "integrations", "demo"},
-    "reproduce": {
-        *("core", "search", "data", "training", "receptive_field", "report", "integrations", "demo", "reproduce"),
-    },
-    "cli": {
-        *("core", "search", "data", "training", "receptive_field", "report", "integrations"),
-        *("demo", "reproduce", "cli"),
-    },
+LOOSE = {"errors", "protocols", "version", "segmentation", "functional", "moved"}
+LEAVES = {"errors", "protocols", "version", "segmentation"}
+CORE = LEAVES | {"trace", "runs", "clip", "fusion", "inject", "wrap"}
+LIBRARY = CORE | {"receptive_field", "search", "data", "training", "report", "integrations"}
+ALLOWED = {  # room -> the rooms of ours that it may import, beside itself
+    "errors": set(),
+    "protocols": set(),
+    "version": set(),
+    "segmentation": {"errors"},
+    "trace": {"errors"},
+    "runs": {"errors", "version"},
+    "clip": {"errors", "protocols", "runs", "trace"},
+    "fusion": {"errors", "trace"},
+    "inject": {"errors", "trace", "fusion"},
+    "wrap": {"errors", "protocols", "version", "trace", "runs", "clip", "fusion", "inject"},
+    "functional": CORE,
+    "moved": set(),
+    "image2video": {*CORE, "moved"},
+    "receptive_field": CORE,
+    "search": CORE,
+    "data": {*LEAVES, "clip", "search"},  # search: the spaces that `clips:SPACE` names
+    "training": {*LEAVES, "runs", "wrap", "data"},
+    "report": {*LEAVES, "clip", "runs", "receptive_field"},
+    "integrations": {*CORE, "functional", "search", "data", "training", "report"},
+    "experiments": {*LIBRARY, "image2video"},
+    "reproduce": {*LIBRARY, "image2video", "experiments"},
+    "cli": {*LIBRARY, "image2video", "experiments", "reproduce"},
 }
-LIBRARIES = {  # package -> the libraries that it may import, late imports included, beside torch and Python's own
-    "core": {"safetensors", "huggingface_hub", "numpy", "torchvision"},
+LIBRARIES = {  # room -> the libraries that it may import, late imports included, beside torch and Python's own
+    "clip": {"huggingface_hub", "torchvision"},
+    "runs": {"numpy", "safetensors"},
+    "wrap": {"huggingface_hub", "safetensors"},
     "search": {"accelerate", "yaml"},
     "data": {"numpy", "PIL", "sklearn", "torchvision"},
     "training": {"accelerate", "safetensors", "yaml"},
     "receptive_field": {"shapely"},
     "report": {"matplotlib", "numpy", "PIL", "rich", "shapely"},
     "integrations": {"timm", "mmseg", "mmcv", "mmengine", "numpy"},
-    "demo": {"accelerate"},
+    "experiments": {"accelerate"},
     "reproduce": {"accelerate", "timm", "yaml", "mmseg", "mmcv", "mmengine", "numpy", "torchvision", "PIL", "shapely"},
     "cli": {"accelerate", "docstring_parser", "jsonargparse", "numpy", "rich", "yaml"},
 }
+KNOWN_CYCLES = [  # to be broken one by one; nothing is added
+    {"clip.genotype", "clip.hub"},
+    {"fusion.config", "fusion.registry"},
+    {"wrap.pretrained", "wrap.video_wrap"},
+    {"receptive_field.theory", "receptive_field.traced"},
+    {"search.cell.cell", "search.cell.mixing", "search.cell.topology"},
+    {"search.optimise.epochs", "search.run"},
+    {"reproduce.genotypes", "reproduce.segment_genotypes"},
+    {"reproduce.data", "reproduce.segment_data"},
+    {"reproduce.check", "reproduce.segment_check"},
+    {"cli.rf", "cli.rf_job", "cli.rf_theory"},
+]
 
 
-def package_of(module: str) -> str:
+def room_of(module: str) -> str:
+    """The room of a module's dotted name; `image2video` for the package and for names that it gives out itself."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] in ALLOWED else "core"
+    return parts[1] if len(parts) > 1 and parts[1] in ALLOWED else "image2video"
 
 
 def sources() -> list[tuple[Path, str]]:
@@ -48,9 +74,9 @@ def sources() -> list[tuple[Path, str]]:
     found = []
     for path in sorted((ROOT / "image2video").rglob("*.py")):
         found.append((path, ".".join(path.relative_to(ROOT).with_suffix("").parts)))
-    for folder, name in ((ROOT / "integrations", "integrations"), (ROOT / "examples" / "reproduce", "reproduce")):
-        for path in sorted(folder.rglob("*.py")):
-            found.append((path, ".".join(["image2video", name, *path.relative_to(folder).with_suffix("").parts])))
+    folder = ROOT / "integrations"
+    for path in sorted(folder.rglob("*.py")):
+        found.append((path, ".".join(["image2video", "integrations", *path.relative_to(folder).with_suffix("").parts])))
     return found
 
 
@@ -70,45 +96,105 @@ def imported(path: Path, module: str) -> list[tuple[int, str]]:
                 head = node.module or ""
             names += [(node.lineno, f"{head}.{alias.name}") for alias in node.names]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            if module == "image2video.moved":
+                continue  # what it imports stands in its table, which tests/test_moved.py holds
             names.append((node.lineno, _stated(node.args[0])))
     assert not is_package or module.endswith("__init__")
     return names
 
 
 def _stated(argument: ast.expr) -> str:
-    """The module that a call imports by a string, as far as the source states it."""
+    """The module that a call imports by a string, as far as the source states it; it ends with a dot if not whole."""
     first = argument.values[0] if isinstance(argument, ast.JoinedStr) else argument
     assert isinstance(first, ast.Constant), f"an import of {ast.unparse(argument)}, which the source does not state"
-    return str(first.value).rstrip(".")
+    return str(first.value)
 
 
 @pytest.mark.parametrize(("path", "module"), sources(), ids=lambda value: value if isinstance(value, str) else "")
 def test_imports_point_one_way(path: Path, module: str) -> None:
-    package = package_of(module)
+    room = room_of(module)
     for line, name in imported(path, module):
         top = name.split(".")[0]
         if top == "image2video":
-            target = package_of(name)
-            assert target in ALLOWED[package], f"{path}:{line}: {package} imports {name} of {target}"
+            target = room_of(name)
+            assert target in ALLOWED[room] | {room}, f"{path}:{line}: {room} imports {name} of {target}"
         elif top != "torch" and top not in sys.stdlib_module_names:
-            assert top in LIBRARIES[package], f"{path}:{line}: {package} imports {name}"
+            assert top in LIBRARIES.get(room, set()), f"{path}:{line}: {room} imports {name}"
 
 
-def test_every_source_is_listed() -> None:
+def test_every_source_is_in_a_room() -> None:
     assert len(sources()) > 40
-    assert {package_of(module) for _, module in sources()} == set(ALLOWED) == set(LIBRARIES)
+    assert {room_of(module) for _, module in sources()} == set(ALLOWED)
+    assert set(LIBRARIES) <= set(ALLOWED)
+
+
+def test_few_files_are_loose() -> None:
+    loose = {path.stem for path in (ROOT / "image2video").glob("*.py")}
+    assert loose - {"__init__"} == LOOSE
+    assert len(loose) <= 8
+
+
+def test_rooms_stand_on_each_other() -> None:
+    """What a room may import never leads back to it."""
+    assert not cycles({room: others - {room} for room, others in ALLOWED.items()})
+
+
+def test_no_module_leads_back_to_itself() -> None:
+    """No circle of imports, within rooms too, late imports and those for type checkers included."""
+    paths = {module.removesuffix(".__init__"): (path, module) for path, module in sources()}
+    graph = {}
+    for name, (path, module) in paths.items():
+        targets = set()
+        for _, wanted in imported(path, module):
+            if wanted.endswith("."):  # a module that is named at run time: any of the package
+                targets |= {other for other in paths if other.startswith(wanted) and not other.endswith("__main__")}
+                continue
+            # `from package import module` is that module; any other name is one that the package itself gives out.
+            targets.add(wanted if wanted in paths else wanted.rpartition(".")[0])
+        graph[name] = {target for target in targets if target in paths and target != name}
+    assert sum(map(len, graph.values())) > 500
+    found = [{name.removeprefix("image2video.") for name in circle} for circle in cycles(graph)]
+    assert not [circle for circle in found if circle not in KNOWN_CYCLES]
+    assert not [circle for circle in KNOWN_CYCLES if circle not in found], "broken: take it off the list"
+
+
+def cycles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The groups of nodes that lead to each other."""
+    reach: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        todo = list(graph[start])
+        while todo:
+            node = todo.pop()
+            if node not in seen:
+                seen.add(node)
+                todo += graph[node]
+        reach[start] = seen
+    groups = {frozenset(b for b in reach[a] if a in reach[b]) for a in graph if a in reach[a]}
+    return [set(group) for group in sorted(groups, key=min)]
+
+
+@pytest.mark.parametrize(
+    ("graph", "expected"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}, [{"a", "b", "c"}]),
+    ],
+)
+def test_a_circle_is_found(graph: dict[str, set[str]], expected: list[set[str]]) -> None:
+    assert cycles(graph) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "names"),
     [
         ("def f():\n    from timm.models import resnet", ["timm.models.resnet"]),
-        ("from . import cell", ["image2video.search.cell"]),
-        ("from ..data import source", ["image2video.data.source"]),
-        ("importlib.import_module(f'image2video.cli.{name}')", ["image2video.cli"]),
+        ("from . import cell", ["image2video.search.space.cell"]),
+        ("from ...data import source", ["image2video.data.source"]),
+        ("importlib.import_module(f'image2video.cli.{name}')", ["image2video.cli."]),
     ],
 )
 def test_every_form_of_import_is_seen(text: str, names: list[str], tmp_path: Path) -> None:
     path = tmp_path / "space.py"
     path.write_text(text)
-    assert [name for _, name in imported(path, "image2video.search.space")] == names
+    assert [name for _, name in imported(path, "image2video.search.space.space")] == names

@@ -47,11 +47,11 @@ def test_wheel_holds_every_source_file(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "image2video").rglob("*.py")}
     expected |= {f"image2video/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "integrations").rglob("*.py")}
-    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "image2video/presets").glob("*.json")}
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "image2video/clip/presets").glob("*.json")}
     configs = [*(ROOT / "integrations/openmmlab/configs").rglob("*.json")]
     assert configs
     expected |= {f"image2video/{path.relative_to(ROOT).as_posix()}" for path in configs}
-    reproduce = [path for path in (ROOT / "examples/reproduce").iterdir() if path.suffix in (".py", ".yaml")]
+    reproduce = [path for path in (ROOT / "image2video/reproduce").iterdir() if path.suffix in (".py", ".yaml")]
     assert {path.suffix for path in reproduce} == {".py", ".yaml"}
     expected |= {f"image2video/reproduce/{path.name}" for path in reproduce}
     expected |= {"image2video/py.typed"}

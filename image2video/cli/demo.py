@@ -8,7 +8,7 @@ from rich.console import Console
 from image2video.cli.arguments import add_options as add_fields
 from image2video.cli.arguments import collect
 from image2video.cli.progress import progress_bars
-from image2video.demo import DemoConfig, render_table, report_path, run_demo, verdict_sentence
+from image2video.experiments import DemoConfig, render_table, report_path, run_demo, verdict_sentence
 
 EXAMPLE = "image2video demo --seeds 1 --out demo"
 

@@ -9,8 +9,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from image2video.genotype import Genotype
-from image2video.ops import Op, get_op, op_names
+from image2video.clip.genotype import Genotype
+from image2video.clip.ops.registry import Op, get_op, op_names
 from image2video.search import SearchSpace
 
 

@@ -11,16 +11,16 @@ import torch
 import yaml
 from torch import nn
 
-from image2video.builders import Builder
 from image2video.cli.options import BackboneOptions, DataOptions, WrapOptions
+from image2video.clip.frame_sources import FrameSource
+from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.clip.random_clips import RandomClips
 from image2video.data import Augmentation, AugmentedFrames, Clips, DataSource
 from image2video.errors import InputError
-from image2video.frame_sources import FrameSource
-from image2video.genotype import DEFAULT_GENOTYPE, Genotype
-from image2video.random_clips import RandomClips
 from image2video.search import get_space
 from image2video.training import load_weights, read_weights
-from image2video.wrap import VideoWrap
+from image2video.wrap.builders import Builder
+from image2video.wrap.video_wrap import VideoWrap
 
 DEFAULT_FRAMES = 5
 DEFAULT_SCHEDULE = "from_zero"

@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from image2video.cli.listings import presets_table
-from image2video.genotype import PRESET_PREFIX, Genotype
+from image2video.clip.genotype import PRESET_PREFIX, Genotype
 
 EXAMPLE = "image2video presets cifar10"
 

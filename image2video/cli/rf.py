@@ -17,11 +17,10 @@ from image2video.cli.options import MachineOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.rf_job import BARE, Networks, Pictures, build_networks, read_images
 from image2video.cli.rf_theory import clip_figure, clip_sentence, expected_rows, layer_sentence
-from image2video.clip import Image2Video
-from image2video.demo.output import environment
+from image2video.clip.genotype import DEFAULT_GENOTYPE
+from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
-from image2video.files import OutputDirectory, atomic_write_bytes, atomic_write_json
-from image2video.genotype import DEFAULT_GENOTYPE
+from image2video.experiments.output import environment
 from image2video.receptive_field import Unit
 from image2video.receptive_field.survey import Survey, survey, survey_units
 from image2video.report import (
@@ -34,6 +33,7 @@ from image2video.report import (
     save_figure,
     write_field_page,
 )
+from image2video.runs.folders import OutputDirectory, atomic_write_bytes, atomic_write_json
 from image2video.training import make_accelerator
 
 SCHEMA_VERSION = 1

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from image2video.builders import Builder
-from image2video.clip import Image2Video
+from image2video.clip.genotype import Genotype
+from image2video.clip.image_to_video import Image2Video
 from image2video.data.folder import ImageFiles
 from image2video.data.scan import image_files
 from image2video.data.transforms import eval_transform
 from image2video.errors import InputError, MissingError
-from image2video.genotype import Genotype
-from image2video.inject.sizes import nominal_size
 from image2video.receptive_field import prepare_random
+from image2video.trace.sizes import nominal_size
 from image2video.training import load_weights, read_weights
-from image2video.wrap import VideoWrap
+from image2video.wrap.builders import Builder
+from image2video.wrap.video_wrap import VideoWrap
 
 if TYPE_CHECKING:
     from image2video.cli.rf import RfOptions

@@ -16,15 +16,15 @@ from image2video.cli.progress import progress_bars
 from image2video.cli.search_job import RENAME, CompareOptions, SearchJob, prepare
 from image2video.cli.search_task import TaskJob, prepare_task
 from image2video.cli.tables import ranking_table
-from image2video.demo import render_table
-from image2video.demo.candidate_runs import compare, comparison_folder, planned_frames
-from image2video.demo.output import environment
-from image2video.demo.search_output import write_search_outputs
-from image2video.files import add_to_run
-from image2video.genotype import Genotype
+from image2video.clip.genotype import Genotype
+from image2video.experiments import render_table
+from image2video.experiments.candidate_runs import compare, comparison_folder, planned_frames
+from image2video.experiments.output import environment
+from image2video.experiments.search_output import write_search_outputs
 from image2video.protocols import Progress
 from image2video.report import ComparisonResult, random_sentence
 from image2video.report.table import count_text
+from image2video.runs.folders import add_to_run
 from image2video.search import SearchConfig, SearchResult
 
 EXAMPLE = (

@@ -16,11 +16,11 @@ from image2video.cli.arguments import collect, record
 from image2video.cli.models import bare_model, load_matching_data, warn_of_seen_images
 from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions, TaskOptions
 from image2video.data import DataSource
-from image2video.demo.candidates import Candidate, check_candidates, parse_candidates
-from image2video.demo.settings import CompareConfig
 from image2video.errors import InputError
+from image2video.experiments.candidates import Candidate, check_candidates, parse_candidates
+from image2video.experiments.settings import CompareConfig
 from image2video.search import SearchConfig, SearchResult, get_space, search
-from image2video.search.task import Task, get_task
+from image2video.search.score.task import Task, get_task
 from image2video.training import load_weights, make_accelerator
 
 RENAME = {"T": "frames"}

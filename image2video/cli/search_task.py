@@ -16,7 +16,7 @@ from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions,
 from image2video.cli.search_job import RENAME, CompareOptions, check_resumed
 from image2video.errors import InputError
 from image2video.search import Problem, Request, SearchConfig, SearchResult, build_problem, search
-from image2video.search.task import Task
+from image2video.search.score.task import Task
 from image2video.training import make_accelerator
 
 TASK_FILE = "task.json"

@@ -13,9 +13,9 @@ from torch.nn.functional import interpolate
 
 from image2video.cli.arguments import add_options as add_fields
 from image2video.cli.arguments import collect
+from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.data.folder import ImageFiles
 from image2video.errors import ExistsError, InputError, MissingError
-from image2video.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.report import film_strip
 
 EXAMPLE = 'image2video show --image cat.jpg --genotype "rotate(10)" --frames 5 --out clip.png'

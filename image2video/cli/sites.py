@@ -7,10 +7,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from image2video.builders import Builder
 from image2video.cli.arguments import add_options as add_fields
 from image2video.cli.arguments import collect
 from image2video.inject import plan
+from image2video.wrap.builders import Builder
 
 EXAMPLE = "image2video sites resnet50 --fusion gsf"
 

@@ -15,10 +15,10 @@ from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
 from image2video.cli.train_fields import FieldOptions, print_fields
-from image2video.files import add_to_run
+from image2video.runs.folders import add_to_run
 from image2video.training import TrainConfig, load_weights, make_accelerator, measure_cost, train
 from image2video.training.recipe import FINE_TUNING
-from image2video.wrap import VideoWrap
+from image2video.wrap.video_wrap import VideoWrap
 
 EXAMPLE = (
     "image2video train --model resnet18 --data folder:flowers --genotype genotype.json --weights bare.safetensors "

@@ -8,14 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from image2video.cli.rf_job import beside
-from image2video.clip import Image2Video
+from image2video.clip.image_to_video import Image2Video
 from image2video.data import DataSource
 from image2video.errors import Image2VideoError
-from image2video.files import add_to_run, atomic_write_bytes
 from image2video.receptive_field.survey import survey, survey_units
 from image2video.report import ErfGrid, erf_caption, erf_figure, field_tables
 from image2video.report.style import png_bytes
-from image2video.wrap import VideoWrap
+from image2video.runs.folders import add_to_run, atomic_write_bytes
+from image2video.wrap.video_wrap import VideoWrap
 
 CHEAP = 64
 """Pixels per side up to which the fields take a second or two and are drawn unless something else is said."""

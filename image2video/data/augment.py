@@ -225,7 +225,7 @@ class Clips(Augmentation):
 
     def build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """Frames as `Image2Video` makes them: bilinear, the mean colour outside."""
-        from image2video.search.space import get_space  # the one name of search that data needs
+        from image2video.search.space.space import get_space  # the one name of search that data needs
 
         return RandomFrame(get_space(self.space), self.frames, mean, std)
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from image2video.aggregate import Unwarper
-from image2video.clip import clip_to_frames, frames_to_clip
-from image2video.colours import Colours
+from image2video.clip.colours import Colours
+from image2video.clip.frame_sources import FrameSource, register_frame_source
+from image2video.clip.image_to_video import clip_to_frames, frames_to_clip
+from image2video.clip.sampling import is_channels_last, stack_frames
 from image2video.data.augment import Augmentation
 from image2video.data.augment_apply import apply_each
 from image2video.errors import InputError, InputTypeError
-from image2video.frame_sources import FrameSource, register_frame_source
-from image2video.sampling import is_channels_last, stack_frames
+from image2video.protocols import Unwarper
 
 
 @register_frame_source

@@ -8,12 +8,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from image2video.chain import apply_chain
-from image2video.chain_law import ChainLaw, ChainSpace
-from image2video.colours import Colours
-from image2video.genotype import Genotype
-from image2video.geometry import schedule_steps
-from image2video.sampling import warp_frames
+from image2video.clip.chain import apply_chain
+from image2video.clip.colours import Colours
+from image2video.clip.genotype import Genotype
+from image2video.clip.matrices import schedule_steps
+from image2video.clip.random_chain import ChainLaw, ChainSpace
+from image2video.clip.sampling import warp_frames
 
 
 class RandomFrame:

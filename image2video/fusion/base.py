@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from image2video.errors import InputError, InputTypeError
-from image2video.layout import NCHW, Layout
+from image2video.trace.layout import NCHW, Layout
 
 Placement = Literal["before", "after", "beside"]
 

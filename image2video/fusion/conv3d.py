@@ -9,7 +9,7 @@ from torch.nn import functional
 from image2video.errors import InputError, UnsupportedError
 from image2video.fusion.base import Fusion, Placement
 from image2video.fusion.shift import shift_frames
-from image2video.layout import is_channels_last
+from image2video.trace.layout import is_channels_last
 
 _PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 Pair = int | tuple[int, int]

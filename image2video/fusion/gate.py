@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from image2video.fusion.shift import shift_frames
-from image2video.layout import is_channels_last
+from image2video.trace.layout import is_channels_last
 
 
 def temporal_gate(frames: Tensor, bn: nn.Module, conv: nn.Conv3d, T: int, parts: int) -> Tensor:

@@ -13,7 +13,7 @@ from image2video.fusion.gsf_plain import plain_fuse
 from image2video.fusion.gsf_written import written_fuse
 from image2video.fusion.shift import Padding, check_padding
 from image2video.fusion.states import refuse_other_form
-from image2video.layout import contiguous_like
+from image2video.trace.layout import contiguous_like
 
 
 class GSF(Fusion):

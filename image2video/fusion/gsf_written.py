@@ -16,7 +16,7 @@ from torch import Tensor
 
 from image2video.fusion.gsf_plain import fusion_weights, plain_fuse
 from image2video.fusion.shift import Padding
-from image2video.layout import is_channels_last
+from image2video.trace.layout import is_channels_last
 
 
 def written_fuse(

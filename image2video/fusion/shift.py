@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from image2video.errors import InputError
-from image2video.layout import is_channels_last
+from image2video.trace.layout import is_channels_last
 
 Padding = Literal["zeros", "replicate", "circular"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from image2video.errors import Image2VideoError
 from image2video.fusion.base import Fusion
-from image2video.layout import NHWC, NLC, Layout
+from image2video.trace.layout import NHWC, NLC, Layout
 
 _HEIGHT, _WIDTH = 5, 7
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from image2video.errors import InputError
 from image2video.fusion.base import Fusion, Placement
 from image2video.fusion.shift import Padding, check_padding, shift_frames
-from image2video.layout import NCHW, Layout, is_channels_last
+from image2video.trace.layout import NCHW, Layout, is_channels_last
 
 
 class TSM(Fusion):

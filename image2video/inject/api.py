@@ -13,8 +13,8 @@ from image2video.fusion.base import Fusion
 from image2video.inject.checks import check_backbone, check_plan
 from image2video.inject.hooks import AfterHook, BeforeHook, BesideHook, EnterHook, FrameContext, SiteHook
 from image2video.inject.plan import Plan
-from image2video.inject.recompute import FrameState
 from image2video.inject.tie import tie
+from image2video.trace.recompute import FrameState
 
 HOOKS: dict[str, type[SiteHook]] = {"before": BeforeHook, "after": AfterHook, "beside": BesideHook}
 
@@ -43,7 +43,7 @@ def inject_(backbone: nn.Module, plan: Plan, *, residual: bool = True) -> Inject
         >>> from torch import nn
         >>> from image2video.fusion import TSMConfig
         >>> from image2video.inject.plan import Plan, Site
-        >>> from image2video.layout import NCHW
+        >>> from image2video.trace.layout import NCHW
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
         >>> site = Site("1", "before", 8, NCHW, "named", "", (1, 8, 14, 22))
         >>> injection = inject_(net, Plan(TSMConfig(), (site,), (3, 16, 24)))

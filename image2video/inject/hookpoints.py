@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from image2video.inject.graph import Graph, Residual
-from image2video.inject.layouts import frames_outermost
-from image2video.inject.recorder import Call
+from image2video.trace.graph import Graph, Residual
+from image2video.trace.layouts import frames_outermost
+from image2video.trace.recorder import Call
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from image2video.errors import InputError, StateError, UnsupportedError
 from image2video.fusion.base import Fusion
 from image2video.inject.plan import Site
-from image2video.inject.recompute import ForwardLog, FrameState, backward_task
+from image2video.trace.recompute import ForwardLog, FrameState, backward_task
 
 
 class FrameContext:

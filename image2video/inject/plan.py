@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from image2video.fusion.config import FusionConfig
-from image2video.layout import Layout
+from image2video.trace.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from image2video.errors import InputError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.checks import check_backbone
-from image2video.inject.graph import Graph
-from image2video.inject.layouts import placed
 from image2video.inject.plan import OutputLayout, Plan, Site, Skipped
 from image2video.inject.rule import (
     Candidate,
@@ -25,8 +23,10 @@ from image2video.inject.rule import (
 )
 from image2video.inject.selection import selector
 from image2video.inject.sites import site_of
-from image2video.inject.sizes import example_for
-from image2video.inject.trace import trace_forward
+from image2video.trace.graph import Graph
+from image2video.trace.layouts import placed
+from image2video.trace.sizes import example_for
+from image2video.trace.trace import trace_forward
 
 
 def plan(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from image2video.inject.graph import Graph, Residual, bits
 from image2video.inject.hookpoints import Point, point_after, point_before, shared_after, shared_before
+from image2video.trace.graph import Graph, Residual, bits
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from torch import nn
 
 from image2video.errors import InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
-from image2video.inject.graph import Graph
 from image2video.inject.hookpoints import Point
 from image2video.inject.plan import Site, Skipped
 from image2video.inject.rule import Candidate
 from image2video.inject.sites import site_of
+from image2video.trace.graph import Graph
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from torch import nn
 
 from image2video.errors import Image2VideoError
 from image2video.fusion.config import FusionConfig
-from image2video.inject.graph import Graph
 from image2video.inject.hookpoints import Point
-from image2video.inject.layouts import Placed, placed
 from image2video.inject.plan import Site, Skipped
 from image2video.inject.rule import Candidate
+from image2video.trace.graph import Graph
+from image2video.trace.layouts import Placed, placed
 
 
 def site_of(backbone: nn.Module, graph: Graph, config: FusionConfig, candidate: Candidate) -> Site | Skipped:

@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from image2video.errors import InputError
-from image2video.files import atomic_write_text
 from image2video.protocols import Progress
 from image2video.receptive_field.effective import EffectiveField, effective
 from image2video.receptive_field.units import Unit
-from image2video.wrap import VideoWrap
+from image2video.runs.folders import atomic_write_text
+from image2video.wrap.video_wrap import VideoWrap
 
 SCHEMA_VERSION = 1
 

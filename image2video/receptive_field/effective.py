@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.image_checks import check_images, check_size
 from image2video.errors import InputError, InputTypeError
-from image2video.image_checks import check_images, check_size
 from image2video.protocols import Progress
 from image2video.receptive_field.measures import Measures, jackknife, measures
 from image2video.receptive_field.probe import Gradients, Probe, held_still

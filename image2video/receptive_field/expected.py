@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from image2video.clip.genotype import Genotype
+from image2video.clip.matrices import inverse_affine, schedule_steps
+from image2video.clip.sampling import warp
 from image2video.errors import InputError
-from image2video.genotype import Genotype
-from image2video.geometry import inverse_affine, schedule_steps
 from image2video.receptive_field.effective import EffectiveField
 from image2video.receptive_field.measures import Measures, measures
-from image2video.sampling import warp
 
 Shares = Sequence[float] | Sequence[Sequence[float]] | Tensor
 

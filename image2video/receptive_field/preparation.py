@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from image2video.clip.image_checks import check_images
 from image2video.errors import InputError
-from image2video.image_checks import check_images
 
 Model = TypeVar("Model", bound=nn.Module)
 _FAINT = 1e-3  # layer scales of residual branches begin at 1e-6 … 1e-4

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from image2video.errors import InputError, UnsupportedError
 from image2video.receptive_field.reading import Reading
 from image2video.receptive_field.target import Target
-from image2video.wrap import VideoWrap
+from image2video.wrap.video_wrap import VideoWrap
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from image2video.inject.axes import Dim
-from image2video.inject.operation import Named, Operation
 from image2video.receptive_field.reach import Reach, join
 from image2video.receptive_field.reach_windows import (
     WHOLE,
@@ -19,6 +17,8 @@ from image2video.receptive_field.reach_windows import (
     transposed,
     upsample,
 )
+from image2video.trace.axes import Dim
+from image2video.trace.operation import Named, Operation
 
 Rule = Callable[[Operation, list[Reach]], Reach]
 """From an operation and the reach of each tensor that depends on the images, in order, to the reach of its output."""

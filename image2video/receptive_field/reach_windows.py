@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from image2video.inject.operation import Named, Operation
 from image2video.receptive_field.reach import Reach
+from image2video.trace.operation import Named, Operation
 
 WHOLE = "whole"
 """Stands in `Reach.whole` until the module's name is known."""

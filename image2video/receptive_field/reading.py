@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from image2video.errors import InputError
-from image2video.inject.trace import tensors_of
 from image2video.receptive_field.target import Target
-from image2video.wrap import VideoWrap
+from image2video.trace.trace import tensors_of
+from image2video.wrap.video_wrap import VideoWrap
 
 
 class Reading:

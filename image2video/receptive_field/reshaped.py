@@ -9,10 +9,10 @@ import shapely
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
+from image2video.clip.genotype import Genotype
+from image2video.clip.image_checks import check_size
+from image2video.clip.matrices import inverse_affine, schedule_steps
 from image2video.errors import InputError, InputTypeError
-from image2video.genotype import Genotype
-from image2video.geometry import inverse_affine, schedule_steps
-from image2video.image_checks import check_size
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.matrices import schedule_steps
 from image2video.errors import InputError, UnsupportedError
-from image2video.geometry import schedule_steps
 from image2video.inject.planning import plan
 from image2video.protocols import Progress
 from image2video.receptive_field.effective import EffectiveField, effective_fields
@@ -16,7 +16,7 @@ from image2video.receptive_field.target import locate
 from image2video.receptive_field.theory import Field
 from image2video.receptive_field.traced import Traced, field_of, trace_model
 from image2video.receptive_field.units import Unit
-from image2video.wrap import VideoWrap
+from image2video.wrap.video_wrap import VideoWrap
 
 Survey = dict[str, dict[str, EffectiveField]]
 """`{name of the unit: {name of the network: field}}`."""

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from image2video.clip.image_checks import check_size
 from image2video.errors import InputError, UnsupportedError
-from image2video.image_checks import check_size
-from image2video.inject.graph import Graph
-from image2video.inject.layouts import placed
-from image2video.inject.recorder import Value
-from image2video.inject.sizes import nominal_size
-from image2video.inject.trace import IMAGES
-from image2video.layout import Layout
 from image2video.receptive_field.traced import Traced, trace_model
 from image2video.receptive_field.units import Unit
-from image2video.wrap import VideoWrap
+from image2video.trace.graph import Graph
+from image2video.trace.layout import Layout
+from image2video.trace.layouts import placed
+from image2video.trace.recorder import Value
+from image2video.trace.sizes import nominal_size
+from image2video.trace.trace import IMAGES
+from image2video.wrap.video_wrap import VideoWrap
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import shapely
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.image_checks import check_size
 from image2video.errors import InputError, InputTypeError
-from image2video.image_checks import check_size
 
 Pair = tuple[int, int]
 Box = tuple[float, float, float, float]

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from image2video.errors import InputError, InputTypeError, StateError
-from image2video.inject.operation import Named, Operation
-from image2video.inject.recorder import Call, Trace, Value
-from image2video.inject.sizes import example_for
-from image2video.inject.trace import trace_forward
 from image2video.receptive_field.reach import Reach, join
 from image2video.receptive_field.reach_rules import reach_after
 from image2video.receptive_field.theory import Field
-from image2video.wrap import VideoWrap
+from image2video.trace.operation import Named, Operation
+from image2video.trace.recorder import Call, Trace, Value
+from image2video.trace.sizes import example_for
+from image2video.trace.trace import trace_forward
+from image2video.wrap.video_wrap import VideoWrap
 
 _WITHIN = "model.backbone."
 

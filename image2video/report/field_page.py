@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from image2video.files import atomic_write_bytes
 from image2video.report.erf_panel import COLUMNS, ErfGrid
 from image2video.report.page import Section, document, facts_list, figure_html, table_html
 from image2video.report.receptive_field import erf_figure
+from image2video.runs.folders import atomic_write_bytes
 
 READING = (
     "Half in, 99 % in: the least number of pixels that holds this share of the gradient. × bare: that of a half, over "

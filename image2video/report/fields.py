@@ -15,9 +15,9 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
+from image2video.clip.genotype import Genotype
+from image2video.clip.matrices import schedule_steps
 from image2video.errors import InputError
-from image2video.genotype import Genotype
-from image2video.geometry import schedule_steps
 from image2video.receptive_field import Reshaped, reshaped
 from image2video.report.erf_panel import pixels
 from image2video.report.receptive_field import scale_bar

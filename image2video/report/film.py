@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from image2video.clip import Image2Video
+from image2video.clip.genotype import Genotype
+from image2video.clip.image_to_video import Image2Video
+from image2video.clip.matrices import schedule_steps
 from image2video.errors import InputError
-from image2video.files import atomic_write_bytes
-from image2video.genotype import Genotype
-from image2video.geometry import schedule_steps
 from image2video.report.style import PALETTE, drawing, new_figure, png_bytes
+from image2video.runs.folders import atomic_write_bytes
 
 _OUTLINE = PALETTE[4]
 _GIF_SIDE = 160

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from image2video.files import atomic_write_bytes
 from image2video.report.cell import cell_figure
 from image2video.report.curves import learning_figure, scores_figure, tau_figure
 from image2video.report.erf_panel import ErfGrid
@@ -16,6 +15,7 @@ from image2video.report.page import Section, document, facts_list, figure_html
 from image2video.report.result import ComparisonResult, SearchRecord
 from image2video.report.table import count_text, genotype_text, html_table, metric_name
 from image2video.report.verdict import html_verdicts, verdict_sentence
+from image2video.runs.folders import atomic_write_bytes
 
 
 def write_report(path: str | Path, result: ComparisonResult, *, film: Figure | None = None) -> Path:

@@ -18,10 +18,10 @@ from matplotlib.patheffects import Stroke, withStroke
 from numpy.typing import NDArray
 
 from image2video.errors import InputError
-from image2video.files import atomic_write_bytes
 from image2video.report.erf_panel import HALF, ErfPanel, counted, deviations
 from image2video.report.film import caption_lines
 from image2video.report.style import BLACK, INK, drawing, new_figure, png_bytes, svg_text
+from image2video.runs.folders import atomic_write_bytes
 
 if TYPE_CHECKING:
     from image2video.receptive_field import Comparison, EffectiveField

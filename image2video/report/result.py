@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from image2video.errors import InputError
-from image2video.files import read_json
+from image2video.runs.folders import read_json
 
 KIND = "comparison"
 SCHEMA_VERSION = 1

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from image2video.files import atomic_write_bytes
-from image2video.genotype import Genotype
-from image2video.ops import get_op
+from image2video.clip.genotype import Genotype
+from image2video.clip.ops.registry import get_op
 from image2video.report.curves import entropy_figure
 from image2video.report.html import accuracy_html, search_sections
 from image2video.report.page import Section, document, facts_list, figure_html, table_html
@@ -17,6 +16,7 @@ from image2video.report.result import ComparisonResult
 from image2video.report.search_report import COMPARE, Decision, RankedChain, SearchReport
 from image2video.report.table import genotype_text
 from image2video.report.verdict import Verdict, signed, verdict_sentence, verdicts
+from image2video.runs.folders import atomic_write_bytes
 
 RANDOM = "random"
 """The contrast of a comparison that asks whether the search is better than a random draw."""

@@ -1,18 +1,18 @@
 """Differentiable augmentation search: spaces, the cell, selection strategies, and genotypes for trained models."""
 
-from image2video.search.candidates import candidate_chains
-from image2video.search.cell import Cell
-from image2video.search.chain_scores import chain_score_by_perturbation, chain_score_by_tau, score_chains
-from image2video.search.config import SearchConfig
+from image2video.search.cell.cell import Cell
+from image2video.search.cell.topology import Decisions, random_decisions, random_genotype, random_share
 from image2video.search.driver import search
-from image2video.search.fixed_weights import rank_genotypes
 from image2video.search.problems import Problem, Request, build_problem
-from image2video.search.ranking import RankedGenotype, Ranking
+from image2video.search.rank.candidates import candidate_chains
+from image2video.search.rank.chain_scores import chain_score_by_perturbation, chain_score_by_tau, score_chains
+from image2video.search.rank.fixed_weights import rank_genotypes
+from image2video.search.rank.ranking import RankedGenotype, Ranking
 from image2video.search.result import SearchResult
-from image2video.search.scores import PairedScores, Scores
-from image2video.search.space import SearchSpace, get_space, register_space, space_names
-from image2video.search.task import ClassificationTask, SegmentationTask, Task, get_task
-from image2video.search.topology import Decisions, random_decisions, random_genotype, random_share
+from image2video.search.score.scores import PairedScores, Scores
+from image2video.search.score.task import ClassificationTask, SegmentationTask, Task, get_task
+from image2video.search.space.space import SearchSpace, get_space, register_space, space_names
+from image2video.search.state.config import SearchConfig
 
 __all__ = [
     "Cell",

@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
 from image2video.errors import InputError
-from image2video.files import atomic_torch_save, torch_load_last
-from image2video.random_state import random_state, set_random_state
+from image2video.runs.folders import atomic_torch_save, torch_load_last
+from image2video.runs.random_state import random_state, set_random_state
+from image2video.search.optimise.tensors import on_cpu
 from image2video.search.run import SearchRun
-from image2video.search.state import CHECKPOINT_FORMAT, SearchState, check_same_search
-from image2video.search.tensors import on_cpu
+from image2video.search.state.state import CHECKPOINT_FORMAT, SearchState, check_same_search
 
 
 def save_run(run: SearchRun, path: Path) -> None:

@@ -16,22 +16,22 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
-from image2video.chain import check_colours
-from image2video.colours import Colours, Values
-from image2video.files import OutputDirectory, atomic_write_text, versions
+from image2video.clip.chain import check_colours
+from image2video.clip.colours import Colours, Values
 from image2video.protocols import ImageSet, Progress
-from image2video.search.averaging import check_bare
-from image2video.search.config import SearchConfig
-from image2video.search.fixed_weights import rank_genotypes
-from image2video.search.network import build_network
+from image2video.runs.folders import OutputDirectory, atomic_write_text, versions
+from image2video.search.rank.averaging import check_bare
+from image2video.search.rank.fixed_weights import rank_genotypes
 from image2video.search.result import SearchResult, budget_warning, cell_result, identity_warning
 from image2video.search.run import SearchRun
-from image2video.search.selection import derived_seed
-from image2video.search.space import SearchSpace, get_space
-from image2video.search.space_file import is_space_file
-from image2video.search.state import SearchState
-from image2video.search.strategies import get_selection, without_effect
-from image2video.search.task import ClassificationTask, Task
+from image2video.search.score.network import build_network
+from image2video.search.score.task import ClassificationTask, Task
+from image2video.search.select.selection import derived_seed
+from image2video.search.select.strategies import get_selection, without_effect
+from image2video.search.space.space import SearchSpace, get_space
+from image2video.search.space.space_file import is_space_file
+from image2video.search.state.config import SearchConfig
+from image2video.search.state.state import SearchState
 from image2video.search.work import draw, work
 
 

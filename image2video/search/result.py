@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from image2video.files import OutputDirectory, atomic_write_json
-from image2video.genotype import Genotype
-from image2video.search.config import SearchConfig
-from image2video.search.decidedness import Decidedness
-from image2video.search.ranking import Ranking
-from image2video.search.space import SearchSpace
-from image2video.search.state import SearchState
+from image2video.clip.genotype import Genotype
+from image2video.runs.folders import OutputDirectory, atomic_write_json
+from image2video.search.rank.ranking import Ranking
+from image2video.search.select.decidedness import Decidedness
+from image2video.search.space.space import SearchSpace
+from image2video.search.state.config import SearchConfig
+from image2video.search.state.state import SearchState
 from image2video.version import __version__
 
 SCHEMA_VERSION = 1

@@ -10,28 +10,28 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast
 from torch import Tensor
 
-from image2video.clip import Image2Video
-from image2video.colours import Colours
+from image2video.clip.colours import Colours
+from image2video.clip.genotype import Genotype
+from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError, StateError, UnsupportedError
-from image2video.genotype import Genotype
 from image2video.protocols import Batches, ImageSet, Progress
-from image2video.search import epochs
-from image2video.search.averaging import evaluating
-from image2video.search.bilevel import Bilevel, weight_optimizer
-from image2video.search.budget import Budget
-from image2video.search.cell import Cell, CellTrace
-from image2video.search.config import SearchConfig
-from image2video.search.measure import score_variants
-from image2video.search.memory import checkpoint_activations_
-from image2video.search.mixing import mixing_matrix
-from image2video.search.network import FrameNetwork, predictions
-from image2video.search.scores import Scores
-from image2video.search.selection import derived_seed, seeded
-from image2video.search.space import SearchSpace
-from image2video.search.state import SearchState
-from image2video.search.task import ClassificationTask, Task
-from image2video.search.tensors import on_cpu
-from image2video.search.watch import Meter
+from image2video.search.cell.cell import Cell, CellTrace
+from image2video.search.cell.mixing import mixing_matrix
+from image2video.search.optimise import epochs
+from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
+from image2video.search.optimise.memory import checkpoint_activations_
+from image2video.search.optimise.tensors import on_cpu
+from image2video.search.optimise.watch import Meter
+from image2video.search.rank.averaging import evaluating
+from image2video.search.score.measure import score_variants
+from image2video.search.score.network import FrameNetwork, predictions
+from image2video.search.score.scores import Scores
+from image2video.search.score.task import ClassificationTask, Task
+from image2video.search.select.selection import derived_seed, seeded
+from image2video.search.space.space import SearchSpace
+from image2video.search.state.budget import Budget
+from image2video.search.state.config import SearchConfig
+from image2video.search.state.state import SearchState
 
 _KEPT_VIDEOS = 64
 _SPLIT_MODELS = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
@@ -121,7 +121,7 @@ class SearchRun:
         self.budget.settle(self.state)
 
     def search_epoch(self, epoch: int, *, moves_tau: bool) -> None:
-        """One epoch of bilevel steps; see `image2video.search.epochs`."""
+        """One epoch of bilevel steps; see `image2video.search.optimise.epochs`."""
         epochs.search_epoch(self, epoch, moves_tau=moves_tau)
 
     def tune_epoch(self, epoch: int, total: int) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from image2video.atomic import writing
-from image2video.search.space import SearchSpace
-from image2video.search.state import SearchState
-from image2video.search.units import Unit
+from image2video.runs.atomic import writing
+from image2video.search.space.space import SearchSpace
+from image2video.search.state.state import SearchState
+from image2video.search.state.units import Unit
 
 
 class Curves:

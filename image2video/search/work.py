@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from image2video.files import OutputDirectory
+from image2video.runs.folders import OutputDirectory
 from image2video.search.checkpoint import has_checkpoint, load_run, save_run
-from image2video.search.config import SearchConfig
-from image2video.search.controls import Drawn
 from image2video.search.run import SearchRun
-from image2video.search.selection import Selection
-from image2video.search.space import SearchSpace
-from image2video.search.state import CHECKPOINT, SearchState
+from image2video.search.select.controls import Drawn
+from image2video.search.select.selection import Selection
+from image2video.search.space.space import SearchSpace
+from image2video.search.state.config import SearchConfig
+from image2video.search.state.state import CHECKPOINT, SearchState
+from image2video.search.state.units import Unit
 from image2video.search.tensorboard import Curves
-from image2video.search.units import Unit
 
 _EPOCHS = ("search", "sampled", "tune")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from image2video.errors import InputError
-from image2video.files import OutputDirectory, atomic_write_json, read_json
+from image2video.runs.folders import OutputDirectory, atomic_write_json, read_json
 from image2video.training.augment_result import NO_POLICY, PolicyScore, PolicySearchResult, ranked
 from image2video.training.checkpoint import check_same
 

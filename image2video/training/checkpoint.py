@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from image2video.errors import InputError, MissingError
-from image2video.files import atomic_write_bytes, torch_load
+from image2video.runs.folders import atomic_write_bytes, torch_load
 
 CHECKPOINT_FORMAT = 1
 _WRAPPINGS = ("state_dict", "state_dict_ema", "model", "model_state_dict", "net")

@@ -14,8 +14,8 @@ from torch import nn
 
 from image2video.data import DataSource
 from image2video.errors import StateError
-from image2video.files import OutputDirectory
 from image2video.protocols import Progress
+from image2video.runs.folders import OutputDirectory
 from image2video.training.engine import Engine
 from image2video.training.recipe import TrainConfig
 from image2video.training.records import CHECKPOINT, RunFolder, restore

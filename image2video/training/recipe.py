@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from image2video.errors import InputError, InputTypeError
-from image2video.optim import param_groups
+from image2video.wrap.param_groups import param_groups
 
 FINE_TUNING = 0.1
 """The default learning rate for trained weights over that for random ones: the full one would undo what they know."""

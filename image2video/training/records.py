@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from image2video.data import DataSource
 from image2video.errors import InputError
-from image2video.files import (
+from image2video.runs.folders import (
     OutputDirectory,
     atomic_torch_save,
     atomic_write_json,
@@ -20,7 +20,7 @@ from image2video.files import (
     torch_load_last,
     versions,
 )
-from image2video.random_state import random_state, set_random_state
+from image2video.runs.random_state import random_state, set_random_state
 from image2video.training.checkpoint import CHECKPOINT_FORMAT, check_same, save_weights
 from image2video.training.engine import Engine
 from image2video.training.recipe import TrainConfig

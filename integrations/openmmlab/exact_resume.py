@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 
 from image2video.functional import InputError
-from image2video.random_state import random_state, set_random_state
+from image2video.runs.random_state import random_state, set_random_state
 
 KEY = "image2video_random"
 

@@ -14,12 +14,12 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from image2video.clip import frames_to_clip
+from image2video.clip.image_to_video import frames_to_clip
 from image2video.functional import InputError, InputTypeError, Plan, UnsupportedError, plan_for
 from image2video.fusion.config import FusionConfig
 from image2video.integrations.openmmlab.heads import check_head, head_rule
-from image2video.search.measure_segmentation import SegmentationScores
-from image2video.search.task import Task, Unwarp
+from image2video.search.score.segmentation import SegmentationScores
+from image2video.search.score.task import Task, Unwarp
 from image2video.segmentation import overlaps, pixel_losses
 
 DECODE, AUXILIARY = "decode", "auxiliary"

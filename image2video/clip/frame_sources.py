@@ -1,0 +1,177 @@
+"""What makes clips with random draws, in place of one genotype: the interface, its state, and how models record it."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from image2video.clip.genotype import Genotype
+from image2video.clip.matrices import check_frames
+from image2video.errors import InputError, MissingError, StateError, UnsupportedError
+from image2video.protocols import Unwarper
+from image2video.trace.recompute import backward_task
+
+STATE = "_extra_state"
+EVALUATION, TRAINING = 0, 1  # the two streams of draws
+
+_SOURCES: dict[str, type[FrameSource]] = {}
+_UNCOMPILED: list[Callable[[FrameSource, Tensor, int | None], tuple[Tensor, Unwarper]]] = []
+
+
+class FrameSource(nn.Module, ABC):
+    """What makes clips in place of `Image2Video`, with random draws: `VideoWrap(backbone, frames=source)`.
+
+    In training, batch n of this module draws from the stream (seed, n), in evaluation always from the same one: then a
+    prediction depends on its image alone. How many batches training has drawn is in the state dict, so a run that is
+    resumed goes on with the same draws; a checkpoint without that count leaves it as it is. There are no parameters.
+    It runs uncompiled within a compiled model.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, T: int, seed: int) -> None:
+        super().__init__()
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seed must be an integer of at least 0, got {seed!r}")
+        self.seed = seed
+        self.drawn = 0
+        self.set_frames(T)
+        self.register_load_state_dict_pre_hook(_keep_count)
+        _prepare()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _prepare()
+
+    @property
+    def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
+        """The number of frames of a clip; `set_frames` changes it."""
+        return self._T
+
+    def set_frames(self, T: int) -> None:
+        """Make clips of T frames from now on; raises `InputTypeError` or `InputError` for no integer of at least 1."""
+        self._T = check_frames(T)
+
+    @property
+    @abstractmethod
+    def genotype(self) -> Genotype | None:
+        """The chain that evaluation uses; None where frames are not those of a chain."""
+
+    @abstractmethod
+    def clip(self, images: Tensor, T: int, generator: torch.Generator) -> tuple[Tensor, Unwarper]:
+        """The clip `(B, T, C, H, W)` of images `(B, C, H, W)`, and what brings maps of its frames back."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments of the constructor, as JSON values."""
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """The source that `to_dict` described."""
+        return cls(**record)
+
+    def make(self, images: Tensor, T: int | None = None) -> tuple[Tensor, Unwarper]:
+        """A clip, and what brings maps of its frames back: the next draw in training, the fixed one otherwise.
+
+        Raises `StateError` in training where a backward pass recomputes the clip, which would be another one.
+        """
+        assert _UNCOMPILED, "made by the constructor"
+        return _UNCOMPILED[0](self, images, T)
+
+    def forward(self, images: Tensor, T: int | None = None) -> Tensor:
+        """The clip `(B, T, C, H, W)` of images `(B, C, H, W)`, floating point and normalised."""
+        return self.make(images, T)[0]
+
+    def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
+        """Bring maps of frames back without knowing their clip, which only a fixed clip allows: refused.
+
+        Raises `UnsupportedError`.
+        """
+        raise UnsupportedError(
+            f"maps of frames by {type(self).__name__} cannot be brought back to the image: their transformations are "
+            'not kept; use a model that returns vectors, aggregate="mean", "first" or "none", or a genotype'
+        )
+
+    def get_extra_state(self) -> Tensor:
+        """How many batches training has drawn, `()` int64: part of the state dict."""
+        return torch.tensor(self.drawn, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on after so many batches."""
+        self.drawn = int(state)
+
+    def extra_repr(self) -> str:
+        """The options, as `print(model)` shows them."""
+        return ", ".join(f"{name}={value}" for name, value in {**self.to_dict(), "T": self.T}.items())
+
+
+_Source = TypeVar("_Source", bound=type[FrameSource])
+
+
+def register_frame_source(cls: _Source) -> _Source:
+    """Make a `FrameSource` known to saved models under its `kind`; raises `InputError` where another has it."""
+    if _SOURCES.get(cls.kind, cls) is not cls:
+        raise InputError(f"another frame source is registered as {cls.kind!r}; choose another kind")
+    _SOURCES[cls.kind] = cls
+    return cls
+
+
+def source_record(source: FrameSource) -> dict[str, Any]:
+    """What a saved model says of its frame source."""
+    return {"kind": source.kind, **source.to_dict()}
+
+
+def source_from_record(record: Mapping[str, Any]) -> FrameSource:
+    """The source that `source_record` described; raises `MissingError` for a kind that is not registered."""
+    arguments = dict(record)
+    kind = arguments.pop("kind", None)
+    if kind not in _SOURCES:
+        raise MissingError(
+            f"the model's frames are made by {kind!r}, known here: {', '.join(sorted(_SOURCES))}; import the module "
+            "that registers it first (image2video.data for 'augmented_frames')"
+        )
+    try:
+        return _SOURCES[kind].from_dict(arguments)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"the record of {kind!r} frames does not fit this version: {error}; it has {arguments}"
+        ) from error
+
+
+def stream(*numbers: int) -> torch.Generator:
+    """A CPU generator whose draws depend on the numbers alone; different tuples give independent streams."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def _make(source: FrameSource, images: Tensor, T: int | None) -> tuple[Tensor, Unwarper]:
+    if source.training:
+        if backward_task() != -1:
+            raise StateError(
+                f"the backward pass recomputes the whole model, and {type(source).__name__} would draw other frames "
+                "than the forward had; checkpoint blocks of the backbone only (timm: set_grad_checkpointing)"
+            )
+        source.drawn += 1
+        generator = stream(source.seed, TRAINING, source.drawn)
+    else:
+        generator = stream(source.seed, EVALUATION)
+    return source.clip(images, source.T if T is None else check_frames(T), generator)
+
+
+def _prepare() -> None:
+    # As a decorator it would import torch's compiler with this module.
+    if not _UNCOMPILED:
+        _UNCOMPILED.append(torch.compiler.disable(_make))
+
+
+def _keep_count(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *reports: list[str]
+) -> None:
+    """Weights of another model, such as the bare backbone, hold no count: the module keeps its own."""
+    if isinstance(module, FrameSource):
+        state_dict.setdefault(prefix + STATE, module.get_extra_state())

@@ -1,0 +1,175 @@
+"""The JSON form of a genotype: `schema_version`, the chain, and an optional provenance record."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from image2video.clip.genotype_text import MAX_CHAIN
+from image2video.clip.ops.registry import get_op
+from image2video.errors import Image2VideoError, InputError, InputTypeError
+
+SCHEMA_VERSION = 1
+MAX_FILE_BYTES = 1_000_000
+MAX_DEPTH = 32
+
+_KEYS = ("schema_version", "chain", "provenance")
+
+
+class FrozenMapping(Mapping[str, Any]):
+    """A read-only mapping of JSON values; lists inside are tuples, objects inside are read-only too."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, Any]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f"FrozenMapping({self._items!r})"
+
+    def __reduce__(self) -> tuple[type[FrozenMapping], tuple[dict[str, Any]]]:
+        return FrozenMapping, (self._items,)
+
+
+def freeze(value: object, path: str, depth: int = 0) -> Any:
+    """A read-only copy of a JSON value; raises `InputTypeError` or `InputError` with the path of what is none."""
+    if depth > MAX_DEPTH:
+        raise InputError(f"{path[:80]}: nested more than {MAX_DEPTH} levels deep")
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InputError(f"{path}: JSON has no {value}")
+        return value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise InputTypeError(f"{path}: keys must be strings, got {key!r}")
+        return FrozenMapping({key: freeze(item, f"{path}.{key}", depth + 1) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(freeze(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value))
+    raise InputTypeError(f"{path}: {type(value).__name__} is no JSON value; use numbers, strings, lists and mappings")
+
+
+def thaw(value: Any) -> Any:
+    """The plain dicts and lists of a frozen JSON value."""
+    if isinstance(value, Mapping):
+        return {key: thaw(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [thaw(item) for item in value]
+    return value
+
+
+def encode(chain: Iterable[tuple[str, float]], provenance: Mapping[str, Any] | None) -> str:
+    """The JSON text of a chain of `(op, magnitude)` pairs, with a final newline."""
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "chain": [{"op": op, "magnitude": magnitude} for op, magnitude in chain],
+    }
+    if provenance is not None:
+        record["provenance"] = thaw(provenance)
+    return json.dumps(record, indent=2, allow_nan=False) + "\n"
+
+
+def decode(
+    text: str, source: str = "the genotype's JSON"
+) -> tuple[tuple[tuple[str, float], ...], FrozenMapping | None]:
+    """The `(op, magnitude)` pairs and the provenance of a genotype's JSON text; `source` names it in errors.
+
+    Raises `InputError` or `InputTypeError` with the JSON path of what is wrong (`chain[1].magnitude`): text that is no
+    JSON, duplicate or unknown keys, wrong types, bools, NaN, magnitudes out of range, unknown ops, another
+    schema version, more than 1 000 000 bytes, or nesting deeper than 32 levels.
+    """
+    if not isinstance(text, str):
+        raise InputTypeError(f"{source} must be a string, got {type(text).__name__}")
+    if len(text) > MAX_FILE_BYTES:
+        raise InputError(f"{source} has {len(text)} characters; at most {MAX_FILE_BYTES} are read")
+    record = _load(text, source)
+    try:
+        return _decode_record(record)
+    except InputTypeError as error:
+        raise InputTypeError(f"{source}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def _load(text: str, source: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InputError(f"{source} is nested too deeply; a genotype has {MAX_DEPTH} levels at most") from None
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{source} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except ValueError as error:  # an integer with thousands of digits
+        raise InputError(f"{source} is not valid JSON: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(key for key in names if names.count(key) > 1)
+        raise InputError(f"the key {twice!r:.80} stands twice in one object")
+    return record
+
+
+def _refuse_constant(name: str) -> None:
+    raise InputError(f"{name} is no JSON number; numbers must be finite")
+
+
+def _decode_record(record: Any) -> tuple[tuple[tuple[str, float], ...], FrozenMapping | None]:
+    _check_object(record, "the top level", _KEYS, required=_KEYS[:2])
+    version = record["schema_version"]
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise InputTypeError(f"schema_version must be an integer, got {version!r:.80}")
+    if version != SCHEMA_VERSION:
+        newer = "; it was written by a newer image2video, which reads it" if version > SCHEMA_VERSION else ""
+        raise InputError(f"schema_version is {version}, this image2video reads {SCHEMA_VERSION}{newer}")
+    items = record["chain"]
+    if not isinstance(items, list):
+        raise InputTypeError(f"chain must be a list, got {type(items).__name__}")
+    if len(items) > MAX_CHAIN:
+        raise InputError(f"chain has {len(items)} ops; at most {MAX_CHAIN} are allowed")
+    chain = tuple(_decode_transform(item, f"chain[{i}]") for i, item in enumerate(items))
+    provenance = record.get("provenance")
+    if provenance is not None and not isinstance(provenance, dict):
+        raise InputTypeError(f"provenance must be an object, got {type(provenance).__name__}")
+    return chain, None if provenance is None else freeze(provenance, "provenance")
+
+
+def _decode_transform(item: Any, path: str) -> tuple[str, float]:
+    _check_object(item, path, ("op", "magnitude"), required=("op", "magnitude"))
+    try:
+        op = get_op(item["op"])
+    except Image2VideoError as error:
+        raise type(error)(f"{path}.op: {error}") from None
+    try:
+        return op.name, op.check(item["magnitude"])
+    except Image2VideoError as error:
+        raise type(error)(f"{path}.magnitude: {error}") from None
+
+
+def _check_object(value: Any, path: str, keys: tuple[str, ...], *, required: tuple[str, ...]) -> None:
+    if not isinstance(value, dict):
+        raise InputTypeError(f"{path} must be an object with the keys {', '.join(keys)}, got {type(value).__name__}")
+    for key in value:
+        if key not in keys:
+            raise InputError(f"{path} has the unknown key {key!r:.80}; known keys: {', '.join(keys)}")
+    for key in required:
+        if key not in value:
+            raise InputError(f"{path} lacks the key {key!r}")

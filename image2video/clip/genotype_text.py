@@ -1,0 +1,118 @@
+"""The text form of a chain, `translate_x(0.06) > rotate(10) > scale(1.1)`: printing and parsing with positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from image2video.clip.ops.registry import get_op
+from image2video.errors import Image2VideoError, InputError, InputTypeError
+
+MAX_TEXT = 10_000
+MAX_CHAIN = 64
+IDENTITY_TEXT = "identity"
+
+_SPACE = re.compile(r"\s*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_ARGUMENT = re.compile(r"[^()>,]*")
+
+
+def format_chain(chain: Iterable[tuple[str, float]]) -> str:
+    """The text of `(op, magnitude)` pairs; every number in the shortest form that reads back as the same float.
+
+    >>> format_chain([("translate_x", 0.06), ("rotate", 10.0)])
+    'translate_x(0.06) > rotate(10)'
+    """
+    return " > ".join(f"{op}({format_number(magnitude)})" for op, magnitude in chain) or IDENTITY_TEXT
+
+
+def format_number(value: float) -> str:
+    """The shortest decimal text that reads back as the same float: 10.0 is "10"."""
+    return repr(value).removesuffix(".0")
+
+
+def parse_chain(text: str) -> tuple[tuple[str, float], ...]:
+    """The `(op, magnitude)` pairs of a genotype's text; `identity` names the op that does nothing and takes no number.
+
+    Raises `InputTypeError` for anything but a string, and `InputError` (with the position and a caret below it) for a
+    syntax error, an unknown op, a magnitude that is no finite number in the op's range, a text of more than
+    10 000 characters or a chain of more than 64 ops.
+    """
+    if not isinstance(text, str):
+        raise InputTypeError(f"a genotype's text is a string, got {text!r:.80} of type {type(text).__name__}")
+    if len(text) > MAX_TEXT:
+        raise InputError(f"the genotype's text has {len(text)} characters; at most {MAX_TEXT} are read")
+    return _Parser(text).chain()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def chain(self) -> tuple[tuple[str, float], ...]:
+        items: list[tuple[str, float]] = []
+        while True:
+            self.skip_space()
+            if len(items) == MAX_CHAIN:
+                raise self.error(f"a chain has at most {MAX_CHAIN} ops")
+            items.append(self.transform())
+            self.skip_space()
+            if self.at == len(self.text):
+                return tuple(items)
+            self.expect(">", "between two ops")
+
+    def transform(self) -> tuple[str, float]:
+        start = self.at
+        match = _NAME.match(self.text, start)
+        if match is None:
+            what = "the text ends" if start == len(self.text) else f"found {self.text[start]!r}"
+            raise self.error(f"expected an op, as in 'rotate(10)' or 'identity', but {what}")
+        name = match.group()
+        try:
+            op = get_op(name)
+        except Image2VideoError as error:
+            raise self.error(str(error)) from None
+        self.at = match.end()
+        self.skip_space()
+        if name == IDENTITY_TEXT and not self.text.startswith("(", self.at):
+            return name, op.neutral
+        self.expect("(", f"with the magnitude of {name}, as in '{name}({op.default:g})'")
+        self.skip_space()
+        number_at = self.at
+        magnitude = self.number(name)
+        try:
+            magnitude = op.check(magnitude)
+        except Image2VideoError as error:
+            raise self.error(str(error), number_at) from None
+        self.skip_space()
+        self.expect(")", f"after the magnitude of {name}")
+        return name, magnitude
+
+    def number(self, name: str) -> float:
+        argument = _ARGUMENT.match(self.text, self.at)
+        assert argument is not None, "the pattern matches the empty string"
+        found = argument.group().strip()
+        if _NUMBER.fullmatch(found) is None:
+            shown = found if len(found) <= 40 else found[:40] + "…"
+            raise self.error(f"the magnitude of {name} must be one finite decimal number, got {shown!r}")
+        self.at += len(found)
+        return float(found)
+
+    def expect(self, symbol: str, where: str) -> None:
+        if not self.text.startswith(symbol, self.at):
+            found = "the text ends" if self.at == len(self.text) else f"found {self.text[self.at]!r}"
+            raise self.error(f"expected {symbol!r} {where}, but {found}")
+        self.at += 1
+
+    def skip_space(self) -> None:
+        match = _SPACE.match(self.text, self.at)
+        assert match is not None, "the pattern matches the empty string"
+        self.at = match.end()
+
+    def error(self, message: str, at: int | None = None) -> InputError:
+        at = self.at if at is None else at
+        first = max(0, at - 60)
+        window = "".join(c if c.isprintable() else " " for c in self.text[first : at + 60])
+        return InputError(f"{message}\n  at position {at} of the genotype:\n  {window}\n  {' ' * (at - first)}^")

@@ -1,0 +1,106 @@
+"""Schedules and 3×3 matrices: pure functions, no state, no sampling.
+
+Convention: matrices act on centred pixel coordinates (x right, y down, origin at the image's centre) and map a point of
+the reference image to where its content stands in the frame. All products are written out in elementwise operations:
+a matrix product would run in reduced precision under autocast or TF32, and move the content by tenths of a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from image2video.clip.ops.registry import Op, get_op
+from image2video.errors import InputError, InputTypeError
+
+SCHEDULES: tuple[str, ...] = ("from_zero", "ramp", "centred", "mirror")
+
+
+def check_frames(T: object) -> int:
+    """The number of frames as given, if it is an integer of at least 1.
+
+    Raises `InputTypeError` for bools, floats and others, `InputError` below 1.
+    """
+    if isinstance(T, bool) or not isinstance(T, int):
+        raise InputTypeError(f"T, the number of frames, must be an integer of at least 1, got {T!r}")
+    if T < 1:
+        raise InputError(f"T, the number of frames, must be at least 1, got {T}")
+    return T
+
+
+def check_choice(what: str, value: object, choices: Sequence[str]) -> str:
+    """The value, if it is one of the choices; raises `InputError` that lists them otherwise."""
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
+    return value
+
+
+def schedule_steps(schedule: str, T: int) -> tuple[float, ...]:
+    """The power s(t) of every frame t = 0 … T−1.
+
+    `from_zero`: 0 … T−1 (ours, the default; frame 0 is the image itself). `ramp`: 1 … T (Casarin et al., CVPR 2024,
+    Eq. 7). `centred`: −⌊T/2⌋ … T−1−⌊T/2⌋ (ours). `mirror`: |t − ⌊T/2⌋| (the authors' research code).
+    Raises `InputError` for another schedule or T below 1, `InputTypeError` where T is no integer.
+
+    >>> schedule_steps("centred", 4)
+    (-2.0, -1.0, 0.0, 1.0)
+    """
+    check_choice("schedule", schedule, SCHEDULES)
+    T = check_frames(T)
+    offset = {"from_zero": 0, "ramp": -1, "centred": T // 2, "mirror": T // 2}[schedule]
+    steps = tuple(float(t - offset) for t in range(T))
+    return tuple(abs(s) for s in steps) if schedule == "mirror" else steps
+
+
+def chain_matrices(ops: Sequence[str | Op], magnitudes: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
+    """The frame matrices M(t) = A_n^{s(t)} ··· A_1^{s(t)} of a chain: each op at its own power, the first op first.
+
+    `magnitudes` `(n,)` and `steps` `(S,)`, floating point, of one device; the result is `(S, 3, 3)` in the dtype of the
+    magnitudes, in pixels of an image of `height` × `width`, and differentiable in the magnitudes. (It is not
+    (A_n ··· A_1)^s; a path through the search cell computes the former.) Raises `InputError` where the numbers of ops
+    and magnitudes differ, and for a photometric op.
+    """
+    if magnitudes.ndim != 1 or len(ops) != magnitudes.shape[0]:
+        raise InputError(f"{len(ops)} ops need magnitudes of shape ({len(ops)},), got {tuple(magnitudes.shape)}")
+    steps = steps.to(magnitudes.dtype)
+    chain: Tensor | None = None
+    for index, op in enumerate(ops):
+        op = op if isinstance(op, Op) else get_op(op)
+        if op.matrix is None:
+            raise InputError(f"op {op.name!r} is photometric and has no matrix; pass the geometric part of the chain")
+        step = op.matrix(magnitudes[index], steps, height, width)
+        chain = step if chain is None else compose(step, chain)
+    if chain is None:
+        return torch.eye(3, dtype=steps.dtype, device=steps.device).repeat(steps.shape[0], 1, 1)
+    return chain
+
+
+def compose(after: Tensor, before: Tensor) -> Tensor:
+    """The matrix product after · before of `(…, 3, 3)` tensors, in full precision under autocast and TF32."""
+    return (after.unsqueeze(-1) * before.unsqueeze(-3)).sum(dim=-2)
+
+
+def inverse_affine(matrices: Tensor) -> Tensor:
+    """The inverse of affine matrices `(…, 3, 3)` with last row (0, 0, 1), in closed form; same shape.
+
+    Differentiable. A singular matrix gives inf or NaN: genotypes refuse singular chains when they are made.
+    """
+    (a, b, tx), (c, d, ty) = matrices[..., 0, :].unbind(-1), matrices[..., 1, :].unbind(-1)
+    det = a * d - b * c
+    ia, ib, ic, id_ = d / det, -b / det, -c / det, a / det
+    zero, one = torch.zeros_like(det), torch.ones_like(det)
+    entries = [ia, ib, -(ia * tx + ib * ty), ic, id_, -(ic * tx + id_ * ty), zero, zero, one]
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
+
+
+def normalise(matrices: Tensor, height: int, width: int) -> Tensor:
+    """Matrices `(…, 3, 3)` from centred pixels of a `height` × `width` image to its [−1, 1] coordinates: N⁻¹ M N.
+
+    N = diag(W/2, H/2, 1). In these coordinates a matrix holds for maps of every size of the same image: it equals the
+    normalised form of the pixel matrix conjugated by diag(w/W, h/H, 1).
+    """
+    half = [matrices.new_full((), width / 2), matrices.new_full((), height / 2), matrices.new_ones(())]
+    n = torch.stack(half)
+    return matrices * n / n.unsqueeze(-1)

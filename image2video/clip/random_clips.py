@@ -1,0 +1,88 @@
+"""Clips of random chains: what a searched genotype has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from image2video.clip.colours import Colours, Values
+from image2video.clip.frame_sources import EVALUATION, FrameSource, register_frame_source, stream
+from image2video.clip.genotype import Genotype
+from image2video.clip.image_to_video import Image2Video
+from image2video.clip.matrices import schedule_steps
+from image2video.clip.random_chain import ChainLaw, ChainSpace
+from image2video.protocols import Unwarper
+
+
+@register_frame_source
+class RandomClips(FrameSource):
+    """A random chain of a search space for every training batch; in evaluation one chain, drawn by the seed.
+
+    The control of Casarin et al., CVPR 2024, Table 8, in its strongest form: the network sees all chains, none is
+    chosen. All images of a batch share a chain, and all processes of a distributed run draw the same.
+
+    space: a `SearchSpace`, a `ChainLaw`, or candidates of which each chain is one; schedule: that of the space by
+    default. T, padding, interpolation, mean, std: as in `Image2Video`.
+
+    >>> source = RandomClips(("rotate(10)", "scale(1.1)"), T=3)
+    >>> source(torch.zeros(2, 3, 16, 24)).shape
+    torch.Size([2, 3, 3, 16, 24])
+    """
+
+    kind = "random_clips"
+
+    def __init__(
+        self,
+        space: ChainLaw | ChainSpace | Sequence[Genotype | str],
+        *,
+        T: int = 5,
+        schedule: str | None = None,
+        padding: str = "zeros",
+        interpolation: str = "bilinear",
+        mean: Values = None,
+        std: Values = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(T, seed)
+        self.law = ChainLaw.of(space)
+        colours = Colours.coerce(mean, std)
+        self._options: dict[str, Any] = {
+            "schedule": getattr(space, "schedule", "from_zero") if schedule is None else schedule,
+            "padding": padding,
+            "interpolation": interpolation,
+            "mean": None if colours is None else list(colours.mean),
+            "std": None if colours is None else list(colours.std),
+        }
+        for candidate in self.law.candidates:
+            Image2Video(candidate, T=T, **self._options)  # refuses options and candidates that no clip can have
+        self.law.check_steps(schedule_steps(self._options["schedule"], T))
+
+    @property
+    def genotype(self) -> Genotype:
+        """The chain that evaluation uses."""
+        return self.law.draw(stream(self.seed, EVALUATION))
+
+    def clip(self, images: Tensor, T: int, generator: torch.Generator) -> tuple[Tensor, Unwarper]:
+        """The clip of a chain that the generator draws; raises what `Image2Video` raises."""
+        to_video = Image2Video(self.law.draw(generator), T=T, **self._options)
+        return to_video(images), to_video
+
+    def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
+        """Bring maps back by the chain of evaluation; in training, where every batch has its own, it is refused."""
+        if self.training:
+            return super().unwarped_mean(maps, image_size, T)
+        return Image2Video(self.genotype, T=self.T, **self._options).unwarped_mean(maps, image_size, T)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments of the constructor, as JSON values."""
+        law = {"candidates": [str(c) for c in self.law.candidates], "inputs": self.law.inputs, "nodes": self.law.nodes}
+        return {"space": law, "T": self.T, **self._options, "seed": self.seed}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """The source that `to_dict` described."""
+        law = record["space"]
+        return cls(**{**record, "space": ChainLaw(tuple(law["candidates"]), law["inputs"], law["nodes"])})

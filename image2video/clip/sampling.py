@@ -1,0 +1,147 @@
+"""Resampling of images by matrices: pure functions, one sampler call each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from image2video.clip.matrices import check_choice, inverse_affine, normalise
+from image2video.clip.ops.op import working_dtype
+from image2video.errors import InputError
+
+PADDINGS: tuple[str, ...] = ("zeros", "border", "reflection")
+INTERPOLATIONS: tuple[str, ...] = ("bilinear", "nearest", "bicubic")
+LEAST_COVER = 1e-3
+"""Below this sum of valid masks, no frame shows a pixel."""
+_GPU_THREADS = 1 << 18
+
+
+def warp(
+    images: Tensor,
+    matrices: Tensor,
+    *,
+    padding: str = "zeros",
+    interpolation: str = "bilinear",
+    copied: Sequence[bool] | None = None,
+) -> Tensor:
+    """Every image moved by every matrix: `(N, C, H, W)` and `(S, 3, 3)` give `(N, S, C, H, W)`.
+
+    Convention: pixel centres, `align_corners=False`; a matrix maps a point of the image to where its content stands in
+    the frame (centred pixels, x right, y down): frame(p) = image(M⁻¹ p). `padding`: `zeros` (outside is 0, the mean
+    colour of normalised images), `border` or `reflection`. `interpolation`: `bilinear`, `nearest` or `bicubic`.
+    `copied[s]` marks frames that are the image itself: they are copied bit for bit and never sampled, and the caller
+    knows them without looking into the matrices.
+
+    Differentiable in images and matrices. Coordinates are float32 (float64 for float64 images) under autocast too;
+    half-precision images are sampled in float32 and come back in their dtype. Images that are channels_last give frames
+    that are channels_last after `clip_to_frames`. Raises `InputError` for wrong shapes and unknown options.
+    """
+    if images.ndim != 4 or matrices.ndim != 3 or matrices.shape[1:] != (3, 3):
+        raise InputError(
+            f"warp needs images (N, C, H, W) and matrices (S, 3, 3), got {tuple(images.shape)} and "
+            f"{tuple(matrices.shape)}"
+        )
+    copied = [False] * matrices.shape[0] if copied is None else list(copied)
+    if len(copied) != matrices.shape[0]:
+        raise InputError(f"copied has {len(copied)} entries for {matrices.shape[0]} matrices")
+    _check_options(padding, interpolation)
+    N, C, H, W = images.shape
+    rows = [s for s, copy in enumerate(copied) if not copy]
+    sampled: Sequence[Tensor] = ()
+    if rows:
+        chosen = matrices if len(rows) == len(copied) else torch.stack([matrices[s] for s in rows])
+        theta = normalise(inverse_affine(chosen), H, W)
+        # The images of a group are channels of one picture: the sampler works out its weights once per picture. One
+        # group is expanded over the frames without a copy.
+        groups = _groups(images, len(rows))
+        picture = images.to(working_dtype(images)).reshape(1, groups, N // groups * C, H, W)
+        pictures = picture.expand(len(rows), -1, -1, -1, -1).flatten(0, 1)
+        theta = theta.repeat_interleave(groups, dim=0)
+        out = resample(pictures, theta, padding=padding, interpolation=interpolation)
+        sampled = out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
+    source = iter(sampled)
+    return stack_frames([images if copy else next(source) for copy in copied], channels_last=is_channels_last(images))
+
+
+def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
+    """Every frame moved by its own matrix, the same for all images: `(S, N, C, H, W)` and `(S, 3, 3)`; same shape.
+
+    Convention, options, precision and errors as in `warp`, whose frames all start from the same image.
+    """
+    if frames.ndim != 5 or matrices.shape != (frames.shape[0], 3, 3):
+        raise InputError(
+            f"warp_frames needs frames (S, N, C, H, W) and matrices (S, 3, 3), got {tuple(frames.shape)} and "
+            f"{tuple(matrices.shape)}"
+        )
+    S, N, C, H, W = frames.shape
+    theta = normalise(inverse_affine(matrices), H, W)
+    groups = _groups(frames[0], S)
+    pictures = frames.to(working_dtype(frames)).reshape(S * groups, N // groups * C, H, W)
+    out = resample(pictures, theta.repeat_interleave(groups, dim=0), padding=padding, interpolation=interpolation)
+    return out.to(frames.dtype).view(S, N, C, H, W)
+
+
+def resample(x: Tensor, theta: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
+    """`(G, C, H, W)` sampled at theta · p for every output pixel p: one backward map `(G, 3, 3)` per row of `x`.
+
+    Convention: `theta` acts on [−1, 1] coordinates with `align_corners=False` (see `normalise`) and maps output points
+    to input points. Differentiable in both. `x` may be expanded (stride 0); it is not copied. Raises `InputError` for
+    wrong shapes and unknown options.
+    """
+    _check_options(padding, interpolation)
+    if x.ndim != 4 or theta.ndim != 3 or theta.shape[1:] != (3, 3) or theta.shape[0] != x.shape[0]:
+        raise InputError(f"resample needs (G, C, H, W) and (G, 3, 3), got {tuple(x.shape)} and {tuple(theta.shape)}")
+    dtype = working_dtype(x)
+    # The dtype first: there are devices without float64.
+    grid = _grid(theta.to(dtype).to(x.device), x.shape[2], x.shape[3])
+    out = nn.functional.grid_sample(x.to(dtype), grid, mode=interpolation, padding_mode=padding, align_corners=False)
+    return out.to(x.dtype)
+
+
+def _grid(theta: Tensor, height: int, width: int) -> Tensor:
+    # affine_grid multiplies matrices, which autocast and TF32 would round to a tenth of a pixel; sums of products are
+    # left alone by both.
+    xs = (torch.arange(width, device=theta.device, dtype=theta.dtype) * 2 + 1) / width - 1
+    ys = ((torch.arange(height, device=theta.device, dtype=theta.dtype) * 2 + 1) / height - 1).unsqueeze(-1)
+    a = theta[:, :2, :, None, None]
+    return torch.stack([a[:, row, 0] * xs + a[:, row, 1] * ys + a[:, row, 2] for row in (0, 1)], dim=-1)
+
+
+def _groups(images: Tensor, frames: int) -> int:
+    # The smallest divisor of the batch at which every thread of the device has work: on a CPU a thread takes a whole
+    # picture, on a GPU one pixel of a picture, through all its channels.
+    N = images.shape[0]
+    if torch.compiler.is_compiling() or N == 0:
+        return 1
+    pixels = 1 if images.device.type == "cpu" else images.shape[2] * images.shape[3]
+    wanted = torch.get_num_threads() if images.device.type == "cpu" else _GPU_THREADS
+    return next(g for g in range(1, N + 1) if N % g == 0 and (g * frames * pixels >= wanted or g == N))
+
+
+def stack_frames(frames: Sequence[Tensor], *, channels_last: bool) -> Tensor:
+    """Frames `(N, C, H, W)` as a clip `(N, S, C, H, W)` whose flattening over (N, S) is a view, in that layout."""
+    # One copy lays the frames out in the order in which the backbone reads them.
+    if channels_last:
+        return torch.stack([f.permute(0, 2, 3, 1) for f in frames], dim=1).contiguous().permute(0, 1, 4, 2, 3)
+    return torch.stack(list(frames), dim=1).contiguous()
+
+
+def is_channels_last(images: Tensor) -> bool:
+    """Whether images `(N, C, H, W)` lie in memory as channels_last, and not also in the plain layout."""
+    return images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+
+
+def matrix_device(tensor: Tensor) -> torch.device | str:
+    """Where float64 matrices for `tensor` are computed: on the CPU, but in a graph compiled for CUDA on its device."""
+    # A compiled graph stays on one device (a copy from the CPU would keep it out of CUDA graphs); in eager mode the
+    # handful of 3×3 operations is cheaper on the CPU. MPS has no float64.
+    if torch.compiler.is_compiling() and tensor.device.type == "cuda":
+        return tensor.device
+    return "cpu"
+
+
+def _check_options(padding: str, interpolation: str) -> None:
+    check_choice("padding", padding, PADDINGS)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)

@@ -1,0 +1,78 @@
+"""One step of a genotype's chain, and what chains of them come to: their runs, their matrices."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from image2video.clip.genotype_text import format_number
+from image2video.clip.matrices import chain_matrices
+from image2video.clip.ops.registry import get_op
+from image2video.errors import InputError
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One op of a chain with its magnitude per step, in the op's unit.
+
+    Raises `InputError` for an unknown op or a magnitude that is not finite or out of range, `InputTypeError` for wrong
+    types.
+    """
+
+    op: str
+    magnitude: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "magnitude", get_op(self.op).check(self.magnitude))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the transform does nothing: `translate_x(0)`, `scale(1)`, `identity`."""
+        return self.magnitude == get_op(self.op).neutral
+
+    @property
+    def geometric(self) -> bool:
+        """Whether it moves pixels; otherwise it changes colours."""
+        return get_op(self.op).geometric
+
+    def __str__(self) -> str:
+        return f"{self.op}({format_number(self.magnitude)})"
+
+
+def split_runs(chain: Sequence[Transform]) -> list[tuple[Transform, ...]]:
+    """The chain in order as maximal runs of geometric transforms, and single photometric ones between them."""
+    runs: list[tuple[Transform, ...]] = []
+    for geometric, items in itertools.groupby(chain, key=lambda transform: transform.geometric):
+        if geometric:
+            runs.append(tuple(items))
+        else:
+            runs += [(transform,) for transform in items]
+    return runs
+
+
+def run_matrices(
+    run: Sequence[Transform], steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """The matrices of geometric transforms at the given powers: `(S, 3, 3)` float64 on `device`, in centred pixels."""
+    # The device is named, so that `with torch.device("meta")` around a constructor changes nothing here.
+    magnitudes = torch.tensor([t.magnitude for t in run], dtype=torch.float64, device=device)
+    powers = torch.tensor(list(steps), dtype=torch.float64, device=device)
+    return chain_matrices([t.op for t in run], magnitudes, powers, height, width)
+
+
+def check_invertible(run: Sequence[Transform], steps: Sequence[float], text: str) -> None:
+    """Raise `InputError` where geometric transforms cannot be inverted in numbers at one of these powers."""
+    linear = run_matrices(run, steps, 224, 128)[:, :2, :2]
+    dets = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).tolist()
+    for step, det, size in zip(steps, dets, linear.abs().amax(dim=(1, 2)).tolist(), strict=True):
+        if not (_TINY <= size <= 1 / _TINY and abs(det) >= _TINY * size**2):
+            raise InputError(
+                f"the chain {text!r:.200} is singular: at step {step:g} its matrix has determinant {det:g} "
+                "and cannot be inverted in numbers; use milder magnitudes, fewer ops or fewer frames"
+            )

@@ -1,0 +1,123 @@
+"""What a comparison leaves behind: the settings it may be resumed with, `result.json`, `report.html`, `film.png`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from image2video.clip.genotype import Genotype
+from image2video.clip.image_to_video import Image2Video
+from image2video.data import DataSource
+from image2video.errors import InputError
+from image2video.experiments.comparison import Comparison
+from image2video.experiments.config import DemoConfig
+from image2video.experiments.fields import fields_record
+from image2video.experiments.settings import ComparisonSettings
+from image2video.report import ComparisonResult, Contrast, film_figure, film_strip, write_report
+from image2video.report.result import KIND, SCHEMA_VERSION
+from image2video.runs.folders import OutputDirectory, atomic_write_json, read_json
+from image2video.version import __version__
+
+SETTINGS = "settings.json"
+_FILM_IMAGES = 3
+
+
+def check_settings(folder: OutputDirectory, config: ComparisonSettings, **more: str) -> None:
+    """Write the settings (and `more`), or refuse, as `InputError`, to go on with what was begun with others."""
+    path, now = folder / SETTINGS, config.settings() | more
+    if folder.resumed and path.is_file():
+        saved = read_json(path)
+        changed = [key for key in now if saved.get(key) != now[key]]
+        if changed:
+            listed = "; ".join(f"{key}: {saved.get(key)!r} then, {now[key]!r} now" for key in changed)
+            raise InputError(
+                f"cannot resume {folder.path} with other settings ({listed}); use the same, or replace that folder"
+            )
+    atomic_write_json(path, now)
+
+
+def comparison_record(comparison: Comparison, contrasts: Sequence[Contrast]) -> dict[str, Any]:
+    """The JSON object of `result.json`; see `image2video.report.result`."""
+    config, data = comparison.config, comparison.data
+    arms = comparison.arm_records()
+    search = comparison.genotypes.search_record
+    described = data.describe()
+    rankings = comparison.genotypes.rankings
+    runs = [run for arm in arms for run in arm["runs"]]
+    work = [*runs, search] if search is not None else runs
+    return {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "title": f"{data.short_name}: {config.model}, bare and as a video of {config.frames} frames",
+        "data": {
+            "name": data.short_name,
+            "classes": described["classes"],
+            "train": described["train_images"],
+            "holdout": described["holdout_images"],
+            "test": described["test_images"],
+            "input_size": described["input_size"],
+            **({"metric": "mIoU"} if data.task == "segmentation" else {}),
+        },
+        "model": config.model,
+        "settings": config.settings() | {"data": data.short_name, "schedule": config.schedule, "seeds": config.seeds},
+        "arms": arms,
+        "contrasts": [asdict(contrast) for contrast in contrasts],
+        "search": search,
+        "fixed_weights": rankings,
+        "fields": fields_record(
+            comparison.field_records(), model=config.model, data=f"{data.short_name} (seed {config.seed})"
+        ),
+        "environment": environment(comparison.accelerator.device),
+        "frames": sum(part["frames"] for part in work),
+        "seconds": sum(part["seconds"] for part in [*work, *rankings.values()]),
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware that the figures depend on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "image2video": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write_outputs(
+    folder: OutputDirectory, record: dict[str, Any], data: DataSource, config: DemoConfig
+) -> ComparisonResult:
+    """Write the result, the film strip of a few training images, and the report; gives what the report reads."""
+    result = ComparisonResult.from_dict(record)
+    atomic_write_json(folder / "result.json", record)
+    film = None
+    genotype = _shown_genotype(result)
+    if genotype is not None and data.input_size[0] in (1, 3):
+        images, labels = next(iter(data.train.batches(64).epoch(0)))
+        images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
+        colours: dict[str, Any] = {"mean": data.mean, "std": data.std}
+        look = {**colours, "labels": [data.classes[int(i)] for i in labels]}
+        film_strip(images, genotype, config.frames, config.schedule, folder / "film.png", **look)
+        clip = Image2Video(genotype, T=config.frames, schedule=config.schedule, **colours)
+        film = film_figure(images, clip, **look)
+    write_report(folder / "report.html", result, film=film)
+    folder.finish(seconds=record["seconds"], runs=sum(len(arm.runs) for arm in result.arms))
+    return result
+
+
+def _shown_genotype(result: ComparisonResult) -> Genotype | None:
+    """The genotype of the film strip: the searched one, else the first that an arm used."""
+    texts = [result.search.genotype] if result.search is not None else []
+    texts += [run.genotype for arm in result.arms for run in arm.runs if run.genotype != "none"]
+    return Genotype.parse(texts[0]) if texts else None
+
+
+def report_path(config: DemoConfig) -> Path:
+    """Where the report of a finished comparison is."""
+    return Path(config.out) / "report.html"

@@ -1,0 +1,173 @@
+"""The report of `image2video search`: what the finished search and its comparison say, as one page in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from image2video.clip.genotype import Genotype
+from image2video.clip.image_to_video import Image2Video
+from image2video.data import DataSource
+from image2video.report import (
+    ComparisonResult,
+    Decision,
+    RankedChain,
+    SearchRecord,
+    SearchReport,
+    film_figure,
+    write_search_report,
+)
+from image2video.report.curves import edge_name
+from image2video.report.search_report import COMPARE
+from image2video.report.table import count_text
+from image2video.runs.folders import add_to_run
+from image2video.search import Problem, RankedGenotype, SearchResult
+from image2video.search.score.task import get_task
+
+REPORT = "report.html"
+_FILM_IMAGES = 3
+_DESCRIBED = ("train_images", "holdout_images", "test_images", "classes", "input_size", "task")
+
+
+def write_search_outputs(
+    result: SearchResult,
+    data: DataSource | Problem,
+    *,
+    model: str,
+    facts: dict[str, Any],
+    comparison: ComparisonResult | None = None,
+) -> Path:
+    """Write `report.html` into the folder of a finished search; gives its path.
+
+    `facts` (settings, versions) are listed as they are.
+    """
+    assert result.out is not None  # the report goes beside the other files
+    report = search_report(result, data, model=model, facts=facts, comparison=comparison)
+    film = None
+    if data.input_size[0] in (1, 3):
+        images, labels = next(iter(data.train.batches(_FILM_IMAGES).epoch(0)))
+        images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
+        names = [data.classes[int(i)] for i in labels] if labels.ndim == 1 else None
+        film = film_figure(images, _clip(result, data), mean=data.mean, std=data.std, labels=names)
+    return write_search_report(add_to_run(result.out, REPORT), report, film=film)
+
+
+def search_report(
+    result: SearchResult,
+    data: DataSource | Problem,
+    *,
+    model: str,
+    facts: dict[str, Any],
+    comparison: ComparisonResult | None = None,
+) -> SearchReport:
+    """The outcome of a search as its report reads it."""
+    task = data.task if isinstance(data, Problem) else get_task(data.task, data.num_classes)
+    metric = task.metric
+    summary = result.summary()
+    search = None if summary is None else SearchRecord.from_dict({**summary, "metric": metric})
+    entries = () if result.ranking is None else result.ranking.entries
+    by_loss = result.config.criterion == "loss"
+    described = {f"data: {key.replace('_', ' ')}": value for key, value in data.describe().items() if key in _DESCRIBED}
+    facts = {key: value for key, value in facts.items() if value is not None and value != {}}
+    return SearchReport(
+        title=f"{data.short_name}, {model}: a search by {result.config.selection.replace('_', ' ')}",
+        genotype=str(result.genotype),
+        selection=result.config.selection,
+        sentence=_sentence(result, metric),
+        unit="nats" if by_loss else "points",
+        metric=metric,
+        search=search,
+        entropy=tuple(epoch["entropy"] for epoch in result.state.epochs if "entropy" in epoch),
+        decisions=tuple(_decisions(result, by_loss)),
+        ranking=tuple(map(_ranked, entries)),
+        finalists=0 if result.ranking is None else result.ranking.finalists,
+        cost=_cost(result, comparison),
+        facts={"data": data.short_name, "network": model, **described, **facts},
+        comparison=comparison,
+        what_tells=data.what_tells if isinstance(data, Problem) else COMPARE,
+    )
+
+
+def _sentence(result: SearchResult, metric: str) -> str:
+    """What the search itself says of its choice."""
+    if result.ranking is not None:
+        return result.ranking.sentence()
+    score = result.state.score
+    if score is None:
+        return f"It was drawn from the space {result.space.name}: nothing was measured."
+    return (
+        f"The discretised cell has a held-out {metric} of {100 * score['accuracy']:.2f} ± "
+        f"{100 * score['accuracy_error']:.2f} % ({score['images']} images, one standard error), with the "
+        "weights that the search shared between all chains: it is no trained network's figure."
+    )
+
+
+def _decisions(result: SearchResult, by_loss: bool) -> list[Decision]:
+    """The decisions on edges and nodes, in their order."""
+    space, labels, found = result.space, result.space.labels, []
+    path = set(result.state.decisions.path(space)) if result.state.edges else set()
+    for entry in result.state.edges:
+        where = edge_name(space.edges[entry["edge"]], space.inputs)
+        found.append(_decision(entry, where, list(labels), entry["edge"] in path, by_loss))
+    for entry in result.state.nodes:
+        names = [edge_name(space.edges[edge], space.inputs) for edge in entry["edges"]]
+        where = f"into {entry['node'] - space.inputs + 1}"
+        found.append(_decision(entry, where, names, bool(path & set(entry["edges"])), by_loss))
+    return found
+
+
+def _decision(entry: dict[str, Any], where: str, names: list[str], on_path: bool, by_loss: bool) -> Decision:
+    """One entry of `scores.json`; gaps of accuracy become points."""
+    gap, error = (entry["loss_gap"], entry["loss_gap_error"]) if by_loss else (entry["gap"], entry["gap_error"])
+    factor = 1.0 if by_loss else 100.0
+    chosen, scored = entry["chosen"], entry["masked_accuracy"] is not None
+    second = None
+    if scored and len(names) > 1:
+        cost = {part: (-entry["masked_accuracy"][part], entry["masked_loss"][part]) for part in range(len(names))}
+        others = [part for part in cost if part != chosen]
+        second = names[max(others, key=lambda part: cost[part][::-1] if by_loss else cost[part])]
+    return Decision(
+        where,
+        names[chosen],
+        second,
+        None if gap is None else factor * gap,
+        None if error is None else factor * error,
+        bool(entry["decided"]),
+        entry.get("decided_by", "scores"),
+        entry["images"],
+        on_path,
+    )
+
+
+def _ranked(entry: RankedGenotype) -> RankedChain:
+    gains = (100 * entry.gain, 100 * entry.gain_error)
+    return RankedChain(str(entry.genotype), entry.images, 100 * entry.accuracy, *gains, entry.loss)
+
+
+def _cost(result: SearchResult, comparison: ComparisonResult | None) -> dict[str, str]:
+    """What the search and the comparison took, in words."""
+    trained = result.state.frames
+    scored = result.state.evaluated_frames if trained or result.ranking is None else result.frames
+    cost = {
+        "search: time": f"{result.seconds:.0f} s",
+        "search: frames forward and backward": count_text(trained),
+        "search: frames forward only, for scores": count_text(scored),
+    }
+    if comparison is not None:
+        cost["comparison: time of the final networks"] = f"{comparison.seconds:.0f} s"
+        cost["comparison: frames forward and backward"] = count_text(comparison.frames)
+    return cost
+
+
+def _clip(result: SearchResult, data: DataSource | Problem) -> Image2Video:
+    """The clip as the search made it."""
+    config = result.config
+    return Image2Video(
+        Genotype.parse(str(result.genotype)),
+        T=config.T,
+        schedule=result.space.schedule,
+        padding=config.padding,
+        interpolation=config.interpolation,
+        mean=data.mean,
+        std=data.std,
+    )

@@ -1,0 +1,256 @@
+"""A table as Markdown, HTML, JSON and figures: the paper's number, ours with its interval, and the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from image2video.report import depth_figure, verdicts
+from image2video.report.arms import arms_figure
+from image2video.report.page import Section, document, figure_html, table_html
+from image2video.report.style import png_bytes, svg_text
+from image2video.report.table import count_text, genotype_text
+from image2video.reproduce.drawing import Drawing
+from image2video.reproduce.learned import ranges_text
+from image2video.reproduce.outcome import Line, RowOutcome
+from image2video.reproduce.spec import Experiment
+from image2video.runs.folders import atomic_write_bytes, atomic_write_json, atomic_write_text
+from image2video.version import __version__
+
+COLUMNS = (
+    "arm",
+    "genotype or policy",
+    "paper",
+    "ours",
+    "n",
+    "epochs",
+    "images seen",
+    "frames",
+    "MACs / image",
+    "ms / image",
+    "peak MiB / image",
+    "search min",
+)
+SCALE_NOTES = {
+    "smoke": "Smoke scale: whether everything runs. The figures mean nothing.",
+    "cpu": (
+        "CPU scale: a small network, few images, short runs. Short runs cannot settle equal compute: they say that "
+        "longer training helps, which is known."
+    ),
+}
+"""What a reader must know of a scale before any number."""
+
+
+def cells(line: Line) -> tuple[str, ...]:
+    """One arm as text, in the order of `COLUMNS`."""
+    what = [genotype_text(text) for text in line.genotypes] + list(line.policies)
+    what += [ranges_text(line.widths)] if line.widths else []
+    own = [f"T = {line.arm.T}"] if line.arm.T is not None else []
+    own += [line.arm.schedule] if line.arm.schedule is not None else []
+    what = [", ".join([text, *own]) for text in what]
+    return (
+        line.arm.title,
+        what[0] if len(what) == 1 else f"{len(what)} different" if what else "",
+        "" if line.paper is None else f"{line.paper:.2f}",
+        score_text(line),
+        str(0 if line.score is None else line.score.n),
+        "" if line.epochs is None else f"{round(line.epochs, 2):g}",
+        _count(line.images_seen),
+        _count(line.frames),
+        _count(line.macs),
+        "" if line.ms is None else f"{line.ms:.3g}",
+        "" if line.peak_mib is None else f"{line.peak_mib:.3g}",
+        minutes_text(line.search_minutes),
+    )
+
+
+def minutes_text(minutes: float | None) -> str:
+    """`7.3`; nothing where nothing was searched for."""
+    return "" if not minutes else f"{minutes:.1f}" if minutes >= 0.1 else "<0.1"
+
+
+def heading(outcome: RowOutcome) -> str:
+    """A row's name, with the data and the network that stand in for it at this scale."""
+    setting = outcome.row.settings[outcome.scale]
+    return f"{outcome.row.name} ({outcome.scale}: {setting.data}, {setting.network})"
+
+
+def score_text(line: Line) -> str:
+    """`94.31 ± 0.22`, the half width of the 95 % interval; one seed stands alone, failures are said."""
+    if line.score is None:
+        return "failed" if line.errors else "not run"
+    half = "" if line.score.n == 1 else f" ± {line.score.half_width:.2f}"
+    return f"{line.score.mean:.2f}{half}" + (f" ({len(line.errors)} failed)" if line.errors else "")
+
+
+def sentences(outcome: RowOutcome, *, headline: bool = False) -> list[str]:
+    """What a row's paired differences say; `headline`: only the questions that the table is there for."""
+    found = [one.phrase() for one in verdicts(outcome.result) if one.contrast.headline or not headline]
+    return [f"{text[0].upper()}{text[1:]}." for text in found]
+
+
+def gaps(outcome: RowOutcome) -> list[str]:
+    """The failed runs with their errors, and how many runs are missing."""
+    failed = [f"Failed: {line.arm.title}, {error}" for line in outcome.lines for error in line.errors]
+    missing = sum(line.missing for line in outcome.lines)
+    return [_one_line(text) for text in failed] + ([f"{missing} runs are missing."] if missing else [])
+
+
+def caption(outcome: RowOutcome) -> str:
+    """What the numbers of a row are."""
+    setting = outcome.row.settings[outcome.scale]
+    images = "all" if setting.train_images is None else f"{setting.train_images:,}"
+    part, length, size, more = "test set of {}, last epoch", f"epochs = {setting.epochs}", "", ""
+    if setting.config is not None:
+        part, length = "test split of {}, last checkpoint", "the steps of the config"
+        length = f"{setting.steps:,} steps" if setting.steps else length
+        size, more = " of the crop's size", " (IoU by class: in the JSON file)"
+    return (
+        f"{outcome.row.metric} in percent on the {part.format(setting.data)}; {setting.network}, {images} labelled "
+        f"images ({setting.holdout:.0%} of them held out for choices), T = {setting.T}, {length}; mean ± 95 % interval "
+        f"over n seeds{more}. Epochs, images seen and frames are those of training, with those of the weights that an "
+        f"arm starts from; MACs, time and memory are per image{size}, all frames included."
+    )
+
+
+def machines(outcome: RowOutcome) -> list[str]:
+    """What the runs of a row were made with, one text per environment."""
+    return [
+        f"image2video {e['image2video']}, torch {e['torch']}, {e['device']}, threads: {e['threads']}"
+        + (f", {e['processes']} processes" if "processes" in e else "")
+        for e in outcome.environments
+    ]
+
+
+def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()) -> str:
+    """The whole table as Markdown, what was drawn for it first."""
+    parts = [f"# {experiment.title}", f"{experiment.source}. {scale_note(scale, rows)}", experiment.notes]
+    for number, drawing in enumerate(drawings, 1):
+        parts += drawing.markdown(f"{experiment.name}-{scale}{_suffix(number)}.png")
+    for outcome in rows:
+        parts += [f"## {heading(outcome)}", caption(outcome)]
+        lines = [COLUMNS, tuple("---" if i < 2 else "---:" for i in range(len(COLUMNS)))]
+        lines += [cells(line) for line in outcome.lines]
+        parts.append("\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in lines))
+        parts.append("\n".join(f"- {text}" for text in sentences(outcome)))
+        parts += gaps(outcome)
+        parts += [f"Made with {text}." for text in machines(outcome)]
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()) -> str:
+    """The whole table as one HTML page, the figures inside."""
+    found = [text for drawing in drawings for text in drawing.headlines]
+    found += [f"{heading(outcome)}: {text}" for outcome in rows for text in sentences(outcome, headline=True)]
+    if not found:
+        started = any(outcome.started for outcome in rows)
+        found = ["No headline comparison has both of its arms finished." if started else "Nothing is finished yet."]
+    about = f"{experiment.source}. {scale_note(scale, rows)} {experiment.notes}"
+    sections = [Section("About", f"<p>{escape(about)}</p>"), *(drawing.section() for drawing in drawings)]
+    over = overview(experiment, rows)
+    if over is not None:
+        sections.append(Section("Over the rows", figure_html(over, "Mean over seeds with its 95 % interval.")))
+    for outcome in rows:
+        body = table_html(COLUMNS, [cells(line) for line in outcome.lines], numbers=range(2, len(COLUMNS)))
+        body += f'<p class="note">{escape(caption(outcome))}</p>'
+        if outcome.started:
+            body += figure_html(_arms(outcome), f"{heading(outcome)}: mean, 95 % interval and seeds.")
+        texts = sentences(outcome)
+        body += f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>" if texts else ""
+        body += "".join(f"<p>{escape(text)}</p>" for text in gaps(outcome))
+        body += "".join(f'<p class="note">Made with {escape(text)}.</p>' for text in machines(outcome))
+        sections.append(Section(heading(outcome), body))
+    return document(experiment.title, found, sections)
+
+
+def scale_note(scale: str, rows: Sequence[RowOutcome]) -> str:
+    """What a reader must know of the scale; nothing where there are no rows, and so no scale."""
+    return SCALE_NOTES.get(scale, "") if rows else ""
+
+
+def write(
+    experiment: Experiment,
+    scale: str,
+    rows: Sequence[RowOutcome],
+    out: str | Path,
+    drawings: Sequence[Drawing] = (),
+) -> dict[str, Path]:
+    """Write NAME-SCALE.md, .html, .json, and figures as .png and .svg, into a folder; gives the files by kind.
+
+    The figure of the n-th row, from the second on, is NAME-SCALE-n, that over all rows NAME-SCALE-all. Where something
+    is drawn, that has these names, and the scores of the rows are NAME-SCALE-scores, NAME-SCALE-scores-2, ….
+    """
+    stem = Path(out) / f"{experiment.name}-{scale}"
+    files = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ("md", "html", "json")}
+    atomic_write_text(files["md"], markdown(experiment, scale, rows, drawings))
+    atomic_write_text(files["html"], html(experiment, scale, rows, drawings))
+    atomic_write_json(files["json"], record(experiment, scale, rows, drawings))
+    scores = "-scores" if drawings else ""
+    figures = {scores + _suffix(n): _arms(outcome) for n, outcome in enumerate(rows, 1) if outcome.started}
+    figures |= {_suffix(n): one.figure for n, one in enumerate(drawings, 1) if one.figure is not None}
+    over = overview(experiment, rows)
+    for suffix, figure in (figures if over is None else figures | {"-all": over}).items():
+        png = files[f"png{suffix}"] = stem.with_name(f"{stem.name}{suffix}.png")
+        atomic_write_bytes(png, png_bytes(figure, dpi=160))
+        atomic_write_text(png.with_suffix(".svg"), svg_text(figure))
+    return files
+
+
+def record(
+    experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()
+) -> dict[str, Any]:
+    """The whole table as JSON values."""
+    drawn = [{"title": one.title, "gaps": list(one.gaps), **one.record} for one in drawings]
+    return {
+        **({"drawn": drawn} if drawn else {}),
+        "kind": "reproduction",
+        "schema_version": 1,
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "source": experiment.source,
+        "scale": scale,
+        "image2video": __version__,
+        "rows": [
+            {
+                "name": outcome.row.name,
+                "metric": outcome.row.metric,
+                "data": outcome.row.settings[scale].data,
+                "model": outcome.row.settings[scale].network,
+                "arms": [line.record() for line in outcome.lines],
+                "verdicts": sentences(outcome),
+                "environments": list(outcome.environments),
+            }
+            for outcome in rows
+        ],
+    }
+
+
+def overview(experiment: Experiment, rows: Sequence[RowOutcome]) -> Any:
+    """The (matplotlib) figure over all rows that the experiment asks for; None where none, or too few rows yet."""
+    results = [outcome.result for outcome in rows if outcome.started]
+    if experiment.figure != "depth" or len(results) < 2:
+        return None
+    shared = [arm.name for arm in results[0].arms if all(result.arm(arm.name) for result in results)]
+    return depth_figure(results, shared) if shared else None
+
+
+def _suffix(number: int) -> str:
+    return "" if number == 1 else f"-{number}"
+
+
+def _arms(outcome: RowOutcome) -> Any:
+    return arms_figure(outcome.result, outcome.row.paper)
+
+
+def _cell(text: str) -> str:
+    return _one_line(text).replace("|", "\\|")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _count(value: float | None) -> str:
+    return "" if value is None else count_text(value)

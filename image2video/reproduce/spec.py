@@ -1,0 +1,245 @@
+"""What a table or figure of the paper is made of, as plain data: rows (data and network), arms, seeds, scales."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from image2video.experiments import Arm
+from image2video.report import Contrast
+from image2video.search import SearchConfig, get_space
+from image2video.training import TrainConfig
+from image2video.version import __version__
+
+SCALES = ("smoke", "cpu", "gpu", "paper")
+_NOT_HASHED = ("seeds", "more_seeds", "hours", "machine", "device")
+"""What may change between runs that are compared: how many seeds, where they ran."""
+_NOT_HASHED_UNSET = ("steps", "elsewhere")
+"""What counts where it is set: such a field does not part earlier results from new ones."""
+_SHOWN = ("name", "title", "group", "pool", "scales", "start")
+"""What an arm is called and where it stands; the arm that it starts from counts by its own key."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that the runs of one row at one scale share.
+
+    Attributes:
+        data: name of the data set: `digits`, `cifar10`, `cifar100`, `tiny`, `imagenet`, or a name that `--data` gives.
+        model: a timm model, or `REPRODUCE:NAME` for one of `image2video.reproduce.networks`.
+        image_size: pixels per side; None for the data's own.
+        train_images: labelled images to use, the held-out ones included; None for all.
+        holdout: share of them set aside for choices; no choice sees the test set.
+        T: frames of a clip.
+        schedule: the power of each frame; None for that of the space.
+        epochs: of a network from scratch.
+        finetune_epochs: of one that starts from trained weights.
+        batch_size: images per step.
+        lr: peak learning rate from scratch.
+        finetune_lr: peak learning rate from trained weights.
+        recipe: further fields of `TrainConfig`.
+        seeds: how many, from `seed` on.
+        more_seeds: arm -> how many, for arms that have more than the others.
+        seed: the first; it also divides the data and seeds searches, which all seeds of a row share.
+        space: search space, of the search and of random genotypes.
+        search: further fields of `SearchConfig`; `epochs`, `tune_epochs` and `lr` are 6, 1 and `lr` without it.
+        augment_minutes: what the search of an augmentation policy may take.
+        hours: what the row is expected to take on `machine`, for scales that nobody runs by accident.
+        machine: the machine of that estimate.
+        config: a plain mmsegmentation config below `image2video.integrations.openmmlab.configs`, for rows of
+            segmentation; it says the network, the recipe and the steps, in place of `model`, `batch_size` and `recipe`.
+        options: `--cfg-options` of that config.
+        steps: of an arm from scratch, in place of the config's; its schedule is stretched to them.
+        elsewhere: data set -> fields that are other than this setting's where a genotype is `searched@` that data set,
+            such as the network.
+        device: auto, cpu, cuda or mps.
+
+    """
+
+    data: str = "digits"
+    model: str = "cifar_resnet8"
+    image_size: int | None = None
+    train_images: int | None = None
+    holdout: float = 0.1
+    T: int = 3
+    schedule: str | None = None
+    epochs: int = 5
+    finetune_epochs: int = 2
+    batch_size: int = 64
+    lr: float = 0.1
+    finetune_lr: float = 0.02
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = 1
+    more_seeds: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
+    space: str = "affine5"
+    search: Mapping[str, Any] = field(default_factory=dict)
+    augment_minutes: float = 5.0
+    hours: float | None = None
+    machine: str | None = None
+    config: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    @property
+    def network(self) -> str:
+        """The network by the name that records and tables give it."""
+        return self.config or self.model
+
+    @property
+    def clip_schedule(self) -> str:
+        """The power of each frame."""
+        return self.schedule or get_space(self.space).schedule
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """The seeds of an arm, in order."""
+        return tuple(range(self.seed, self.seed + max(self.seeds, self.more_seeds.get(arm, 0))))
+
+    def training(self, epochs: int, seed: int, *, finetune: bool) -> TrainConfig:
+        """The recipe of one run."""
+        warmup = 0.0 if finetune else min(1.0, epochs / 4)
+        values = {"warmup_epochs": warmup, **self.recipe}
+        lr = self.finetune_lr if finetune else self.lr
+        return TrainConfig(epochs=epochs, batch_size=self.batch_size, lr=lr, seed=seed, device=self.device, **values)
+
+    @property
+    def search_options(self) -> dict[str, Any]:
+        """What `search` says, over what holds without it."""
+        return {"epochs": 6, "tune_epochs": 1, "lr": self.lr, **self.search}
+
+    def searching(self) -> SearchConfig:
+        """The settings of the one search of a row."""
+        options = {"batch_size": self.batch_size, **self.search_options}
+        return SearchConfig(space=self.space, residual=False, T=self.T, seed=self.seed, **options)
+
+
+@dataclass(frozen=True)
+class Cell(Arm):
+    """An arm of a table, with what only a reproduction varies.
+
+    Attributes:
+        T: frames, where they are not the setting's.
+        schedule: the power of each frame, where it is not the setting's.
+        magnitude: factor on every magnitude of the genotype.
+        layout: `right`, or `scrambled` as in the authors' code (see `scramble.py`).
+        variant: of the network: `dilated` or `kernel5` (Table 4), None for the network itself.
+        augment: a policy for the training images, or `search:FAMILY` for one that is searched for (Table 7).
+        learned: the ranges of motion are learned with the weights, and no held-out image is looked at (Augerino). It
+            trains on the same images as the other arms, which look at none either while they train.
+        equal_compute: T times the epochs, for the bare network: as many frames as a clip's.
+        scales: the scales at which it runs.
+
+    """
+
+    T: int | None = None
+    schedule: str | None = None
+    magnitude: float = 1.0
+    layout: str = "right"
+    variant: str | None = None
+    augment: str | None = None
+    learned: bool = False
+    equal_compute: bool = False
+    scales: tuple[str, ...] = SCALES
+
+    def frames(self, setting: Setting) -> int:
+        """T of this arm."""
+        return setting.T if self.T is None else self.T
+
+    def total_epochs(self, setting: Setting) -> int:
+        """Its epochs; 0 where it is not trained."""
+        return self.epochs(setting.epochs, setting.finetune_epochs) * (
+            self.frames(setting) if self.equal_compute else 1
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a data set with a network, what the paper reports for it, and its setting per scale.
+
+    `without` names the arms of the table that this row does not have.
+    """
+
+    name: str
+    metric: str
+    paper: Mapping[str, float]
+    settings: Mapping[str, Setting]
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class UnionCase:
+    """What `figure: unions` draws in a line: one field in every frame of a clip, mapped back to the image.
+
+    Attributes:
+        name: in words.
+        genotype: what moves the frames.
+        field: (left, top, right, bottom) in pixels of the image, y down.
+        paper: the area in square pixels that the paper states.
+        note: what must be said beside.
+        T: frames.
+        schedule: the power of each frame.
+        image_size: (height, width) of the image.
+
+    """
+
+    name: str
+    genotype: str
+    field: tuple[float, ...]
+    paper: float | None = None
+    note: str = ""
+    T: int = 3
+    schedule: str = "from_zero"
+    image_size: tuple[int, ...] = (20, 20)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure: rows × arms, and the questions that it answers.
+
+    `figure`: what is drawn beside the scores, one of `parse.FIGURES`; `images`: how many test images it is drawn from;
+    `unions`: what `figure: unions` draws, which has no rows.
+    """
+
+    name: str
+    title: str
+    source: str
+    rows: tuple[Row, ...]
+    arms: tuple[Cell, ...]
+    contrasts: tuple[Contrast, ...]
+    notes: str = ""
+    figure: str | None = None
+    images: int = 16
+    unions: tuple[UnionCase, ...] = ()
+
+    @property
+    def draws_networks(self) -> bool:
+        """Whether the figure is drawn with trained networks: the weights of every arm's first seed."""
+        return self.figure in ("fields", "predictions")
+
+    def arms_at(self, scale: str, row: Row) -> tuple[Cell, ...]:
+        """The arms of a row that run at a scale."""
+        return tuple(arm for arm in self.arms if scale in arm.scales and arm.name not in row.without)
+
+
+def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str = __version__) -> str:
+    """What tells the runs of a setting and an arm from all others: 12 hexadecimal digits.
+
+    Titles, groups and the number of seeds do not count, so tables share runs; the library's version does. `start` is
+    the key of the arm that this one starts from. A field that is added to `Setting` or `Cell` changes all keys, and so
+    parts the results from earlier ones: it should be left out of the text where it has its default value. Of
+    `elsewhere` counts what this arm asks for.
+    """
+    asked_for = arm.genotype.partition("@")[2]
+    own = {name: fields for name, fields in setting.elsewhere.items() if name == asked_for}
+    setting = dataclasses.replace(setting, elsewhere=own)
+    told = {k: v for k, v in dataclasses.asdict(setting).items() if k not in _NOT_HASHED}
+    told = {k: v for k, v in told.items() if k not in _NOT_HASHED_UNSET or v}
+    asked = {k: v for k, v in dataclasses.asdict(arm).items() if k not in _SHOWN}
+    text = json.dumps([told, asked, start, version], sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,239 @@
+"""Doing what is missing of a table: every run for itself, a failed one recorded, the rest going on."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from image2video.errors import InputError, MissingError
+from image2video.experiments.output import environment
+from image2video.protocols import Progress
+from image2video.reproduce.book import Book, Run, planned_runs
+from image2video.reproduce.catalogue import drawn_runs, starting_arms
+from image2video.reproduce.classify import run_classification
+from image2video.reproduce.data import Shelf, check_names
+from image2video.reproduce.genotypes import data_settings
+from image2video.reproduce.spec import SCALES, Experiment
+from image2video.runs.folders import WriteError, atomic_torch_save
+from image2video.training import make_accelerator
+
+T = TypeVar("T")
+
+
+class Worker:
+    """Runs what is missing in a folder; one process, or several under accelerate (the main one writes).
+
+    Args:
+        out: the folder of all results; one worker at a time.
+        specs: where data sets are, by name (see `parse_data`).
+        device: auto, cpu, cuda or mps, where no accelerator is given.
+        max_minutes: begin no further run after so many minutes.
+        retry: try failed runs again.
+        progress: called with the table's runs, and with the steps of each.
+        accelerator: of Hugging Face accelerate.
+
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        *,
+        specs: Mapping[str, str] | None = None,
+        device: str = "auto",
+        max_minutes: float | None = None,
+        retry: bool = False,
+        progress: Progress | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.book = Book(out)
+        self.retry, self._progress = retry, progress
+        self._end = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self.accelerator = accelerator or make_accelerator(device)
+        self.shelf = Shelf(specs or {}, self.book.folder / "data", writes=self.accelerator.is_main_process)
+
+    @staticmethod
+    def planned(experiment: Experiment, scale: str) -> list[Run]:
+        """All runs of a table at a scale, none for a figure without rows.
+
+        Raises `InputError` for an unknown scale, or one at which it has no row.
+        """
+        if scale not in SCALES:
+            raise InputError(f"unknown scale {scale!r}; the scales are {', '.join(SCALES)}")
+        runs = planned_runs(experiment, scale)
+        if not runs and experiment.rows:
+            known = [name for name in SCALES if any(name in row.settings for row in experiment.rows)]
+            raise InputError(f"{experiment.name} has no row at scale {scale!r}; it has rows at {', '.join(known)}")
+        return runs
+
+    def missing_data(self, experiment: Experiment, scale: str) -> dict[str, str]:
+        """The data sets that missing runs of a table need and that are not there, with how to get each.
+
+        Loads them all. Raises `InputError` for an unknown scale, and for a place of a data set that nothing needs.
+        """
+        planned = self.planned(experiment, scale)
+        check_names(self.shelf.specs, {s.data for run in planned for s in data_settings(run.arm, run.setting)})
+        runs = self._todo(planned)
+        texts: dict[str, str] = {}
+        for run in runs:
+            texts |= self._unreadable(run)
+        return texts
+
+    def run(self, experiment: Experiment, scale: str) -> list[Run]:
+        """Do all runs of a table that have no record yet; gives those that are still missing.
+
+        A run that fails leaves a record with its error and is not tried again unless `retry`; those that start from it
+        fail in turn. Runs whose data are not there are left out. After `max_minutes` no further run begins.
+
+        Raises `MissingError` where the data of all missing runs are not there, `InputError` as `missing_data` does, and
+        `WriteError` where the folder cannot be written.
+        """
+        runs = self.planned(experiment, scale)
+        todo, lacking = self._todo(runs), self.missing_data(experiment, scale)
+        ready = [run for run in todo if not self._unreadable(run)]
+        if todo and not ready:
+            raise MissingError("; ".join(lacking.values()))
+        if self.accelerator.is_main_process:
+            self._sweep(runs, todo)
+        left = [run for run in todo if run not in ready]
+        for number, run in enumerate(ready):
+            if self._agreed(self._end is not None and time.monotonic() >= self._end):
+                return left + ready[number:]
+            if self._progress is not None:
+                self._progress(experiment.name, number, len(ready))
+            if self._agreed(self._is_missing(run, runs)):  # rows with equal settings share their runs
+                self._one(run, runs)
+        if self._progress is not None and ready:
+            self._progress(experiment.name, len(ready), len(ready))
+        return left
+
+    def _agreed(self, value: T) -> T:
+        """The main process's value: others may have looked at the folder or the clock at another moment."""
+        if self.accelerator.num_processes > 1:
+            (value,) = broadcast_object_list([value])
+        return value
+
+    def _todo(self, runs: list[Run]) -> list[Run]:
+        wanted = self._agreed([self._is_missing(run, runs) for run in runs])
+        return [run for run, missing in zip(runs, wanted, strict=True) if missing]
+
+    def _is_missing(self, run: Run, runs: list[Run]) -> bool:
+        record = self.book.read(run)
+        if record is None or "error" in record:
+            return record is None or self.retry
+        # Its weights may be gone, or from a time when no arm started from it and no figure was drawn with it.
+        if self.book.weights_path(run).is_file():
+            return False
+        return run.drawn or any(
+            (one.row, one.arm.start, one.seed) == (run.row, run.arm.name, run.seed) and self._is_missing(one, runs)
+            for one in runs
+        )
+
+    @staticmethod
+    def _keeps(run: Run, runs: list[Run]) -> bool:
+        """Whether the last weights of a run are kept: another arm starts from them, or a figure is drawn with them."""
+        starts = starting_arms() | {other.arm.start for other in runs}
+        return run.arm.name in starts or run.drawn or (run.key, run.seed) in drawn_runs()
+
+    def _unreadable(self, run: Run) -> dict[str, str]:
+        """The data sets of a run that are not there, with how to get each."""
+        found = {}
+        for setting in data_settings(run.arm, run.setting):
+            try:
+                self.shelf(setting)
+            except MissingError as error:
+                found[setting.data] = str(error)
+        return found
+
+    def _sweep(self, runs: list[Run], todo: list[Run]) -> None:
+        """Remove the training folders of finished runs, which a kill may have left."""
+        for run in runs:
+            if run not in todo and self._is_done(run):
+                shutil.rmtree(self.book.training_path(run), ignore_errors=True)
+
+    def _one(self, run: Run, runs: list[Run]) -> None:
+        began = time.monotonic()
+        try:
+            record = self._record(run, runs)
+        except WriteError:
+            raise  # no later run could write either
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}:{last.lineno}"
+            record = {"error": f"{type(error).__name__}: {error} ({where})", "seconds": time.monotonic() - began}
+        if self.accelerator.is_main_process and "error" in record and self._is_done(run):
+            warnings.warn(f"{run.stem} was done again for its weights, and failed: {record['error']}", stacklevel=2)
+        elif self.accelerator.is_main_process:
+            self.book.write(run, record | {"environment": self._environment()})
+            if "error" not in record:  # a failed one goes on from there when it is tried again
+                shutil.rmtree(self.book.training_path(run), ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        # Graphs and memory of this network are of no use to the next.
+        if run.setting.recipe.get("compile"):
+            torch.compiler.reset()
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _is_done(self, run: Run) -> bool:
+        return "error" not in (self.book.read(run) or {"error": ""})
+
+    def _environment(self) -> dict[str, Any]:
+        """Versions and hardware, and how many processes where there are several: they may normalise apart."""
+        processes = self.accelerator.num_processes
+        return environment(self.accelerator.device) | ({"processes": processes} if processes > 1 else {})
+
+    def _record(self, run: Run, runs: list[Run]) -> dict[str, Any]:
+        start = None if run.arm.start is None else self._start(run, runs)
+        options: dict[str, Any] = {
+            "load": self.shelf,
+            "start": start,
+            "progress": lambda stage: self._named(run, stage),
+        }
+        if run.setting.config is None:
+            record, weights = run_classification(
+                run.arm,
+                replace(run.setting, device=self.accelerator.device.type),
+                run.seed,
+                searches=self.book.searches,
+                training=self.book.training_path(run),
+                accelerator=self.accelerator,
+                **options,
+            )
+        else:
+            from image2video.reproduce.segment import run_segmentation  # mmsegmentation is optional
+
+            record, weights = run_segmentation(run, self.book, self.accelerator, **options)
+        if self._keeps(run, runs) and self.accelerator.is_main_process:
+            atomic_torch_save(self.book.weights_path(run), weights)
+        return record
+
+    def _start(self, run: Run, runs: list[Run]) -> Path:
+        """The weights that a run starts from; raises `InputError` where there are none, with the reason."""
+        source = next(r for r in runs if (r.row, r.arm.name, r.seed) == (run.row, run.arm.start, run.seed))
+        path = self.book.weights_path(source)
+        if not path.is_file():
+            error = (self.book.read(source) or {}).get("error", "it has not run")
+            raise InputError(f"it starts from {source.arm.name!r}, seed {run.seed}, which has no weights: {error}")
+        return path
+
+    def _named(self, run: Run, search: str) -> Progress | None:
+        """Steps under the name of the run; those of a search under its name."""
+        progress = self._progress
+        if progress is None:
+            return None
+
+        def report(stage: str, done: int, total: int, **figures: float) -> None:
+            if search or stage == "train":
+                name = f"{search} ({stage})" if search else f"{run.arm.name}, seed {run.seed}"
+                progress(name, done, total, **figures)
+
+        return report

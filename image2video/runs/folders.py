@@ -1,0 +1,190 @@
+"""Output folders that never swallow another run; with the atomic writes of `image2video.runs.atomic`."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from image2video.errors import ExistsError, InputError
+from image2video.runs.atomic import (
+    WriteError,
+    atomic_torch_save,
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    read_json,
+    torch_load,
+    torch_load_last,
+)
+from image2video.version import __version__
+
+__all__ = [
+    "RUN_FILE",
+    "OutputDirectory",
+    "WriteError",
+    "add_to_run",
+    "atomic_torch_save",
+    "atomic_write_bytes",
+    "atomic_write_json",
+    "atomic_write_text",
+    "read_json",
+    "torch_load",
+    "torch_load_last",
+    "versions",
+]
+
+RUN_FILE = "run.json"
+
+
+class OutputDirectory:
+    """The folder that one run writes into; another run's folder is refused.
+
+    `run.json` marks the folder: the kind of run, its dates, its state, and the names that the run has put there. It is
+    written at once, so a killed run is recognised too.
+
+    Args:
+        path: the folder; made if it does not exist.
+        kind: what runs here, such as `"search"` or `"train"`.
+        overwrite: replace an earlier run. Only what that run put there (as its `run.json` lists it) is deleted.
+        resume: go on with an earlier run of the same kind where there is one (`resumed` says so), else begin.
+
+    Raises:
+        ExistsError: the folder holds another run or other files, or `path` is a file.
+        InputError: both `overwrite` and `resume`.
+
+    Example:
+        >>> import tempfile
+        >>> folder = OutputDirectory(tempfile.mkdtemp(), "search")
+        >>> atomic_write_json(folder / "scores.json", {"edges": []})
+        >>> folder.finish(images=5000)
+
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], kind: str, *, overwrite: bool = False, resume: bool = False
+    ) -> None:
+        if overwrite and resume:
+            raise InputError("overwrite=True and resume=True contradict each other; choose one")
+        self.path = Path(path)
+        self.kind = kind
+        self.resumed = False
+        if self.path.exists() and not self.path.is_dir():
+            raise ExistsError(f"{self.path} is a file; choose a folder for the results")
+        self._run: dict[str, Any] = {}
+        self._claim(overwrite, resume)
+
+    def _claim(self, overwrite: bool, resume: bool) -> None:
+        earlier = self._earlier_run()
+        # A kill during the very first write leaves nothing but a partial file of ours.
+        others = [p.name for p in self.path.iterdir() if not _is_partial(p)] if self.path.is_dir() else []
+        if earlier is not None and resume:
+            if earlier.get("kind") != self.kind:
+                raise ExistsError(
+                    f"{self.path} holds a {earlier.get('kind')!r} run, which a {self.kind!r} run cannot resume; "
+                    "choose another folder"
+                )
+            self.resumed = True
+            self._sweep()
+            self._run = {**earlier, "state": "running", "resumes": int(earlier.get("resumes", 0)) + 1}
+            self._write()
+            return
+        if others and not overwrite:
+            if earlier is None:
+                raise ExistsError(
+                    f"{self.path} holds other files ({sorted(others)[0]}, …); choose another folder, or write beside "
+                    "them, and over files of the same name, with overwrite=True (--overwrite)"
+                )
+            raise ExistsError(
+                f"{self.path} holds a {earlier.get('kind')!r} run; choose another folder, replace it with "
+                "overwrite=True (--overwrite), or go on with it with resume=True (--resume)"
+            )
+        if earlier is not None:
+            self._remove(earlier)
+            self._sweep()
+        self._run = {"kind": self.kind, "state": "running", "started": _now(), "resumes": 0, "contents": []}
+        self._write()
+
+    def _earlier_run(self) -> dict[str, Any] | None:
+        marker = self.path / RUN_FILE
+        if not marker.is_file():
+            return None
+        run = read_json(marker)
+        return run if isinstance(run, dict) and isinstance(run.get("kind"), str) else None
+
+    def _remove(self, earlier: Mapping[str, Any]) -> None:
+        for name in earlier.get("contents", []):
+            target = self.path / str(name)
+            if target.parent != self.path or target.name in ("", ".", ".."):
+                continue
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+        (self.path / RUN_FILE).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        for leftover in list(self.path.rglob(".*.part")):
+            leftover.unlink(missing_ok=True)
+
+    def __truediv__(self, name: str) -> Path:
+        """The path of `name` inside the folder; its first part is listed in `run.json` as this run's own."""
+        first = Path(name).parts[0]
+        if first not in self._run["contents"]:
+            self._run["contents"].append(first)
+            self._write()
+        return self.path / name
+
+    def note(self, **facts: Any) -> None:
+        """Add facts about the run (versions, durations: plain JSON values) to `run.json`."""
+        self._run.update(facts)
+        self._write()
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the run as done, with the date and the given facts."""
+        self.note(**facts, state="done", finished=_now())
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What `run.json` says (a copy)."""
+        return dict(self._run)
+
+    def _write(self) -> None:
+        atomic_write_json(self.path / RUN_FILE, self._run)
+
+
+def add_to_run(folder: str | os.PathLike[str], name: str) -> Path:
+    """The path of one more file or folder of the finished run in `folder`, listed in its `run.json` as the run's own.
+
+    Raises `MissingError` where `folder` holds no run.
+    """
+    marker = Path(folder) / RUN_FILE
+    run = read_json(marker)
+    if name not in run["contents"]:
+        run["contents"].append(name)
+        atomic_write_json(marker, run)
+    return Path(folder) / name
+
+
+def versions() -> dict[str, str]:
+    """The versions and the number of threads that a result depends on, for `run.json`."""
+    return {
+        "image2video": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _is_partial(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".part")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

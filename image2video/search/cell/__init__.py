@@ -1,0 +1,5 @@
+"""The search cell: mixtures of all candidates on a small graph, and the chains that are read off it."""
+
+from image2video.search.cell.cell import Cell
+
+__all__ = ["Cell"]

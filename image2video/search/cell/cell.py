@@ -1,0 +1,236 @@
+"""The search cell: a small graph of clips whose edges are mixtures of all candidate transformations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from image2video.clip.chain import check_colours
+from image2video.clip.colours import Colours
+from image2video.clip.genotype import Genotype
+from image2video.clip.matrices import check_choice, check_frames, schedule_steps
+from image2video.clip.ops.op import full_precision
+from image2video.clip.random_chain import ChainLaw
+from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
+from image2video.errors import InputError, InputTypeError
+from image2video.search.cell.graph import CellTrace, CellWalk
+from image2video.search.cell.magnitudes import MagnitudeUnits
+from image2video.search.cell.mixing import mixing_matrix
+from image2video.search.cell.relaxed_unwarp import RelaxedUnwarp
+from image2video.search.cell.sums import amplitude
+from image2video.search.cell.warps import CandidateWarps
+from image2video.search.space.space import SearchSpace
+
+__all__ = ["Cell", "CellTrace"]
+
+
+class Cell(nn.Module):
+    """The relaxed cell: images in, clip out, differentiable in τ, in the magnitudes and in the images.
+
+    Node j is the mean (or sum) over its incoming edges of Σ_o softmax(τ)_o · op_o (Casarin et al., CVPR 2024, Eq. 1);
+    the last node is the clip. Frame t uses every op at its power s(t), so a path through the cell with one op per edge
+    has the matrices of the genotype read from it. (Its pixels differ where the path is longer than one op: the cell
+    resamples once per edge, the genotype once in all.) Frames with s = 0 are the image itself and are never sampled.
+
+    A source node is moved once by all candidates for all its outgoing edges, the geometric ones in one call of the
+    sampler; the inputs, which are the same image, count as one source; identity is not sampled. The cell computes in
+    float32 (float64 for float64 images) under autocast too.
+
+    Args:
+        space: candidates and graph.
+        T: frames of the clip.
+        padding: see `image2video.clip.sampling.warp`.
+        interpolation: see `image2video.clip.sampling.warp`.
+        generator: draws τ's start, N(0, 0.001²) as in DARTS; without it τ starts at zero (equal weights).
+        colours: how the images are normalised; needed where a candidate changes colours.
+        learn_magnitudes: make the magnitudes of geometric transforms a parameter (beyond the paper).
+        magnitudes_per: `"node"`: a transform has one magnitude per source; `"edge"`: one per edge, and then every edge
+            moves its source anew: 10 sampler calls with 4 candidates each for `affine5`, in place of 4.
+        magnitude_bound: largest magnitude, in units of the space's own one, either sign.
+
+    Attributes:
+        tau: parameter `(edges, candidates)`.
+        magnitudes: parameter `(rows, transforms)` that starts at 1, the space's own magnitudes; 0 does nothing (see
+            `MagnitudeUnits`). None where they are not learned.
+
+    Shapes:
+        forward: `(B, C, H, W)` float -> `(B, T, C, H, W)`.
+
+    Raises:
+        InputError: a candidate that is singular within T frames, alone or once per node of a path, or within the
+            bounds of its magnitudes; one that changes colours where `colours` is None; magnitudes to learn where there
+            are none, or by an interpolation (`nearest`) that has no gradient; an unknown option.
+
+    Example:
+        >>> from image2video.search import get_space
+        >>> Cell(get_space("affine5"), T=3)(torch.rand(2, 3, 16, 24)).shape
+        torch.Size([2, 3, 3, 16, 24])
+
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        T: int = 5,
+        *,
+        padding: str = "zeros",
+        interpolation: str = "bilinear",
+        generator: torch.Generator | None = None,
+        colours: Colours | None = None,
+        learn_magnitudes: bool = False,
+        magnitudes_per: str = "node",
+        magnitude_bound: float = 3.0,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.T = check_frames(T)
+        steps = schedule_steps(space.schedule, T)
+        for candidate in space.candidates:
+            check_colours(candidate, colours)
+        ChainLaw.of(space).check_steps(steps)
+        check_choice("padding", padding, PADDINGS)
+        check_choice("interpolation", interpolation, INTERPOLATIONS)
+        shape = (len(space.edges), len(space.candidates))
+        start = torch.zeros(shape) if generator is None else 1e-3 * torch.randn(shape, generator=generator)
+        self.tau = nn.Parameter(start)
+        self.magnitudes: nn.Parameter | None = None
+        units = None
+        if learn_magnitudes:
+            if interpolation == "nearest":
+                raise InputError("magnitudes cannot be learned with interpolation='nearest', which has no gradient")
+            units = MagnitudeUnits(space, magnitudes_per, magnitude_bound, steps)
+            self.magnitudes = nn.Parameter(units.start())
+        # Equal powers give equal frames: each is computed once.
+        powers = tuple(dict.fromkeys(s for s in steps if s != 0))
+        self._has_still = 0.0 in steps
+        distinct = (0.0, *powers) if self._has_still else powers
+        self._order = tuple(distinct.index(s) for s in steps)
+        self._warps = CandidateWarps(
+            space, powers, padding=padding, interpolation=interpolation, colours=colours, units=units
+        )
+        self._unwarp = RelaxedUnwarp(self._warps, steps)
+
+    def mixing(self) -> Tensor:
+        """The mixing matrix of τ as it is, `(edges, candidates)`; see `mixing_matrix`."""
+        return mixing_matrix(self.tau, self.space)
+
+    def outer_parameters(self) -> list[nn.Parameter]:
+        """What the outer problem trains: τ, and the magnitudes where they are learned."""
+        return [self.tau] if self.magnitudes is None else [self.tau, self.magnitudes]
+
+    @torch.no_grad()
+    def clamp_magnitudes_(self) -> None:
+        """Project the magnitudes into their bounds, as after every step of their optimiser; nothing where fixed."""
+        if self.magnitudes is not None and self._warps.units is not None:
+            self._warps.units.clamp_(self.magnitudes)
+
+    def chosen_candidate(self, edge: int, candidate: int) -> Genotype:
+        """A candidate as an edge has it now: with its learned magnitudes, or as the space has it."""
+        units = self._warps.units
+        if self.magnitudes is None or units is None:
+            return self.space.candidates[candidate]
+        return units.genotype(candidate, self.magnitudes.detach()[units.row(edge)].tolist())
+
+    def candidate_magnitudes(self) -> list[list[list[float]]] | None:
+        """The learned magnitudes in the ops' own units, for records: per row and candidate those of its geometric
+        transforms. Rows are sources (the inputs first, as one) or edges. None where they are fixed.
+        """
+        units = self._warps.units
+        if self.magnitudes is None or units is None:
+            return None
+        candidates = range(len(self.space.candidates))
+        return [[units.numbers(o, row) for o in candidates] for row in self.magnitudes.detach().tolist()]
+
+    def matrices(self, height: int, width: int) -> Tensor:
+        """The matrices of all candidates in all frames, `(candidates, T, 3, 3)` float64, in pixels.
+
+        At the space's own magnitudes; the identity for candidates that move no pixel.
+        """
+        return torch.stack([c.matrices(self.space.schedule, self.T, height, width) for c in self.space.candidates])
+
+    def forward(
+        self,
+        images: Tensor,
+        mixing: Tensor | None = None,
+        *,
+        trace: CellTrace | None = None,
+        active: tuple[int, ...] | None = None,
+    ) -> Tensor:
+        """The clip of `images`; `mixing` takes the place of τ's matrix, `trace` shares work between passes.
+
+        A mixing matrix on the CPU that needs no gradient lets the cell leave out what has weight zero. `active` (with
+        its `mixing`, from `single_path_mixing`) names the only candidate of each edge that is computed.
+        """
+        if images.ndim != 4:
+            raise InputError(f"the cell takes images (B, C, H, W), got shape {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise InputTypeError(f"the cell takes float images, got {images.dtype}; convert and normalise them first")
+        _check_mixing(self.space, mixing, trace, active)
+        dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
+        with full_precision(images.device):
+            matrix = self.mixing() if mixing is None else mixing
+            whole = self.space.reduce == "mean" and (mixing is None or active is not None)
+            clip = self._clip(images.to(dtype), matrix.to(dtype), trace or CellTrace(first=0), whole, active)
+        return clip.to(images.dtype)
+
+    def unwarped_mean(
+        self,
+        maps: Tensor,
+        image_size: tuple[int, int],
+        mixing: Tensor | None = None,
+        *,
+        active: tuple[int, ...] | None = None,
+    ) -> Tensor:
+        """Maps of the clip's frames `(B·T, K, h, w)`, brought back to the image and averaged: `(B, K, h, w)`.
+
+        The relaxed inverse (ours; the paper has predictions unwarped by one genotype): the same sum over paths as the
+        clip's, with every candidate's inverse warp in reverse order; photometric candidates and identity pass through.
+        Then Σ_t unwarped / Σ_t unwarped ones, as in `Image2Video.unwarped_mean`: where no frame sees a pixel, the frame
+        with the smallest |s| stands, unwarped with border padding. A cell with one op on every edge gives the unwarping
+        by those ops, one after the other. `image_size` is (H, W) of the images; the maps may have any size. `mixing`
+        and `active` are those of the clip. Differentiable in the maps, τ and magnitudes.
+
+        Raises `InputError` for other shapes, `InputTypeError` for maps that are not floating point.
+        """
+        _check_mixing(self.space, mixing, None, active)
+        with full_precision(maps.device):
+            matrix = self.mixing() if mixing is None else mixing
+            whole = self.space.reduce == "mean" and (mixing is None or active is not None)
+            return self._unwarp.mean(maps, image_size, matrix, whole, active, self._values())
+
+    def _values(self) -> tuple[Tensor, ...] | None:
+        return None if self.magnitudes is None else self.magnitudes.unbind(0)
+
+    def _clip(
+        self, images: Tensor, mixing: Tensor, trace: CellTrace, whole: bool, active: tuple[int, ...] | None
+    ) -> Tensor:
+        B, C, H, W = images.shape
+        picture = images.reshape(1, B * C, H, W)
+        weights = mixing.to(images.device)
+        walk = CellWalk(self._warps, mixing, weights, trace, active, self._values(), B)
+        unique = walk.run(picture)
+        if self._has_still:
+            # The sum of all paths' weights is 1, and the picture is copied bit for bit, unless something is masked or
+            # nodes sum.
+            still = picture if whole else picture * amplitude(self.space, weights)
+            unique = torch.cat([still, unique])
+        if self._order != tuple(range(unique.shape[0])):
+            unique = unique.index_select(0, self._warps.index(self._order, unique))
+        return unique.view(self.T, B, C, H, W).transpose(0, 1)
+
+
+def _check_mixing(
+    space: SearchSpace, mixing: Tensor | None, trace: CellTrace | None, active: tuple[int, ...] | None
+) -> None:
+    shape = (len(space.edges), len(space.candidates))
+    if mixing is not None and mixing.shape != shape:
+        raise InputError(f"the mixing matrix of this cell is (edges, candidates) = {shape}, got {tuple(mixing.shape)}")
+    if active is None:
+        return
+    if mixing is None or trace is not None:
+        raise InputError("active candidates come with their mixing matrix (see single_path_mixing) and without a trace")
+    if len(active) != len(space.edges) or not all(-1 <= o < len(space.candidates) for o in active):
+        raise InputError(
+            f"active names one of {len(space.candidates)} candidates (or -1) for each of {len(space.edges)} edges, got "
+            f"{active!r:.200}"
+        )

@@ -1,0 +1,141 @@
+"""The walk through the cell's graph: every source's frames, moved by the candidates, added to its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from image2video.search.cell.sums import Copies, add_mixed, add_one, live
+from image2video.search.cell.warps import CandidateWarps
+
+
+@dataclass
+class CellTrace:
+    """What several passes over the same images share: the nodes before `first`, and the copies made of them.
+
+    The mixing matrices of these passes must agree on all edges into nodes before `first`, and the magnitudes of all.
+    """
+
+    first: int
+    frames: dict[int, Tensor] = field(default_factory=dict)
+    copies: dict[tuple[str, int], Copies] = field(default_factory=dict)
+
+
+@dataclass
+class CellWalk:
+    """One pass of images through the graph.
+
+    Attributes:
+        warps: the candidates.
+        mixing: the weights where they came from; the CPU's tell what has none.
+        weights: the same on the images' device.
+        trace: what other passes share.
+        active: the one candidate of every edge that is computed, −1 for none; None where all are.
+        values: learned magnitudes, a row per source or edge; None where they are fixed.
+        batch: B.
+
+    """
+
+    warps: CandidateWarps
+    mixing: Tensor
+    weights: Tensor
+    trace: CellTrace
+    active: tuple[int, ...] | None
+    values: Sequence[Tensor] | None
+    batch: int
+    nodes: dict[int, Tensor] = field(default_factory=dict)
+
+    def run(self, picture: Tensor) -> Tensor:
+        """The last node's frames `(S, B·C, H, W)` of a picture `(1, B·C, H, W)`, S distinct powers other than 0."""
+        space, last = self.warps.space, self.warps.space.num_nodes - 1
+        still = picture.expand(len(self.warps.powers), -1, -1, -1)
+        self.nodes = dict(self.trace.frames)
+        for source in (0, *range(space.inputs, last)):  # all inputs are the same image: one source
+            frames = still if source == 0 else self.nodes.get(source)
+            if frames is not None:  # a path may leave a node out
+                self._spread(source, frames)
+            following = max(source + 1, space.inputs)
+            if following < self.trace.first:
+                self.trace.frames[following] = self.nodes[following]
+        return self.nodes[last] if last in self.nodes else torch.zeros_like(still)
+
+    def _spread(self, source: int, frames: Tensor) -> None:
+        """Add what `source` gives to its targets."""
+        inputs = range(self.warps.space.inputs) if source == 0 else (source,)
+        bundles = [self._open(i) for i in inputs]  # the same targets in the same order for every input
+        if not bundles[0]:
+            return
+        if self.active is None:
+            self._spread_all(source, frames, bundles)
+        else:
+            self._spread_active(source, frames, [e for bundle in bundles for e in bundle if self.active[e] >= 0])
+
+    def _spread_all(self, source: int, frames: Tensor, bundles: list[tuple[int, ...]]) -> None:
+        warps, units = self.warps, self.warps.units
+        moving = warps.moving
+        edges = [e for bundle in bundles for e in bundle]
+        own: tuple[int, ...] = ()
+        if units is not None and units.per == "edge":
+            own = warps.bending
+            moving = tuple(o for o in moving if o not in own)
+        copies = self._copies(("node", source), source, frames, moving, edges, self._row(edges[0]))
+        first, *others = (self.weights.index_select(0, warps.index(bundle, self.weights)) for bundle in bundles)
+        targets = [warps.space.edges[e][1] for e in bundles[0]]
+        add_mixed(self.nodes, targets, frames, sum(others, first), copies, warps.resting, warps.index)
+        for edge in edges if own else ():
+            copies = self._copies(("edge", edge), source, frames, own, [edge], self._row(edge))
+            row = self.weights.index_select(0, warps.index((edge,), self.weights))
+            add_mixed(self.nodes, [warps.space.edges[edge][1]], frames, row, copies, (), warps.index)
+
+    def _spread_active(self, source: int, frames: Tensor, edges: list[int]) -> None:
+        assert self.active is not None
+        warps, units = self.warps, self.warps.units
+        flat: dict[int, Tensor] = {}
+        if edges:
+            own = warps.bending if units is not None and units.per == "edge" else ()
+            chosen = {self.active[e] for e in edges}
+            ops = tuple(o for o in warps.moving if o in chosen and o not in own)
+            flat = self._moved(source, frames, ops, self._row(edges[0]))
+        for edge in edges:
+            op = self.active[edge]
+            mine = flat
+            if op in warps.moving and op not in flat:
+                mine = self._moved(source, frames, (op,), self._row(edge))
+            moved = mine[op].view(frames.shape) if op in mine else frames
+            add_one(self.nodes, warps.space.edges[edge][1], moved, self.weights[edge, op])
+
+    def _open(self, source: int) -> tuple[int, ...]:
+        """The edges out of `source` whose targets the trace does not hold."""
+        space = self.warps.space
+        return tuple(e for e in space.outgoing(source) if space.edges[e][1] not in self.trace.frames)
+
+    def _copies(
+        self,
+        key: tuple[str, int],
+        source: int,
+        frames: Tensor,
+        ops: tuple[int, ...],
+        edges: list[int],
+        values: Tensor | None,
+    ) -> Copies:
+        """The copies of a source for `edges`, from the trace where they may be shared."""
+        if key in self.trace.copies:
+            return self.trace.copies[key]
+        shared = source < self.trace.first
+        # Later passes over these images may need what this one masks.
+        used = ops if shared else live(self.mixing, ops, edges)
+        copies = self.warps.copies(frames, used, self.batch, same=source == 0, stacked=True, values=values)
+        if shared:
+            self.trace.copies[key] = copies
+        return copies
+
+    def _moved(self, source: int, frames: Tensor, ops: tuple[int, ...], values: Tensor | None) -> dict[int, Tensor]:
+        return self.warps.copies(frames, ops, self.batch, same=source == 0, stacked=False, values=values).by_candidate()
+
+    def _row(self, edge: int) -> Tensor | None:
+        if self.values is None or self.warps.units is None:
+            return None
+        return self.values[self.warps.units.row(edge)]

@@ -1,0 +1,149 @@
+"""The way back through the relaxed cell: maps of the frames in the image, summed over all paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from image2video.clip.image_checks import check_size
+from image2video.clip.image_to_video import frames_to_clip
+from image2video.clip.sampling import LEAST_COVER
+from image2video.errors import InputError, InputTypeError
+from image2video.search.cell.sums import Copies, add_mixed, add_one, amplitude, live
+from image2video.search.cell.warps import CandidateWarps, sample
+
+
+class RelaxedUnwarp:
+    """Walks the cell from its last node to its inputs with every candidate's inverse warp and the same weights.
+
+    Args:
+        warps: the candidates, at the clip's distinct powers.
+        steps: the power of each frame.
+
+    """
+
+    def __init__(self, warps: CandidateWarps, steps: tuple[float, ...]) -> None:
+        self.warps, self.steps = warps, steps
+        self._still = [t for t, s in enumerate(steps) if s == 0]
+        self._sampled = tuple(t for t, s in enumerate(steps) if s != 0)
+
+    def mean(
+        self,
+        maps: Tensor,
+        image_size: tuple[int, int],
+        mixing: Tensor,
+        whole: bool,
+        active: tuple[int, ...] | None,
+        values: Sequence[Tensor] | None,
+    ) -> Tensor:
+        """See `Cell.unwarped_mean`; `whole` says that the weights of all paths sum to 1."""
+        _check(maps, image_size)
+        clip = frames_to_clip(maps, len(self.steps))
+        clip = clip.to(torch.float64 if maps.dtype == torch.float64 else torch.float32)
+        B, _, K, h, w = clip.shape
+        weights = mixing.to(clip)
+        # All maps are channels of one picture per frame, and one more channel of ones gives the mask.
+        frames = clip.transpose(0, 1).reshape(len(self.steps), B * K, h, w)
+        picture = torch.cat([frames, frames.new_ones(len(self.steps), 1, h, w)], dim=1)
+        walk = _Walk(self.warps, mixing, weights, active, values, image_size)
+        share = weights.new_ones(()) if whole else amplitude(self.warps.space, weights)
+        total = picture.new_zeros(picture.shape[1:])
+        if self._sampled:
+            moved = picture if not self._still else torch.stack([picture[t] for t in self._sampled])
+            total = walk.back(moved, self._powers(self._sampled), "zeros").sum(dim=0)
+        # Frames with s = 0 are the image itself: every path brings them back as they are.
+        for t in self._still:
+            total = total + picture[t] * share
+        if not whole:
+            total = total / torch.where(share == 0, 1.0, share)
+        cover = total[-1:]
+        seen = cover >= LEAST_COVER
+        mean = total[:-1] / torch.where(seen, cover, 1.0)
+        if not self._still:  # a frame that is the image itself sees every pixel
+            nearest = min(range(len(self.steps)), key=lambda t: abs(self.steps[t]))
+            fallback = walk.back(picture[nearest : nearest + 1], self._powers((nearest,)), "border")[0]
+            mean = torch.where(seen, mean, fallback[:-1] / torch.where(share == 0, 1.0, share))
+        return mean.view(B, K, h, w).to(maps.dtype)
+
+    def _powers(self, frames: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.warps.powers.index(self.steps[t]) for t in frames)
+
+
+@dataclass
+class _Walk:
+    """One pass of maps back through the graph; see `CellWalk` for the attributes."""
+
+    warps: CandidateWarps
+    mixing: Tensor
+    weights: Tensor
+    active: tuple[int, ...] | None
+    values: Sequence[Tensor] | None
+    image_size: tuple[int, int]
+
+    def back(self, picture: Tensor, powers: tuple[int, ...], padding: str) -> Tensor:
+        """The inputs' sum of frames `(S, N, h, w)` whose powers are `powers` of the clip's."""
+        space = self.warps.space
+        nodes = {space.num_nodes - 1: picture}
+        for node in reversed(range(space.inputs, space.num_nodes)):
+            frames = nodes.pop(node, None)
+            if frames is None:  # a path may leave a node out
+                continue
+            # Learned magnitudes are those of an edge's source, so that edges into one node differ.
+            groups = [space.incoming(node)] if self.values is None else [(e,) for e in space.incoming(node)]
+            for edges in groups:
+                if self.active is None:
+                    self._return_all(nodes, frames, edges, powers, padding)
+                else:
+                    self._return_active(nodes, frames, edges, powers, padding)
+        return nodes[0] if 0 in nodes else torch.zeros_like(picture)
+
+    def _return_all(
+        self, nodes: dict[int, Tensor], frames: Tensor, edges: tuple[int, ...], powers: tuple[int, ...], padding: str
+    ) -> None:
+        ops = live(self.mixing, self.warps.bending, edges)
+        copies = self._copies(frames, ops, powers, padding, edges[0])
+        rows = self.weights.index_select(0, self.warps.index(edges, self.weights))
+        add_mixed(nodes, [self._source(e) for e in edges], frames, rows, copies, self.warps.straight, self.warps.index)
+
+    def _return_active(
+        self, nodes: dict[int, Tensor], frames: Tensor, edges: tuple[int, ...], powers: tuple[int, ...], padding: str
+    ) -> None:
+        assert self.active is not None
+        chosen = {self.active[e] for e in edges}
+        ops = tuple(o for o in self.warps.bending if o in chosen)
+        flat = self._copies(frames, ops, powers, padding, edges[0]).by_candidate()
+        for edge in edges:
+            op = self.active[edge]
+            if op >= 0:
+                moved = flat[op].view(frames.shape) if op in flat else frames
+                add_one(nodes, self._source(edge), moved, self.weights[edge, op])
+
+    def _source(self, edge: int) -> int:
+        """The node that an edge leads back to; the inputs, which are one image, are node 0."""
+        source = self.warps.space.edges[edge][0]
+        return source if source >= self.warps.space.inputs else 0
+
+    def _copies(self, frames: Tensor, ops: tuple[int, ...], powers: tuple[int, ...], padding: str, edge: int) -> Copies:
+        """Frames moved by the inverse of each op, at the magnitudes of `edge`."""
+        if not ops:
+            return Copies()
+        units = self.warps.units
+        values = None if self.values is None or units is None else self.values[units.row(edge)]
+        # The way back reads the frame at M · p, so a candidate's own matrix is the backward map; in [−1, 1] coordinates
+        # it is the same for maps of every size.
+        maps = self.warps.maps(ops, frames, values, inverse=False, size=self.image_size)
+        if powers != tuple(range(maps.shape[1])):
+            maps = maps.index_select(1, self.warps.index(powers, maps))
+        mode = "nearest" if self.warps.interpolation == "nearest" else "bilinear"
+        return Copies(((ops, sample(frames, maps, padding=padding, interpolation=mode)),))
+
+
+def _check(maps: Tensor, image_size: tuple[int, int]) -> None:
+    if maps.ndim != 4:
+        raise InputError(f"maps of frames have the shape (B·T, K, h, w), got {tuple(maps.shape)}")
+    if not maps.is_floating_point():
+        raise InputTypeError(f"maps of frames must be floating point to be resampled, got {maps.dtype}")
+    check_size(image_size, "image_size")

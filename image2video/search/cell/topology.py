@@ -1,0 +1,102 @@
+"""From choices on the edges to one chain of ops: the discretised cell, drawn at random or read from a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from image2video.clip.genotype import Genotype
+from image2video.errors import InputError, StateError
+from image2video.search.space.space import SearchSpace
+
+if TYPE_CHECKING:
+    from image2video.search.cell.cell import Cell
+
+
+@dataclass
+class Decisions:
+    """What has been decided so far: `ops[edge]` is a candidate, `sources[node]` the one incoming edge that is kept."""
+
+    ops: dict[int, int] = field(default_factory=dict)
+    sources: dict[int, int] = field(default_factory=dict)
+
+    def path(self, space: SearchSpace) -> tuple[int, ...]:
+        """The kept edges from an input to the last node, in that order.
+
+        A node with one incoming edge needs no decision. Raises `StateError` where another one is undecided.
+        """
+        node, path = space.num_nodes - 1, []
+        while node >= space.inputs:
+            incoming = space.incoming(node)
+            edge = incoming[0] if len(incoming) == 1 else self.sources.get(node)
+            if edge is None:
+                raise StateError(f"node {node} has {len(incoming)} incoming edges and none is chosen yet")
+            path.append(edge)
+            node = space.edges[edge][0]
+        return tuple(reversed(path))
+
+    def genotype(self, space: SearchSpace, cell: Cell | None = None) -> Genotype:
+        """The ops along the path, input to output, as a genotype; with the magnitudes that `cell` has learned.
+
+        Raises `StateError` where something is undecided.
+        """
+        path = self.path(space)
+        undecided = [edge for edge in path if edge not in self.ops]
+        if undecided:
+            raise StateError(f"edge {space.edges[undecided[0]]} is on the path and its op is not chosen yet")
+        chosen = [(edge, self.ops[edge]) for edge in path]
+        chains = [space.candidates[op] if cell is None else cell.chosen_candidate(edge, op) for edge, op in chosen]
+        return Genotype(tuple(transform for chain in chains for transform in chain.chain))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"ops": dict(self.ops), "sources": dict(self.sources)}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Decisions:
+        """The decisions that `to_dict` gave."""
+        return cls(dict(record["ops"]), dict(record["sources"]))
+
+
+def random_decisions(space: SearchSpace, generator: torch.Generator) -> Decisions:
+    """A random candidate on every edge and a random incoming edge for every node, uniform and independent."""
+
+    def draw(count: int) -> int:
+        return int(torch.randint(count, (), generator=generator))
+
+    ops = {edge: draw(len(space.candidates)) for edge in range(len(space.edges))}
+    sources = {}
+    for node in range(space.inputs, space.num_nodes):
+        incoming = space.incoming(node)
+        sources[node] = incoming[draw(len(incoming))]
+    return Decisions(ops, sources)
+
+
+def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
+    """The genotype of a randomly discretised cell: the control that a search has to beat.
+
+    Example:
+        >>> from image2video.search import get_space
+        >>> g = random_genotype(get_space("affine5"), torch.Generator().manual_seed(0))
+
+    """
+    return random_decisions(space, generator).genotype(space)
+
+
+def random_share(space: SearchSpace, wanted: str | Callable[[Genotype], bool]) -> float:
+    """The exact share (0 … 1) of random genotypes that hold an op, or a candidate for which `wanted` is true.
+
+    Every node keeps a uniform incoming edge and every edge a uniform candidate, so the share of chains *without* it is
+    q(j) = (1 − p) · mean over i < j of q(i), with q(input) = 1 and p the share of wanted candidates.
+    """
+    holds = (lambda chain: any(t.op == wanted for t in chain.chain)) if isinstance(wanted, str) else wanted
+    count = sum(bool(holds(candidate)) for candidate in space.candidates)
+    if count == 0 and isinstance(wanted, str):
+        raise InputError(f"no candidate of the space {space.name!r} holds the op {wanted!r}: {', '.join(space.labels)}")
+    without = [1.0] * space.inputs
+    for _ in range(space.nodes):
+        without.append((1 - count / len(space.candidates)) * sum(without) / len(without))
+    return 1 - without[-1]

@@ -1,0 +1,1 @@
+"""The optimisation behind a search: bilevel steps, epochs, schedules, memory."""

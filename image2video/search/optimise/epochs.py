@@ -1,0 +1,194 @@
+"""The epochs of a search: bilevel steps, tuning of a partly decided cell, and training on sampled chains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from image2video.protocols import Batches
+from image2video.search.cell.draw import Draw
+from image2video.search.cell.mixing import mixing_matrix
+from image2video.search.cell.topology import random_genotype
+from image2video.search.optimise.bilevel import Batch
+from image2video.search.optimise.schedule import cosine, linear, work_share
+from image2video.search.optimise.watch import LossWatch, Meter
+from image2video.search.select.selection import derived_seed, seeded
+from image2video.search.state.budget import SEARCH_SHARE, TUNE_SHARE
+
+if TYPE_CHECKING:
+    from image2video.search.run import SearchRun
+
+_SNAPSHOTS = 200
+
+
+def search_epoch(run: SearchRun, epoch: int, *, moves_tau: bool) -> None:
+    """One epoch over the training part; before each weight step a τ step, after the warm-up."""
+    config, steps, bilevel = run.config, run.steps_per_epoch, run.bilevel
+    if epoch == 0:
+        record_tau(run, 0)
+        record_epoch(run, 0, {})
+    moves = moves_tau and epoch >= config.warmup_epochs
+    every = max(1, math.ceil(config.epochs * steps / _SNAPSHOTS))
+    losses, held_losses = (LossWatch(what, epoch * steps, run.device) for what in ("training", "validation"))
+    held = _grouped(_endless(run.tau_batches, epoch), config.accumulate)
+    pace = _Pace(run, "search", epoch, config.epochs, steps, 0.0, SEARCH_SHARE)
+    with _training(bilevel.network):
+        for step, batch in pace.over(run.train_batches.epoch(epoch)):
+            count = len(batch[1])
+            if moves:
+                images, labels = next(held)
+                held_losses.add(bilevel.tau_step(images, labels, batch, _draw(run, pace.share, f"tau {step}")))
+                unrolled = config.second_order and bilevel.optimizer is not None
+                count += len(labels) + (3 * len(batch[1]) if unrolled else 0)
+            losses.add(bilevel.weight_step(*batch, *_path(run, _draw(run, pace.share, f"weights {step}"))))
+            if (step + 1) % every == 0:
+                record_tau(run, step + 1)
+            pace.count(count, epoch=epoch + 1, loss=losses.latest)
+    run.tick()
+    if pace.done:
+        found = {"train_loss": _mean(run, losses), "validation_loss": _mean(run, held_losses) if moves else None}
+        record_epoch(run, epoch + 1, {**found, **pace.cut()})
+
+
+def tune_epoch(run: SearchRun, epoch: int, total: int) -> None:
+    """One epoch of weight steps through the cell as decided so far; the rate falls over all `total` epochs."""
+    config, steps, decisions = run.config, run.steps_per_epoch, run.state.decisions
+    watch = LossWatch("tuning", epoch * steps, run.device)
+    plain = (mixing_matrix(run.tau(), run.space, decisions), None)
+    pace = _Pace(run, "tune", epoch, total, steps, SEARCH_SHARE, TUNE_SHARE)
+    with _training(run.bilevel.network):
+        # Orders of the search's own epochs are not repeated.
+        for step, batch in pace.over(run.train_batches.epoch(config.epochs + epoch)):
+            path = plain if config.relaxation == "mixture" else _path(run, _draw(run, 1.0, f"tune {step}"))
+            watch.add(run.bilevel.weight_step(*batch, *path))
+            pace.count(len(batch[1]), loss=watch.latest)
+    run.tick()
+    if pace.done:
+        run.state.edges[-1].setdefault("tuning_loss", []).append(_mean(run, watch))
+
+
+def one_shot_epoch(run: SearchRun, epoch: int) -> None:
+    """One epoch of weight steps on clips of chains: each batch goes through one, drawn by (seed, epoch, step)."""
+    config, steps = run.config, run.steps_per_epoch
+    watch = LossWatch("training", epoch * steps, run.device)
+    pace = _Pace(run, "sampled", epoch, config.epochs, steps, 0.0, SEARCH_SHARE)
+    with _training(run.bilevel.network):
+        for step, batch in pace.over(run.train_batches.epoch(epoch)):
+            chain = random_genotype(run.space, seeded(config.seed, f"chain {step}"))
+            watch.add(run.bilevel.clip_step(*batch, run.video(chain)))
+            pace.count(len(batch[1]), epoch=epoch + 1, loss=watch.latest)
+    run.tick()
+    if pace.done:
+        run.state.sampled.append({"epoch": epoch + 1, "train_loss": _mean(run, watch), **pace.cut()})
+
+
+def record_tau(run: SearchRun, step: int) -> None:
+    """Keep τ as it is after so many steps."""
+    run.state.steps.append({"step": step, "tau": run.tau().tolist()})
+
+
+def record_epoch(run: SearchRun, epoch: int, more: dict[str, Any]) -> None:
+    """Keep the softmax weights of τ, their entropy, and the magnitudes where they are learned."""
+    weights = torch.softmax(run.tau().double(), dim=-1)
+    entropy = max(0.0, float(-torch.special.xlogy(weights, weights).sum(dim=-1).mean()))
+    magnitudes = run.cell.candidate_magnitudes()
+    learned = {} if magnitudes is None else {"magnitudes": magnitudes}
+    run.state.epochs.append({"epoch": epoch, "weights": weights.tolist(), "entropy": entropy, **learned, **more})
+
+
+class _Pace:
+    """The steps of one epoch within its stage: learning rate, progress, counting, and the end of the budget.
+
+    Args:
+        run: the search.
+        stage: its name for the progress.
+        epoch: the epoch within the stage.
+        epochs: the epochs of the stage.
+        steps: the steps of an epoch.
+        low: the share of the budget before the stage.
+        high: the share of the budget with which the stage ends, in the middle of an epoch too.
+
+    """
+
+    def __init__(
+        self, run: SearchRun, stage: str, epoch: int, epochs: int, steps: int, low: float, high: float
+    ) -> None:
+        self.done = 0
+        self.share = 0.0
+        self._run, self._epoch, self._epochs, self._steps = run, epoch, epochs, steps
+        self._low, self._high = low, high
+        self._meter = Meter(run.progress, stage, epoch * steps, epochs * steps)
+
+    def over(self, batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
+        """The batches of one step after the other, each with the number of its step within the stage."""
+        config = self._run.config
+        for batch in _grouped(batches, config.accumulate):
+            spent = self._run.spent()
+            if spent >= self._high:
+                return
+            if self.done == 0 or self._run.budget.limited:
+                self.share = work_share(self._epoch, self._epochs, spent, self._low, self._high)
+                self._run.bilevel.set_lr(cosine(config.lr, config.lr_min, self.share))
+            yield self._epoch * self._steps + self.done, batch
+            self.done += 1
+
+    def count(self, images: int, **figures: float) -> None:
+        """Count the images that this process has put through the network in one step, and report it."""
+        self._run.budget.add(images)
+        self._meter.step(images * self._run.accelerator.num_processes, **figures)
+
+    def cut(self) -> dict[str, int]:
+        """For the record of an epoch that the budget has cut short: its steps."""
+        return {} if self.done == self._steps else {"steps": self.done}
+
+
+def _draw(run: SearchRun, share: float, purpose: str) -> Draw | None:
+    """The path of one step of `single_path`; None for the mixture."""
+    config = run.config
+    if config.relaxation == "mixture":
+        return None
+    temperature = linear(config.temperature, config.temperature_min, share)
+    return Draw(temperature, derived_seed(config.seed, f"path {purpose}"), run.state.decisions)
+
+
+def _path(run: SearchRun, draw: Draw | None) -> tuple[Tensor | None, tuple[int, ...] | None]:
+    return (None, None) if draw is None else draw.path(run.cell.tau.detach(), run.space)
+
+
+def _mean(run: SearchRun, watch: LossWatch) -> float:
+    """The mean loss of all processes, the same on each."""
+    mean = watch.mean()
+    if run.accelerator.num_processes == 1:
+        return mean
+    return float(run.accelerator.reduce(torch.tensor(mean, device=run.device), "mean"))
+
+
+def _grouped(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+    """`count` batches as one, the last group as far as they go."""
+    rest = iter(batches)
+    while group := list(islice(rest, count)):
+        yield group[0] if len(group) == 1 else (torch.cat([b[0] for b in group]), torch.cat([b[1] for b in group]))
+
+
+def _endless(batches: Batches, epoch: int) -> Iterator[Batch]:
+    """The batches of an epoch over and over: the two parts may differ by a batch."""
+    while True:
+        yield from batches.epoch(epoch)
+
+
+@contextmanager
+def _training(network: nn.Module) -> Iterator[None]:
+    """The network in training mode; every module's own mode comes back afterwards."""
+    resting = [module for module in network.modules() if not module.training]
+    network.train()
+    try:
+        yield
+    finally:
+        for module in resting:
+            module.training = False

@@ -1,0 +1,1 @@
+"""Rankings of whole chains under given weights."""

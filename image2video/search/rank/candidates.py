@@ -1,0 +1,54 @@
+"""The chains that a ranking compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from image2video.clip.genotype import Genotype
+from image2video.errors import InputError
+from image2video.search.cell.topology import random_genotype
+from image2video.search.rank.averaging import matrix_key
+from image2video.search.space.space import SearchSpace
+
+_DRAWS_IN_VAIN = 200  # then the space is taken to hold no further chain
+
+
+def candidate_chains(space: SearchSpace, count: int, seed: int) -> tuple[Genotype, ...]:
+    """`count` chains of a space that give different frames, the identity first: single steps up to half, then random.
+
+    Of chains with the same frames the one that comes first stays. Fewer where the space has no more. Raises
+    `InputError` for a count below 1.
+    """
+    if count < 1:
+        raise InputError(f"the number of candidates must be at least 1, got {count}")
+    generator = torch.Generator().manual_seed(seed)
+    singles = [candidate for candidate in space.candidates if candidate.chain]
+    drawn = torch.randperm(len(singles), generator=generator)[: count // 2].sort().values.tolist()
+    chains = {frames_key(chain): chain for chain in [Genotype.identity(), *(singles[i] for i in drawn)]}
+    in_vain = 0
+    while len(chains) < count and in_vain < _DRAWS_IN_VAIN:
+        chain, known = random_genotype(space, generator), len(chains)
+        chains.setdefault(frames_key(chain), chain)
+        in_vain = 0 if len(chains) > known else in_vain + 1
+    return tuple(chains.values())[:count]
+
+
+def given_chains(candidates: Sequence[Genotype | str]) -> tuple[Genotype, ...]:
+    """The chains that a caller gives, each once, without provenance, the identity first; `InputError` for none."""
+    chains = [Genotype.coerce(candidate).with_provenance(None) for candidate in candidates]
+    if not chains:
+        raise InputError("candidates is empty; give at least one genotype, or leave it out to draw from the space")
+    return tuple(dict.fromkeys([Genotype.identity(), *chains]))
+
+
+def frames_key(chain: Genotype) -> tuple[object, ...]:
+    """Equal for chains that give the same frames, whatever the schedule and the size of the image."""
+    key: list[object] = []
+    for run in chain.runs():
+        if run.is_geometric:
+            key += [value for matrix in run.step_matrices((1.0, 2.0), 100, 130) for value in matrix_key(matrix)]
+        else:
+            key += [str(run)]
+    return tuple(key) or tuple(value for _ in range(2) for value in matrix_key(torch.eye(3)))

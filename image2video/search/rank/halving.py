@@ -1,0 +1,158 @@
+"""Successive halving: many chains on few images, then fewer chains on more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from image2video.clip.genotype import Genotype
+from image2video.protocols import Progress
+from image2video.search.rank.pool import HeldOut
+from image2video.search.rank.ranking import order_of
+from image2video.search.score.measure import score_variants
+from image2video.search.score.scores import Scores
+from image2video.search.score.task import Task
+
+_FINALISTS = 8
+
+
+class Predictor(Protocol):
+    """What predicts images under many genotypes: `AveragedFrames`, `SharedWeights`."""
+
+    T: int
+    frames: int
+
+    def predictions(self, images: Tensor, genotypes: Sequence[Genotype]) -> list[Any]:
+        """The task's predictions of images `(B, C, H, W)`, `(B, …)` per genotype."""
+        ...
+
+
+class Halving:
+    """Successive halving over one stream of images: every round goes on where the last one stopped.
+
+    Args:
+        chains: what is ranked; `chains[0]` is the identity, which is never eliminated.
+        predictor: predicts images under some of the chains.
+        held_out: the images.
+        first_images: images of the first round.
+        task: what is scored.
+        criterion: what orders the chains, see `order_of`.
+        late: asked before every later round and after each of its batches whether to end; the first round is whole.
+        accelerator: with several processes each scores its share of every batch, and all see the scores of all.
+        progress: called after every batch.
+
+    """
+
+    def __init__(
+        self,
+        chains: tuple[Genotype, ...],
+        predictor: Predictor,
+        held_out: HeldOut,
+        first_images: int,
+        *,
+        task: Task,
+        criterion: str = "accuracy",
+        late: Callable[[], bool] | None = None,
+        accelerator: Accelerator | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.chains = chains
+        self.predictor = predictor
+        self.task, self.criterion = task, criterion
+        self.accelerator, self.progress = accelerator, progress
+        self.plan = _rounds(len(chains), first_images, held_out.num_images)
+        self.planned = sum(keep * images for keep, images in self.plan)
+        self.done = 0
+        self._processes = 1 if accelerator is None else accelerator.num_processes
+        self._rank = 0 if accelerator is None else accelerator.process_index
+        self._asked = late
+        self._stream = held_out.stream()
+        self._rest: tuple[Tensor, Tensor] | None = None
+
+    def run(self) -> tuple[list[int], Scores, list[tuple[int, Scores]]]:
+        """The finalists, their scores on all images, and the eliminated with the scores at which they left.
+
+        The scores of an eliminated chain are those of two variants: the chain and the identity.
+        """
+        alive = list(range(len(self.chains)))
+        total: Scores | None = None
+        eliminated: list[tuple[int, Scores]] = []
+        for keep, images in self.plan:
+            if total is not None and len(alive) > keep:
+                order = order_of(total, self.criterion)
+                # The identity is the reference of every gain, so it stays beside the better half.
+                kept = sorted({*order[:keep], alive.index(0)})
+                left = [v for v in order if v not in kept]
+                eliminated = [(alive[v], total.pick([v, alive.index(0)])) for v in left] + eliminated
+                total, alive = total.pick(kept), [alive[v] for v in kept]
+            if total is not None and self._late():
+                break
+            fresh = self._score(alive, images, total is None)
+            total = fresh if total is None else total + fresh
+        assert total is not None
+        return alive, total, eliminated
+
+    def _score(self, alive: list[int], images: int, first: bool) -> Scores:
+        genotypes = [self.chains[v] for v in alive]
+        begun = time.perf_counter()
+        count = 0
+
+        def report(batch: int) -> None:
+            nonlocal count
+            count += batch * self._processes
+            self.done += batch * self._processes * len(alive)
+            if self.progress is not None:
+                speed = count * len(alive) * self.predictor.T / (time.perf_counter() - begun)
+                done = min(self.done, self.planned)
+                self.progress("rank", done, self.planned, chains=len(alive), frames_per_second=speed)
+
+        return score_variants(
+            lambda x: self.predictor.predictions(x, genotypes),
+            self._next(images, whole=first),
+            self.accelerator,
+            task=self.task,
+            on_batch=report,
+        )
+
+    def _next(self, images: int, *, whole: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """The next `images` of the stream, this process's share; a batch that reaches beyond is cut, its rest kept.
+
+        It ends early when it is late, unless the round is to be `whole`.
+        """
+        while images > 0:
+            batch = self._rest if self._rest is not None else next(self._stream, None)
+            if batch is None:
+                return
+            x, y = batch
+            self._rest = (x[images:], y[images:]) if len(y) > images else None
+            x, y = x[:images], y[:images]
+            images -= len(y)
+            yield x[self._rank :: self._processes], y[self._rank :: self._processes]
+            if not whole and self._late():
+                return
+
+    def _late(self) -> bool:
+        """Whether to end; clocks differ, so one process that is late ends it for all."""
+        if self._asked is None:
+            return False
+        late = self._asked()
+        return any(gather_object([late])) if self._processes > 1 else late
+
+
+def _rounds(chains: int, first_images: int, total: int) -> list[tuple[int, int]]:
+    """(chains that take part, new images) of every round; each round doubles the images seen so far."""
+    rounds = []
+    keep, seen = chains, 0
+    while seen < total:
+        new = first_images if seen == 0 else seen
+        if keep <= _FINALISTS or seen + new >= total:
+            new = total - seen
+        rounds.append((keep, new))
+        seen += new
+        keep = max(keep // 2, _FINALISTS)
+    return rounds

@@ -1,0 +1,190 @@
+"""The outcome of ranking chains: scores with errors, and what may be said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from image2video.clip.genotype import Genotype
+from image2video.search.score.scores import Scores
+
+TOLERANCE = 1.0
+"""Standard errors within which two chains count as equal when the simplest of the best is chosen."""
+
+DECIDED = 2.0
+"""Standard errors by which a gap must exceed zero before it is called decided."""
+
+
+@dataclass(frozen=True)
+class RankedGenotype:
+    """One chain with its scores on `images` held-out images; gains are over the identity on the same images.
+
+    Accuracies (the task's metric) are 0 … 1, losses nats; every `*_error` is one standard error. `gain` > 0 and
+    `loss_gain` < 0 are better than the identity.
+    """
+
+    genotype: Genotype
+    images: int
+    accuracy: float
+    accuracy_error: float
+    loss: float
+    loss_error: float
+    gain: float
+    gain_error: float
+    loss_gain: float
+    loss_gain_error: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, the genotype as text."""
+        values = {name: value for name, value in asdict(self).items() if name != "genotype"}
+        return {"genotype": str(self.genotype), **values}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> RankedGenotype:
+        """The entry that `to_dict` gave."""
+        return cls(**{**record, "genotype": Genotype.parse(record["genotype"])})
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Chains ranked by held-out accuracy under one set of weights: of a trained model, or of a one-shot network.
+
+    Args:
+        entries: finalists first, by accuracy and then loss; after them what was eliminated, latest round first.
+        finalists: how many entries were scored on all images.
+        best: the chain to use, with provenance. For a trained model: the shortest finalist whose accuracy is within one
+            standard error of the first one's *and* whose loss is within one standard error of the first one's (paired
+            over the images); among equally short ones the higher ranked. So the identity stays unless something is
+            better than it. For a one-shot network: the first.
+        decided: whether the best chain's gain over the identity exceeds two standard errors. The best of many is
+            flattered by its choice, and more so the closer they lie: confirm on images that chose nothing.
+        images: held-out images in all.
+        frames: frames that went through the model.
+        seconds: time taken.
+        tied: how many other finalists lie within two standard errors of the first one.
+        metric: what accuracy is: `accuracy`, or another task's metric.
+
+    """
+
+    entries: tuple[RankedGenotype, ...]
+    finalists: int
+    best: Genotype
+    decided: bool
+    images: int
+    frames: int
+    seconds: float
+    tied: int = 0
+    metric: str = "accuracy"
+
+    @property
+    def best_entry(self) -> RankedGenotype:
+        """The entry of `best`."""
+        return next(entry for entry in self.entries if entry.genotype == self.best)
+
+    @property
+    def identity(self) -> RankedGenotype:
+        """The entry of the identity, the reference."""
+        return next(entry for entry in self.entries if not entry.genotype.chain)
+
+    def sentence(self) -> str:
+        """What the ranking says, in one sentence that claims no gain which is not decided."""
+        entry = self.best_entry
+        if not self.best.chain:
+            return (
+                f"No chain is better than the image itself on {self.images} held-out images "
+                f"({100 * entry.accuracy:.2f} %): the identity is kept."
+            )
+        gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f} points on {entry.images} held-out images"
+        verdict = "better than the image itself" if self.decided else "not decidedly better than the image itself"
+        return f"{self.best} is {verdict}: {gain} (one standard error)."
+
+    def tied_sentence(self) -> str:
+        """How many finalists other held-out images could put first."""
+        return (
+            f"{self.tied} of the {self.finalists - 1} other finalists lie within two standard errors of the first one."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without durations."""
+        return {
+            "best": str(self.best),
+            "decided": self.decided,
+            "tied": self.tied,
+            "finalists": self.finalists,
+            "images": self.images,
+            "frames": self.frames,
+            "metric": self.metric,
+            "entries": [entry.to_dict() for entry in self.entries],
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], seconds: float = 0.0) -> Ranking:
+        """The ranking that `to_dict` gave; the best chain comes without provenance."""
+        entries = tuple(RankedGenotype.from_dict(entry) for entry in record["entries"])
+        return cls(**{**record, "best": Genotype.parse(record["best"]), "entries": entries}, seconds=seconds)
+
+
+def order_of(scores: Scores, criterion: str = "accuracy") -> list[int]:
+    """The variants by accuracy, ties by loss (`criterion="loss"`: the reverse), further ties by position."""
+
+    def key(variant: int) -> tuple[float, float, int]:
+        accuracy, loss = -scores.accuracy(variant), scores.mean_loss(variant)
+        return (accuracy, loss, variant) if criterion == "accuracy" else (loss, accuracy, variant)
+
+    return sorted(range(scores.variants), key=key)
+
+
+def entry_of(genotype: Genotype, scores: Scores, variant: int, identity: int) -> RankedGenotype:
+    """The entry of one variant."""
+    gain, loss_gain = scores.accuracy_gap(variant, identity), scores.loss_gap(variant, identity)
+    return RankedGenotype(
+        genotype,
+        scores.n,
+        scores.accuracy(variant),
+        scores.accuracy_error(variant),
+        scores.mean_loss(variant),
+        scores.loss_error(variant),
+        *gain,
+        *loss_gain,
+    )
+
+
+def entries_of(
+    chains: Sequence[Genotype],
+    survivors: Sequence[int],
+    scores: Scores,
+    eliminated: Sequence[tuple[int, Scores]],
+    criterion: str = "accuracy",
+) -> tuple[RankedGenotype, ...]:
+    """The entries of what `Halving.run` gave, as `Ranking.entries` holds them; `chains[0]` is the identity."""
+    identity = survivors.index(0)
+    finalists = [entry_of(chains[survivors[v]], scores, v, identity) for v in order_of(scores, criterion)]
+    return (*finalists, *(entry_of(chains[index], pair, 0, 1) for index, pair in eliminated))
+
+
+def simplest_of_the_best(genotypes: Sequence[Genotype], scores: Scores) -> int:
+    """The variant that `Ranking.best` describes for a trained model."""
+    order = order_of(scores)
+    first = order[0]
+    equal = []
+    for place, variant in enumerate(order):
+        behind, error = scores.accuracy_gap(first, variant)
+        worse, loss_error = scores.loss_gap(variant, first)
+        if behind <= TOLERANCE * error and worse <= TOLERANCE * loss_error:
+            equal.append((len(genotypes[variant].chain), place, variant))
+    return min(equal)[2]
+
+
+def is_decided(scores: Scores, variant: int, other: int, criterion: str = "accuracy") -> bool:
+    """Whether a variant's lead over another one exceeds two standard errors."""
+    if variant == other:
+        return False
+    lead, error = scores.accuracy_gap(variant, other) if criterion == "accuracy" else scores.loss_gap(other, variant)
+    return lead > 0 and lead > DECIDED * error
+
+
+def count_tied(scores: Scores, criterion: str = "accuracy") -> int:
+    """How many variants the first one's lead over is not decided."""
+    first, *others = order_of(scores, criterion)
+    return sum(not is_decided(scores, first, variant, criterion) for variant in others)

@@ -1,0 +1,1 @@
+"""How good a network is on held-out images: the tasks, scores and their errors, over all processes."""

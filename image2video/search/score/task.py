@@ -1,0 +1,201 @@
+"""What a search is for: how frame outputs become predictions, what they cost, and how good they are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from image2video.clip.image_to_video import frames_to_clip
+from image2video.errors import InputError, InputTypeError
+from image2video.fusion.config import FusionConfig
+from image2video.inject import Plan, plan
+from image2video.search.score.scores import PairedScores, Scores
+from image2video.search.score.segmentation import SegmentationScores
+from image2video.segmentation import IGNORE_INDEX, label_sized, overlaps, pixel_loss, pixel_losses
+
+Unwarp = Callable[[Tensor], Tensor]
+"""Frame maps `(B·T, K, h, w)` back to the reference image and averaged: `(B, K, h, w)`."""
+
+TASKS = ("classification", "segmentation")
+"""The tasks that `get_task` knows by name."""
+
+
+class Task(ABC):
+    """What the network is for. `search(task=…)` takes any; model and loaders need only fit it.
+
+    The model is any module whose outputs for N images are what `check` lets pass; the loaders give `(images, labels)`
+    batches with the labels that `loss` takes. A task of your own says how frames' outputs become predictions, gives a
+    loss, and one number per image, more of which is better:
+
+    >>> import torch
+    >>> class Regression(Task):
+    ...     name, metric = "regression", "share within 0.1"
+    ...     def check(self, outputs, rows):
+    ...         if outputs.shape != (rows, 1):
+    ...             raise InputError(f"needed ({rows}, 1), got {tuple(outputs.shape)}")
+    ...     def predict(self, outputs, T, unwarp):
+    ...         return frames_to_clip(outputs, T).mean(1)
+    ...     def loss(self, predictions, labels):
+    ...         return (predictions[:, 0] - labels).square().mean()
+    ...     def per_image(self, predictions, labels):
+    ...         error = (predictions[:, 0] - labels).abs()
+    ...         return (error < 0.1).float(), error.square()
+    >>> Regression().predict(torch.tensor([[1.0], [2.0], [5.0], [6.0]]), 2, lambda maps: maps)
+    tensor([[1.5000],
+            [5.5000]])
+
+    Attributes:
+        name: of the task, for records.
+        metric: the name of what `Scores.accuracy` is.
+
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+
+    def plan(
+        self, network: nn.Module, fusion: FusionConfig, input_size: tuple[int, int, int]
+    ) -> tuple[nn.Module, Plan]:
+        """The part of `network` whose frames mix, and where they do: all of it, unless a task knows better.
+
+        `input_size` is (C, H, W) of the images. Raises what `image2video.plan` raises.
+        """
+        return network, plan(network, fusion=fusion, input_size=input_size)
+
+    @abstractmethod
+    def check(self, outputs: Any, rows: int) -> None:
+        """Raise `InputTypeError` or `InputError` where `outputs` are not what the task needs for `rows` frames."""
+
+    @abstractmethod
+    def predict(self, outputs: Any, T: int, unwarp: Unwarp) -> Any:
+        """The predictions of B images from the outputs of B·T frames: `(B·T, …)` -> `(B, …)`, or tensors in containers.
+
+        `unwarp` brings maps back through the inverse of what made the frames, and averages them over T.
+        """
+
+    @abstractmethod
+    def loss(self, predictions: Any, labels: Tensor) -> Tensor:
+        """The mean loss of a batch, 0-d, to be minimised."""
+
+    @abstractmethod
+    def per_image(self, predictions: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What `collect` needs of every image: its quality `(B, …)` and its loss `(B,)`."""
+
+    def collect(self, quality: Tensor, loss: Tensor) -> Scores:
+        """The scores of V variants on n images from what `per_image` gave: `(V, n, …)` and `(V, n)`.
+
+        Here the means over images of one number each, `(V, n)`.
+        """
+        return PairedScores.from_images(quality, loss)
+
+
+class ClassificationTask(Task):
+    """Logits `(B, K)`, labels `(B,)`: averaged over the frames, cross-entropy, the share of right answers."""
+
+    name = "classification"
+    metric = "accuracy"
+
+    def check(self, outputs: Any, rows: int) -> None:
+        """Raise where `outputs` are not logits `(rows, K)`."""
+        _check_tensor(outputs, "classification needs a classifier that returns logits (B, K)")
+        if outputs.ndim != 2 or outputs.shape[0] != rows:
+            raise InputError(
+                f"the backbone returned shape {tuple(outputs.shape)} for {rows} frames; classification needs logits "
+                f"({rows}, K)"
+            )
+
+    def predict(self, outputs: Tensor, T: int, unwarp: Unwarp) -> Tensor:
+        """The mean of the logits over T (Casarin et al., CVPR 2024), in float32 where they are of half precision."""
+        return frames_to_clip(_wide(outputs), T).mean(1)
+
+    def loss(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross-entropy in nats."""
+        return cross_entropy(predictions, labels)
+
+    def per_image(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Right or wrong (0 or 1) and the cross-entropy of every image: two `(B,)` float."""
+        losses = cross_entropy(_wide(predictions), labels, reduction="none")
+        return (predictions.argmax(dim=1) == labels).to(losses.dtype), losses
+
+
+class SegmentationTask(Task):
+    """Logits of pixels `(B, K, h, w)`, labels `(B, H, W)`: unwarped and averaged, cross-entropy, mIoU.
+
+    Where logits and labels differ in size, the averaged logits are resized to the labels (bilinear).
+
+    Args:
+        num_classes: K.
+        ignore_index: the label of pixels that do not count.
+
+    Raises:
+        InputError: fewer than two classes.
+        InputTypeError: a number of classes that is no whole number.
+
+    """
+
+    name = "segmentation"
+    metric = "mIoU"
+
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int):
+            raise InputTypeError(f"num_classes must be a whole number of at least 2, got {num_classes!r:.80}")
+        if num_classes < 2:
+            raise InputError(f"segmentation needs at least 2 classes, got num_classes={num_classes}")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+
+    def check(self, outputs: Any, rows: int) -> None:
+        """Raise where `outputs` are not logits `(rows, num_classes, h, w)`."""
+        needed = f"({rows}, {self.num_classes}, h, w)"
+        _check_tensor(outputs, "segmentation needs a network that returns logits of pixels (B, K, h, w)")
+        if outputs.ndim != 4 or outputs.shape[:2] != (rows, self.num_classes):
+            raise InputError(
+                f"the backbone returned shape {tuple(outputs.shape)} for {rows} frames; segmentation with "
+                f"{self.num_classes} classes needs logits {needed}"
+            )
+
+    def predict(self, outputs: Tensor, T: int, unwarp: Unwarp) -> Tensor:
+        """The unwarped mean of the logits, `(B, K, h, w)`, in float32 where they are of half precision."""
+        return unwarp(_wide(outputs))
+
+    def full_size(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        """Predictions `(B, K, h, w)` at the size of the labels `(B, H, W)`, resized where they differ (bilinear)."""
+        return label_sized(predictions, labels)
+
+    def loss(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross-entropy of a labelled pixel in nats; 0 where no pixel is labelled."""
+        return pixel_loss(predictions, labels, ignore_index=self.ignore_index)
+
+    def per_image(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels of intersection and union `(B, 2, K)` and the summed cross-entropy `(B,)` of every image."""
+        sized = self.full_size(predictions, labels)
+        counts = overlaps(sized, labels, self.num_classes, ignore_index=self.ignore_index)
+        return counts, pixel_losses(sized, labels, ignore_index=self.ignore_index)
+
+    def collect(self, quality: Tensor, loss: Tensor) -> SegmentationScores:
+        """mIoU and mean pixel loss of V variants."""
+        # Half the memory, since all images are kept; no float64 on MPS.
+        return SegmentationScores(quality.cpu().int(), loss.cpu().double())
+
+
+def get_task(name: str, num_classes: int) -> Task:
+    """The task of that name, with `num_classes` classes; raises `InputError` with the list of all."""
+    if name == "classification":
+        return ClassificationTask()
+    if name == "segmentation":
+        return SegmentationTask(num_classes)
+    raise InputError(f"unknown task {name!r}; choose one of {', '.join(TASKS)}, or pass a Task of your own")
+
+
+def _check_tensor(outputs: Any, needed: str) -> None:
+    if not isinstance(outputs, Tensor):
+        raise InputTypeError(f"the backbone returned {type(outputs).__name__}; {needed}")
+
+
+def _wide(outputs: Tensor) -> Tensor:
+    """Float32 in place of half precision: sums over frames and losses need it."""
+    return outputs if outputs.dtype.itemsize >= 4 else outputs.float()

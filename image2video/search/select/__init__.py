@@ -1,0 +1,1 @@
+"""Selections: how a cell becomes one chain."""

@@ -1,0 +1,143 @@
+"""What is written down of every decision: the scores it was based on, and how decided it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from image2video.search.rank.ranking import DECIDED
+from image2video.search.score.scores import Scores
+
+LEAST_IMAGES = 256
+"""Held-out images that are scored at least before a score may end early."""
+
+
+def hurt_most(scores: Scores, criterion: str) -> list[int]:
+    """The masked parts (counted from 0; variant 0 is the unmasked cell) by how much their removal hurts, most first."""
+
+    def key(part: int) -> tuple[float, float, int]:
+        accuracy, loss = scores.accuracy(part + 1), -scores.mean_loss(part + 1)
+        return (accuracy, loss, part) if criterion == "accuracy" else (loss, accuracy, part)
+
+    return sorted(range(scores.variants - 1), key=key)
+
+
+def clear_gap(criterion: str, errors: float | None) -> Callable[[Scores], bool] | None:
+    """Whether the first two parts are further apart than so many standard errors, asked after every batch.
+
+    Below 256 images the answer is no. Many looks at growing scores find a gap more often than one look does: take more
+    standard errors than for one. None for `errors=None`.
+    """
+    if errors is None:
+        return None
+
+    def stop(scores: Scores) -> bool:
+        if scores.n < LEAST_IMAGES:
+            return False
+        order = hurt_most(scores, criterion)
+        if len(order) < 2:
+            return True
+        gap, error = _gap(scores, order, criterion)
+        return gap > errors * error
+
+    return stop
+
+
+def record(scores: Scores, order: list[int], criterion: str = "accuracy") -> dict[str, Any]:
+    """The scores of one decision as plain values: masked parts in their own order, gap of the first two with error."""
+    parts = range(1, scores.variants)
+    gap, loss_gap = None, None
+    if len(order) > 1:
+        gap, loss_gap = _gap(scores, order, "accuracy"), _gap(scores, order, "loss")
+    return {
+        "decided_by": "scores",
+        "images": scores.n,
+        "accuracy": scores.accuracy(0),
+        "loss": scores.mean_loss(0),
+        "masked_accuracy": [scores.accuracy(v) for v in parts],
+        "masked_loss": [scores.mean_loss(v) for v in parts],
+        "drop_error": [scores.accuracy_gap(0, v)[1] for v in parts],
+        "loss_drop_error": [scores.loss_gap(v, 0)[1] for v in parts],
+        "chosen": order[0],
+        **_gaps(gap, loss_gap, criterion),
+    }
+
+
+def tau_record(chosen: int) -> dict[str, Any]:
+    """What stands in place of scores where the budget was spent: the choice, read from τ, is not decided."""
+    scored = ("accuracy", "loss", "masked_accuracy", "masked_loss", "drop_error", "loss_drop_error")
+    gaps = ("gap", "gap_error", "loss_gap", "loss_gap_error")
+    return {"decided_by": "tau", "images": 0, **dict.fromkeys(scored + gaps), "chosen": chosen, "decided": False}
+
+
+def mean_record(records: Sequence[dict[str, Any]], criterion: str) -> dict[str, Any]:
+    """The record of one edge over several orders: means, and the part whose removal hurts most on average.
+
+    The error of a mean drop, and of the gap, adds two parts in squares: the mean of the orders' own errors (they score
+    the same images, so that part does not shrink with the orders), and the spread between the orders over √orders.
+    """
+    parts = range(len(records[0]["masked_accuracy"]))
+    drops = [[r["accuracy"] - r["masked_accuracy"][p] for r in records] for p in parts]
+    rises = [[r["masked_loss"][p] - r["loss"] for r in records] for p in parts]
+
+    def key(part: int) -> tuple[float, float, int]:
+        # Equal counts may give means that differ in the last bit: those are ties.
+        drop, rise = -round(_mean(drops[part]), 12), -round(_mean(rises[part]), 12)
+        return (drop, rise, part) if criterion == "accuracy" else (rise, drop, part)
+
+    order = sorted(parts, key=key)
+    gap, loss_gap = None, None
+    if len(order) > 1:
+        gap = _mean_gap(drops, [r["drop_error"] for r in records], order)
+        loss_gap = _mean_gap(rises, [r["loss_drop_error"] for r in records], order)
+    return {
+        "decided_by": "orders",
+        "orders": len(records),
+        "images": min(r["images"] for r in records),
+        "accuracy": _mean([r["accuracy"] for r in records]),
+        "loss": _mean([r["loss"] for r in records]),
+        "masked_accuracy": [_mean([r["masked_accuracy"][p] for r in records]) for p in parts],
+        "masked_loss": [_mean([r["masked_loss"][p] for r in records]) for p in parts],
+        "drop_error": [_error(drops[p], [r["drop_error"][p] for r in records]) for p in parts],
+        "loss_drop_error": [_error(rises[p], [r["loss_drop_error"][p] for r in records]) for p in parts],
+        "chosen": order[0],
+        **_gaps(gap, loss_gap, criterion),
+    }
+
+
+def _gap(scores: Scores, order: list[int], criterion: str) -> tuple[float, float]:
+    """How much more the first part's removal costs than the second's, with its standard error."""
+    first, second = order[0] + 1, order[1] + 1
+    return scores.accuracy_gap(second, first) if criterion == "accuracy" else scores.loss_gap(first, second)
+
+
+def _mean_gap(
+    costs: Sequence[Sequence[float]], errors: Sequence[Sequence[float]], order: Sequence[int]
+) -> tuple[float, float]:
+    """The mean over the orders of the first part's cost above the second's, with its error."""
+    first, second = order[0], order[1]
+    gaps = [a - b for a, b in zip(costs[first], costs[second], strict=True)]
+    # Both costs are measured against the same unmasked cell and so err alike: the sum of squares is rather too large.
+    return _mean(gaps), _error(gaps, [(e[first] ** 2 + e[second] ** 2) ** 0.5 for e in errors])
+
+
+def _error(values: Sequence[float], errors: Sequence[float]) -> float:
+    mean, count = _mean(values), len(values)
+    between = sum((value - mean) ** 2 for value in values) / (count - 1) / count if count > 1 else 0.0
+    return (_mean(errors) ** 2 + between) ** 0.5
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _gaps(gap: tuple[float, float] | None, loss_gap: tuple[float, float] | None, criterion: str) -> dict[str, Any]:
+    """Both gaps for a record, and whether the criterion's exceeds two standard errors; one part alone is decided."""
+    judged = gap if criterion == "accuracy" else loss_gap
+    return {
+        "gap": None if gap is None else gap[0],
+        "gap_error": None if gap is None else gap[1],
+        "loss_gap": None if loss_gap is None else loss_gap[0],
+        "loss_gap_error": None if loss_gap is None else loss_gap[1],
+        "decided": judged is None or judged[0] > DECIDED * judged[1],
+    }

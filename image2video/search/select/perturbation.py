@@ -1,0 +1,135 @@
+"""Selection by perturbation: what hurts most when it is taken away stays."""
+
+from __future__ import annotations
+
+import torch
+
+from image2video.search.cell.mixing import mixing_matrix
+from image2video.search.select.controls import largest_edge, largest_op
+from image2video.search.select.edge_records import clear_gap, hurt_most, mean_record, record, tau_record
+from image2video.search.select.selection import Measured, Selection, seeded
+from image2video.search.space.space import SearchSpace
+from image2video.search.state.config import SearchConfig
+from image2video.search.state.units import Unit
+
+
+class Perturbation(Selection):
+    """Masks one op at a time and keeps the one whose removal hurts most (Wang et al., ICLR 2021; the paper's choice).
+
+    Edges come in a seeded random order. On each, every candidate is masked in turn, without renormalising the others
+    (`config.renormalise` does), and the network is scored on held-out images with running BatchNorm statistics. The
+    candidate without which accuracy is lowest stays (the higher loss breaks ties; `config.criterion="loss"` looks at
+    the loss first); the network is tuned; then the next edge. At the end every node keeps the incoming edge whose
+    removal hurts most.
+
+    What an edge is judged by depends on the edges that were decided before it. With `config.orders` above 1 (ours)
+    every edge is judged once in each of several random orders, each of which starts from the searched network; on every
+    edge the candidate with the largest mean drop stays. The network of the last order is then tuned with what the means
+    decide, and the topology follows.
+
+    With `config.stop_early` (ours; off in the paper) a score ends once the first two parts are that many standard
+    errors apart. What is left when the budget is spent is read from τ, as `Argmax` reads it.
+    """
+
+    name = "perturbation"
+
+    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+        """Epochs of search; per edge a decision and its tuning (in every order); a decision per node; a score."""
+        units = [Unit("search", epoch) for epoch in range(config.epochs)]
+        several = config.orders > 1
+        tuned = 0
+        for order in range(config.orders):
+            units += [Unit("order", order)] if several else []
+            tuned = 0
+            for edge in edge_order(space, config.seed, order):
+                units += [Unit("edge", edge), *_tuning(tuned, config)]
+                tuned += config.tune_epochs
+        units += [Unit("settle"), *_tuning(tuned, config)] if several else []
+        nodes = [n for n in range(space.inputs, space.num_nodes) if len(space.incoming(n)) > 1]
+        return [*units, *(Unit("node", node) for node in nodes), Unit("score")]
+
+    def decide(self, unit: Unit, run: Measured) -> None:
+        """Decide one edge or one node, start an order, or settle all edges."""
+        if unit.kind == "order":
+            _start_order(unit.index, run)
+        elif unit.kind == "edge":
+            _decide_edge(unit.index, run)
+        elif unit.kind == "settle":
+            _settle(run)
+        else:
+            _decide_node(unit.index, run)
+
+
+class Frozen(Perturbation):
+    """As `Perturbation`, but τ stays at its start: what does training τ add? (a control).
+
+    What a budget leaves to τ is then as good as drawn.
+    """
+
+    name = "frozen"
+    moves_tau = False
+
+
+def edge_order(space: SearchSpace, seed: int, order: int = 0) -> list[int]:
+    """The edges in the `order`-th of the random orders that a seed gives."""
+    purpose = "edge order" if order == 0 else f"edge order {order}"
+    edges: list[int] = torch.randperm(len(space.edges), generator=seeded(seed, purpose)).tolist()
+    return edges
+
+
+def _tuning(tuned: int, config: SearchConfig) -> list[Unit]:
+    return [Unit("tune", tuned + epoch) for epoch in range(config.tune_epochs)]
+
+
+def _decide_edge(edge: int, run: Measured) -> None:
+    space, config, decisions, tau = run.space, run.config, run.state.decisions, run.tau()
+    if run.spent() >= 1:
+        entry = tau_record(largest_op(tau, edge))
+    else:
+        mixings = [mixing_matrix(tau, space, decisions)]
+        for candidate in range(len(space.candidates)):
+            masked = (edge, candidate)
+            mixings.append(mixing_matrix(tau, space, decisions, masked_op=masked, renormalise=config.renormalise))
+        scores = run.score(mixings, space.edges[edge][1], clear_gap(config.criterion, config.stop_early))
+        entry = record(scores, hurt_most(scores, config.criterion), config.criterion)
+    run.state.edges.append({"edge": edge, **entry, "weights": torch.softmax(tau[edge], 0).tolist()})
+    decisions.ops[edge] = entry["chosen"]
+
+
+def _decide_node(node: int, run: Measured) -> None:
+    space, config, decisions, tau = run.space, run.config, run.state.decisions, run.tau()
+    incoming = space.incoming(node)
+    if run.spent() >= 1:
+        entry = tau_record(incoming.index(largest_edge(tau, incoming)))
+    else:
+        mixings = [mixing_matrix(tau, space, decisions)]
+        for edge in incoming:
+            mixings.append(mixing_matrix(tau, space, decisions, masked_edge=edge, renormalise=config.renormalise))
+        scores = run.score(mixings, node, clear_gap(config.criterion, config.stop_early))
+        entry = record(scores, hurt_most(scores, config.criterion), config.criterion)
+    run.state.nodes.append({"node": node, "edges": list(incoming), **entry})
+    decisions.sources[node] = incoming[entry["chosen"]]
+
+
+def _start_order(order: int, run: Measured) -> None:
+    """Back to the searched network with nothing decided; the records of the order before are kept."""
+    if order == 0:
+        run.snapshot()
+        return
+    run.restore()
+    run.state.orders.append(run.state.edges)
+    run.state.edges = []
+    run.state.decisions.ops = {}
+
+
+def _settle(run: Measured) -> None:
+    """Decide every edge by its means over the orders; one that no order measured is read from τ."""
+    state, tau = run.state, run.tau()
+    state.orders.append(state.edges)
+    state.edges, state.decisions.ops = [], {}
+    for edge in range(len(run.space.edges)):
+        found = [entry for records in state.orders for entry in records if entry["edge"] == edge]
+        measured = [entry for entry in found if entry["decided_by"] == "scores"]
+        entry = mean_record(measured, run.config.criterion) if measured else tau_record(largest_op(tau, edge))
+        state.edges.append({"edge": edge, **entry, "weights": torch.softmax(tau[edge], 0).tolist()})
+        state.decisions.ops[edge] = entry["chosen"]

@@ -1,0 +1,212 @@
+"""The settings of a search, and how they are checked and written down."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from image2video.clip.matrices import check_frames
+from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
+from image2video.errors import InputError
+
+CRITERIA = ("accuracy", "loss")
+PRECISIONS = ("no", "fp16", "bf16")
+DEVICES = ("auto", "cpu")
+RELAXATIONS = ("mixture", "single_path")
+SHARINGS = ("node", "edge")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The settings of a search; where no origin is named, the default is ours.
+
+    Args:
+        space: name of a registered space, or a .yaml or .json file that holds one. Default: `affine5` (paper), and
+            `gentle` for `fixed_weights` and `one_shot`: these rank whole chains, at a cost that does not grow with the
+            space, so several magnitudes and signs are free; and random chains of the large steps of `affine5` move
+            much of the image out of the frame.
+        selection: `perturbation` (paper), `argmax`, `random`, `frozen` (τ is never trained, then perturbation),
+            `one_shot` (ours: the network trains on clips of sampled chains, then chains are ranked) or `fixed_weights`
+            (ours: a trained model stays as it is; chains are ranked).
+        T: frames of the clip (paper).
+        fusion: how frames mix: `gsf` (paper), `tsm`, `gsm`, `conv3d`, `none`; not used by `fixed_weights`.
+        residual: start as the average of the bare backbone over the frames.
+        epochs: epochs over the training half (50 in the authors' code).
+        warmup_epochs: epochs at the start in which τ stays as it is.
+        batch_size: images per step, over all processes together (64 in the authors' code).
+        validation_share: the part of the images that trains τ and selects; the rest trains the network (DARTS: half).
+        validation_images: at most so many images per held-out score (default: all of the validation part).
+        lr: learning rate of the weights at the start; cosine to `lr_min` (0.025 to 0.001: DARTS).
+        lr_min: learning rate at the end.
+        momentum: of SGD (DARTS).
+        weight_decay: of the weights (DARTS); biases, norms and scales take none.
+        grad_clip: largest norm of the weights' gradient (DARTS); 0 is no limit.
+        accumulate: batches whose gradients are summed up for one step of the weights and of τ.
+        second_order: take the gradient of τ through one step of the weights, by finite differences (DARTS), at the
+            cost of three more passes, in full precision; first order otherwise (paper).
+        relaxation: `mixture` (paper: every op on every edge) or `single_path` (one op per edge, drawn by Gumbel-max).
+        temperature: of the softmax behind `single_path` at the start; it falls linearly to `temperature_min`.
+        temperature_min: of the softmax behind `single_path` at the end.
+        learn_magnitudes: train the magnitudes of geometric ops with τ.
+        magnitudes_per: whether an op has one magnitude per source `node`, or one per `edge` (then every edge warps its
+            source anew).
+        magnitude_lr: learning rate of the magnitudes, Adam, in units of the op's first deviation from doing nothing.
+        magnitude_bound: largest magnitude, in the same units, either sign.
+        max_images: end when so many images have gone through the network, each counted every time, held-out ones
+            included. Training ends at 0.6 of it and tuning at 0.9, in the middle of an epoch too; the learning rate and
+            the temperature then fall with the budget.
+        max_minutes: end when so much time has passed, over all resumed parts; then runs are not reproducible.
+        tau_lr: learning rate of τ, Adam (DARTS).
+        tau_betas: betas of Adam (DARTS).
+        tau_weight_decay: weight decay of τ (DARTS).
+        tune_epochs: epochs of tuning after each decided edge; cosine from `lr` to `lr_min` over all of them (DARTS-PT).
+        criterion: what a removal, and the ranking of `one_shot`, is judged by: `accuracy` (paper; the loss breaks ties)
+            or `loss`.
+        renormalise: whether masking scales the other weights up (DARTS-PT does not).
+        orders: random orders of the edges in `perturbation` and `frozen`; with more than one, each starts from the
+            searched network, and the means of their scores decide.
+        stop_early: in `perturbation` and `frozen`: end the scores of an edge when the gap between its first two ops
+            exceeds so many standard errors, and at least 256 images were scored (default, paper: all are).
+        candidates: chains that `fixed_weights` and `one_shot` rank.
+        first_images: images of the first round of their ranking.
+        crop_flip: the data's own crops and flips in training steps.
+        padding: what lies outside the image: `zeros`, `border` or `reflection`.
+        interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
+        device: `auto` or `cpu`, where the search makes its own accelerator.
+        precision: mixed precision where the search makes its own accelerator: `no`, `fp16` or `bf16`.
+        channels_last: memory layout of network and frames.
+        checkpoint_activations: keep no activations inside the network's blocks and compute them again in the backward
+            pass: less memory, more time.
+        seed: of every random draw.
+
+    """
+
+    space: str | None = None
+    selection: str = "perturbation"
+    T: int = 5
+    fusion: str = "gsf"
+    residual: bool = True
+    epochs: int = 50
+    warmup_epochs: int = 0
+    batch_size: int = 64
+    validation_share: float = 0.5
+    validation_images: int | None = None
+    lr: float = 0.025
+    lr_min: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    grad_clip: float = 5.0
+    accumulate: int = 1
+    second_order: bool = False
+    relaxation: str = "mixture"
+    temperature: float = 5.0
+    temperature_min: float = 0.5
+    learn_magnitudes: bool = False
+    magnitudes_per: str = "node"
+    magnitude_lr: float = 0.01
+    magnitude_bound: float = 3.0
+    max_images: int | None = None
+    max_minutes: float | None = None
+    tau_lr: float = 3e-4
+    tau_betas: tuple[float, float] = (0.5, 0.999)
+    tau_weight_decay: float = 1e-3
+    tune_epochs: int = 1
+    criterion: str = "accuracy"
+    renormalise: bool = False
+    orders: int = 1
+    stop_early: float | None = None
+    candidates: int = 64
+    first_images: int = 128
+    crop_flip: bool = True
+    padding: str = "zeros"
+    interpolation: str = "bilinear"
+    device: str = "auto"
+    precision: str = "no"
+    channels_last: bool = False
+    checkpoint_activations: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_frames(self.T)
+        _check_counts(self)
+        _check_switches(self)
+        for what, value, choices in (
+            ("criterion", self.criterion, CRITERIA),
+            ("relaxation", self.relaxation, RELAXATIONS),
+            ("magnitudes_per", self.magnitudes_per, SHARINGS),
+            ("padding", self.padding, PADDINGS),
+            ("interpolation", self.interpolation, INTERPOLATIONS),
+            ("precision", self.precision, PRECISIONS),
+            ("device", self.device, DEVICES),
+        ):
+            if value not in choices:
+                raise InputError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
+        _check_numbers(self)
+
+    @property
+    def space_name(self) -> str:
+        """The name of the space, the default filled in."""
+        return self.space or ("gentle" if self.selection in ("fixed_weights", "one_shot") else "affine5")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return {**asdict(self), "tau_betas": list(self.tau_betas)}
+
+
+def _check_counts(config: SearchConfig) -> None:
+    least = {"epochs": 0, "warmup_epochs": 0, "tune_epochs": 0, "seed": 0}
+    least |= {"batch_size": 1, "accumulate": 1, "orders": 1, "candidates": 1, "first_images": 1}
+    optional = {"validation_images": 1, "max_images": 1}
+    for name, low in {**least, **optional}.items():
+        value = getattr(config, name)
+        if value is None and name in optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            or_none = " or None" if name in optional else ""
+            raise InputError(f"{name} must be an integer of at least {low}{or_none}, got {value!r}")
+    if config.T < 2:
+        raise InputError(f"a search needs clips of at least 2 frames, got T={config.T}")
+
+
+def _check_switches(config: SearchConfig) -> None:
+    names = ("residual", "second_order", "learn_magnitudes", "renormalise", "crop_flip", "channels_last")
+    for name in (*names, "checkpoint_activations"):
+        if not isinstance(getattr(config, name), bool):
+            raise InputError(f"{name} must be True or False, got {getattr(config, name)!r}")
+
+
+def _check_numbers(config: SearchConfig) -> None:
+    optional = ("max_minutes", "stop_early")
+    for name in ("weight_decay", "grad_clip", "tau_lr", "tau_weight_decay", "magnitude_lr"):
+        if not (_is_number(getattr(config, name)) and 0 <= getattr(config, name) < math.inf):
+            raise InputError(f"{name} must be a finite number of at least 0, got {getattr(config, name)!r}")
+    for name in ("temperature", "temperature_min", *optional):
+        value = getattr(config, name)
+        if not (_is_number(value) and 0 < value < math.inf) and not (value is None and name in optional):
+            raise InputError(f"{name} must be a finite number above 0, got {value!r}")
+    betas = config.tau_betas
+    if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(_is_number(b) and 0 <= b < 1 for b in betas):
+        raise InputError(f"tau_betas must be two numbers, each at least 0 and below 1, got {betas!r}")
+    if not (_is_number(config.momentum) and 0 <= config.momentum < 1):
+        raise InputError(f"momentum must be at least 0 and below 1, got {config.momentum!r}")
+    if not (_is_number(config.magnitude_bound) and 1 <= config.magnitude_bound < math.inf):
+        raise InputError(
+            f"magnitude_bound must be a finite number of at least 1 (where magnitudes start), got "
+            f"{config.magnitude_bound!r}"
+        )
+    if not (_is_number(config.validation_share) and 0 < config.validation_share < 1):
+        raise InputError(f"validation_share must lie between 0 and 1, got {config.validation_share!r}")
+    if not (_is_number(config.lr) and _is_number(config.lr_min) and 0 <= config.lr_min <= config.lr < math.inf):
+        raise InputError(
+            f"the learning rate must fall: 0 <= lr_min <= lr, got lr={config.lr!r}, lr_min={config.lr_min!r}"
+        )
+    if config.temperature < config.temperature_min:
+        raise InputError(
+            f"the temperature must fall: temperature_min <= temperature, got temperature={config.temperature}, "
+            f"temperature_min={config.temperature_min}"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,46 @@
+"""An operation as the axis rules see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from image2video.trace.axes import Axes
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A tensor that went into an operation: its shape, and its axes where it depends on the images."""
+
+    shape: Shape
+    axes: Axes | None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: tensors in `args` and `kwargs` are `Named`; `out` is the shape of output number `index`."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Shape
+    index: int
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """Return an argument that came by position or by name."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def tensors(self) -> list[Named]:
+        """All tensors that depend on the images, lists opened."""
+        flat: list[Any] = []
+        for arg in (*self.args, *self.kwargs.values()):
+            flat += arg if isinstance(arg, list | tuple) else [arg]
+        return [item for item in flat if isinstance(item, Named) and item.axes is not None]
+
+    @property
+    def first(self) -> Axes | None:
+        """The axes of the first argument."""
+        first = self.args[0] if self.args else None
+        return first.axes if isinstance(first, Named) else None

@@ -1,0 +1,205 @@
+"""Writing a forward down: every operation becomes a value, every module execution a call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from image2video.trace.axes import Axes
+from image2video.trace.axis_rules import output_axes
+from image2video.trace.operation import Named, Operation
+
+_WEIGHTED = frozenset(
+    {"conv1d", "conv2d", "conv3d", "convolution", "_convolution"}
+    | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+    | {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "bilinear"}
+    | {"lstm", "gru", "rnn_tanh", "rnn_relu", "_native_multi_head_attention"}
+)
+_DECOMPOSED = frozenset({"einsum", "tensordot", "chain_matmul", "linalg_multi_dot"})
+
+
+@dataclass
+class Value:
+    """One version of one tensor.
+
+    `parents` are the values it was computed from, `operands` those that are tensors in the operation's own order.
+    `depends` says that the images went into it, `learned` that a parameter did and the images did not; `operation` is
+    what made it, where it depends.
+    """
+
+    index: int
+    op: str
+    shape: tuple[int, ...]
+    parents: tuple[int, ...] = ()
+    operands: tuple[int, ...] = ()
+    call: int = -1
+    depends: bool = False
+    learned: bool = False
+    weighted: bool = False
+    kernel: tuple[int, ...] = ()
+    data: int = -1
+    axes: Axes | None = None
+    operation: Operation | None = None
+
+
+@dataclass
+class Call:
+    """One execution of one module: its values have indices in `[start, stop)`, those of its submodules included."""
+
+    index: int
+    name: str
+    module: nn.Module
+    parent: int
+    start: int
+    inputs: tuple[int, ...] = ()
+    extra_inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    stop: int = -1
+
+
+@dataclass
+class Trace:
+    """The values and module calls of one forward on `IMAGES` images, in the order of execution."""
+
+    values: list[Value] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    outputs: list[tuple[str, int]] = field(default_factory=list)
+    fake: bool = True
+
+
+class Recorder(TorchDispatchMode):
+    """Turns every dispatched operation into values.
+
+    Under inference mode tensors keep their identity and composite operations stay whole. Every tensor is kept alive, so
+    that its id stays its own; with fake tensors that costs nothing.
+    """
+
+    def __init__(self, trace: Trace, parameters: set[int]) -> None:
+        super().__init__()
+        self.trace = trace
+        self.parameters = parameters
+        self.known: dict[int, int] = {}
+        self.alive: list[Any] = []
+        self.storages: dict[int, list[Tensor]] = {}
+        self.stack: list[int] = []
+
+    def value_of(self, tensor: Tensor) -> int:
+        """Return the index of the tensor's present value; a tensor from outside is a constant."""
+        if id(tensor) not in self.known:
+            learned = id(tensor) in self.parameters
+            self.add(tensor, Value(0, "parameter" if learned else "constant", tuple(tensor.shape), learned=learned))
+        return self.known[id(tensor)]
+
+    def add(self, tensor: Tensor, value: Value) -> None:
+        """Append a value and make it the tensor's present one."""
+        value.index = len(self.trace.values)
+        value.call = self.stack[-1] if self.stack else -1
+        self.trace.values.append(value)
+        if id(tensor) not in self.known:
+            self.alive.append(tensor)
+            self.storages.setdefault(_storage(tensor), []).append(tensor)
+        self.known[id(tensor)] = value.index
+
+    def watch(self, module: nn.Module, name: str) -> None:
+        """Write every execution of a module down."""
+        trace = self.trace
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            call = Call(len(trace.calls), name, module, self.stack[-1] if self.stack else -1, start=0)
+            call.inputs = tuple(self.value_of(a) if isinstance(a, Tensor) else -1 for a in args)
+            loose = [leaf for arg in args if not isinstance(arg, Tensor) for leaf in tree_flatten(arg)[0]]
+            others = [leaf for leaf in (*loose, *tree_flatten(kwargs)[0]) if isinstance(leaf, Tensor)]
+            call.extra_inputs = tuple(self.value_of(leaf) for leaf in others)
+            call.start = len(trace.values)
+            trace.calls.append(call)
+            self.stack.append(call.index)
+
+        def after(_: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            call = trace.calls[self.stack.pop()]
+            items = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, list | tuple) else []
+            call.outputs = tuple(self.value_of(item) if isinstance(item, Tensor) else -1 for item in items)
+            call.stop = len(trace.values)
+
+        module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
+        module.register_forward_hook(after)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and write it down."""
+        kwargs = kwargs or {}
+        name = func._schema.name.split("::")[-1]
+        if name in _DECOMPOSED:
+            with self:
+                decomposed = func.decompose(*args, **kwargs)
+            if decomposed is not NotImplemented:
+                return decomposed
+        operands = tuple(self.value_of(t) for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor))
+        out = func(*args, **kwargs)
+        written = _written(func, args, kwargs)
+        name = name[:-1] if written and name.endswith("_") else name
+        for index, tensor in enumerate(t for t in tree_flatten(out)[0] if isinstance(t, Tensor)):
+            self.record(name, args, kwargs, operands, tensor, index)
+        for tensor in written:
+            self.spread(tensor, name, args, kwargs, operands)
+        return out
+
+    def record(self, name: str, args: Any, kwargs: Any, operands: tuple[int, ...], tensor: Tensor, index: int) -> None:
+        """Append the value of one output of an operation."""
+        values = [self.trace.values[i] for i in operands]
+        shape = tuple(tensor.shape)
+        value = Value(0, name, shape, tuple(sorted(set(operands))), operands)
+        value.depends = any(v.depends for v in values)
+        value.learned = not value.depends and any(v.learned for v in values)
+        if value.depends:
+            named = tree_map(self.named, (args, kwargs), is_leaf=lambda x: isinstance(x, Tensor))
+            value.operation = Operation(name, tuple(named[0]), named[1], shape, index)
+            value.axes = output_axes(value.operation)
+            weights = [v for v in values if v.learned and len(v.shape) > 1]
+            data = [v for v in values if v.depends]
+            if name in _WEIGHTED and weights and len(data) == 1:
+                value.weighted, value.data = True, data[0].index
+                value.kernel = weights[0].shape[2:] if "conv" in name else ()
+        self.add(tensor, value)
+
+    def named(self, leaf: Any) -> Any:
+        """Stand in for a tensor with its shape and axes."""
+        if not isinstance(leaf, Tensor):
+            return leaf
+        value = self.trace.values[self.value_of(leaf)]
+        return Named(value.shape, value.axes if value.depends else None)
+
+    def spread(self, tensor: Tensor, name: str, args: Any, kwargs: Any, operands: tuple[int, ...]) -> None:
+        """Give every view of a tensor that was written in place a new value."""
+        if self.trace.values[self.value_of(tensor)].op != name:
+            self.record(name, args, kwargs, operands, tensor, 0)
+        new = self.value_of(tensor)
+        for view in self.storages.get(_storage(tensor), []):
+            if view is tensor:
+                continue
+            old = self.trace.values[self.value_of(view)]
+            depends = old.depends or self.trace.values[new].depends
+            value = Value(0, "written", old.shape, (old.index, new), (old.index, new), depends=depends)
+            value.axes = old.axes if old.axes is not None else _written_axes(old.shape, self.trace.values[new])
+            self.add(view, value)
+
+
+def _written_axes(shape: tuple[int, ...], new: Value) -> Axes | None:
+    if not new.depends:
+        return None
+    return output_axes(Operation("written", (Named(new.shape, new.axes),), {}, shape, 0))
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    out = []
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            given = args[position] if position < len(args) else kwargs.get(argument.name)
+            out += [t for t in tree_flatten(given)[0] if isinstance(t, Tensor)]
+    return out

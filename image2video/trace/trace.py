@@ -1,0 +1,135 @@
+"""One forward of a copy of the backbone, written down operation by operation; the backbone itself is not touched."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from image2video.errors import InputError, UnsupportedError
+from image2video.trace.axes import image_axes
+from image2video.trace.recorder import Recorder, Trace, Value
+
+IMAGES = 2
+
+
+def trace_forward(backbone: nn.Module, example: Tensor) -> Trace:
+    """Trace an eval forward of a copy of `backbone` on `IMAGES` images like `example` `(·, C, H, W)`.
+
+    Fake tensors come first: they compute nothing. A model that looks at its data (`.item()`, a branch on a value) is
+    copied for real and runs once. Either way the backbone, its buffers and the random state stay as they are.
+
+    Raises:
+        UnsupportedError: a model that cannot be copied, or that is compiled by TorchScript.
+        InputError: a forward that fails on such images; the message names the failure.
+    """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    try:
+        return _traced(backbone, example, fake)
+    except UnsupportedError:
+        raise
+    except Exception as fake_error:
+        try:
+            return _traced(backbone, example, None)
+        except UnsupportedError:
+            raise
+        except Exception as error:
+            size = tuple(example.shape[1:])
+            raise InputError(
+                f"the forward of {type(backbone).__name__} failed on images of size {size}: "
+                f"{type(error).__name__}: {_first_line(error)}. Pass the size that it takes: input_size=(C, H, W), or "
+                "example_input=images. A backbone takes images alone: give what else it needs from a module around it."
+            ) from (error if _first_line(error) == _first_line(fake_error) else fake_error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["(no message)"])[0][:300].rstrip(".")
+
+
+def _traced(backbone: nn.Module, example: Tensor, fake: FakeTensorMode | None) -> Trace:
+    trace = Trace(fake=fake is not None)
+    model, parameters = _copied(backbone, fake)
+    recorder = Recorder(trace, parameters)
+    names = _names(model)
+    with ExitStack() as stack:
+        stack.enter_context(_quiet(example.device))
+        stack.enter_context(torch.inference_mode())
+        if fake is not None:
+            stack.enter_context(fake)
+        images = _images(example)
+        value = Value(0, "input", tuple(images.shape), depends=True, axes=image_axes(tuple(images.shape)))
+        recorder.add(images, value)
+        for module, name in names.items():
+            recorder.watch(module, name)
+        stack.enter_context(recorder)
+        out = model(images)
+    trace.outputs = [(path, recorder.value_of(leaf)) for path, leaf in tensors_of(out)]
+    return trace
+
+
+def tensors_of(out: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of nested tuples, lists, mappings and dataclasses, with the way to each."""
+    if isinstance(out, Tensor):
+        yield path, out
+    elif isinstance(out, Mapping):
+        for key, item in out.items():
+            yield from tensors_of(item, f"{path}[{key!r}]")
+    elif isinstance(out, tuple | list):
+        for index, item in enumerate(out):
+            yield from tensors_of(item, f"{path}[{index}]")
+    elif dataclasses.is_dataclass(out) and not isinstance(out, type):
+        for field in dataclasses.fields(out):
+            yield from tensors_of(getattr(out, field.name), f"{path}.{field.name}")
+
+
+def _images(example: Tensor) -> Tensor:
+    shape = (IMAGES, *example.shape[1:])
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    if example.device.type == "meta":
+        return torch.empty(shape, dtype=example.dtype, device="meta")
+    return torch.randn(shape, generator=generator).to(device=example.device, dtype=example.dtype)
+
+
+@contextmanager
+def _quiet(device: torch.device) -> Iterator[None]:
+    """Trace without warnings and fused attention kernels, and give the random state back as it was."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    devices = [device] if device.type == "cuda" else []
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=devices):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module, set[int]]:
+    memo: dict[int, Any] = {}
+    if fake is not None:
+        for tensor in (*backbone.parameters(), *backbone.buffers()):
+            memo[id(tensor)] = fake.from_tensor(tensor)
+    try:
+        model = copy.deepcopy(backbone, memo)
+    except Exception as error:
+        raise UnsupportedError(
+            f"{type(backbone).__name__} cannot be copied ({type(error).__name__}: {_first_line(error)}); the plan is "
+            "made on a copy, so that the model stays as it is. Remove what cannot be copied (open files, locks)."
+        ) from error
+    model.eval()  # not chained: mmsegmentation's backbones return nothing from `train`
+    return model, {id(parameter) for parameter in model.parameters()}
+
+
+def _names(model: nn.Module) -> dict[nn.Module, str]:
+    """The first path of each module; modules may be shared between blocks."""
+    names: dict[nn.Module, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, name)
+    return names

@@ -1,0 +1,148 @@
+"""What a timm training script looks for on a model, answered by the backbone within a `VideoWrap`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch import nn
+
+from image2video.errors import UnsupportedError
+from image2video.inject.api import Injection
+from image2video.wrap.checkpoint import BACKBONE, FUSION
+
+Ordinal = tuple[float, ...]
+_UNMATCHED: Ordinal = (float("inf"),)
+_AUTO_GROUP = 12  # parameters per layer where the backbone names no layers: timm's own fallback
+
+
+def _of_backbone(name: str, doc: str) -> Any:
+    """A property that is the backbone's attribute; an AttributeError where the backbone has none."""
+    return property(lambda self: getattr(self.backbone, name), doc=doc)
+
+
+class TimmLike(nn.Module):
+    """The attributes and methods that timm's scripts use; the backbone answers, names are re-anchored."""
+
+    backbone: nn.Module
+    fusion: Injection
+
+    num_classes = _of_backbone("num_classes", "Number of classes of the backbone's head.")
+    num_features = _of_backbone("num_features", "Channels of the backbone's last features.")
+    head_hidden_size = _of_backbone("head_hidden_size", "Channels that reach the backbone's classifier.")
+    in_chans = _of_backbone("in_chans", "Channels of an input image.")
+    pretrained_cfg = _of_backbone("pretrained_cfg", "The backbone's pretrained config: input size, mean, std, …")
+    default_cfg = _of_backbone("default_cfg", "The backbone's `pretrained_cfg` under its older name.")
+    pretrained_model_args = _of_backbone("pretrained_model_args", "Arguments that the weights were made with.")
+    feature_info = _of_backbone("feature_info", "Channels and strides of the backbone's feature maps.")
+    output_fmt = _of_backbone("output_fmt", "Layout of the backbone's maps, where it declares one.")
+    global_pool = _of_backbone("global_pool", "The backbone's global pooling.")
+    grad_checkpointing = _of_backbone("grad_checkpointing", "Whether the backbone recomputes activations.")
+    _traits = _of_backbone("_traits", "Input traits that timm keeps on a model.")
+
+    def get_classifier(self, *args: Any, **kwargs: Any) -> Any:
+        """The backbone's classifier; arguments as the backbone's own method takes them."""
+        return self._method("get_classifier")(*args, **kwargs)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, **kwargs: Any) -> None:
+        """Replace the backbone's classifier by a fresh one with `num_classes` classes (0: none).
+
+        `global_pool` replaces the pooling too (None: keep it); further arguments are those of the backbone's method.
+        """
+        if global_pool is not None:
+            kwargs["global_pool"] = global_pool
+        self._method("reset_classifier")(num_classes, **kwargs)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the backbone's activations in the backward pass, or stop doing so."""
+        self._method("set_grad_checkpointing")(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names (or patterns) of parameters without weight decay: the backbone's own, and each fusion's."""
+        own = getattr(self.backbone, "no_weight_decay", None)
+        names = {BACKBONE + name for name in own()} if callable(own) else set()
+        return names | {FUSION + name for name in self.fusion.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], Ordinal]:
+        """A function from parameter names to layers: the bare model's layers, a fusion in its site's.
+
+        timm's `group_parameters(model, model.group_matcher())` and with it `layer_decay` find exactly the groups of the
+        bare model. Where the backbone names no layers, its parameters are grouped in order, as timm does then.
+        """
+        names = [name for name, _ in self.backbone.named_parameters(remove_duplicate=False)]
+        own = getattr(self.backbone, "group_matcher", None)
+        layer_of = _compile(own(coarse=coarse)) if callable(own) else _in_order(names, _classifier(self.backbone))
+
+        def layer(name: str) -> Ordinal:
+            if name.startswith(BACKBONE):
+                return layer_of(name.removeprefix(BACKBONE))
+            if name.startswith(FUSION):
+                return layer_of(_host(name.removeprefix(FUSION), names))
+            return _UNMATCHED
+
+        return layer
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.backbone, name, None)
+        if not callable(method):
+            raise UnsupportedError(
+                f"the backbone {type(self.backbone).__name__} has no {name}(); only backbones that have it "
+                "(timm's) can be asked through the wrapper"
+            )
+        return method
+
+
+def _compile(matcher: Any) -> Callable[[str], Ordinal]:
+    """A name's ordinal under a timm matcher: a callable, or patterns by group with an optional suffix."""
+    if callable(matcher):
+        return lambda name: _ordinal(matcher(name))
+    rules: list[tuple[re.Pattern[str], int, Any]] = []
+    for group, spec in enumerate(matcher.values()):
+        specs: Iterable[tuple[str, Any]] = [(spec, None)] if isinstance(spec, str) else spec or []
+        rules += [(re.compile(pattern), group, suffix) for pattern, suffix in specs]
+
+    def layer(name: str) -> Ordinal:
+        for pattern, group, suffix in rules:
+            match = pattern.match(name)
+            if match:
+                return (float(group), *(float(g) for g in match.groups() if g), *(float(s) for s in suffix or ()))
+        return _UNMATCHED
+
+    return layer
+
+
+def _ordinal(value: Any) -> Ordinal:
+    return tuple(value) if isinstance(value, Iterable) else (value,)
+
+
+def _in_order(names: list[str], classifier: tuple[str, ...]) -> Callable[[str], Ordinal]:
+    """Layers of a backbone without a matcher: groups of its parameters in order, the classifier last.
+
+    Without a named classifier all parameters are one layer, as in timm.
+    """
+    trunk = [name for name in names if classifier and not name.startswith(classifier)]
+    layers = {name: (float(index // _AUTO_GROUP),) for index, name in enumerate(trunk)}
+    return lambda name: layers.get(name, _UNMATCHED)
+
+
+def _classifier(backbone: nn.Module) -> tuple[str, ...]:
+    name = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier")
+    if not name:
+        return ()
+    return (name,) if isinstance(name, str) else tuple(name)
+
+
+def _host(name: str, backbone_names: list[str]) -> str:
+    """A parameter of the backbone that stands at the site of a fusion parameter, or nearest above it."""
+    for path in _parents(name):
+        for candidate in backbone_names:
+            if candidate.startswith(path + "."):
+                return candidate
+    return name
+
+
+def _parents(name: str) -> Iterator[str]:
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name

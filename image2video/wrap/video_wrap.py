@@ -1,0 +1,251 @@
+"""`VideoWrap`: a backbone that sees each image as a short video, with the inputs and outputs of the bare backbone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from image2video.clip.colours import Values
+from image2video.clip.frame_sources import FrameSource
+from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.clip.image_to_video import clip_to_frames
+from image2video.errors import InputError, StateError
+from image2video.fusion.config import FusionConfig
+from image2video.fusion.registry import resolve_fusion
+from image2video.inject.api import inject_
+from image2video.inject.plan import Plan
+from image2video.protocols import Unwarper
+from image2video.wrap import pretrained
+from image2video.wrap.aggregate import Aggregation, aggregate, check_aggregation
+from image2video.wrap.builders import Builder
+from image2video.wrap.checkpoint import adapt_state_dict
+from image2video.wrap.steps import Sites, batch_norms, check_backbone, clip_maker, make_clip, output_formats, plan_for
+from image2video.wrap.timm_like import TimmLike
+
+
+class VideoWrap(TimmLike):
+    """Wrap a backbone: image → clip → frames → backbone with fusions at its sites → aggregate over T.
+
+    Takes images `(B, C, H, W)`, floating point and normalised, and returns what the bare backbone returns for B
+    images. The backbone is changed in place by forward hooks alone: its modules, keys and values stay, and `unwrap()`
+    gives it back. All checks come before the first change. (Casarin et al., CVPR 2024, section 3.)
+
+    Args:
+        backbone: any module that takes images; the wrapper takes its training mode.
+        fusion: `"gsf"` (default), `"gsm"`, `"tsm"`, `"conv3d"`, `"none"` (frames never mix), a registered name, or a
+            config such as `GSFConfig(ratio=0.25)`.
+        genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`. The default is gentle (ours).
+        T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it.
+        schedule, padding, interpolation: as in `Image2Video`.
+        mean, std: how images are normalised, for photometric ops; by default as the backbone's `pretrained_cfg` says.
+        frames: a `FrameSource` that draws clips, such as `RandomClips`, in place of all from `genotype` to `std`.
+        aggregate: how outputs become those of images; see `image2video.wrap.aggregate.aggregate`.
+        residual: start as the average of the bare model over the frames (ours, for trained backbones); False uses the
+            fusions as published, for training from scratch.
+        sites: where fusions act: a regular expression (fullmatch on module names), a list of names, a predicate on a
+            `Site`, or a `Plan` made before; None for all that the rule finds.
+        input_size: `(C, H, W)` for the trace that finds the sites, where the backbone's config does not tell.
+        example_input: an input for the trace instead, `(B, C, H, W)`.
+        freeze_bn: keep the backbone's batch norms in eval mode in training too: their running statistics do not move,
+            their weights and biases still learn (a batch of B·T frames is correlated). The fusions' own norms train.
+
+    Raises:
+        InputError: an unknown option, `sites` that match nothing, no known input size, no mean and std where needed.
+        StateError: a backbone that is wrapped or compiled already.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> VideoWrap(backbone, fusion="none", T=3)(torch.zeros(2, 3, 16, 24)).shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        fusion: str | FusionConfig = "gsf",
+        *,
+        genotype: Genotype | str = DEFAULT_GENOTYPE,
+        T: int = 5,
+        schedule: str = "from_zero",
+        aggregate: Aggregation = "auto",
+        residual: bool = True,
+        sites: Sites = None,
+        input_size: tuple[int, int, int] | None = None,
+        freeze_bn: bool = False,
+        padding: str = "zeros",
+        interpolation: str = "bilinear",
+        example_input: Tensor | None = None,
+        mean: Values = None,
+        std: Values = None,
+        frames: FrameSource | None = None,
+    ) -> None:
+        super().__init__()
+        check_backbone(backbone)
+        check_aggregation(aggregate)
+        config = resolve_fusion(fusion)
+        options = {"schedule": schedule, "padding": padding, "interpolation": interpolation, "mean": mean, "std": std}
+        to_video = clip_maker(backbone, frames, genotype=genotype, T=T, **options)
+        the_plan = plan_for(backbone, config, sites, input_size, example_input)
+        injection = inject_(backbone, the_plan, residual=residual)
+        self.to_video = to_video
+        self.fusion = injection  # before the backbone: timm's reparameterize_model meets its refusal first
+        self.backbone = backbone
+        self.aggregate = aggregate
+        self.residual = bool(residual)
+        self.freeze_bn = bool(freeze_bn)
+        self.builder: Builder | None = None
+        self._unwrapped = False
+        self.fusion.train(backbone.training)
+        self.to_video.train(backbone.training)
+        self.training = backbone.training
+        self._freeze_norms()
+        self.register_load_state_dict_pre_hook(adapt_state_dict)
+
+    def forward(self, images: Tensor, T: int | None = None) -> Any:
+        """What the bare backbone returns for images `(B, C, H, W)`, each seen as T frames (default `self.T`).
+
+        Raises `InputTypeError` for images that are not floating point, `InputError` for other shapes or channels.
+        """
+        frames, T, unwarper = self._frames(images, T)
+        with self.fusion.frames(T):
+            outputs = self.backbone(frames)
+        return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper)
+
+    def forward_features(self, images: Tensor, T: int | None = None) -> Any:
+        """The backbone's features of every frame, `(B·T, …)`; `forward_head` aggregates them."""
+        method = self._method("forward_features")
+        frames, T, _ = self._frames(images, T)
+        with self.fusion.frames(T, rows=frames.shape[0]):
+            return method(frames)
+
+    def forward_head(
+        self,
+        features: Any,
+        pre_logits: bool = False,
+        *,
+        T: int | None = None,
+        image_size: tuple[int, int] | None = None,
+    ) -> Any:
+        """The backbone's head on frame features `(B·T, …)`, aggregated over T to the outputs of B images.
+
+        `forward(x)` equals `forward_head(forward_features(x))`. `T` must be that of `forward_features`; `image_size`
+        (height, width; default: that of the plan) matters only to a head that returns maps, which are unwarped.
+        """
+        self._check_use()
+        method = self._method("forward_head")
+        T = self.T if T is None else T
+        rows = features.shape[0] if isinstance(features, Tensor) else None
+        with self.fusion.frames(T, rows=rows):
+            outputs = method(features, pre_logits=True) if pre_logits else method(features)
+            outputs = self.fusion.tie(outputs)
+        return self._aggregate(outputs, T, image_size or self.plan.input_size[1:], rows, self.to_video)
+
+    @property
+    def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
+        """Frames per image; read-only, since an attribute set on a DDP shell would do nothing: use `set_frames`."""
+        return self.to_video.T
+
+    @T.setter
+    def T(self, value: Any) -> None:  # noqa: N802
+        raise AttributeError(f"T is read-only; use model.set_frames({value}), or model(images, T={value}) for one call")
+
+    def set_frames(self, T: int) -> None:
+        """See every image as T frames from now on (1 or more); parameters do not depend on T.
+
+        Under `torch.compile` every value of T compiles once; from the ninth on torch runs it eagerly, with a log line.
+        """
+        self.to_video.set_frames(T)
+
+    @property
+    def genotype(self) -> Genotype | None:
+        """The chain that makes the frames (in evaluation, where they are drawn); None where no chain does."""
+        return self.to_video.genotype
+
+    @property
+    def plan(self) -> Plan:
+        """The frozen plan: every site, its layout and channels, and the rule that chose it."""
+        return self.fusion.plan
+
+    def train(self, mode: bool = True) -> VideoWrap:
+        """Set the training mode; with `freeze_bn`, the backbone's batch norms stay in eval mode."""
+        super().train(mode)
+        self._freeze_norms()
+        return self
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, **kwargs: Any) -> None:
+        """Replace the backbone's classifier by a fresh one with `num_classes` classes (0: none)."""
+        super().reset_classifier(num_classes, global_pool, **kwargs)
+        if self.builder is not None:
+            pool = {} if global_pool is None else {"global_pool": global_pool}
+            self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
+
+    def unwrap(self) -> nn.Module:
+        """Give back the backbone object as it was: no hooks, nothing added; this wrapper then refuses use.
+
+        Values that training changed stay changed; untrained, it is bit for bit as it came.
+        """
+        self._check_use()
+        backbone = self.backbone
+        self.fusion.remove_()
+        if self.freeze_bn:
+            for norm in batch_norms(backbone):
+                norm.train(backbone.training)
+        del self._modules["backbone"]
+        self._unwrapped = True
+        return backbone
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write `model.safetensors` and `config.json` to a folder (made if needed); see `from_pretrained`.
+
+        Each file is written whole or not at all. Raises `InputTypeError` for an `aggregate` callable, which JSON
+        cannot hold.
+        """
+        self._check_use()
+        pretrained.save(self, directory)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | os.PathLike[str], backbone: nn.Module | None = None, *, revision: str | None = None
+    ) -> VideoWrap:
+        """The wrapper that `save_pretrained` wrote, in eval mode.
+
+        `path` is a local folder or the id of a Hugging Face Hub repository (then with an optional `revision`). Without
+        `backbone`, the config must name a builder, which integrations record (`timm:resnet50` with its arguments).
+
+        Raises `MissingError` where files or the builder are missing, `InputError` where the config is not ours or the
+        sites that the rule finds in the backbone are not those that were saved: both are listed.
+        """
+        return pretrained.load(cls, path, backbone, revision=revision)
+
+    def extra_repr(self) -> str:
+        """The options, as `print(model)` shows them."""
+        fusion = f"{self.plan.fusion} at {len(self.plan.sites)} sites"
+        return f"fusion={fusion}, aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
+
+    def _frames(self, images: Tensor, T: int | None) -> tuple[Tensor, int, Unwarper]:
+        self._check_use()
+        clip, unwarper = make_clip(self.to_video, images, T)
+        channels = self.plan.input_size[0]
+        if channels and images.shape[1] != channels:
+            raise InputError(
+                f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; the backbone was planned for "
+                f"{channels}. Pass images (B, {channels}, H, W)"
+            )
+        return clip_to_frames(clip), self.T if T is None else T, unwarper
+
+    def _aggregate(self, outputs: Any, T: int, size: Sequence[int], rows: int | None, unwarper: Unwarper) -> Any:
+        formats, size = output_formats(self.backbone, self.plan), (size[0], size[1])
+        return aggregate(outputs, T, self.aggregate, to_video=unwarper, image_size=size, formats=formats, rows=rows)
+
+    def _freeze_norms(self) -> None:
+        if self.freeze_bn and not self._unwrapped:
+            for norm in batch_norms(self.backbone):
+                norm.eval()
+
+    def _check_use(self) -> None:
+        if self._unwrapped:
+            raise StateError("this VideoWrap was unwrapped and has no backbone; wrap the backbone again")

@@ -1,0 +1,54 @@
+"""The benchmark's harness writes what it promises, and its textbook GSF computes what ours does."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from image2video.fusion import GSF
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def test_pairs_alternate(load):
+    calls = []
+    pair = load("harness").measure_pair(lambda: calls.append("a"), lambda: calls.append("b"), 4, warmup=1)
+    assert "".join(calls) == "ab" + "abba" * 2
+    assert pair.first.repeats == pair.second.repeats == 4
+    assert pair.ratio_low <= pair.ratio <= pair.ratio_high
+    assert pair.first.least_s <= pair.first.low_s <= pair.first.median_s <= pair.first.high_s <= pair.first.most_s
+
+
+def test_results_are_json_with_a_schema(load, tmp_path, capsys):
+    harness = load("harness")
+    path = tmp_path / "deep" / "result.json"
+    harness.write_result(path, "test", {"settings": {"T": 3}, "results": [{"shape": "2x3", "ratio": 2.5}]})
+    document = json.loads(path.read_text())
+    assert list(document) == ["schema", "benchmark", "commit", "date", "hardware", "versions", "settings", "results"]
+    assert document["schema"] == 1
+    assert document["versions"]["torch"] == torch.__version__
+    assert document["hardware"]["cores"] >= 1
+    assert [found.name for found in path.parent.iterdir()] == ["result.json"]
+    assert "2x3" in capsys.readouterr().out
+
+
+def test_the_textbook_version_equals_ours(load):
+    textbook, ours = load("gsf").TextbookGSF(32), GSF(32)
+    ours.load_state_dict(textbook.state_dict())
+    frames = torch.randn(10, 32, 6, 9)
+    torch.testing.assert_close(textbook(frames, 5), ours(frames, 5), rtol=0, atol=1e-5)
+
+
+def test_a_comparison_runs(load):
+    result = load("gsf").compare((6, 16, 5, 7), 3, "cpu", 2, 0)
+    assert result["output_error"] <= 1e-5
+    assert result["gradient_error_relative"] <= 1e-3
+    assert result["ratio"] > 0

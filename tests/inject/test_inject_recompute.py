@@ -1,0 +1,86 @@
+"""Which forward made a node: across threads, and in the log itself."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from test_inject_checkpointing import CASES, MODES, Case, gradients
+from torch import Tensor, nn
+
+from image2video.trace import recompute
+from image2video.trace.recompute import ForwardLog, FrameState, next_node_number
+
+pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_backward_in_a_thread_of_its_own_as_on_an_accelerator(
+    case: Case, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device thread numbers its own nodes from 0, and has no call of the engine on its stack at first."""
+    expected = gradients(case, None)
+    backward, depth, main = Tensor.backward, recompute.backward_depth, threading.get_ident()
+    with ThreadPoolExecutor(1) as device:
+
+        def elsewhere(tensor: Tensor) -> None:
+            if threading.get_ident() == main:
+                device.submit(catch_up, next_node_number()).result()
+                device.submit(backward, tensor).result()
+            else:
+                backward(tensor)
+
+        monkeypatch.setattr(Tensor, "backward", elsewhere)
+        monkeypatch.setattr(recompute, "backward_depth", lambda: depth() - (threading.get_ident() != main))
+        for bare, recomputed in zip(expected, gradients(case, mode), strict=True):
+            torch.testing.assert_close(recomputed, bare, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("threads", "depth", "found"),
+    [
+        ({"here": 3, "there": 2}, 1, 3),  # backward was called from here: so was the forward
+        ({"here": 3, "there": 2}, 0, 2),  # a device thread executes nodes that another thread has made
+        ({"here": 3}, 0, None),
+        ({"there": 2}, 1, 2),
+        ({"there": 2, "elsewhere": 2}, 0, 2),
+        ({"there": 2, "elsewhere": 3}, 0, None),  # their numbers are equal: cannot be told apart
+    ],
+)
+def test_equal_numbers_in_several_threads(
+    threads: dict[str, int], depth: int, found: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = (torch.ones(1, requires_grad=True) * 2).grad_fn
+    number, here = node._sequence_nr(), threading.get_ident()
+    idents = {"here": here, "there": here + 1, "elsewhere": here + 2}
+    log = ForwardLog()
+    for name, T in threads.items():
+        log._spans.append(recompute.Span(idents[name], number - 1, number + 1, 0, FrameState(T, 6, True)))
+    monkeypatch.setattr(recompute, "backward_depth", lambda: depth)
+    monkeypatch.setattr(torch._C, "_current_autograd_node", lambda: node)
+    state = log.find()
+    assert (state and state.T) == found
+
+
+def catch_up(number: int) -> None:
+    """Make nodes in this thread until their numbers reach those of a forward in another: they tell nothing alone."""
+    x = torch.ones(1, requires_grad=True)
+    while next_node_number() < number - 40:
+        x * 2
+
+
+def test_neighbouring_forwards_share_one_entry_and_the_log_is_not_copied() -> None:
+    log = ForwardLog()
+    state, other = FrameState(3, 6, True), FrameState(2, 6, True)
+    for current in (state, state, other, state):
+        log.open(current)
+        nn.functional.relu(torch.ones(1, requires_grad=True))
+        log.close()
+    assert [span.state for span in log._spans] == [state, other, state]
+    log.open(other)
+    log.close()
+    assert len(log._spans) == 3
+    assert log.__getstate__() == {}

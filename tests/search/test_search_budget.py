@@ -1,0 +1,229 @@
+"""Budgets: counted exactly, honoured within one validation pass, and the same after a kill."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from search_cases import blobs, tiny_network
+
+from image2video import Genotype
+from image2video.clip.colours import Colours
+from image2video.clip.image_to_video import Image2Video
+from image2video.errors import StateError
+from image2video.search import SearchConfig, SearchSpace, register_space, search, work
+from image2video.search.optimise.schedule import cosine
+from image2video.search.run import SearchRun
+from image2video.search.score.network import build_network
+from image2video.search.select.strategies import get_selection
+from image2video.search.state import budget
+
+SPACE = register_space(SearchSpace("budgeted", ("translate_x(0.1)", "rotate(10)", "scale(1.2)"), nodes=2))
+FILES = ("genotype.json", "tau.json", "scores.json")
+ALL_LEFT_TO_TAU = pytest.mark.filterwarnings("ignore:the budget .* was spent before")
+pytestmark = ALL_LEFT_TO_TAU
+
+
+def config(**options: object) -> SearchConfig:
+    defaults: dict[str, object] = {"space": "budgeted", "T": 3, "epochs": 3, "batch_size": 10, "device": "cpu"}
+    return SearchConfig(**{**defaults, **options})  # type: ignore[arg-type]
+
+
+def running(**options: object) -> SearchRun:
+    network = build_network(tiny_network(), "none", residual=True, input_size=(1, 12, 16))
+    data = blobs(60, 0)
+    return SearchRun(network, SPACE, config(**options), data, data, Accelerator(cpu=True))
+
+
+class Clock:
+    """A clock that a test moves on."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(budget, "time", clock)
+    return clock
+
+
+def test_without_a_budget_nothing_is_spent() -> None:
+    run = running()
+    run.search_epoch(0, moves_tau=True)
+    assert run.spent() == 0
+    assert run.state.frames == 3 * 120
+
+
+def test_the_search_stage_ends_at_six_tenths_in_the_middle_of_an_epoch() -> None:
+    run = running(max_images=150, epochs=4)
+    rates = []
+    assert run.bilevel.optimizer is not None
+    run.bilevel.network.register_forward_pre_hook(
+        lambda *_: rates.append(run.bilevel.optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
+    )
+    for epoch in range(2):
+        run.search_epoch(epoch, moves_tau=True)
+    # 20 images a step: after 5 steps 100 of 150, of which the stage may use 90.
+    assert run.state.frames == 3 * 100
+    assert run.spent() == pytest.approx(100 / 150)
+    assert [record["epoch"] for record in run.state.epochs] == [0, 1]
+    assert run.state.epochs[1]["steps"] == 5
+    # The rate falls with the budget, which ends the stage before its epochs do.
+    expected = [cosine(0.025, 0.001, int(20 * step / 90 * 4) / 4) for step in range(5)]
+    assert rates[::2] == pytest.approx(expected)
+    assert len(set(expected)) == 4
+
+
+def test_a_large_budget_changes_nothing() -> None:
+    ends = []
+    for options in ({}, {"max_images": 10**6, "max_minutes": 10.0**6}):
+        torch.manual_seed(0)  # dropout
+        run = running(**options)
+        for epoch in range(2):
+            run.search_epoch(epoch, moves_tau=True)
+        ends.append((run.tau(), run.state.steps))
+    assert torch.equal(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+
+
+def test_minutes_stop_a_stage_and_are_kept(clock: Clock) -> None:
+    run = running(max_minutes=1.0)
+    run.bilevel.network.register_forward_pre_hook(lambda *_: setattr(clock, "now", clock.now + 4))
+    run.search_epoch(0, moves_tau=True)
+    # 8 seconds a step (two passes): after 5 steps 40 seconds, of which the stage may use 36.
+    assert run.state.seconds == 40
+    assert run.state.epochs[-1]["steps"] == 5
+    assert run.spent() == pytest.approx(40 / 60)
+    run.search_epoch(1, moves_tau=True)
+    assert run.state.seconds == 40
+    assert len(run.state.epochs) == 2
+    clock.now += 30
+    run.tick()
+    assert run.spent() == pytest.approx(70 / 60)
+
+
+def test_epochs_that_the_budget_leaves_out_write_no_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(work, "save_run", lambda run, path: saved.append(run.state.done))
+    settings = config(max_images=100, epochs=40, tune_epochs=20)
+    search(tiny_network(), blobs(60, 0), settings, out=tmp_path / "out")
+    units = get_selection("perturbation").units(SPACE, settings)
+    trained = [number for number in saved if units[number - 1].kind in ("search", "tune")]
+    assert 1 <= len(trained) <= 3  # an epoch is 60 images
+    assert len(saved) - len(trained) == sum(unit.kind not in ("search", "tune") for unit in units)
+    assert saved[-1] == len(units)
+
+
+def test_tuning_ends_at_nine_tenths() -> None:
+    run = running(max_images=100, warmup_epochs=3)
+    run.search_epoch(0, moves_tau=True)
+    assert run.state.frames == 3 * 60
+    run.state.edges.append({"edge": 0})
+    run.state.decisions.ops[0] = 0
+    run.tune_epoch(0, 3)
+    assert run.state.frames == 3 * 90
+    assert len(run.state.edges[0]["tuning_loss"]) == 1
+    run.tune_epoch(1, 3)
+    assert run.state.frames == 3 * 90
+    assert len(run.state.edges[0]["tuning_loss"]) == 1
+
+
+def test_training_on_sampled_chains_ends_at_six_tenths() -> None:
+    run = running(max_images=100)
+    for epoch in range(3):
+        run.one_shot_epoch(epoch)
+    assert run.state.frames == 3 * 60
+    assert [record["epoch"] for record in run.state.sampled] == [1]
+
+
+def test_every_batch_goes_through_a_chain_of_its_own_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[int, list[str]] = {}
+    original = SearchRun.video
+
+    def video(self: SearchRun, chain: Genotype) -> Image2Video:
+        drawn[self.config.seed].append(str(chain))
+        made = original(self, chain)
+        assert made.colours == self.colours
+        return made
+
+    monkeypatch.setattr(SearchRun, "video", video)
+    space = SearchSpace("mixed", ("translate_x(0.1)", "rotate(10)", "invert(0.5)"), nodes=2)
+    network = build_network(tiny_network(), "none", residual=True, input_size=(1, 12, 16))
+    data = blobs(60, 0)
+    for seed in (0, 1):
+        drawn[seed] = []
+        options = {"T": 3, "epochs": 3, "batch_size": 10, "seed": seed, "crop_flip": False}
+        run = SearchRun(network, space, SearchConfig(**options), data, data, Accelerator(cpu=True), colours=Colours())
+        before = {name: value.clone() for name, value in network.named_parameters()}
+        for epoch in (0, 1, 0):
+            run.one_shot_epoch(epoch)
+        assert any(not torch.equal(before[name], value) for name, value in network.named_parameters())
+        assert torch.equal(run.tau(), run.cell.tau.detach())
+    assert drawn[0] != drawn[1]
+    assert drawn[0][:6] == drawn[0][12:]  # (seed, epoch, step) alone decide
+    assert drawn[0][:6] != drawn[0][6:12]
+    assert len(set(drawn[0] + drawn[1])) > 6
+    assert any("invert" in chain for chain in drawn[0])
+
+
+@pytest.mark.parametrize("selection", ["perturbation", "one_shot"])
+@pytest.mark.parametrize("images", [40, 250, 700])
+def test_a_search_overruns_by_one_validation_pass_at_most(selection: str, images: int) -> None:
+    settings = config(max_images=images, selection=selection, candidates=6, first_images=10)
+    result = search(tiny_network(), blobs(60, 0), settings)
+    used = (result.frames + result.state.evaluated_frames) / 3
+    # One pass: 30 held-out images under the cell and its three masked forms, or under six chains.
+    assert used <= images + 30 * (4 if selection == "perturbation" else 6)
+    assert used == int(used)
+    again = search(tiny_network(), blobs(60, 0), settings)
+    assert again.genotype == result.genotype
+    assert again.state.steps == result.state.steps
+    assert again.state.edges == result.state.edges
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_search_keeps_to_its_budget(tmp_path: Path) -> None:
+    def run(out: Path, at: int = -1, **options: object) -> int:
+        calls = 0
+
+        def progress(*_: object, **figures: float) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise KilledError
+
+        search(tiny_network(), blobs(60, 0), config(max_images=400), out=out, progress=progress, **options)  # type: ignore[arg-type]
+        return calls
+
+    calls = run(tmp_path / "whole")
+    expected = [(tmp_path / "whole" / name).read_bytes() for name in FILES]
+    for at in (2, calls // 2, calls):
+        out = tmp_path / str(at)
+        with pytest.raises(KilledError):
+            run(out, at)
+        run(out, resume=True)
+        assert [(out / name).read_bytes() for name in FILES] == expected
+
+
+def test_a_snapshot_brings_back_weights_and_momentum() -> None:
+    run = running()
+    with pytest.raises(StateError, match="no snapshot of the network"):
+        run.restore()
+    run.search_epoch(0, moves_tau=True)
+    run.snapshot()
+    state = torch.get_rng_state()
+    run.one_shot_epoch(1)
+    ends = {name: value.clone() for name, value in run.bilevel.bare.state_dict().items()}
+    for _ in range(2):
+        run.restore()
+        torch.set_rng_state(state)
+        run.one_shot_epoch(1)
+        assert all(torch.equal(ends[name], value) for name, value in run.bilevel.bare.state_dict().items())

@@ -1,0 +1,337 @@
+"""Chains ranked for a model that stays as it is."""
+
+import warnings
+from itertools import pairwise
+
+import pytest
+import torch
+from search_cases import Arrays, CentreWindow, blobs, planted, tiny_network
+from torch import Tensor, nn
+
+from image2video import Colours, Genotype, Image2Video, VideoWrap
+from image2video.errors import InputError, InputTypeError, StateError
+from image2video.search import Ranking, SearchSpace, candidate_chains, get_space, random_share, rank_genotypes
+from image2video.search.rank.averaging import AveragedFrames
+from image2video.search.rank.candidates import frames_key
+from image2video.search.rank.halving import _rounds
+from image2video.search.rank.ranking import is_decided, simplest_of_the_best
+from image2video.search.score.scores import PairedScores
+from image2video.search.score.task import SegmentationTask
+
+CHAINS = [
+    Genotype.parse(text) for text in ("identity", "translate_x(0.03)", "translate_x(0.06) > rotate(-5)", "scale(1.1)")
+]
+
+
+@pytest.mark.parametrize("schedule", ["from_zero", "ramp", "centred", "mirror"])
+@pytest.mark.parametrize("batch_size", [3, 1000])
+def test_the_logits_are_the_mean_over_the_frames_of_the_clip(schedule: str, batch_size: int) -> None:
+    network = tiny_network().eval()
+    images = blobs(5, 0).images
+    averaged = AveragedFrames(network, 4, schedule, batch_size, "zeros", "bilinear")
+    with torch.no_grad():
+        got = averaged.predictions(images, CHAINS)
+        for chain, logits in zip(CHAINS, got, strict=True):
+            clip = Image2Video(chain, T=4, schedule=schedule)(images)
+            expected = network(clip.flatten(0, 1)).view(5, 4, -1).mean(1)
+            assert torch.allclose(logits, expected, atol=1e-5)
+
+
+def test_shared_frames_are_predicted_once() -> None:
+    averaged = AveragedFrames(tiny_network().eval(), 4, "from_zero", 64, "zeros", "bilinear")
+    chains = [Genotype.parse(t) for t in ("identity", "translate_x(0.03)", "translate_x(0.06)", "translate_x(0.09)")]
+    averaged.predictions(blobs(5, 0).images, chains)
+    # Shifts of 0, 3, 6, 9, 12, 18 and 27 hundredths.
+    assert averaged.frames == 5 * 7
+
+
+def test_scores_are_those_of_the_frames_averaged_by_hand() -> None:
+    network, data = tiny_network(seed=3).eval(), blobs(90, 1)
+    ranking = rank_genotypes(network, data, candidates=CHAINS[1:], T=3, first_images=10)
+    assert {entry.genotype for entry in ranking.entries} == set(CHAINS)
+    assert ranking.images == 90
+    for entry in ranking.entries:
+        clip = Image2Video(entry.genotype, T=3)(data.images)
+        with torch.no_grad():
+            logits = network(clip.flatten(0, 1)).view(90, 3, -1).mean(1)
+        assert entry.images == 90
+        assert entry.accuracy == pytest.approx((logits.argmax(1) == data.labels).double().mean().item())
+        assert entry.loss == pytest.approx(nn.functional.cross_entropy(logits, data.labels).item(), abs=1e-5)
+    keys = [(-entry.accuracy, entry.loss) for entry in ranking.entries]
+    assert keys == sorted(keys)
+    assert ranking.identity.gain == 0
+
+
+def test_the_model_stays_as_it_is() -> None:
+    network = tiny_network()
+    network[1].eval()
+    modes = [module.training for module in network.modules()]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    rank_genotypes(network, blobs(40, 0), count=5, T=3)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("chains", [5, 8, 20, 64])
+@pytest.mark.parametrize("total", [1, 100, 128, 500, 2000])
+def test_rounds_halve_the_chains_and_end_with_all_images(chains: int, total: int) -> None:
+    rounds = _rounds(chains, 128, total)
+    assert sum(images for _, images in rounds) == total
+    assert all(images > 0 for _, images in rounds)
+    assert rounds[0][0] == chains
+    for (keep, _), (next_keep, _) in pairwise(rounds):
+        assert next_keep == max(keep // 2, 8)
+
+
+def test_halving_keeps_the_identity_and_reports_who_left_when() -> None:
+    class HatesTheImageItself(nn.Module):
+        """Right for every frame that is not the image (which has no black column), wrong for the image."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            moved = (x[:, 0, :, 0].abs().sum(1) < 1e-6).float() * 2 - 1
+            return torch.stack([moved, -moved], dim=1)
+
+    data = Arrays(torch.rand(300, 1, 8, 50) + 1, torch.zeros(300, dtype=torch.long))
+    chains = ["identity", *(f"translate_x({0.05 + i / 100})" for i in range(30))]
+    ranking = rank_genotypes(HatesTheImageItself(), data, candidates=chains, T=2, schedule="ramp", first_images=50)
+    assert len(ranking.entries) == 31
+    assert ranking.entries[0].accuracy == 1
+    assert ranking.identity.images == 300
+    assert ranking.identity.accuracy == 0
+    finalists = ranking.entries[: ranking.finalists]
+    assert len(finalists) == 9
+    assert ranking.identity in finalists
+    assert all(entry.images == 300 for entry in finalists)
+    assert {entry.images for entry in ranking.entries[ranking.finalists :]} <= {50, 100, 200}
+    assert ranking.decided
+    assert "better than the image itself: +100.00" in ranking.sentence()
+
+
+def test_equal_runs_rank_equally_and_provenance_says_how() -> None:
+    network, data = tiny_network(), blobs(60, 0)
+    first, second = (
+        rank_genotypes(network, data, T=3, seed=4, count=12, provenance={"dataset": "blobs"}) for _ in range(2)
+    )
+    assert first.to_dict() == second.to_dict()
+    assert first.best.to_json() == second.best.to_json()
+    assert first.best.provenance is not None
+    record = dict(first.best.provenance)
+    assert record["dataset"] == "blobs"
+    assert (record["selection"], record["seed"], record["T"], record["candidates"]) == ("fixed_weights", 4, 3, 12)
+    assert record["score"] == first.best_entry.accuracy
+    assert rank_genotypes(network, data, T=3, seed=5, count=12).to_dict() != first.to_dict()
+
+
+def test_a_tie_is_the_identity_and_no_gain_is_claimed() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[1.0, 0.0, 0.0]]).expand(x.shape[0], 3)
+
+    ranking = rank_genotypes(Constant(), blobs(60, 0), count=20, T=3)
+    assert ranking.best == Genotype.identity()
+    assert not ranking.decided
+    assert "the identity is kept" in ranking.sentence()
+
+
+def paired(rows: list[list[int]], losses: list[float]) -> PairedScores:
+    correct = torch.tensor(rows).float().repeat(1, 20)
+    noise = torch.linspace(-0.1, 0.1, correct.shape[1])
+    loss = torch.stack([x + noise * (1 + v) for v, x in enumerate(losses)])
+    return PairedScores.from_images(correct, loss)
+
+
+def test_the_simplest_of_the_best_is_chosen() -> None:
+    chains = [Genotype.parse(t) for t in ("identity", "rotate(1)", "rotate(1) > scale(1.1)")]
+    same = [1, 1, 1, 0]
+    assert simplest_of_the_best(chains, paired([same, same, same], [1.0, 1.0, 1.0])) == 0
+    # Equal accuracy, decidedly lower loss: the loss breaks the tie, and the shorter of two alike is taken.
+    assert simplest_of_the_best(chains, paired([same, same, same], [1.0, 0.5, 0.5])) == 1
+    assert simplest_of_the_best(chains, paired([same, same, same], [1.0, 0.5, 0.4])) == 2
+    # Decidedly higher accuracy outweighs a higher loss.
+    scores = paired([same, [1, 1, 1, 1], same], [1.0, 1.5, 1.0])
+    assert simplest_of_the_best(chains, scores) == 1
+    assert is_decided(scores, 1, 0)
+    assert not is_decided(scores, 0, 0)
+    assert not is_decided(scores, 2, 0)
+
+
+def test_candidates_are_the_identity_single_steps_and_random_chains() -> None:
+    space = get_space("gentle")
+    chains = candidate_chains(space, 64, seed=0)
+    assert len(chains) == 64
+    assert chains[0] == Genotype.identity()
+    assert {c for c in space.candidates if c.chain} <= set(chains)
+    assert {len(chain.chain) for chain in chains} == {0, 1, 2, 3, 4}
+    assert len({frames_key(chain) for chain in chains}) == 64
+    assert candidate_chains(space, 64, seed=0) == chains
+    assert candidate_chains(space, 64, seed=1) != chains
+    few = candidate_chains(space, 10, seed=0)
+    assert len(few) == 10
+    assert sum(len(chain.chain) == 1 for chain in few) >= 5
+    two = SearchSpace("two", ("rotate(5)", "identity"), nodes=2)
+    assert [str(c) for c in candidate_chains(two, 100, seed=0)] == ["identity", "rotate(5)", "rotate(5) > rotate(5)"]
+    with pytest.raises(InputError, match="at least 1"):
+        candidate_chains(space, 0, seed=0)
+
+
+def test_any_loader_will_do() -> None:
+    network, data = tiny_network(), blobs(70, 0)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data.images, data.labels), batch_size=16)
+    ranking = rank_genotypes(network, loader, candidates=CHAINS, T=3)
+    whole = rank_genotypes(network, data, candidates=CHAINS, T=3)
+    assert [e.to_dict()["genotype"] for e in ranking.entries] == [e.to_dict()["genotype"] for e in whole.entries]
+    assert ranking.images == 70
+    assert rank_genotypes(network, loader, candidates=CHAINS, T=3, max_images=20).images == 20
+    lists = [(x, y.tolist()) for x, y in loader]
+    assert rank_genotypes(network, lists, candidates=CHAINS, T=3).images == 70
+    assert rank_genotypes(network, data.batches(16), candidates=CHAINS, T=3).images == 70
+
+
+def test_a_loader_sorted_by_class_warns_where_images_are_left_out() -> None:
+    data = blobs(60, 0)
+    order = data.labels.argsort(stable=True)
+    loader = [(data.images[rows], data.labels[rows]) for rows in order.split(10)]
+    with pytest.warns(UserWarning, match="first 25 images are sorted by class"):
+        rank_genotypes(tiny_network(), loader, candidates=CHAINS, T=3, max_images=25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rank_genotypes(tiny_network(), loader, candidates=CHAINS, T=3)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ([], InputError, "no held-out images"),
+        ([(torch.zeros(2, 1, 12, 16, dtype=torch.uint8), [0, 1])], InputTypeError, r"float .*got torch\.uint8"),
+        ([(torch.zeros(2, 1, 12, 16), [0, 1, 2])], InputError, "one class index per image"),
+        ([torch.zeros(2, 1, 12, 16)], InputTypeError, r"must be \(images, labels\), got Tensor"),
+        (7, InputTypeError, "got int"),
+        (
+            [(torch.full((2, 1, 12, 16), float("nan")), [0, 1])],
+            InputError,
+            "the held-out loss of variant 0 of 4 is nan",
+        ),
+    ],
+)
+def test_bad_data_is_refused(data: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        rank_genotypes(tiny_network(), data, candidates=CHAINS, T=3)  # type: ignore[arg-type]
+
+
+def test_a_wrapped_model_is_refused() -> None:
+    wrapped = VideoWrap(tiny_network(), fusion="none", T=3)
+    with pytest.raises(StateError, match=r"pass the bare model \(model\.unwrap\(\)\)"):
+        rank_genotypes(wrapped, blobs(10, 0))
+    with pytest.raises(InputError, match="candidates is empty"):
+        rank_genotypes(tiny_network(), blobs(10, 0), candidates=[])
+
+
+def test_a_time_limit_ends_with_the_ranking_so_far() -> None:
+    ranking = rank_genotypes(tiny_network(), blobs(600, 0), count=30, T=3, first_images=20, max_seconds=0.0)
+    assert ranking.images == 20
+    assert len(ranking.entries) == 30
+
+
+def test_a_limit_of_frames_ends_with_the_ranking_so_far() -> None:
+    def ranked(max_frames: int | None) -> Ranking:
+        return rank_genotypes(tiny_network(), blobs(600, 0), count=30, T=3, first_images=20, max_frames=max_frames)
+
+    whole, first = ranked(None), ranked(1)
+    assert whole.images == 600
+    assert first.images == 20
+    assert first.frames < ranked(first.frames + 1).frames < whole.frames
+    assert ranked(whole.frames).to_dict() == whole.to_dict()
+
+
+@pytest.mark.parametrize("schedule", ["from_zero", "ramp"])
+@pytest.mark.parametrize("batch_size", [6, 1000])
+def test_frames_that_change_colours_are_those_of_the_clip(schedule: str, batch_size: int) -> None:
+    network, images = tiny_network().eval(), blobs(5, 0).images.sigmoid() * 2 - 1
+    texts = ("identity", "translate_x(0.1)", "invert(0.5) > rotate(5)", "translate_x(0.1) > contrast(1.3)")
+    chains, colours = [Genotype.parse(text) for text in texts], Colours((0.5,), (0.5,))
+    averaged = AveragedFrames(network, 4, schedule, batch_size, "zeros", "bilinear", colours=colours)
+    with torch.no_grad():
+        for chain, logits in zip(chains, averaged.predictions(images, chains), strict=True):
+            clip = Image2Video(chain, T=4, schedule=schedule, mean=0.5, std=0.5)(images)
+            assert torch.allclose(logits, network(clip.flatten(0, 1)).view(5, 4, -1).mean(1), atol=1e-5)
+    # The identity's frames are the image itself, which "from_zero" has in every clip.
+    assert averaged.frames == 5 * (1 + 3 * 3 if schedule == "from_zero" else 1 + 4 * 3)
+
+
+def test_chains_that_change_colours_are_told_apart() -> None:
+    texts = ("invert(1)", "invert(0.5)", "invert(1) > rotate(5)", "rotate(5) > invert(1)", "rotate(5)", "identity")
+    assert len({frames_key(Genotype.parse(text)) for text in texts}) == 6
+    assert frames_key(Genotype.parse("rotate(5) > rotate(-5)")) == frames_key(Genotype.identity())
+    space = get_space("autoaugment13")
+    assert len(candidate_chains(space, 40, seed=0)) == 40
+    with pytest.raises(InputError, match="say how the images are normalised"):
+        rank_genotypes(tiny_network(), blobs(20, 0), candidates=["invert(1)"], T=3)
+    data = blobs(20, 0)
+    data.images = data.images.sigmoid()
+    assert rank_genotypes(tiny_network(), data, space=space, count=6, T=3, mean=0, std=1).images == 20
+
+
+def test_maps_are_ranked_by_what_they_are_in_the_image() -> None:
+    """Without the way back, moved frames would blur the maps; with it, all chains of whole pixels agree."""
+
+    class Pixels(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, -x], dim=1)
+
+    images = torch.randn(30, 1, 20, 40, generator=torch.Generator().manual_seed(0))
+    data = Arrays(images, (images[:, 0] < 0).long())
+    chains = ["translate_x(0.1)", "translate_y(-0.1) > translate_x(0.05)"]
+    for source in (data, list(data.batches(8).epoch(0))):
+        ranking = rank_genotypes(Pixels(), source, candidates=chains, T=3, task=SegmentationTask(2))
+        assert ranking.metric == "mIoU"
+        assert ranking.images == 30
+        assert len(ranking.entries) == 3
+        assert all(entry.accuracy > 0.999 for entry in ranking.entries)
+        assert ranking.best == Genotype.identity()
+    # 30 images, 3 chains, 3 frames each: nothing is shared.
+    assert ranking.frames == 30 * 3 * 3
+    with pytest.raises(InputError, match="one label per image, got shape"):
+        rank_genotypes(Pixels(), [(images, data.labels[:7])], candidates=chains, T=3, task=SegmentationTask(2))
+    with pytest.raises(StateError, match="pass the bare model"):
+        rank_genotypes(VideoWrap(Pixels(), "none"), data, candidates=chains, task=SegmentationTask(2))
+
+
+def test_progress_counts_to_its_total() -> None:
+    calls: list[tuple[str, int, int]] = []
+    rank_genotypes(
+        tiny_network(),
+        blobs(300, 0),
+        count=20,
+        T=2,
+        first_images=50,
+        progress=lambda stage, done, total, **figures: calls.append((stage, done, total)),
+    )
+    assert {stage for stage, _, _ in calls} == {"rank"}
+    assert len({total for _, _, total in calls}) == 1
+    assert [done for _, done, _ in calls] == sorted({done for _, done, _ in calls})
+    assert calls[-1][1] == calls[-1][2]
+
+
+OTHERS = [text for text in get_space("affine5").labels if not text.startswith("translate_x")]
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_the_planted_need_is_met_by_no_other_op_alone(text: str) -> None:
+    """The backbone sees a window that holds no trace of the class: 400 images leave 2.5 % by chance."""
+    ranking = rank_genotypes(CentreWindow(), planted(400, seed=9), candidates=[text], T=5)
+    entry = next(entry for entry in ranking.entries if str(entry.genotype) == text)
+    assert abs(entry.accuracy - 0.5) < 0.08
+    assert entry.loss > 0.68
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_planted_need_is_found(seed: int) -> None:
+    space = get_space("affine5")
+    share = random_share(space, "translate_x")
+    print(f"share of random genotypes of affine5 that hold translate_x: {share:.4f}")
+    ranking = rank_genotypes(CentreWindow(), planted(400, seed), space=space, seed=seed)
+    assert "translate_x" in {t.op for t in ranking.best.chain}
+    assert ranking.decided
+    assert ranking.best_entry.accuracy > 0.95
+    assert share**5 < 0.01  # five of five by luck

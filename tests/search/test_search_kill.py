@@ -1,0 +1,133 @@
+"""SIGKILL at any moment: the folder can be resumed and ends as it would have."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_cases import blobs, tiny_network
+
+from image2video.runs.folders import torch_load_last
+from image2video.search import SearchConfig, SearchSpace, register_space, search
+
+register_space(SearchSpace("small", ("translate_x(0.1)", "rotate(10)", "identity"), nodes=2))
+FILES = ("genotype.json", "tau.json", "scores.json", "config.yaml")
+BASE = {"space": "small", "T": 3, "epochs": 3, "warmup_epochs": 1, "batch_size": 10, "device": "cpu"}
+WAYS: dict[str, dict[str, Any]] = {
+    "second order, learned magnitudes": {"second_order": True, "learn_magnitudes": True},
+    "single path, accumulated, checkpointed": {
+        "relaxation": "single_path",
+        "accumulate": 2,
+        "checkpoint_activations": True,
+    },
+    "several orders": {"orders": 2, "epochs": 1, "stop_early": 2.0},
+    "one shot": {"selection": "one_shot", "candidates": 12, "first_images": 5},
+    "budget": {"max_images": 350},
+}
+pytestmark = pytest.mark.filterwarnings("ignore:the budget .* was spent before", "ignore:.*chose the identity")
+
+
+class KilledError(Exception):
+    pass
+
+
+def run(out: Path, options: dict[str, Any], at: int) -> list[str]:
+    """Go on with a search until its `at`-th step; the stages of the steps that it took."""
+    stages: list[str] = []
+
+    def progress(stage: str, *_: object, **figures: float) -> None:
+        stages.append(stage)
+        if len(stages) == at:
+            raise KilledError
+
+    config = SearchConfig(**{**BASE, **options})
+    search(tiny_network(), blobs(60, 0), config, out=out, resume=True, progress=progress)
+    return stages
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_search_that_is_stopped_again_and_again_ends_as_one_that_was_not(tmp_path: Path, way: str) -> None:
+    stages = run(tmp_path / "whole", WAYS[way], -1)
+    draw, out, stops = random.Random(way), tmp_path / "stopped", 0
+    longest = max(3, stages.count("rank"))  # steps of one unit of work: of which each process does at least one
+    while not (out / "genotype.json").exists():
+        try:
+            run(out, WAYS[way], draw.randint(longest + 1, longest + 8))
+        except KilledError:
+            stops += 1
+        assert stops < 50
+    assert stops >= 1
+    for name in FILES:
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+SCRIPT = """
+import json, os, signal, sys
+import torch
+import image2video.runs.atomic as atomic
+from search_cases import blobs, tiny_network
+from image2video.search import SearchConfig, SearchSpace, register_space, search
+
+torch.set_num_threads(1)
+out, options, what, at = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+count = 0
+
+def step(kind):
+    global count
+    count += kind == what
+    if count == at and kind == what:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Os:
+    def __getattr__(self, name):
+        return getattr(os, name)
+    def fsync(self, handle):
+        step("fsync")
+        os.fsync(handle)
+    def replace(self, *paths):
+        step("replace")
+        os.replace(*paths)
+
+atomic.os = Os()
+register_space(SearchSpace("small", ("translate_x(0.1)", "rotate(10)", "identity"), nodes=2))
+progress = lambda stage, *rest, **figures: step(stage)
+search(tiny_network(), blobs(60, 0), SearchConfig(**options), out=out, resume=True, progress=progress)
+"""
+
+
+def start(script: Path, out: Path, options: dict[str, Any], what: str = "nothing", at: int = 0) -> int:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "helpers"), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(script), str(out), json.dumps({**BASE, **options}), what, str(at)]
+    return subprocess.run(command, env=environment, timeout=300).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "stages"),
+    [
+        ("second order, learned magnitudes", "search search fsync select tune replace select tune fsync select"),
+        ("one shot", "sampled fsync sampled rank replace rank"),
+    ],
+)
+def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
+    tmp_path: Path, way: str, stages: str
+) -> None:
+    """SIGKILL at random moments of every stage (in the warm-up and after it), and inside of the writes."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    assert start(script, tmp_path / "whole", WAYS[way]) == 0
+    draw, out = random.Random(way), tmp_path / "killed"
+    for stage in stages.split():
+        # The whole write of a checkpoint has one flush and two renames; an epoch has three steps.
+        at = draw.randint(1, 4) if stage in ("fsync", "replace") else draw.randint(1, 3)
+        assert start(script, out, WAYS[way], stage, at) == -signal.SIGKILL, stage
+        if (out / "checkpoint" / "last.pt").exists():
+            assert torch_load_last(out / "checkpoint" / "last.pt")["state"]["done"] > 0
+    assert start(script, out, WAYS[way]) == 0
+    for name in FILES:
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

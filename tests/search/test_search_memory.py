@@ -1,0 +1,136 @@
+"""Activation checkpointing in the search: the same steps, with less kept for the backward pass."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from accelerate import Accelerator
+from search_cases import tiny_network
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+import image2video.integrations.timm_cifar  # noqa: F401 (registers cifar_resnet18)
+from image2video.clip.colours import Colours
+from image2video.search import Cell, SearchConfig, get_space
+from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
+from image2video.search.optimise.memory import checkpoint_activations_, outer_blocks
+from image2video.search.score.network import FrameNetwork, build_network
+
+SIZE = (3, 16, 16)
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.norm, self.drop = nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), 0.3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + nn.functional.dropout(self.norm(self.conv(x)).relu(), self.drop, self.training)
+
+
+def blocks_of_ones_own() -> nn.Module:
+    stages = nn.Sequential(Residual(8), Residual(8), nn.Sequential(Residual(8)))
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
+
+
+def timm_network() -> nn.Module:
+    return timm.create_model("cifar_resnet8", num_classes=5)
+
+
+def plain() -> nn.Module:
+    return tiny_network(3, 5)
+
+
+def bilevel(backbone: nn.Module, T: int, checkpointing: bool, fusion: str = "gsf", **options: object) -> Bilevel:
+    config = SearchConfig(T=T, checkpoint_activations=checkpointing, lr=0.1, tau_lr=0.1, **options)  # type: ignore[arg-type]
+    network = seeded(lambda: build_network(backbone, fusion, residual=True, input_size=SIZE)).train()
+    assert isinstance(network, FrameNetwork)
+    if checkpointing:
+        checkpoint_activations_(network)
+    generator = torch.Generator().manual_seed(0)
+    cell = Cell(get_space(config.space_name), T, generator=generator, colours=Colours())
+    return Bilevel(network, cell, weight_optimizer(network, config), Accelerator(cpu=True), config)
+
+
+def batch(count: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, *SIZE, generator=generator), torch.arange(count) % 5
+
+
+@pytest.mark.parametrize("make", [timm_network, blocks_of_ones_own, plain])
+@pytest.mark.parametrize("options", [{}, {"second_order": True}, {"accumulate": 2, "batch_size": 2}])
+def test_the_steps_are_the_same(make: Callable[[], nn.Module], options: dict) -> None:
+    """Weights, τ, dropout, and the running statistics: a block that is computed again counts its batch once."""
+    backbone, ends = seeded(make), []
+    for checkpointing in (False, True):
+        run = bilevel(copy.deepcopy(backbone), 3, checkpointing, **options)
+        torch.manual_seed(2)
+        losses = []
+        for _ in range(2):
+            losses += [run.tau_step(*batch(), batch()), run.weight_step(*batch())]
+        ends.append(({**run.network.state_dict(), "tau": run.cell.tau.detach()}, torch.stack(losses)))
+    assert torch.allclose(ends[0][1], ends[1][1], rtol=1e-6)
+    assert any("running_mean" in name for name in ends[0][0])
+    assert any("num_batches_tracked" in name and int(value) > 0 for name, value in ends[0][0].items())
+    for name, value in ends[0][0].items():
+        assert torch.allclose(ends[1][0][name], value, rtol=1e-4, atol=1e-6), name
+
+
+def test_blocks_are_found() -> None:
+    assert [type(block) for block in outer_blocks(blocks_of_ones_own())] == [Residual] * 3
+    whole = plain()
+    assert outer_blocks(whole) == [whole]
+
+
+def test_a_timm_model_that_cannot_checkpoint_itself_is_checkpointed() -> None:
+    class Refuses(nn.Sequential):
+        def set_grad_checkpointing(self, enable: bool = True) -> None:
+            assert not enable, "gradient checkpointing not supported"
+
+    network = FrameNetwork(Refuses(nn.Conv2d(3, 4, 3), nn.Sequential(Residual(4))), None)
+    checkpoint_activations_(network)
+    assert "forward" in network.backbone[1][0].__dict__  # type: ignore[index]
+
+
+def saved_by_a_tau_step(T: int, checkpointing: bool, name: str, space: str) -> int:
+    """The bytes that autograd keeps for the backward pass, blocks' inputs included; weights do not count."""
+    backbone = seeded(lambda: timm.create_model(name, num_classes=5, **({"img_size": 16} if "vit" in name else {})))
+    run = bilevel(backbone, T, checkpointing, space=space)
+    weights = {p.untyped_storage().data_ptr() for p in run.bare.parameters()}
+    saved: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no other tensor gets the address of one that is gone
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)
+        return tensor
+
+    images, labels = batch(1)
+    with saved_tensors_hooks(save, lambda tensor: tensor):
+        clip = run._relaxed_clip(images, None, None)
+        loss = nn.functional.cross_entropy(run.bare(clip).view(1, T, -1).mean(1), labels)
+    assert loss.requires_grad
+    return sum(size for address, size in saved.items() if address not in weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "most"),
+    [
+        ("cifar_resnet18", "autoaugment13", 1.0),
+        ("cifar_resnet18", "affine5", 1.02),  # a shallow network: its blocks' inputs are a quarter of all
+        ("vit_tiny_patch16_224", "affine5", 0.5),
+    ],
+)
+def test_32_frames_save_no_more_than_8_did(name: str, space: str, most: float) -> None:
+    plain, checkpointed = (saved_by_a_tau_step(T, on, name, space) for T, on in ((8, False), (32, True)))
+    print(f"{name}, {space}: {plain / 2**20:.2f} MiB at T = 8, {checkpointed / 2**20:.2f} MiB at T = 32")
+    assert checkpointed <= most * plain

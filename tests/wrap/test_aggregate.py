@@ -1,0 +1,250 @@
+"""Aggregation: from the outputs of B·T frames to those of B images."""
+
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from image2video.clip.image_to_video import Image2Video, clip_to_frames
+from image2video.errors import InputError, InputTypeError, UnsupportedError
+from image2video.trace.layout import NHWC, Layout
+from image2video.wrap.aggregate import AGGREGATIONS, OutputFormats, aggregate, check_aggregation
+
+SIZE = (24, 40)
+B, T = 2, 3
+TO_VIDEO = Image2Video("translate_x(0.1) > rotate(7)", T=T)
+Pair = namedtuple("Pair", ["logits", "maps"])
+
+
+@dataclass(frozen=True)
+class Output:
+    logits: torch.Tensor
+    aux: torch.Tensor | None = None
+
+
+def run(outputs, how="auto", *, frames=T, rows=None, **formats):
+    return aggregate(
+        outputs, frames, how, to_video=TO_VIDEO, image_size=SIZE, formats=OutputFormats(**formats), rows=rows
+    )
+
+
+def logits(k=5, seed=0):
+    return torch.randn(B * T, k, generator=torch.Generator().manual_seed(seed))
+
+
+def maps(k=5, seed=1):
+    return torch.randn(B * T, k, 6, 10, generator=torch.Generator().manual_seed(seed))
+
+
+def test_vectors_are_averaged_over_the_frames_of_each_image():
+    out = logits()
+    expected = torch.stack([out[0:3].mean(0), out[3:6].mean(0)])
+    torch.testing.assert_close(run(out), expected)
+    torch.testing.assert_close(run(out[:, 0]), expected[:, 0])
+
+
+def test_maps_are_unwarped_before_averaging():
+    torch.testing.assert_close(run(maps()), TO_VIDEO.unwarped_mean(maps(), SIZE))
+    assert not torch.allclose(run(maps()), run(maps(), "mean"))
+
+
+def test_channels_last_maps_are_those_of_the_permuted_ones():
+    last = maps().permute(0, 2, 3, 1)
+    expected = run(maps()).permute(0, 2, 3, 1)
+    torch.testing.assert_close(run(last, declared="NHWC"), expected)
+    torch.testing.assert_close(run(last, layouts={"": NHWC}), expected)
+
+
+def test_what_the_backbone_declares_comes_before_the_trace():
+    torch.testing.assert_close(run(maps(), declared="NCHW", layouts={"": NHWC}), run(maps()))
+
+
+def test_an_undeclared_map_that_is_no_map_of_the_image_is_refused():
+    with pytest.raises(UnsupportedError, match=r'out\[0\] has shape \(6, 6, 10, 96\).*24×40.*output_fmt = "NHWC"'):
+        run([torch.randn(B * T, 6, 10, 96)])
+
+
+@pytest.mark.parametrize(("height", "width", "stride"), [(7, 93, 8), (33, 65, 32), (224, 160, 32), (20, 36, 1)])
+def test_every_real_map_passes_that_check(height, width, stride):
+    out = torch.zeros(T, 1, -(-height // stride), -(-width // stride))
+    video = Image2Video("identity", T=T)
+    assert aggregate(out, T, to_video=video, image_size=(height, width)).shape[0] == 1
+
+
+def test_tokens_are_unwarped_on_their_grid_and_prefix_tokens_averaged():
+    layout = Layout(channel_dim=-1, spatial="tokens", prefix_tokens=2, grid=(6, 10))
+    body, prefix = maps(8), torch.randn(B * T, 2, 8)
+    tokens = torch.cat([prefix, body.flatten(2).transpose(1, 2)], dim=1)
+    out = run(tokens, layouts={"": layout})
+    assert out.shape == (B, 62, 8)
+    torch.testing.assert_close(out[:, :2], prefix.unflatten(0, (B, T)).mean(1))
+    torch.testing.assert_close(out[:, 2:].transpose(1, 2).unflatten(2, (6, 10)), run(body))
+
+
+def test_channels_first_tokens():
+    layout = Layout(channel_dim=1, spatial="tokens", grid=(6, 10))
+    out = run(maps(8).flatten(2), layouts={"": layout})
+    torch.testing.assert_close(out.unflatten(2, (6, 10)), run(maps(8)))
+
+
+@pytest.mark.parametrize("layout", [None, Layout(-1, "tokens"), Layout(-1, "tokens", grid=(5, 5)), Layout(-1, "none")])
+def test_tokens_without_a_known_grid_are_refused(layout):
+    with pytest.raises(UnsupportedError, match=r'out\["x"\] has shape \(6, 60, 8\).*grid.*aggregate="mean"'):
+        run({"x": torch.randn(B * T, 60, 8)}, layouts={"['x']": layout} if layout else {})
+
+
+def test_containers_keep_their_types():
+    out, aux = logits(), maps()
+    for value in ([out, aux], (out, aux), {"a": out, "b": aux}, OrderedDict(a=out, b=aux), Pair(out, aux)):
+        result = run(value)
+        assert type(result) is type(value)
+        items = result.values() if isinstance(result, dict) else result
+        assert [tuple(item.shape) for item in items] == [(B, 5), (B, 5, 6, 10)]
+    result = run(Output(out, None))
+    assert isinstance(result, Output)
+    assert result.aux is None
+    torch.testing.assert_close(result.logits, run(out))
+
+
+def test_subclassed_dicts_with_attributes_keep_them():
+    class Bag(dict):
+        extra = None
+
+    bag = Bag(a=logits())
+    bag.extra = "kept"
+    result = run(bag)
+    assert type(result) is Bag
+    assert result.extra == "kept"
+    assert bag["a"].shape[0] == B * T, "the backbone's own output must not change"
+
+
+def test_nested_outputs_are_walked():
+    result = run([logits(), {"aux": (maps(), None)}])
+    assert result[1]["aux"][0].shape == (B, 5, 6, 10)
+    assert result[1]["aux"][1] is None
+
+
+def test_mean_prob_is_the_log_of_the_mean_probability():
+    out = 3 * logits()
+    expected = out.softmax(1).unflatten(0, (B, T)).mean(1).log()
+    torch.testing.assert_close(run(out, "mean_prob"), expected)
+    labels = torch.tensor([1, 4])
+    mean_prob = out.softmax(1).unflatten(0, (B, T)).mean(1)
+    torch.testing.assert_close(
+        torch.nn.functional.cross_entropy(run(out, "mean_prob"), labels),
+        torch.nn.functional.nll_loss(mean_prob.log(), labels),
+    )
+
+
+def test_mean_prob_of_maps_unwarps_probabilities_over_the_class_channel():
+    expected = TO_VIDEO.unwarped_mean(maps().softmax(1), SIZE).log()
+    torch.testing.assert_close(run(maps(), "mean_prob"), expected)
+    last = run(maps().permute(0, 2, 3, 1), "mean_prob", declared="NHWC")
+    torch.testing.assert_close(last.permute(0, 3, 1, 2), expected)
+
+
+def test_mean_prob_survives_extreme_logits():
+    out = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
+    result = aggregate(out, 2, "mean_prob", to_video=TO_VIDEO, image_size=SIZE)
+    torch.testing.assert_close(result, torch.full((1, 2), 0.5).log())
+    result[0, 0].backward()
+    assert torch.isfinite(out.grad).all()
+
+
+def test_first_none_and_mean():
+    out = maps()
+    assert torch.equal(run(out, "first"), out[::T])
+    assert torch.equal(run(out, "none"), out.unflatten(0, (B, T)))
+    torch.testing.assert_close(run(out, "mean"), out.unflatten(0, (B, T)).mean(1))
+    assert torch.equal(run(torch.arange(B * T), "first"), torch.tensor([0, 3]))
+
+
+def test_unwarp_without_a_map_is_an_error():
+    torch.testing.assert_close(run([logits(), maps()], "unwarp")[1], run(maps()))
+    with pytest.raises(InputError, match='aggregate="unwarp" found no map'):
+        run(logits(), "unwarp")
+
+
+def test_a_callable_gets_the_outputs_and_t():
+    out = {"x": 3}
+    assert run(out, lambda outputs, frames: (outputs, frames)) == (out, T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_sums_are_float32_and_results_have_the_dtype(dtype):
+    out = torch.full((8 * T, 2), 1.001).to(dtype)
+    assert run(out).dtype == dtype
+    assert torch.equal(run(out), out[:8])  # a bfloat16 sum of three would round
+    assert run(maps().to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("outputs", "path"),
+    [([logits(), {"aux": torch.tensor(1.0)}], r'out\[1\]\["aux"\]'), (Output(torch.tensor(1.0)), r"out\.logits")],
+)
+def test_scalars_are_refused_with_their_path(outputs, path):
+    with pytest.raises(InputError, match=path + " is a scalar"):
+        run(outputs)
+
+
+def test_a_leading_dimension_that_is_not_bt_is_refused():
+    boxes = (logits(), torch.randn(7, 4))
+    with pytest.raises(InputError, match=r"out\[1\] has shape \(7, 4\).*not a multiple of T = 3"):
+        run(boxes)
+    with pytest.raises(InputError, match=r"leading dimension is 9, not B·T = 6"):
+        run(torch.randn(9, 4), rows=6)
+    with pytest.raises(InputError, match=r"leading dimension is 8, not a multiple of T = 3"):
+        run(torch.randn(8, 4), rows=8)
+
+
+@pytest.mark.parametrize("value", [3, "text", 2.5, object()])
+def test_what_is_no_tensor_is_refused(value):
+    with pytest.raises(InputTypeError, match=r'out\["n"\] is a '):
+        run({"n": value})
+
+
+def test_integers_have_no_mean():
+    with pytest.raises(InputTypeError, match=r"out is torch.int64.*no mean"):
+        run(torch.zeros(B * T, 3, dtype=torch.int64))
+
+
+def test_five_dimensions_are_refused():
+    with pytest.raises(UnsupportedError, match=r"\(6, 1, 1, 1, 1\)"):
+        run(torch.zeros(B * T, 1, 1, 1, 1))
+    with pytest.raises(UnsupportedError, match="mean_prob"):
+        run(torch.zeros(B * T, 1, 1), "mean_prob")
+
+
+def test_names_are_checked():
+    for name in AGGREGATIONS:
+        check_aggregation(name)
+    with pytest.raises(InputError, match="aggregate='median' is unknown; choose one of auto, mean"):
+        check_aggregation("median")
+    with pytest.raises(InputTypeError, match="callable"):
+        check_aggregation(3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    b=st.integers(1, 3),
+    frames=st.integers(1, 4),
+    schedule=st.sampled_from(["from_zero", "ramp", "centred", "mirror"]),
+    value=st.floats(-10, 10, width=32),
+)
+def test_constant_outputs_stay_constant(b, frames, schedule, value):
+    video = Image2Video("translate_y(0.3) > scale(1.2)", T=frames, schedule=schedule)
+    constant = [torch.full((b * frames, 3), value), torch.full((b * frames, 2, 5, 9), value)]
+    for how in ("auto", "mean"):
+        for result in aggregate(constant, frames, how, to_video=video, image_size=(20, 36)):
+            torch.testing.assert_close(result, torch.full_like(result, value))
+
+
+def test_frames_of_a_clip_come_back_as_the_image():
+    ys, xs = torch.meshgrid(torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 40), indexing="ij")
+    images = (torch.sin(2 * xs) + torch.cos(3 * ys)).expand(B, 1, -1, -1)
+    video = Image2Video("translate_x(0.05) > translate_y(-0.1)", T=T)
+    back = aggregate(clip_to_frames(video(images)), T, to_video=video, image_size=SIZE)
+    assert (back - images)[..., 2:-2, 2:-2].abs().mean() < 0.02

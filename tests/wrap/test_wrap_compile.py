@@ -1,0 +1,86 @@
+"""torch.compile and torch.export of wrapped models; the limit of T under compilation."""
+
+import pytest
+import torch
+from wrap_helpers import CHAIN, COLOURFUL, backbone, images, stir
+
+from image2video.wrap.video_wrap import VideoWrap
+
+SIZE = (3, 64, 48)
+RESNET = pytest.param("resnet18", {}, id="resnet18")
+VIT = pytest.param("vit_tiny_patch16_224", {"img_size": SIZE[1:]}, id="vit_tiny")
+
+
+def wrapped(name, options=None, fusion="gsf"):
+    model = VideoWrap(backbone(name, num_classes=5, **(options or {})), fusion, genotype=CHAIN, T=5)
+    stir(model.fusion)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("name", "options"), [RESNET, VIT])
+@torch.no_grad()
+def test_compiled_without_breaks_for_every_t(name, options):
+    model = wrapped(name, options)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    batch = images(size=SIZE)
+    for T in (5, 3, 8):
+        torch.testing.assert_close(compiled(batch, T=T), model(batch, T=T), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_frames_that_change_colours_compile_without_breaks():
+    model = VideoWrap(backbone(), "tsm", genotype=COLOURFUL, T=3)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images()), model(images()), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fusion", ["gsf", "tsm"])
+def test_compiled_gradients_are_eager_gradients(fusion):
+    batch, gradients = images(size=(3, 32, 40)), []
+    for wrap in (lambda m: m, lambda m: torch.compile(m, fullgraph=True, backend="aot_eager")):
+        model = wrapped("cifar_resnet8", fusion=fusion).train()
+        wrap(model)(batch, T=2).square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-3, rtol=1e-3, msg=name)
+
+
+@torch.no_grad()
+def test_the_compile_method_of_a_module():
+    model = wrapped("cifar_resnet8")
+    expected = {T: model(images(), T=T) for T in (2, 3)}
+    model.compile(fullgraph=True, backend="aot_eager")
+    for T in (2, 3):
+        model.set_frames(T)
+        torch.testing.assert_close(model(images()), expected[T], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet8", "test_vit"])
+@torch.no_grad()
+def test_export_with_a_dynamic_batch(name):
+    size = (3, 32, 40) if name == "cifar_resnet8" else (3, 160, 160)
+    model = VideoWrap(backbone(name), "gsf", genotype=CHAIN, T=3)
+    stir(model.fusion)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(model, (images(3, size),), dynamic_shapes=({0: batch},))
+    for b in (2, 5):
+        torch.testing.assert_close(program.module()(images(b, size)), model(images(b, size)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [RESNET, VIT])
+@torch.no_grad()
+def test_inductor(name, options):
+    model = wrapped(name, options)
+    compiled = torch.compile(model, fullgraph=True)
+    for T in (5, 3, 8):
+        torch.testing.assert_close(
+            compiled(images(size=SIZE), T=T), model(images(size=SIZE), T=T), atol=1e-3, rtol=1e-3
+        )
