@@ -6,6 +6,7 @@ from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
 from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
 from image2video.clip.ops.op import Op
 from image2video.clip.ops.registry import register_op
+from image2video.clip.options import ClipOptions
 from image2video.clip.random_clips import RandomClips
 from image2video.errors import (
     ExistsError,
@@ -42,6 +43,7 @@ __all__ = [
     "NHWC",
     "NLC",
     "Builder",
+    "ClipOptions",
     "Colours",
     "Conv3dConfig",
     "ExistsError",

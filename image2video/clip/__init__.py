@@ -6,10 +6,12 @@ from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
 from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
 from image2video.clip.ops.op import Op
 from image2video.clip.ops.registry import register_op
+from image2video.clip.options import ClipOptions
 from image2video.clip.random_clips import RandomClips
 
 __all__ = [
     "DEFAULT_GENOTYPE",
+    "ClipOptions",
     "Colours",
     "FrameSource",
     "Genotype",

@@ -1,0 +1,79 @@
+"""How clips are made, whatever the genotype: one frozen object in place of loose arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from image2video.clip.colours import Colours, Values
+from image2video.clip.matrices import SCHEDULES, check_choice, check_frames, schedule_steps
+from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """The options of a clip: what `Image2Video`, `VideoWrap`, rankings and searches know beside the genotype.
+
+    Attributes:
+        T: frames of a clip, at least 1.
+        schedule: the power of each frame: `from_zero`, `ramp`, `centred` or `mirror` (see `schedule_steps`).
+        padding: what stands outside the image: `zeros` (the mean colour of normalised images), `border` or
+            `reflection`.
+        interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
+        mean: of the images' normalisation, a number or one per channel; photometric ops need it, with `std`.
+        std: of the images' normalisation.
+
+    Raises:
+        InputError: a T below 1, an unknown choice, or only one of mean and std.
+        InputTypeError: a T that is no integer, or a mean or std that holds no numbers.
+
+    >>> ClipOptions(T=3, schedule="centred").steps
+    (-1.0, 0.0, 1.0)
+    """
+
+    T: int = 5
+    schedule: str = "from_zero"
+    padding: str = "zeros"
+    interpolation: str = "bilinear"
+    mean: Values = None
+    std: Values = None
+
+    def __post_init__(self) -> None:
+        check_frames(self.T)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("padding", self.padding, PADDINGS)
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        colours = Colours.coerce(self.mean, self.std)
+        if colours is not None:  # plain tuples: equal options compare equal, however mean and std were given
+            object.__setattr__(self, "mean", colours.mean)
+            object.__setattr__(self, "std", colours.std)
+
+    @property
+    def colours(self) -> Colours | None:
+        """How the images are normalised; None where that is not known."""
+        return Colours.coerce(self.mean, self.std)
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The power s(t) of every frame."""
+        return schedule_steps(self.schedule, self.T)
+
+    def replace(self, **changes: Any) -> ClipOptions:
+        """The same options with some of them changed.
+
+        Args:
+            **changes: new values by the names of the attributes.
+
+        Returns:
+            The new options, checked as new ones are.
+        """
+        return dataclasses.replace(self, **changes)
+
+    def arguments(self) -> dict[str, Any]:
+        """The options by name, as `Image2Video(genotype, …)` and `VideoWrap(backbone, …)` take them.
+
+        Returns:
+            A new dictionary with all six.
+        """
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
