@@ -1,6 +1,7 @@
 """Imports point one way: core <- search <- data <- training, core <- receptive_field <- report, … <- app."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -126,6 +127,19 @@ def test_every_source_is_in_a_room() -> None:
     assert len(sources()) > 40
     assert {room_of(module) for _, module in sources()} == set(ALLOWED)
     assert set(LIBRARIES) <= set(ALLOWED)
+
+
+def test_the_page_says_what_a_room_may_import() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert len(page.splitlines()) <= 150
+    table = page.partition("<!-- rooms -->")[2].partition("<!-- end -->")[0]
+    stated: dict[str, set[str]] = {}
+    for line in table.strip().splitlines()[2:]:
+        rooms, may_import = (re.findall(r"`(\w+)`", cell) for cell in line.strip("|").split("|"))
+        stated |= {room: set(may_import) for room in rooms}
+    assert len(stated) > 10
+    assert stated == {room: ALLOWED[room] for room in stated}
+    assert set(ALLOWED) - set(stated) == {"integrations", "experiments", "reproduce", "cli", "moved", "image2video"}
 
 
 def test_few_files_are_loose() -> None:
