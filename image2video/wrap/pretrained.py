@@ -64,17 +64,7 @@ def clip_config(to_video: Image2Video | FrameSource) -> dict[str, Any]:
     """What makes the clips: `frames` for a `FrameSource`, the options of `Image2Video` otherwise; None for the rest."""
     if isinstance(to_video, FrameSource):
         return {**dict.fromkeys(("genotype", *_CLIP)), "frames": source_record(to_video)}
-    colours = to_video.colours
-    return {
-        "genotype": json.loads(to_video.genotype.to_json()),
-        "T": to_video.T,
-        "schedule": to_video.schedule,
-        "padding": to_video.padding,
-        "interpolation": to_video.interpolation,
-        "mean": list(colours.mean) if colours is not None else None,
-        "std": list(colours.std) if colours is not None else None,
-        "frames": None,
-    }
+    return {"genotype": json.loads(to_video.genotype.to_json()), **to_video.options.to_dict(), "frames": None}
 
 
 def site_record(site: Site) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from image2video.clip.colours import Values
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import clip_to_frames
+from image2video.clip.options import ClipOptions
 from image2video.errors import InputError, StateError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
@@ -87,8 +88,8 @@ class VideoWrap(TimmLike):
         check_backbone(backbone)
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
-        options = {"schedule": schedule, "padding": padding, "interpolation": interpolation, "mean": mean, "std": std}
-        to_video = clip_maker(backbone, frames, genotype=genotype, T=T, **options)
+        options = ClipOptions(T, schedule, padding, interpolation, mean, std)
+        to_video = clip_maker(backbone, frames, genotype, options)
         the_plan = plan_for(backbone, config, sites, input_size, example_input)
         injection = inject_(backbone, the_plan, residual=residual)
         self.to_video = to_video
