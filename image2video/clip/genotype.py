@@ -161,7 +161,8 @@ class Genotype:
         of `hf auth login`). Raises `InputError` for what is no OWNER/NAME, `StateError` where the Hub cannot be reached
         or refuses.
         """
-        return hub.push(self, repo_id, filename=filename, **options)
+        title = f"Genotype {self}"[:72]
+        return hub.push(self.to_json().encode(), repo_id, filename=filename, title=title, **options)
 
     @classmethod
     def from_hub(

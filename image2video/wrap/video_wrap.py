@@ -206,7 +206,9 @@ class VideoWrap(TimmLike):
         cannot hold.
         """
         self._check_use()
-        pretrained.save(self, directory)
+        options = {"aggregate": self.aggregate, "residual": self.residual, "freeze_bn": self.freeze_bn}
+        config = pretrained.config_of(self.to_video, self.plan, self.builder, **options)
+        pretrained.write(directory, config, self.state_dict())
 
     @classmethod
     def from_pretrained(
@@ -220,7 +222,11 @@ class VideoWrap(TimmLike):
         Raises `MissingError` where files or the builder are missing, `InputError` where the config is not ours or the
         sites that the rule finds in the backbone are not those that were saved: both are listed.
         """
-        return pretrained.load(cls, path, backbone, revision=revision)
+        saved = pretrained.read(path, backbone, revision)
+        model = cls(saved.backbone, **saved.arguments)
+        model.builder = saved.builder
+        model.load_state_dict(saved.state)
+        return model.eval()
 
     def extra_repr(self) -> str:
         """The options, as `print(model)` shows them."""
