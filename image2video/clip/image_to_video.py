@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip.chain import chain_clip, check_colours
+from image2video.clip.checks import check_frames, check_images, check_size
 from image2video.clip.colours import Colours, Values
 from image2video.clip.genotype import Genotype
-from image2video.clip.image_checks import check_images, check_size
-from image2video.clip.matrices import check_frames, normalise, schedule_steps
+from image2video.clip.matrices import normalise
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import LEAST_COVER, matrix_device, resample, warp
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 
 

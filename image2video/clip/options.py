@@ -6,9 +6,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from image2video.clip.checks import check_choice, check_frames
 from image2video.clip.colours import Colours, Values
-from image2video.clip.matrices import SCHEDULES, check_choice, check_frames, schedule_steps
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
+from image2video.clip.schedules import SCHEDULES, schedule_steps
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from image2video.clip.matrices import check_choice, inverse_affine, normalise
+from image2video.clip.checks import check_choice
+from image2video.clip.matrices import inverse_affine, normalise
 from image2video.clip.ops.op import working_dtype
 from image2video.errors import InputError
 

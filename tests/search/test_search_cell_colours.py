@@ -10,8 +10,8 @@ from torch import Tensor
 from image2video import Genotype, Image2Video
 from image2video.clip.chain import apply_chain
 from image2video.clip.colours import Colours
-from image2video.clip.matrices import schedule_steps
 from image2video.clip.options import ClipOptions
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError
 from image2video.search import Cell, Decisions, SearchSpace, get_space
 from image2video.search.cell import warps as cell_warps

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from image2video.clip.image_checks import check_size
+from image2video.clip.checks import check_size
 from image2video.clip.image_to_video import frames_to_clip
 from image2video.clip.sampling import LEAST_COVER
 from image2video.errors import InputError, InputTypeError

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip.chain import chain_clip
+from image2video.clip.checks import check_frames
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import clip_to_frames, frames_to_clip
-from image2video.clip.matrices import check_frames, schedule_steps
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import warp
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.search.score.task import ClassificationTask
 from image2video.wrap.video_wrap import VideoWrap
