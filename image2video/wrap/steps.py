@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,33 +11,18 @@ from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.options import ClipOptions
-from image2video.errors import InputError, InputTypeError, StateError
+from image2video.errors import InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
-from image2video.inject.api import Injection
 from image2video.inject.plan import Plan, Site
 from image2video.inject.planning import plan
 from image2video.protocols import Unwarper
 from image2video.trace.sizes import nominal_size
 from image2video.wrap.aggregate import OutputFormats
-from image2video.wrap.timm_like import TimmLike
 
 UNKNOWN_SIZE = (0, 0, 0)
 """The input size in a plan that was made without a trace, which only a plan without sites can be."""
 
 Sites = str | Sequence[str] | Callable[[Site], bool] | Plan | None
-
-
-def check_backbone(backbone: Any) -> None:
-    """Raise `InputTypeError` for what is no module, `StateError` for one that is wrapped or holds a wrapped one."""
-    if not isinstance(backbone, nn.Module):
-        raise InputTypeError(f"the backbone must be a torch.nn.Module, got {type(backbone).__name__}")
-    for name, module in backbone.named_modules():
-        if isinstance(module, TimmLike | Injection):
-            where = "is" if not name else f"holds at {name!r}"
-            raise StateError(
-                f"the backbone {where} a {type(module).__name__}: it is wrapped already; use it as it is, or wrap "
-                "model.unwrap()"
-            )
 
 
 def clip_maker(

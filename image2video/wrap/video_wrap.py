@@ -17,13 +17,14 @@ from image2video.errors import InputError, StateError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.api import inject_
+from image2video.inject.checks import check_backbone
 from image2video.inject.plan import Plan
 from image2video.protocols import Unwarper
 from image2video.wrap import pretrained
 from image2video.wrap.aggregate import Aggregation, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
-from image2video.wrap.steps import Sites, batch_norms, check_backbone, clip_maker, make_clip, output_formats, plan_for
+from image2video.wrap.steps import Sites, batch_norms, clip_maker, make_clip, output_formats, plan_for
 from image2video.wrap.timm_like import TimmLike
 
 
