@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from image2video.clip.chain import chain_clip, check_colours
 from image2video.clip.checks import check_frames, check_images, check_size
 from image2video.clip.colours import Colours, Values
+from image2video.clip.cover import covered_mean
 from image2video.clip.genotype import Genotype
 from image2video.clip.matrices import normalise
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import LEAST_COVER, matrix_device, resample, warp
+from image2video.clip.sampling import matrix_device, resample, warp
 from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 
@@ -208,13 +209,14 @@ class Image2Video(nn.Module):
         total = self._unwarp(clip if weights is None else clip * weights, image_size, steps).sum(dim=1)
         ones = torch.ones_like(clip[:1, :, :1]) if weights is None else weights
         cover = self._unwarp(ones, image_size, steps).sum(dim=1)
-        seen = cover >= LEAST_COVER
-        mean = total / torch.where(seen, cover, 1.0)
-        if valid is None and self.keeps_image(T):
-            return mean.to(maps.dtype)  # a frame that is the image itself sees every pixel
-        nearest = self.nearest_frame(T)
-        fallback = self.unwarp_frame(clip[:, nearest], nearest, image_size, T, padding="border")
-        return torch.where(seen, mean, fallback).to(maps.dtype)
+
+        def nearest_frame() -> Tensor:
+            t = self.nearest_frame(T)
+            return self.unwarp_frame(clip[:, t], t, image_size, T, padding="border")
+
+        # A frame that is the image itself shows every pixel.
+        all_seen = valid is None and self.keeps_image(T)
+        return covered_mean(total, cover, None if all_seen else nearest_frame).to(maps.dtype)
 
     def extra_repr(self) -> str:
         """The options, as `print(model)` shows them."""

@@ -14,8 +14,6 @@ from image2video.errors import InputError
 
 PADDINGS: tuple[str, ...] = ("zeros", "border", "reflection")
 INTERPOLATIONS: tuple[str, ...] = ("bilinear", "nearest", "bicubic")
-LEAST_COVER = 1e-3
-"""Below this sum of valid masks, no frame shows a pixel."""
 _GPU_THREADS = 1 << 18
 
 
