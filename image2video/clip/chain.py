@@ -12,7 +12,7 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.ops.registry import get_op
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import is_channels_last, matrix_device, stack_frames, warp, warp_frames
+from image2video.clip.sampling import matrix_device, stack_frames, warp, warp_frames
 from image2video.clip.transform import Transform, run_matrices, split_runs
 from image2video.errors import InputError
 
@@ -79,7 +79,7 @@ def chain_clip(
         moved = _through(frames, runs, powers, options).to(images.dtype).unbind(0)
     rest = iter(moved)
     copied = [step == 0 or len(genotype.chain) == 0 for step in steps]
-    return stack_frames([images if copy else next(rest) for copy in copied], channels_last=is_channels_last(images))
+    return stack_frames([images if copy else next(rest) for copy in copied], like=images)
 
 
 def check_colours(genotype: Genotype, colours: Colours | None) -> None:
