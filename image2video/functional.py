@@ -1,8 +1,8 @@
 """The few names of the core that integrations build on; whatever else they need is private to the core."""
 
+from image2video.clip.cover import LEAST_COVER, divisor_of
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
-from image2video.clip.sampling import LEAST_COVER
 from image2video.errors import Image2VideoError, InputError, InputTypeError, MissingError, StateError, UnsupportedError
 from image2video.fusion import FusionConfig, resolve_fusion
 from image2video.inject import Injection, Plan, Site, inject_, plan
@@ -33,6 +33,7 @@ __all__ = [
     "adapt_state_dict",
     "aggregate",
     "clip_to_frames",
+    "divisor_of",
     "frames_to_clip",
     "inject_",
     "output_formats",

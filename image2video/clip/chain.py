@@ -11,7 +11,8 @@ from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.ops.registry import get_op
-from image2video.clip.sampling import is_channels_last, matrix_device, stack_frames, warp, warp_frames
+from image2video.clip.options import ClipOptions
+from image2video.clip.sampling import matrix_device, stack_frames, warp, warp_frames
 from image2video.clip.transform import Transform, run_matrices, split_runs
 from image2video.errors import InputError
 
@@ -22,26 +23,23 @@ def apply_chain(
     frames: Tensor,
     genotype: Genotype,
     steps: Sequence[float],
-    *,
-    colours: Colours | None,
-    padding: str = "zeros",
-    interpolation: str = "bilinear",
+    options: ClipOptions,
 ) -> Tensor:
     """Frames `(S, N, C, H, W)`, each moved through the whole chain at its own power; same shape and dtype.
 
     Frame s is `frames[s]` after every transform of `genotype` at power `steps[s]`. A maximal run of geometric
-    transforms is one resampling (one sampler call for all frames); photometric ones see colours in 0 … 1, which
-    `colours` says how to get from the normalised frames. Frames with a step of 0 come back bit for bit. Half precision
-    is computed in float32, under autocast too.
+    transforms is one resampling (one sampler call for all frames); photometric ones see colours in 0 … 1, to which the
+    mean and std of the options lead. Frames with a step of 0 come back bit for bit. Half precision is computed in
+    float32, under autocast too.
 
     Differentiable in the frames, as the ops' gradients say. Raises `InputError` for another number of steps than
-    frames, and for a chain with a photometric op where `colours` is None.
+    frames, and for a chain with a photometric op where the options have no mean and std.
     """
     if frames.ndim != 5 or len(steps) != frames.shape[0]:
         raise InputError(
             f"{len(steps)} steps need frames (S, N, C, H, W) with S = {len(steps)}, got {tuple(frames.shape)}"
         )
-    check_colours(genotype, colours)
+    check_colours(genotype, options.colours)
     rows = [s for s, step in enumerate(steps) if step != 0]
     if not rows or len(genotype.chain) == 0:
         return frames
@@ -49,7 +47,7 @@ def apply_chain(
     moving = frames if whole else torch.stack([frames[s] for s in rows])
     powers = [steps[s] for s in rows]
     runs = split_runs(genotype.chain)
-    out = _through(moving.to(working_dtype(frames)), runs, powers, colours, padding, interpolation).to(frames.dtype)
+    out = _through(moving.to(working_dtype(frames)), runs, powers, options).to(frames.dtype)
     if whole:
         return out
     moved = iter(out.unbind(0))
@@ -60,30 +58,28 @@ def chain_clip(
     images: Tensor,
     genotype: Genotype,
     steps: Sequence[float],
-    *,
-    colours: Colours | None,
-    padding: str = "zeros",
-    interpolation: str = "bilinear",
+    options: ClipOptions,
 ) -> Tensor:
     """The clip `(N, S, C, H, W)` of images `(N, C, H, W)`: `apply_chain` on S copies, without copying them.
 
     The dtype and the memory layout are those of the images.
     """
-    check_colours(genotype, colours)
+    check_colours(genotype, options.colours)
     powers = [step for step in steps if step != 0]
     moved: Iterable[Tensor] = ()
     if powers and len(genotype.chain) > 0:
         source, runs = images.to(working_dtype(images)), split_runs(genotype.chain)
         if runs[0][0].geometric:
             matrices = run_matrices(runs[0], powers, images.shape[-2], images.shape[-1], matrix_device(images))
-            frames = warp(source, matrices, padding=padding, interpolation=interpolation).transpose(0, 1)
+            clip = warp(source, matrices, padding=options.padding, interpolation=options.interpolation)
+            frames = clip.transpose(0, 1)
             runs = runs[1:]
         else:
             frames = source.expand(len(powers), *source.shape)
-        moved = _through(frames, runs, powers, colours, padding, interpolation).to(images.dtype).unbind(0)
+        moved = _through(frames, runs, powers, options).to(images.dtype).unbind(0)
     rest = iter(moved)
     copied = [step == 0 or len(genotype.chain) == 0 for step in steps]
-    return stack_frames([images if copy else next(rest) for copy in copied], channels_last=is_channels_last(images))
+    return stack_frames([images if copy else next(rest) for copy in copied], like=images)
 
 
 def check_colours(genotype: Genotype, colours: Colours | None) -> None:
@@ -97,17 +93,16 @@ def check_colours(genotype: Genotype, colours: Colours | None) -> None:
             )
 
 
-def _through(
-    frames: Tensor, runs: _Runs, powers: Sequence[float], colours: Colours | None, padding: str, interpolation: str
-) -> Tensor:
+def _through(frames: Tensor, runs: _Runs, powers: Sequence[float], options: ClipOptions) -> Tensor:
     """Frames `(S, N, C, H, W)` at powers other than 0 through the runs, in float32 or float64."""
+    colours = options.colours
     is_unit = False
     for run in runs:
         if run[0].geometric:
             if is_unit and colours is not None:
                 frames, is_unit = colours.to_normalised(frames), False
             matrices = run_matrices(run, powers, frames.shape[-2], frames.shape[-1], matrix_device(frames))
-            frames = warp_frames(frames, matrices, padding=padding, interpolation=interpolation)
+            frames = warp_frames(frames, matrices, padding=options.padding, interpolation=options.interpolation)
             continue
         assert colours is not None, "check_colours lets no photometric transform through without"
         if not is_unit:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.checks import check_frames
 from image2video.clip.genotype import Genotype
-from image2video.clip.matrices import check_frames
 from image2video.errors import InputError, MissingError, StateError, UnsupportedError
 from image2video.protocols import Unwarper
 from image2video.trace.recompute import backward_task

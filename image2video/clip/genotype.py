@@ -16,7 +16,7 @@ from torch import Tensor
 from image2video.clip import hub
 from image2video.clip.genotype_json import MAX_FILE_BYTES, decode, encode, freeze
 from image2video.clip.genotype_text import MAX_CHAIN, format_chain, parse_chain
-from image2video.clip.matrices import schedule_steps
+from image2video.clip.schedules import schedule_steps
 from image2video.clip.transform import Transform, check_invertible, run_matrices, split_runs
 from image2video.errors import ExistsError, InputError, InputTypeError, MissingError
 from image2video.runs.folders import atomic_write_text
@@ -161,7 +161,8 @@ class Genotype:
         of `hf auth login`). Raises `InputError` for what is no OWNER/NAME, `StateError` where the Hub cannot be reached
         or refuses.
         """
-        return hub.push(self, repo_id, filename=filename, **options)
+        title = f"Genotype {self}"[:72]
+        return hub.push(self.to_json().encode(), repo_id, filename=filename, title=title, **options)
 
     @classmethod
     def from_hub(

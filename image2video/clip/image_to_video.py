@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip.chain import chain_clip, check_colours
+from image2video.clip.checks import check_frames, check_images, check_size
 from image2video.clip.colours import Colours, Values
+from image2video.clip.cover import covered_mean
 from image2video.clip.genotype import Genotype
-from image2video.clip.image_checks import check_images, check_size
-from image2video.clip.matrices import SCHEDULES, check_choice, check_frames, normalise, schedule_steps
-from image2video.clip.sampling import INTERPOLATIONS, LEAST_COVER, PADDINGS, matrix_device, resample, warp
+from image2video.clip.matrices import normalise
+from image2video.clip.options import ClipOptions
+from image2video.clip.sampling import matrix_device, resample, warp
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 
 
@@ -70,22 +73,45 @@ class Image2Video(nn.Module):
     ) -> None:
         super().__init__()
         self.genotype = Genotype.coerce(genotype)
-        self.colours = Colours.coerce(mean, std)
-        check_colours(self.genotype, self.colours)
-        self.schedule = check_choice("schedule", schedule, SCHEDULES)
-        self.padding = check_choice("padding", padding, PADDINGS)
-        self.interpolation = check_choice("interpolation", interpolation, INTERPOLATIONS)
-        self.set_frames(T)
+        self.options = ClipOptions(T, schedule, padding, interpolation, mean, std)
+        check_colours(self.genotype, self.options.colours)
+        self.genotype.check_steps(self.options.steps)
+
+    @classmethod
+    def of(cls, genotype: Genotype | str, options: ClipOptions) -> Image2Video:
+        """The module of a genotype and ready options."""
+        return cls(genotype, **options.arguments())
 
     @property
     def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
         """The number of frames of a clip; `set_frames` changes it."""
-        return self._T
+        return self.options.T
+
+    @property
+    def schedule(self) -> str:
+        """The schedule, which gives every frame its power."""
+        return self.options.schedule
+
+    @property
+    def padding(self) -> str:
+        """What stands outside the image."""
+        return self.options.padding
+
+    @property
+    def interpolation(self) -> str:
+        """How frames are sampled."""
+        return self.options.interpolation
+
+    @property
+    def colours(self) -> Colours | None:
+        """How the images are normalised; None where that is not known."""
+        return self.options.colours
 
     def set_frames(self, T: int) -> None:
         """Make clips of T frames from now on; raises `InputTypeError` or `InputError` for no integer of at least 1."""
-        self.genotype.check_steps(schedule_steps(self.schedule, T))
-        self._T = T
+        options = self.options.replace(T=T)
+        self.genotype.check_steps(options.steps)
+        self.options = options
 
     def forward(self, images: Tensor, T: int | None = None) -> Tensor:
         """The clip `(B, T, C, H, W)` of images `(B, C, H, W)`, floating point and normalised, in their dtype.
@@ -97,8 +123,7 @@ class Image2Video(nn.Module):
         steps = self._steps(T)
         height, width = images.shape[-2:]
         if not self.genotype.is_geometric:
-            options = {"padding": self.padding, "interpolation": self.interpolation}
-            return chain_clip(images, self.genotype, steps, colours=self.colours, **options)
+            return chain_clip(images, self.genotype, steps, self.options)
         matrices = self.genotype.step_matrices(steps, height, width, matrix_device(images))
         copied = [self._is_copy(s) for s in steps]
         return warp(images, matrices, padding=self.padding, interpolation=self.interpolation, copied=copied)
@@ -184,13 +209,14 @@ class Image2Video(nn.Module):
         total = self._unwarp(clip if weights is None else clip * weights, image_size, steps).sum(dim=1)
         ones = torch.ones_like(clip[:1, :, :1]) if weights is None else weights
         cover = self._unwarp(ones, image_size, steps).sum(dim=1)
-        seen = cover >= LEAST_COVER
-        mean = total / torch.where(seen, cover, 1.0)
-        if valid is None and self.keeps_image(T):
-            return mean.to(maps.dtype)  # a frame that is the image itself sees every pixel
-        nearest = self.nearest_frame(T)
-        fallback = self.unwarp_frame(clip[:, nearest], nearest, image_size, T, padding="border")
-        return torch.where(seen, mean, fallback).to(maps.dtype)
+
+        def nearest_frame() -> Tensor:
+            t = self.nearest_frame(T)
+            return self.unwarp_frame(clip[:, t], t, image_size, T, padding="border")
+
+        # A frame that is the image itself shows every pixel.
+        all_seen = valid is None and self.keeps_image(T)
+        return covered_mean(total, cover, None if all_seen else nearest_frame).to(maps.dtype)
 
     def extra_repr(self) -> str:
         """The options, as `print(model)` shows them."""
@@ -200,8 +226,8 @@ class Image2Video(nn.Module):
         return f"{self.genotype}, {options}"
 
     def _steps(self, T: int | None) -> tuple[float, ...]:
-        steps = schedule_steps(self.schedule, self._T if T is None else T)
-        if len(steps) != self._T and not torch.compiler.is_compiling():
+        steps = schedule_steps(self.schedule, self.T if T is None else T)
+        if len(steps) != self.T and not torch.compiler.is_compiling():
             self.genotype.check_steps(steps)
         return steps
 
@@ -214,7 +240,7 @@ class Image2Video(nn.Module):
             raise InputError(f"maps of frames have the shape (B·T, K, h, w), got {tuple(maps.shape)}")
         if not maps.is_floating_point():
             raise InputTypeError(f"maps of frames must be floating point to be resampled, got {maps.dtype}")
-        return frames_to_clip(maps, self._T if T is None else T)
+        return frames_to_clip(maps, self.T if T is None else T)
 
     def _unwarp(
         self, clip: Tensor, image_size: tuple[int, int], steps: tuple[float, ...], padding: str = "zeros"

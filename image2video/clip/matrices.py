@@ -1,4 +1,4 @@
-"""Schedules and 3×3 matrices: pure functions, no state, no sampling.
+"""3×3 matrices: pure functions, no state, no sampling.
 
 Convention: matrices act on centred pixel coordinates (x right, y down, origin at the image's centre) and map a point of
 the reference image to where its content stands in the frame. All products are written out in elementwise operations:
@@ -13,45 +13,7 @@ import torch
 from torch import Tensor
 
 from image2video.clip.ops.registry import Op, get_op
-from image2video.errors import InputError, InputTypeError
-
-SCHEDULES: tuple[str, ...] = ("from_zero", "ramp", "centred", "mirror")
-
-
-def check_frames(T: object) -> int:
-    """The number of frames as given, if it is an integer of at least 1.
-
-    Raises `InputTypeError` for bools, floats and others, `InputError` below 1.
-    """
-    if isinstance(T, bool) or not isinstance(T, int):
-        raise InputTypeError(f"T, the number of frames, must be an integer of at least 1, got {T!r}")
-    if T < 1:
-        raise InputError(f"T, the number of frames, must be at least 1, got {T}")
-    return T
-
-
-def check_choice(what: str, value: object, choices: Sequence[str]) -> str:
-    """The value, if it is one of the choices; raises `InputError` that lists them otherwise."""
-    if not isinstance(value, str) or value not in choices:
-        raise InputError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
-    return value
-
-
-def schedule_steps(schedule: str, T: int) -> tuple[float, ...]:
-    """The power s(t) of every frame t = 0 … T−1.
-
-    `from_zero`: 0 … T−1 (ours, the default; frame 0 is the image itself). `ramp`: 1 … T (Casarin et al., CVPR 2024,
-    Eq. 7). `centred`: −⌊T/2⌋ … T−1−⌊T/2⌋ (ours). `mirror`: |t − ⌊T/2⌋| (the authors' research code).
-    Raises `InputError` for another schedule or T below 1, `InputTypeError` where T is no integer.
-
-    >>> schedule_steps("centred", 4)
-    (-2.0, -1.0, 0.0, 1.0)
-    """
-    check_choice("schedule", schedule, SCHEDULES)
-    T = check_frames(T)
-    offset = {"from_zero": 0, "ramp": -1, "centred": T // 2, "mirror": T // 2}[schedule]
-    steps = tuple(float(t - offset) for t in range(T))
-    return tuple(abs(s) for s in steps) if schedule == "mirror" else steps
+from image2video.errors import InputError
 
 
 def chain_matrices(ops: Sequence[str | Op], magnitudes: Tensor, steps: Tensor, height: int, width: int) -> Tensor:

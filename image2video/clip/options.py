@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from image2video.clip.checks import check_choice, check_frames
 from image2video.clip.colours import Colours, Values
-from image2video.clip.matrices import SCHEDULES, check_choice, check_frames, schedule_steps
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
+from image2video.clip.schedules import SCHEDULES, schedule_steps
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class ClipOptions:
         interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
         mean: of the images' normalisation, a number or one per channel; photometric ops need it, with `std`.
         std: of the images' normalisation.
+        colours: mean and std together, as photometric ops take them; None where they are not known. It is worked out
+            from the two and no argument.
 
     Raises:
         InputError: a T below 1, an unknown choice, or only one of mean and std.
@@ -38,6 +41,8 @@ class ClipOptions:
     interpolation: str = "bilinear"
     mean: Values = None
     std: Values = None
+    # Kept, not computed on demand: a compiled model reads it in its graph.
+    colours: Colours | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_frames(self.T)
@@ -45,14 +50,10 @@ class ClipOptions:
         check_choice("padding", self.padding, PADDINGS)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         colours = Colours.coerce(self.mean, self.std)
+        object.__setattr__(self, "colours", colours)
         if colours is not None:  # plain tuples: equal options compare equal, however mean and std were given
             object.__setattr__(self, "mean", colours.mean)
             object.__setattr__(self, "std", colours.std)
-
-    @property
-    def colours(self) -> Colours | None:
-        """How the images are normalised; None where that is not known."""
-        return Colours.coerce(self.mean, self.std)
 
     @property
     def steps(self) -> tuple[float, ...]:
@@ -70,10 +71,42 @@ class ClipOptions:
         """
         return dataclasses.replace(self, **changes)
 
+    def with_colours(self, colours: Colours | None) -> ClipOptions:
+        """The same options for images that are normalised so.
+
+        Args:
+            colours: the mean and std; None where they are not known.
+
+        Returns:
+            The new options.
+        """
+        if colours is None:
+            return self.replace(mean=None, std=None)
+        return self.replace(mean=colours.mean, std=colours.std)
+
+    def with_colours_of(self, backbone: object) -> ClipOptions:
+        """The same options where they hold a mean and std; otherwise with those of the backbone's own config.
+
+        Args:
+            backbone: what the images are for; see `Colours.of`.
+
+        Returns:
+            The new options, without mean and std where the backbone's config has none either.
+        """
+        return self if self.colours is not None else self.with_colours(Colours.of(backbone))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON values, for files.
+
+        Returns:
+            What `arguments` gives, with lists in place of tuples.
+        """
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self.arguments().items()}
+
     def arguments(self) -> dict[str, Any]:
         """The options by name, as `Image2Video(genotype, …)` and `VideoWrap(backbone, …)` take them.
 
         Returns:
             A new dictionary with all six.
         """
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}

@@ -8,11 +8,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from image2video.clip.colours import Colours, Values
+from image2video.clip.colours import Values
 from image2video.clip.frame_sources import EVALUATION, FrameSource, register_frame_source, stream
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
-from image2video.clip.matrices import schedule_steps
+from image2video.clip.options import ClipOptions
 from image2video.clip.random_chain import ChainLaw, ChainSpace
 from image2video.protocols import Unwarper
 
@@ -48,17 +48,12 @@ class RandomClips(FrameSource):
     ) -> None:
         super().__init__(T, seed)
         self.law = ChainLaw.of(space)
-        colours = Colours.coerce(mean, std)
-        self._options: dict[str, Any] = {
-            "schedule": getattr(space, "schedule", "from_zero") if schedule is None else schedule,
-            "padding": padding,
-            "interpolation": interpolation,
-            "mean": None if colours is None else list(colours.mean),
-            "std": None if colours is None else list(colours.std),
-        }
+        if schedule is None:
+            schedule = getattr(space, "schedule", "from_zero")
+        self._options = ClipOptions(T, schedule, padding, interpolation, mean, std)
         for candidate in self.law.candidates:
-            Image2Video(candidate, T=T, **self._options)  # refuses options and candidates that no clip can have
-        self.law.check_steps(schedule_steps(self._options["schedule"], T))
+            Image2Video.of(candidate, self._options)  # refuses candidates that no clip can have
+        self.law.check_steps(self._options.steps)
 
     @property
     def genotype(self) -> Genotype:
@@ -67,19 +62,19 @@ class RandomClips(FrameSource):
 
     def clip(self, images: Tensor, T: int, generator: torch.Generator) -> tuple[Tensor, Unwarper]:
         """The clip of a chain that the generator draws; raises what `Image2Video` raises."""
-        to_video = Image2Video(self.law.draw(generator), T=T, **self._options)
+        to_video = Image2Video.of(self.law.draw(generator), self._options.replace(T=T))
         return to_video(images), to_video
 
     def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
         """Bring maps back by the chain of evaluation; in training, where every batch has its own, it is refused."""
         if self.training:
             return super().unwarped_mean(maps, image_size, T)
-        return Image2Video(self.genotype, T=self.T, **self._options).unwarped_mean(maps, image_size, T)
+        return Image2Video.of(self.genotype, self._options.replace(T=self.T)).unwarped_mean(maps, image_size, T)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments of the constructor, as JSON values."""
         law = {"candidates": [str(c) for c in self.law.candidates], "inputs": self.law.inputs, "nodes": self.law.nodes}
-        return {"space": law, "T": self.T, **self._options, "seed": self.seed}
+        return {"space": law, **self._options.replace(T=self.T).to_dict(), "seed": self.seed}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:

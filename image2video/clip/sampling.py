@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from image2video.clip.matrices import check_choice, inverse_affine, normalise
+from image2video.clip.checks import check_choice
+from image2video.clip.matrices import inverse_affine, normalise
 from image2video.clip.ops.op import working_dtype
 from image2video.errors import InputError
+from image2video.trace.layout import is_channels_last
 
 PADDINGS: tuple[str, ...] = ("zeros", "border", "reflection")
 INTERPOLATIONS: tuple[str, ...] = ("bilinear", "nearest", "bicubic")
-LEAST_COVER = 1e-3
-"""Below this sum of valid masks, no frame shows a pixel."""
 _GPU_THREADS = 1 << 18
 
 
@@ -62,7 +62,7 @@ def warp(
         out = resample(pictures, theta, padding=padding, interpolation=interpolation)
         sampled = out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
     source = iter(sampled)
-    return stack_frames([images if copy else next(source) for copy in copied], channels_last=is_channels_last(images))
+    return stack_frames([images if copy else next(source) for copy in copied], like=images)
 
 
 def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
@@ -120,17 +120,15 @@ def _groups(images: Tensor, frames: int) -> int:
     return next(g for g in range(1, N + 1) if N % g == 0 and (g * frames * pixels >= wanted or g == N))
 
 
-def stack_frames(frames: Sequence[Tensor], *, channels_last: bool) -> Tensor:
-    """Frames `(N, C, H, W)` as a clip `(N, S, C, H, W)` whose flattening over (N, S) is a view, in that layout."""
+def stack_frames(frames: Sequence[Tensor], *, like: Tensor) -> Tensor:
+    """Stack frames `(N, C, H, W)` to a clip `(N, S, C, H, W)` whose flattening over (N, S) is a view.
+
+    The clip has the memory layout of the images `like`, or of the images that `like` is a slice of.
+    """
     # One copy lays the frames out in the order in which the backbone reads them.
-    if channels_last:
+    if is_channels_last(like):
         return torch.stack([f.permute(0, 2, 3, 1) for f in frames], dim=1).contiguous().permute(0, 1, 4, 2, 3)
     return torch.stack(list(frames), dim=1).contiguous()
-
-
-def is_channels_last(images: Tensor) -> bool:
-    """Whether images `(N, C, H, W)` lie in memory as channels_last, and not also in the plain layout."""
-    return images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
 
 
 def matrix_device(tensor: Tensor) -> torch.device | str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from image2video.clip.colours import Colours
 from image2video.clip.frame_sources import FrameSource, register_frame_source
 from image2video.clip.image_to_video import clip_to_frames, frames_to_clip
-from image2video.clip.sampling import is_channels_last, stack_frames
+from image2video.clip.sampling import stack_frames
 from image2video.data.augment import Augmentation
 from image2video.data.augment_apply import apply_each
 from image2video.errors import InputError, InputTypeError
@@ -67,16 +67,15 @@ class AugmentedFrames(FrameSource):
                 f"images must be floating point (B, C, H, W), normalised; got {tuple(images.shape)} {images.dtype}"
             )
         self.policy.check_channels(images.shape[1])
-        channels_last = is_channels_last(images)
         if T == 1 or len(images) == 0:
-            return stack_frames([images] * T, channels_last=channels_last), self
+            return stack_frames([images] * T, like=images), self
         if self.training:
             seeds = torch.randint(2**62, (len(images), T - 1), generator=generator) ^ _rank()
         else:
             seeds = torch.randint(2**62, (T - 1,), generator=generator).expand(len(images), T - 1)
         copies = clip_to_frames(images.detach()[:, None].expand(-1, T - 1, -1, -1, -1))
         augmented = frames_to_clip(self._augmented(copies, seeds.flatten()), T - 1)
-        return stack_frames([images, *augmented.unbind(1)], channels_last=channels_last), self
+        return stack_frames([images, *augmented.unbind(1)], like=images), self
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments of the constructor, as JSON values."""

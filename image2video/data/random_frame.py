@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from image2video.clip.chain import apply_chain
-from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
-from image2video.clip.matrices import schedule_steps
+from image2video.clip.options import ClipOptions
 from image2video.clip.random_chain import ChainLaw, ChainSpace
 from image2video.clip.sampling import warp_frames
 
@@ -24,8 +23,8 @@ class RandomFrame:
 
     def __init__(self, space: ChainSpace, frames: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self._law = ChainLaw.of(space)
-        self._steps = schedule_steps(space.schedule, frames)
-        self._colours = Colours(mean, std)
+        self._options = ClipOptions(frames, space.schedule, mean=mean, std=std)
+        self._steps = self._options.steps
 
     def __call__(self, image: Tensor) -> Tensor:
         """A frame `(C, H, W)` of a normalised image; draws from torch's global CPU generator."""
@@ -52,7 +51,7 @@ class RandomFrame:
             moved[warped] = warp_frames(images[warped][:, None], matrices)[:, 0]
         for row in set(moving) - set(warped):
             chain, step = drawn[row]
-            moved[row] = apply_chain(images[row][None, None], chain, [step], colours=self._colours)[0, 0]
+            moved[row] = apply_chain(images[row][None, None], chain, [step], self._options)[0, 0]
         return moved
 
 

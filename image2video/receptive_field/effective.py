@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from image2video.clip.image_checks import check_images, check_size
+from image2video.clip.checks import check_images, check_size
 from image2video.errors import InputError, InputTypeError
 from image2video.protocols import Progress
 from image2video.receptive_field.measures import Measures, jackknife, measures

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from image2video.clip.genotype import Genotype
-from image2video.clip.matrices import inverse_affine, schedule_steps
+from image2video.clip.matrices import inverse_affine
 from image2video.clip.sampling import warp
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError
 from image2video.receptive_field.effective import EffectiveField
 from image2video.receptive_field.measures import Measures, measures

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from image2video.clip.image_checks import check_images
+from image2video.clip.checks import check_images
 from image2video.errors import InputError
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -9,9 +9,10 @@ import shapely
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
+from image2video.clip.checks import check_size
 from image2video.clip.genotype import Genotype
-from image2video.clip.image_checks import check_size
-from image2video.clip.matrices import inverse_affine, schedule_steps
+from image2video.clip.matrices import inverse_affine
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 
 

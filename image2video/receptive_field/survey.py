@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from image2video.clip.matrices import schedule_steps
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, UnsupportedError
 from image2video.inject.planning import plan
 from image2video.protocols import Progress

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from image2video.clip.image_checks import check_size
+from image2video.clip.checks import check_size
 from image2video.errors import InputError, UnsupportedError
 from image2video.receptive_field.traced import Traced, trace_model
 from image2video.receptive_field.units import Unit

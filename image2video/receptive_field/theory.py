@@ -9,7 +9,7 @@ import shapely
 import torch
 from torch import Tensor, nn
 
-from image2video.clip.image_checks import check_size
+from image2video.clip.checks import check_size
 from image2video.errors import InputError, InputTypeError
 
 Pair = tuple[int, int]

@@ -16,7 +16,7 @@ from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from image2video.clip.genotype import Genotype
-from image2video.clip.matrices import schedule_steps
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError
 from image2video.receptive_field import Reshaped, reshaped
 from image2video.report.erf_panel import pixels

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
-from image2video.clip.matrices import schedule_steps
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError
 from image2video.report.style import PALETTE, drawing, new_figure, png_bytes
 from image2video.runs.folders import atomic_write_bytes

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from image2video.clip.checks import check_choice, check_frames
 from image2video.clip.genotype import Genotype
-from image2video.clip.matrices import SCHEDULES, check_choice, check_frames
+from image2video.clip.schedules import SCHEDULES
 from image2video.data import Augmentation
 from image2video.data.augment import FAMILIES
 from image2video.errors import Image2VideoError, InputError

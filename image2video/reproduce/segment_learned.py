@@ -10,9 +10,10 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from image2video.clip.cover import covered_mean
 from image2video.clip.image_to_video import frames_to_clip
 from image2video.clip.matrices import inverse_affine, normalise
-from image2video.clip.sampling import LEAST_COVER, resample
+from image2video.clip.sampling import resample
 from image2video.errors import InputError, UnsupportedError
 from image2video.integrations.openmmlab import HeadOutputs, VideoEncoderDecoder
 from image2video.integrations.openmmlab.heads import head_rule
@@ -103,8 +104,7 @@ class MovedCopies(HeadOutputs):
         for t in range(1, self.back.shape[1]):
             maps = _wide(frame(t))
             total, cover = total + self._brought_back(maps, t), cover + self._shown(maps, t)
-        seen = cover >= LEAST_COVER
-        return torch.where(seen, total / torch.where(seen, cover, 1.0), nearest)
+        return covered_mean(total, cover, lambda: nearest)
 
     def _shown(self, maps: Tensor, t: int) -> Tensor:
         return self._brought_back(torch.ones_like(maps[:, :1]), t)

@@ -3,79 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from image2video.clip.colours import Colours, Values
 from image2video.clip.frame_sources import FrameSource
-from image2video.clip.genotype import DEFAULT_GENOTYPE
+from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
-from image2video.errors import InputError, InputTypeError, StateError
+from image2video.clip.options import ClipOptions
+from image2video.errors import InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
-from image2video.inject.api import Injection
 from image2video.inject.plan import Plan, Site
 from image2video.inject.planning import plan
 from image2video.protocols import Unwarper
 from image2video.trace.sizes import nominal_size
 from image2video.wrap.aggregate import OutputFormats
-from image2video.wrap.timm_like import TimmLike
 
 UNKNOWN_SIZE = (0, 0, 0)
 """The input size in a plan that was made without a trace, which only a plan without sites can be."""
 
-_DEFAULTS = {
-    "genotype": DEFAULT_GENOTYPE,
-    "T": 5,
-    "schedule": "from_zero",
-    "padding": "zeros",
-    "interpolation": "bilinear",
-    "mean": None,
-    "std": None,
-}
-"""The options of a wrapper that a `FrameSource` decides itself, with the defaults of `VideoWrap`."""
-
 Sites = str | Sequence[str] | Callable[[Site], bool] | Plan | None
 
 
-def check_backbone(backbone: Any) -> None:
-    """Raise `InputTypeError` for what is no module, `StateError` for one that is wrapped or holds a wrapped one."""
-    if not isinstance(backbone, nn.Module):
-        raise InputTypeError(f"the backbone must be a torch.nn.Module, got {type(backbone).__name__}")
-    for name, module in backbone.named_modules():
-        if isinstance(module, TimmLike | Injection):
-            where = "is" if not name else f"holds at {name!r}"
-            raise StateError(
-                f"the backbone {where} a {type(module).__name__}: it is wrapped already; use it as it is, or wrap "
-                "model.unwrap()"
-            )
-
-
-def colour_options(backbone: nn.Module, mean: Values, std: Values) -> dict[str, Any]:
-    """`mean` and `std` for `Image2Video`: as given, or what the backbone's config says; both None where neither does.
-
-    Raises `InputError` where only one of them is given.
-    """
-    colours = Colours.coerce(mean, std) or Colours.of(backbone)
-    return {"mean": None, "std": None} if colours is None else {"mean": colours.mean, "std": colours.std}
-
-
-def clip_maker(backbone: nn.Module, source: FrameSource | None, **options: Any) -> Image2Video | FrameSource:
-    """What makes a wrapper's clips: the source, or an `Image2Video` with the options of `VideoWrap`.
+def clip_maker(
+    backbone: nn.Module, source: FrameSource | None, genotype: Genotype | str, options: ClipOptions
+) -> Image2Video | FrameSource:
+    """What makes a wrapper's clips: the source, or an `Image2Video` of the genotype and the options.
 
     `mean` and `std` default to what the backbone's config says. Raises `InputTypeError` for a source that is none,
     `InputError` where one is given beside options that it decides itself, and what `Image2Video` raises.
     """
     if source is None:
-        return Image2Video(**{**options, **colour_options(backbone, options["mean"], options["std"])})
+        return Image2Video.of(genotype, options.with_colours_of(backbone))
     if not isinstance(source, FrameSource):
         raise InputTypeError(f"frames must be a FrameSource such as RandomClips, got {type(source).__name__}")
-    given = [
-        name
-        for name, value in options.items()
-        if type(value) is not type(_DEFAULTS[name]) or value != _DEFAULTS[name]  # arrays cannot be compared so
-    ]
+    defaults = ClipOptions().arguments()
+    given = ["genotype"] if genotype != DEFAULT_GENOTYPE else []
+    given += [name for name, value in options.arguments().items() if value != defaults[name]]
     if given:
         raise InputError(
             f"frames={type(source).__name__} makes the clips itself; give it {', '.join(given)}, or leave frames out"

@@ -12,17 +12,19 @@ from image2video.clip.colours import Values
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import clip_to_frames
+from image2video.clip.options import ClipOptions
 from image2video.errors import InputError, StateError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.api import inject_
+from image2video.inject.checks import check_backbone
 from image2video.inject.plan import Plan
 from image2video.protocols import Unwarper
 from image2video.wrap import pretrained
 from image2video.wrap.aggregate import Aggregation, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
-from image2video.wrap.steps import Sites, batch_norms, check_backbone, clip_maker, make_clip, output_formats, plan_for
+from image2video.wrap.steps import Sites, batch_norms, clip_maker, make_clip, output_formats, plan_for
 from image2video.wrap.timm_like import TimmLike
 
 
@@ -87,8 +89,8 @@ class VideoWrap(TimmLike):
         check_backbone(backbone)
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
-        options = {"schedule": schedule, "padding": padding, "interpolation": interpolation, "mean": mean, "std": std}
-        to_video = clip_maker(backbone, frames, genotype=genotype, T=T, **options)
+        options = ClipOptions(T, schedule, padding, interpolation, mean, std)
+        to_video = clip_maker(backbone, frames, genotype, options)
         the_plan = plan_for(backbone, config, sites, input_size, example_input)
         injection = inject_(backbone, the_plan, residual=residual)
         self.to_video = to_video
@@ -205,7 +207,9 @@ class VideoWrap(TimmLike):
         cannot hold.
         """
         self._check_use()
-        pretrained.save(self, directory)
+        options = {"aggregate": self.aggregate, "residual": self.residual, "freeze_bn": self.freeze_bn}
+        config = pretrained.config_of(self.to_video, self.plan, self.builder, **options)
+        pretrained.write(directory, config, self.state_dict())
 
     @classmethod
     def from_pretrained(
@@ -219,7 +223,11 @@ class VideoWrap(TimmLike):
         Raises `MissingError` where files or the builder are missing, `InputError` where the config is not ours or the
         sites that the rule finds in the backbone are not those that were saved: both are listed.
         """
-        return pretrained.load(cls, path, backbone, revision=revision)
+        saved = pretrained.read(path, backbone, revision)
+        model = cls(saved.backbone, **saved.arguments)
+        model.builder = saved.builder
+        model.load_state_dict(saved.state)
+        return model.eval()
 
     def extra_repr(self) -> str:
         """The options, as `print(model)` shows them."""

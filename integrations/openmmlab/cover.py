@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from image2video.functional import LEAST_COVER, Image2Video
+from image2video.functional import Image2Video, divisor_of
 
 Size = tuple[int, int]
 _KEPT = 8
@@ -69,5 +69,5 @@ def _cover(to_video: Image2Video, map_size: Size, image_size: Size, device: torc
             total += to_video.unwarp_frame(ones, t, image_size)
         if to_video.keeps_image():
             return Cover(total, None)
-        seen = total >= LEAST_COVER
-        return Cover(total, None) if bool(seen.all()) else Cover(torch.where(seen, total, 1.0), seen)
+        divisor, seen = divisor_of(total)
+        return Cover(divisor, None if bool(seen.all()) else seen)

@@ -15,10 +15,10 @@ from image2video.clip import image_to_video as clip_module
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
-from image2video.clip.matrices import SCHEDULES, schedule_steps
 from image2video.clip.ops.op import GRADIENTS
 from image2video.clip.ops.registry import get_op, op_names
 from image2video.clip.sampling import warp
+from image2video.clip.schedules import SCHEDULES, schedule_steps
 from image2video.errors import InputError, InputTypeError
 
 H, W = 24, 36

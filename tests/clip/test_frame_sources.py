@@ -255,7 +255,7 @@ def test_frames_and_a_genotype_exclude_each_other():
         {"T": 3},
         {"schedule": "ramp"},
         {"mean": torch.zeros(3), "std": 1.0},
-        {"std": np.ones(3)},
+        {"mean": np.zeros(3), "std": np.ones(3)},
     ):
         with pytest.raises(InputError, match=f"makes the clips itself; give it {next(iter(options))}"):
             VideoWrap(backbone(), fusion="none", frames=random_clips(), **options)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
 from image2video.clip.genotype_text import MAX_CHAIN
-from image2video.clip.matrices import schedule_steps
 from image2video.clip.ops import registry as ops
 from image2video.clip.ops.registry import Op, get_op, op_names, register_op
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 
 TEXT = "translate_x(0.06) > rotate(10) > scale(1.1)"

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from image2video.clip.matrices import SCHEDULES, chain_matrices, compose, inverse_affine, normalise, schedule_steps
+from image2video.clip.matrices import chain_matrices, compose, inverse_affine, normalise
 from image2video.clip.ops.registry import get_op, op_names
+from image2video.clip.schedules import SCHEDULES, schedule_steps
 from image2video.errors import InputError, InputTypeError
 
 EYE = torch.eye(3, dtype=torch.float64)

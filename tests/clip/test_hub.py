@@ -113,7 +113,7 @@ def test_errors_of_the_hub_are_ours_and_say_what_to_do(error, fake: FakeHub, mon
     with pytest.raises(StateError, match=r"not uploaded to 'a/b': .*hf auth login") as pushed:
         GENOTYPE.push_to_hub("a/b")
     assert str(error) in str(pushed.value)
-    with pytest.raises(MissingError, match=r"no folder 'a/b' here.*genotype\.json of 'a/b'.*give token"):
+    with pytest.raises(MissingError, match=r"no folder 'a/b' here.*genotype\.json of 'a/b'.*hf auth login"):
         Genotype.from_hub("a/b")
 
 

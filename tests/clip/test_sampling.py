@@ -113,12 +113,14 @@ def test_one_sampler_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls[0][0] == 2 * sampling._groups(torch.zeros(2, 3, H, W), 2)
 
 
+@pytest.mark.parametrize("channels", [3, 5])
 @pytest.mark.parametrize("copied", [(True, False, False), None])
-def test_channels_last_images_give_channels_last_frames(copied: tuple[bool, ...] | None) -> None:
-    images = noise(2, 3, H, W)
+def test_channels_last_images_give_channels_last_frames(copied: tuple[bool, ...] | None, channels: int) -> None:
+    """So does a slice of their channels, which is not contiguous itself."""
+    images = noise(2, channels, H, W)
     M = matrices("rotate(10)", (0.0, 1.0, 2.0))
-    expected = warp(images, M, copied=copied)
-    clip = warp(images.to(memory_format=torch.channels_last), M, copied=copied)
+    expected = warp(images[:, :3], M, copied=copied)
+    clip = warp(images.to(memory_format=torch.channels_last)[:, :3], M, copied=copied)
     frames = clip_to_frames(clip)
     assert frames.is_contiguous(memory_format=torch.channels_last)
     assert frames.data_ptr() == clip.data_ptr()

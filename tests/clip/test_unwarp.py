@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
-from image2video.clip.matrices import SCHEDULES
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
+from image2video.clip.schedules import SCHEDULES
 from image2video.errors import InputError, InputTypeError
 
 H, W = 24, 36

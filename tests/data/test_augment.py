@@ -10,7 +10,7 @@ from search_cases import blobs, tiny_network
 from torchvision.transforms import v2
 
 from image2video.clip.chain import apply_chain
-from image2video.clip.colours import Colours
+from image2video.clip.options import ClipOptions
 from image2video.data import (
     Augmentation,
     AutoAugment,
@@ -275,7 +275,7 @@ def test_random_frames_are_frames_of_the_space():
     apply = RandomFrame(space, 3, MEAN, STD)
     image = torch.randn(3, 12, 20, generator=torch.Generator().manual_seed(1))
     possible = [image] + [
-        apply_chain(image[None, None], chain, [step], colours=Colours(MEAN, STD))[0, 0]
+        apply_chain(image[None, None], chain, [step], ClipOptions(mean=MEAN, std=STD))[0, 0]
         for chain in space.candidates
         for step in (1.0, 2.0)
     ]

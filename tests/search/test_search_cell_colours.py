@@ -10,7 +10,8 @@ from torch import Tensor
 from image2video import Genotype, Image2Video
 from image2video.clip.chain import apply_chain
 from image2video.clip.colours import Colours
-from image2video.clip.matrices import schedule_steps
+from image2video.clip.options import ClipOptions
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError
 from image2video.search import Cell, Decisions, SearchSpace, get_space
 from image2video.search.cell import warps as cell_warps
@@ -44,7 +45,9 @@ def reference(space: SearchSpace, T: int, x: Tensor, mixing: Tensor) -> Tensor:
         for edge in space.incoming(node):
             source = nodes[space.edges[edge][0]]
             for op, candidate in enumerate(space.candidates):
-                total = total + mixing[edge, op] * apply_chain(source, candidate, steps, colours=COLOURS)
+                total = total + mixing[edge, op] * apply_chain(
+                    source, candidate, steps, ClipOptions().with_colours(COLOURS)
+                )
         nodes.append(total)
     return nodes[-1].transpose(0, 1)
 

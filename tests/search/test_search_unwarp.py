@@ -10,7 +10,7 @@ from torch import Tensor
 
 from image2video import Image2Video, clip_to_frames, frames_to_clip
 from image2video.clip.colours import Colours
-from image2video.clip.matrices import SCHEDULES
+from image2video.clip.schedules import SCHEDULES
 from image2video.errors import InputError, InputTypeError
 from image2video.search import Cell, Decisions, SearchSpace, get_space, random_decisions
 from image2video.search.cell.mixing import mixing_matrix, single_path_mixing

@@ -206,7 +206,7 @@ def test_hub_ids_are_downloaded(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     asked = []
 
-    def download(repository, name, revision=None):
+    def download(repository, name, revision, token):
         asked.append((repository, name, revision))
         return str(tmp_path / name)
 

@@ -80,7 +80,7 @@ def test_what_cannot_be_wrapped():
     with pytest.raises(InputTypeError, match="str"):
         VideoWrap("resnet18")
     model = wrapped()
-    with pytest.raises(StateError, match="wrapped already"):
+    with pytest.raises(StateError, match="injected fusions already"):
         VideoWrap(model)
     with pytest.raises(StateError):
         VideoWrap(model.backbone)

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip.chain import check_colours
+from image2video.clip.checks import check_choice, check_frames
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
-from image2video.clip.matrices import check_choice, check_frames, schedule_steps
 from image2video.clip.ops.op import full_precision
 from image2video.clip.random_chain import ChainLaw
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 from image2video.search.cell.graph import CellTrace, CellWalk
 from image2video.search.cell.magnitudes import MagnitudeUnits

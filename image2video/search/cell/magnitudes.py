@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from image2video.clip.checks import check_choice
 from image2video.clip.genotype import Genotype, Transform
-from image2video.clip.matrices import check_choice
 from image2video.clip.ops.registry import get_op
 from image2video.errors import InputError
 from image2video.search.space.space import SearchSpace

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from image2video.clip.image_checks import check_size
+from image2video.clip.checks import check_size
+from image2video.clip.cover import covered_mean
 from image2video.clip.image_to_video import frames_to_clip
-from image2video.clip.sampling import LEAST_COVER
 from image2video.errors import InputError, InputTypeError
 from image2video.search.cell.sums import Copies, add_mixed, add_one, amplitude, live
 from image2video.search.cell.warps import CandidateWarps, sample
@@ -59,13 +59,14 @@ class RelaxedUnwarp:
             total = total + picture[t] * share
         if not whole:
             total = total / torch.where(share == 0, 1.0, share)
-        cover = total[-1:]
-        seen = cover >= LEAST_COVER
-        mean = total[:-1] / torch.where(seen, cover, 1.0)
-        if not self._still:  # a frame that is the image itself sees every pixel
+
+        def nearest_frame() -> Tensor:
             nearest = min(range(len(self.steps)), key=lambda t: abs(self.steps[t]))
-            fallback = walk.back(picture[nearest : nearest + 1], self._powers((nearest,)), "border")[0]
-            mean = torch.where(seen, mean, fallback[:-1] / torch.where(share == 0, 1.0, share))
+            moved = walk.back(picture[nearest : nearest + 1], self._powers((nearest,)), "border")[0]
+            return moved[:-1] / torch.where(share == 0, 1.0, share)
+
+        # A frame that is the image itself shows every pixel.
+        mean = covered_mean(total[:-1], total[-1:], None if self._still else nearest_frame)
         return mean.view(B, K, h, w).to(maps.dtype)
 
     def _powers(self, frames: Sequence[int]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from image2video.clip.chain import apply_chain
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.matrices import chain_matrices, inverse_affine, normalise
+from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import resample
 from image2video.search.cell.magnitudes import MagnitudeUnits
 from image2video.search.cell.sums import Copies
@@ -171,9 +172,8 @@ class CandidateWarps:
         return clip
 
     def _apply(self, clip: Tensor, chain: Genotype) -> Tensor:
-        return apply_chain(
-            clip, chain, self.powers, colours=self.colours, padding=self.padding, interpolation=self.interpolation
-        )
+        options = ClipOptions(padding=self.padding, interpolation=self.interpolation).with_colours(self.colours)
+        return apply_chain(clip, chain, self.powers, options)
 
 
 def sample(frames: Tensor, maps: Tensor, *, padding: str, interpolation: str, same: bool = False) -> Tensor:

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip.chain import chain_clip
+from image2video.clip.checks import check_frames
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import clip_to_frames, frames_to_clip
-from image2video.clip.matrices import check_frames, schedule_steps
+from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import warp
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.search.score.task import ClassificationTask
 from image2video.wrap.video_wrap import VideoWrap
@@ -118,11 +120,12 @@ class AveragedFrames:
         """The clips `(B, few, C, H, W)` of the plan's frames, in their order."""
         few = max(1, self.batch_size // images.shape[0])
         how = {"padding": self.padding, "interpolation": self.interpolation}
+        options = ClipOptions(padding=self.padding, interpolation=self.interpolation).with_colours(self.colours)
         for part in plan.matrices.split(few):
             yield warp(images, part, copied=[torch.equal(matrix, _EYE) for matrix in part], **how)
         for genotype, steps in plan.coloured:
             for start in range(0, len(steps), few):
-                yield chain_clip(images, genotype, steps[start : start + few], colours=self.colours, **how)
+                yield chain_clip(images, genotype, steps[start : start + few], options)
 
     def _predict(self, clip: Tensor) -> Tensor:
         """Logits `(B, few, K)` of a clip."""

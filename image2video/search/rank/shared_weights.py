@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from image2video.clip.checks import check_frames
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
-from image2video.clip.matrices import check_frames
 from image2video.search.rank.averaging import check_float, device_of
 from image2video.search.score.network import FrameNetwork, predictions
 from image2video.search.score.task import Task

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from image2video.clip.checks import check_choice
 from image2video.clip.genotype import Genotype
-from image2video.clip.matrices import SCHEDULES, check_choice
+from image2video.clip.schedules import SCHEDULES
 from image2video.errors import InputError, InputTypeError
 from image2video.search.space.known_spaces import KNOWN_SPACES
 from image2video.search.space.space_file import is_space_file, read_space_file, record_candidates
@@ -39,7 +40,7 @@ class SearchSpace:
         nodes: number of nodes after them, at most 64 together; the last one is the clip.
         reduce: `"mean"` over a node's incoming edges (ours: the image keeps its amplitude) or `"sum"` (the authors'
             code: 2, 4, 8, 16 times the image).
-        schedule: the power s(t) of frame t, see `image2video.clip.matrices.schedule_steps`.
+        schedule: the power s(t) of frame t, see `image2video.clip.schedules.schedule_steps`.
 
     Raises:
         InputError: no candidate, two that are equal, a cell without nodes or inputs, an unknown option.

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from image2video.clip.matrices import check_frames
+from image2video.clip.checks import check_frames
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
 from image2video.errors import InputError
 

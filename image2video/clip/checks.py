@@ -1,11 +1,32 @@
-"""What images and sizes must look like."""
+"""Checks of arguments that several modules take."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from image2video.errors import InputError, InputTypeError
+
+
+def check_frames(T: object) -> int:
+    """The number of frames as given, if it is an integer of at least 1.
+
+    Raises `InputTypeError` for bools, floats and others, `InputError` below 1.
+    """
+    if isinstance(T, bool) or not isinstance(T, int):
+        raise InputTypeError(f"T, the number of frames, must be an integer of at least 1, got {T!r}")
+    if T < 1:
+        raise InputError(f"T, the number of frames, must be at least 1, got {T}")
+    return T
+
+
+def check_choice(what: str, value: object, choices: Sequence[str]) -> str:
+    """The value, if it is one of the choices; raises `InputError` that lists them otherwise."""
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
+    return value
 
 
 def check_size(size: object, name: str) -> tuple[int, int]:
