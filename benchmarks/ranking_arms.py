@@ -16,6 +16,7 @@ from torch import nn
 from image2video import Genotype
 from image2video.data import DataSource
 from image2video.search import SearchConfig, get_space, rank_genotypes, search
+from image2video.search.epochs import one_shot_epoch
 from image2video.search.rank.chain_scores import score_chains
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
@@ -103,7 +104,7 @@ def by_shared_weights(
     run = SearchRun(own, get_space(config.space_name), config, data.train, data.holdout, accelerator)
     begun = time.perf_counter()
     for epoch in range(config.epochs):
-        run.one_shot_epoch(epoch)
+        one_shot_epoch(run, epoch)
     batches = data.holdout.batches(256).epoch(0)
     scores = score_chains(run.bilevel.bare, batches, chains, T=config.T, schedule=run.space.schedule)
     return {

@@ -26,11 +26,11 @@ from image2video.search.result import SearchResult, budget_warning, cell_result,
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
 from image2video.search.score.task import ClassificationTask, Task
-from image2video.search.select.selection import derived_seed
 from image2video.search.select.strategies import get_selection, without_effect
 from image2video.search.space.space import SearchSpace, get_space
 from image2video.search.space.space_file import is_space_file
 from image2video.search.state.config import SearchConfig
+from image2video.search.state.seeds import derived_seed
 from image2video.search.state.state import SearchState
 from image2video.search.work import draw, work
 

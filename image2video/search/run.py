@@ -17,20 +17,18 @@ from image2video.errors import InputError, StateError, UnsupportedError
 from image2video.protocols import Batches, ImageSet, Progress
 from image2video.search.cell.cell import Cell, CellTrace
 from image2video.search.cell.mixing import mixing_matrix
-from image2video.search.optimise import epochs
 from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
 from image2video.search.optimise.memory import checkpoint_activations_
 from image2video.search.optimise.tensors import on_cpu
 from image2video.search.optimise.watch import Meter
-from image2video.search.rank.averaging import evaluating
 from image2video.search.score.measure import score_variants
-from image2video.search.score.network import FrameNetwork, predictions
+from image2video.search.score.network import FrameNetwork, in_mode, predictions
 from image2video.search.score.scores import Scores
 from image2video.search.score.task import ClassificationTask, Task
-from image2video.search.select.selection import derived_seed, seeded
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.budget import Budget
 from image2video.search.state.config import SearchConfig
+from image2video.search.state.seeds import derived_seed, seeded
 from image2video.search.state.state import SearchState
 
 _KEPT_VIDEOS = 64
@@ -120,18 +118,6 @@ class SearchRun:
         """Add the time and the images since the last time to the records; all processes must take part."""
         self.budget.settle(self.state)
 
-    def search_epoch(self, epoch: int, *, moves_tau: bool) -> None:
-        """One epoch of bilevel steps; see `image2video.search.optimise.epochs`."""
-        epochs.search_epoch(self, epoch, moves_tau=moves_tau)
-
-    def tune_epoch(self, epoch: int, total: int) -> None:
-        """One epoch of weight steps through the cell as decided so far."""
-        epochs.tune_epoch(self, epoch, total)
-
-    def one_shot_epoch(self, epoch: int) -> None:
-        """One epoch of weight steps on clips of randomly drawn chains."""
-        epochs.one_shot_epoch(self, epoch)
-
     def score(self, mixings: list[Tensor], first: int, stop: Callable[[Scores], bool] | None = None) -> Scores:
         """Held-out scores under several mixing matrices that agree on all edges into nodes before `first`.
 
@@ -152,7 +138,7 @@ class SearchRun:
             with self.accelerator.autocast():
                 return [predicted(mixing) for mixing in mixings]
 
-        with evaluating(bare), torch.no_grad():
+        with in_mode(bare, training=False), torch.no_grad():
             images = self._held_out_batches.epoch(0)
             scores = score_variants(variants, images, self.accelerator, task=self.task, on_batch=meter.step, stop=stop)
         self.state.evaluated_frames += scores.n * self.config.T * len(mixings)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from image2video.runs.folders import OutputDirectory
 from image2video.search.checkpoint import has_checkpoint, load_run, save_run
+from image2video.search.epochs import one_shot_epoch, search_epoch, tune_epoch
 from image2video.search.run import SearchRun
 from image2video.search.select.controls import Drawn
 from image2video.search.select.selection import Selection
@@ -68,11 +69,11 @@ def _carry_on(run: SearchRun, selection: Selection, checkpoint: Path | None, cur
 
 def _carry_out(unit: Unit, run: SearchRun, selection: Selection, tune_epochs: int) -> None:
     if unit.kind == "search":
-        run.search_epoch(unit.index, moves_tau=selection.moves_tau)
+        search_epoch(run, unit.index, moves_tau=selection.moves_tau)
     elif unit.kind == "sampled":
-        run.one_shot_epoch(unit.index)
+        one_shot_epoch(run, unit.index)
     elif unit.kind == "tune":
-        run.tune_epoch(unit.index, tune_epochs)
+        tune_epoch(run, unit.index, tune_epochs)
     elif unit.kind != "score":
         selection.decide(unit, run)
     elif run.spent() < 1:  # a score after the budget would be one pass too many

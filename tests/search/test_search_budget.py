@@ -12,6 +12,7 @@ from image2video.clip.colours import Colours
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import StateError
 from image2video.search import SearchConfig, SearchSpace, register_space, search, work
+from image2video.search.epochs import one_shot_epoch, search_epoch, tune_epoch
 from image2video.search.optimise.schedule import cosine
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
@@ -54,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_without_a_budget_nothing_is_spent() -> None:
     run = running()
-    run.search_epoch(0, moves_tau=True)
+    search_epoch(run, 0, moves_tau=True)
     assert run.spent() == 0
     assert run.state.frames == 3 * 120
 
@@ -67,7 +68,7 @@ def test_the_search_stage_ends_at_six_tenths_in_the_middle_of_an_epoch() -> None
         lambda *_: rates.append(run.bilevel.optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
     )
     for epoch in range(2):
-        run.search_epoch(epoch, moves_tau=True)
+        search_epoch(run, epoch, moves_tau=True)
     # 20 images a step: after 5 steps 100 of 150, of which the stage may use 90.
     assert run.state.frames == 3 * 100
     assert run.spent() == pytest.approx(100 / 150)
@@ -85,7 +86,7 @@ def test_a_large_budget_changes_nothing() -> None:
         torch.manual_seed(0)  # dropout
         run = running(**options)
         for epoch in range(2):
-            run.search_epoch(epoch, moves_tau=True)
+            search_epoch(run, epoch, moves_tau=True)
         ends.append((run.tau(), run.state.steps))
     assert torch.equal(ends[0][0], ends[1][0])
     assert ends[0][1] == ends[1][1]
@@ -94,12 +95,12 @@ def test_a_large_budget_changes_nothing() -> None:
 def test_minutes_stop_a_stage_and_are_kept(clock: Clock) -> None:
     run = running(max_minutes=1.0)
     run.bilevel.network.register_forward_pre_hook(lambda *_: setattr(clock, "now", clock.now + 4))
-    run.search_epoch(0, moves_tau=True)
+    search_epoch(run, 0, moves_tau=True)
     # 8 seconds a step (two passes): after 5 steps 40 seconds, of which the stage may use 36.
     assert run.state.seconds == 40
     assert run.state.epochs[-1]["steps"] == 5
     assert run.spent() == pytest.approx(40 / 60)
-    run.search_epoch(1, moves_tau=True)
+    search_epoch(run, 1, moves_tau=True)
     assert run.state.seconds == 40
     assert len(run.state.epochs) == 2
     clock.now += 30
@@ -121,14 +122,14 @@ def test_epochs_that_the_budget_leaves_out_write_no_checkpoint(monkeypatch: pyte
 
 def test_tuning_ends_at_nine_tenths() -> None:
     run = running(max_images=100, warmup_epochs=3)
-    run.search_epoch(0, moves_tau=True)
+    search_epoch(run, 0, moves_tau=True)
     assert run.state.frames == 3 * 60
     run.state.edges.append({"edge": 0})
     run.state.decisions.ops[0] = 0
-    run.tune_epoch(0, 3)
+    tune_epoch(run, 0, 3)
     assert run.state.frames == 3 * 90
     assert len(run.state.edges[0]["tuning_loss"]) == 1
-    run.tune_epoch(1, 3)
+    tune_epoch(run, 1, 3)
     assert run.state.frames == 3 * 90
     assert len(run.state.edges[0]["tuning_loss"]) == 1
 
@@ -136,7 +137,7 @@ def test_tuning_ends_at_nine_tenths() -> None:
 def test_training_on_sampled_chains_ends_at_six_tenths() -> None:
     run = running(max_images=100)
     for epoch in range(3):
-        run.one_shot_epoch(epoch)
+        one_shot_epoch(run, epoch)
     assert run.state.frames == 3 * 60
     assert [record["epoch"] for record in run.state.sampled] == [1]
 
@@ -161,7 +162,7 @@ def test_every_batch_goes_through_a_chain_of_its_own_draw(monkeypatch: pytest.Mo
         run = SearchRun(network, space, SearchConfig(**options), data, data, Accelerator(cpu=True), colours=Colours())
         before = {name: value.clone() for name, value in network.named_parameters()}
         for epoch in (0, 1, 0):
-            run.one_shot_epoch(epoch)
+            one_shot_epoch(run, epoch)
         assert any(not torch.equal(before[name], value) for name, value in network.named_parameters())
         assert torch.equal(run.tau(), run.cell.tau.detach())
     assert drawn[0] != drawn[1]
@@ -217,13 +218,13 @@ def test_a_snapshot_brings_back_weights_and_momentum() -> None:
     run = running()
     with pytest.raises(StateError, match="no snapshot of the network"):
         run.restore()
-    run.search_epoch(0, moves_tau=True)
+    search_epoch(run, 0, moves_tau=True)
     run.snapshot()
     state = torch.get_rng_state()
-    run.one_shot_epoch(1)
+    one_shot_epoch(run, 1)
     ends = {name: value.clone() for name, value in run.bilevel.bare.state_dict().items()}
     for _ in range(2):
         run.restore()
         torch.set_rng_state(state)
-        run.one_shot_epoch(1)
+        one_shot_epoch(run, 1)
         assert all(torch.equal(ends[name], value) for name, value in run.bilevel.bare.state_dict().items())

@@ -24,6 +24,7 @@ from search_cases import blobs, tiny_network
 from search_ddp_cases import WAYS, first_gradient, take_steps
 from image2video.search import SearchConfig, SearchSpace, search
 from image2video.search.score.network import build_network
+from image2video.search.epochs import search_epoch
 from image2video.search.run import SearchRun
 
 torch.set_num_threads(1)
@@ -55,7 +56,7 @@ def main():
         network = build_network(tiny_network(), "gsf", residual=True, input_size=(1, 12, 16))
         data = blobs(30, 0)
         run = SearchRun(network, space, config, data, data, accelerator)
-        run.search_epoch(0, moves_tau=True)
+        search_epoch(run, 0, moves_tau=True)
         run.score([run.cell.mixing().detach()], 1)
         alike([run.cell.tau])
         assert run.tau().isfinite().all()

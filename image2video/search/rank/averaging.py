@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from image2video.clip.image_to_video import clip_to_frames, frames_to_clip
 from image2video.clip.matrices import check_frames, schedule_steps
 from image2video.clip.sampling import warp
 from image2video.errors import InputError, InputTypeError, StateError
+from image2video.search.score.network import device_of
 from image2video.search.score.task import ClassificationTask
 from image2video.wrap.video_wrap import VideoWrap
 
@@ -148,24 +149,6 @@ def check_float(images: Tensor) -> None:
             f"images must be float (B, C, H, W), got {images.dtype} of shape {tuple(images.shape)}; convert and "
             "normalise them as the model takes them"
         )
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters or buffers are; the CPU where it has none."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; every module's own mode comes back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def matrix_key(matrix: Tensor) -> tuple[float, ...]:

@@ -15,13 +15,13 @@ from image2video.clip.colours import Colours, Values
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
-from image2video.search.rank.averaging import AveragedFrames, check_bare, device_of, evaluating
+from image2video.search.rank.averaging import AveragedFrames, check_bare
 from image2video.search.rank.candidates import candidate_chains, given_chains
 from image2video.search.rank.halving import Halving, Predictor
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Ranking, count_tied, entries_of, is_decided, simplest_of_the_best
 from image2video.search.rank.shared_weights import SharedWeights
-from image2video.search.score.network import FrameNetwork
+from image2video.search.score.network import FrameNetwork, device_of, in_mode
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
 from image2video.version import __version__
@@ -123,7 +123,7 @@ def rank_genotypes(
         class_labels=isinstance(task, ClassificationTask),
     )
     late, started = _limits(predictor, max_seconds, max_frames), time.perf_counter()
-    with evaluating(model), torch.no_grad():
+    with in_mode(model, training=False), torch.no_grad():
         halving = Halving(chains, predictor, held_out, first_images, task=task, late=late, progress=progress)
         survivors, scores, eliminated = halving.run()
     best = simplest_of_the_best([chains[v] for v in survivors], scores)

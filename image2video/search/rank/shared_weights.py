@@ -12,8 +12,8 @@ from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.matrices import check_frames
-from image2video.search.rank.averaging import check_float, device_of
-from image2video.search.score.network import FrameNetwork, predictions
+from image2video.search.rank.averaging import check_float
+from image2video.search.score.network import FrameNetwork, device_of, predictions
 from image2video.search.score.task import Task
 
 

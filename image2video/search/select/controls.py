@@ -10,9 +10,10 @@ from torch import Tensor
 from image2video.errors import StateError
 from image2video.search.cell.topology import random_decisions
 from image2video.search.score.scores import Scores
-from image2video.search.select.selection import Measured, Selection, seeded
+from image2video.search.select.selection import Measured, Selection
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import SearchConfig
+from image2video.search.state.seeds import seeded
 from image2video.search.state.state import SearchState
 from image2video.search.state.units import Unit
 

@@ -6,16 +6,17 @@ import time
 
 import torch
 
-from image2video.search.rank.averaging import evaluating
 from image2video.search.rank.candidates import candidate_chains
 from image2video.search.rank.halving import Halving
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Ranking, count_tied, entries_of, is_decided, order_of
 from image2video.search.rank.shared_weights import SharedWeights
 from image2video.search.run import SearchRun
-from image2video.search.select.selection import Measured, Selection, derived_seed
+from image2video.search.score.network import in_mode
+from image2video.search.select.selection import Measured, Selection
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import SearchConfig
+from image2video.search.state.seeds import derived_seed
 from image2video.search.state.units import Unit
 
 
@@ -82,7 +83,7 @@ def rank_with_shared_weights(run: SearchRun) -> Ranking:
         run.state.evaluated_frames = before + shared.frames * accelerator.num_processes
         return run.spent() >= 1
 
-    with evaluating(network), torch.no_grad():
+    with in_mode(network, training=False), torch.no_grad():
         halving = Halving(
             chains,
             shared,

@@ -7,9 +7,10 @@ import torch
 from image2video.search.cell.mixing import mixing_matrix
 from image2video.search.select.controls import largest_edge, largest_op
 from image2video.search.select.edge_records import clear_gap, hurt_most, mean_record, record, tau_record
-from image2video.search.select.selection import Measured, Selection, seeded
+from image2video.search.select.selection import Measured, Selection
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import SearchConfig
+from image2video.search.state.seeds import seeded
 from image2video.search.state.units import Unit
 
 

@@ -1,4 +1,4 @@
-"""How a cell becomes one chain: the interface of the strategies, and the seeds of a search's draws."""
+"""How a cell becomes one chain: the interface of the strategies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor
 
 from image2video.search.score.scores import Scores
@@ -68,16 +67,3 @@ class Selection(ABC):
     @abstractmethod
     def decide(self, unit: Unit, run: Measured) -> None:
         """Carry out a unit that is no training and no plain score."""
-
-
-def seeded(seed: int, purpose: str) -> torch.Generator:
-    """A generator for one purpose of a search: different purposes never share a stream."""
-    return torch.Generator().manual_seed(derived_seed(seed, purpose))
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """A seed that depends on (seed, purpose) alone."""
-    mixed = seed & 0xFFFFFFFFFFFF
-    for byte in purpose.encode():
-        mixed = (mixed * 1_000_003 ^ byte) & 0x7FFFFFFFFFFFFFFF
-    return mixed
