@@ -16,7 +16,8 @@ from image2video.search.epochs import one_shot_epoch, search_epoch, tune_epoch
 from image2video.search.optimise.schedule import cosine
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
-from image2video.search.select.strategies import get_selection
+from image2video.search.select.selection import get_selection
+from image2video.search.setup import Setup
 from image2video.search.state import budget
 
 SPACE = register_space(SearchSpace("budgeted", ("translate_x(0.1)", "rotate(10)", "scale(1.2)"), nodes=2))
@@ -33,7 +34,7 @@ def config(**options: object) -> SearchConfig:
 def running(**options: object) -> SearchRun:
     network = build_network(tiny_network(), "none", residual=True, input_size=(1, 12, 16))
     data = blobs(60, 0)
-    return SearchRun(network, SPACE, config(**options), data, data, Accelerator(cpu=True))
+    return SearchRun(network, Setup(config(**options), SPACE, Accelerator(cpu=True)), data, data)
 
 
 class Clock:
@@ -159,7 +160,9 @@ def test_every_batch_goes_through_a_chain_of_its_own_draw(monkeypatch: pytest.Mo
     for seed in (0, 1):
         drawn[seed] = []
         options = {"T": 3, "epochs": 3, "batch_size": 10, "seed": seed, "crop_flip": False}
-        run = SearchRun(network, space, SearchConfig(**options), data, data, Accelerator(cpu=True), colours=Colours())
+        run = SearchRun(
+            network, Setup(SearchConfig(**options), space, Accelerator(cpu=True), colours=Colours()), data, data
+        )
         before = {name: value.clone() for name, value in network.named_parameters()}
         for epoch in (0, 1, 0):
             one_shot_epoch(run, epoch)

@@ -23,7 +23,8 @@ from image2video.search.score.network import build_network
 from image2video.search.score.task import SegmentationTask
 from image2video.search.select.controls import Argmax, Random
 from image2video.search.select.perturbation import Perturbation
-from image2video.search.select.strategies import get_selection, without_effect
+from image2video.search.select.selection import get_selection, without_effect
+from image2video.search.setup import Setup
 from image2video.search.state.seeds import derived_seed
 from image2video.search.state.state import SearchState
 
@@ -208,7 +209,7 @@ def test_validation_images_of_ones_own_and_a_cap_on_them() -> None:
 def test_scores_use_the_running_statistics_and_change_nothing() -> None:
     network = build_network(tiny_network(), "gsf", residual=True, input_size=(1, 12, 16))
     data = blobs(60, 0)
-    running = SearchRun(network, SPACE, config(), data, data, Accelerator(cpu=True))
+    running = SearchRun(network, Setup(config(), SPACE, Accelerator(cpu=True)), data, data)
     search_epoch(running, 0, moves_tau=True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     mixing = mixing_matrix(running.tau(), SPACE)

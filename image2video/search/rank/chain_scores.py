@@ -12,6 +12,7 @@ from torch import Tensor
 
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
+from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.search.rank.shared_weights import SharedWeights
 from image2video.search.score.measure import score_variants
@@ -55,7 +56,9 @@ def score_chains(
     if not chains:
         raise InputError("there is no chain to score; give at least one, such as 'identity'")
     task = task or ClassificationTask()
-    shared = SharedWeights(network, T, schedule, padding, interpolation, task, colours)
+    mean, std = (None, None) if colours is None else (colours.mean, colours.std)
+    options = ClipOptions(T, schedule, padding, interpolation, mean, std)
+    shared = SharedWeights(network, options, task)
     genotypes = tuple(Genotype.coerce(chain).with_provenance(None) for chain in chains)
     with in_mode(network, training=False), torch.no_grad():
         return score_variants(lambda x: shared.predictions(x, genotypes), batches, accelerator, task=task)
