@@ -16,9 +16,11 @@ from torch import nn
 from image2video import Genotype
 from image2video.data import DataSource
 from image2video.search import SearchConfig, get_space, rank_genotypes, search
+from image2video.search.epochs import one_shot_epoch
 from image2video.search.rank.chain_scores import score_chains
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
+from image2video.search.setup import Setup
 from image2video.training import TrainConfig, train
 
 BACKWARD = 3
@@ -100,10 +102,10 @@ def by_shared_weights(
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(seed)
     own = build_network(network, config.fusion, residual=config.residual, input_size=data.input_size)
-    run = SearchRun(own, get_space(config.space_name), config, data.train, data.holdout, accelerator)
+    run = SearchRun(own, Setup(config, get_space(config.space_name), accelerator), data.train, data.holdout)
     begun = time.perf_counter()
     for epoch in range(config.epochs):
-        run.one_shot_epoch(epoch)
+        one_shot_epoch(run, epoch)
     batches = data.holdout.batches(256).epoch(0)
     scores = score_chains(run.bilevel.bare, batches, chains, T=config.T, schedule=run.space.schedule)
     return {

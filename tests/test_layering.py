@@ -53,8 +53,6 @@ LIBRARIES = {  # room -> the libraries that it may import, late imports included
 KNOWN_CYCLES = [  # to be broken one by one; nothing is added
     {"fusion.config", "fusion.registry"},
     {"receptive_field.theory", "receptive_field.traced"},
-    {"search.cell.cell", "search.cell.mixing", "search.cell.topology"},
-    {"search.optimise.epochs", "search.run"},
     {"reproduce.genotypes", "reproduce.segment_genotypes"},
     {"reproduce.data", "reproduce.segment_data"},
     {"reproduce.check", "reproduce.segment_check"},

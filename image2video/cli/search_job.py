@@ -19,7 +19,7 @@ from image2video.data import DataSource
 from image2video.errors import InputError
 from image2video.experiments.candidates import Candidate, check_candidates, parse_candidates
 from image2video.experiments.settings import CompareConfig
-from image2video.search import SearchConfig, SearchResult, get_space, search
+from image2video.search import SearchConfig, SearchResult, get_selection, get_space, search
 from image2video.search.score.task import Task, get_task
 from image2video.training import load_weights, make_accelerator
 
@@ -95,7 +95,7 @@ class SearchJob:
             self.network(self.config.seed),
             self.data.train,
             config,
-            validation=self.data.holdout if config.selection == "fixed_weights" else None,
+            validation=self.data.holdout if get_selection(config.selection).needs_trained else None,
             task=self.task,
             mean=self.data.mean,
             std=self.data.std,
@@ -114,11 +114,13 @@ def prepare(options: Namespace) -> SearchJob:
     data_options, backbone = collect(DataOptions, options), collect(BackboneOptions, options)
     asked = collect(CompareOptions, options)
     trained = backbone.weights is not None or backbone.pretrained
-    fixed = config.selection == "fixed_weights"
+    fixed = get_selection(config.selection).needs_trained
     if fixed and not trained:
-        raise InputError("--selection fixed_weights ranks chains for a trained network; give --weights FILE")
+        raise InputError(f"--selection {config.selection} ranks chains for a trained network; give --weights FILE")
     if fixed and not data_options.holdout:
-        raise InputError("--selection fixed_weights needs images the network was not trained on: --holdout above 0")
+        raise InputError(
+            f"--selection {config.selection} needs images the network was not trained on: --holdout above 0"
+        )
     candidates = _candidates(asked, config)
     check_candidates(candidates or (), trained=trained, held_out=data_options.holdout > 0)
     final = CompareConfig(
@@ -181,5 +183,6 @@ def check_resumed(out: Path, options: Namespace, data: DataSource | None = None)
 def _candidates(asked: CompareOptions, config: SearchConfig) -> tuple[Candidate, ...] | None:
     """The candidates that are asked for, or the default's; None for no comparison."""
     budget = config.max_images is not None or config.max_minutes is not None
-    default = None if config.selection in ("fixed_weights", "random") or budget else _DEFAULT_CANDIDATES
+    trains = get_selection(config.selection).trains
+    default = _DEFAULT_CANDIDATES if trains and not budget else None
     return parse_candidates(default if asked.compare is None else asked.compare) or None

@@ -15,7 +15,7 @@ from image2video.cli.arguments import collect
 from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions, TaskOptions
 from image2video.cli.search_job import RENAME, CompareOptions, check_resumed
 from image2video.errors import InputError
-from image2video.search import Problem, Request, SearchConfig, SearchResult, build_problem, search
+from image2video.search import Problem, Request, SearchConfig, SearchResult, build_problem, get_selection, search
 from image2video.search.score.task import Task
 from image2video.training import make_accelerator
 
@@ -68,9 +68,9 @@ def prepare_task(options: Namespace) -> TaskJob:
     asked, data = collect(TaskOptions, options), collect(DataOptions, options)
     weights = collect(BackboneOptions, options).weights
     _check_options(options)
-    fixed = config.selection == "fixed_weights"
+    fixed = get_selection(config.selection).needs_trained
     if fixed and weights is None:
-        raise InputError("--selection fixed_weights ranks chains for a trained network; give --weights FILE")
+        raise InputError(f"--selection {config.selection} ranks chains for a trained network; give --weights FILE")
     if data.holdout != DataOptions().holdout and (not fixed or asked.task_validation != "train"):
         raise InputError(
             "--holdout: no effect here; it is the share of the training images that --selection fixed_weights ranks "

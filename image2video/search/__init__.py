@@ -1,5 +1,6 @@
 """Differentiable augmentation search: spaces, the cell, selection strategies, and genotypes for trained models."""
 
+from image2video.search import select as select
 from image2video.search.cell.cell import Cell
 from image2video.search.cell.topology import Decisions, random_decisions, random_genotype, random_share
 from image2video.search.driver import search
@@ -11,8 +12,16 @@ from image2video.search.rank.ranking import RankedGenotype, Ranking
 from image2video.search.result import SearchResult
 from image2video.search.score.scores import PairedScores, Scores
 from image2video.search.score.task import ClassificationTask, SegmentationTask, Task, get_task
+from image2video.search.select.selection import (
+    Run,
+    Selection,
+    get_selection,
+    register_selection,
+    selection_names,
+)
 from image2video.search.space.space import SearchSpace, get_space, register_space, space_names
 from image2video.search.state.config import SearchConfig
+from image2video.search.state.units import Unit
 
 __all__ = [
     "Cell",
@@ -23,24 +32,30 @@ __all__ = [
     "RankedGenotype",
     "Ranking",
     "Request",
+    "Run",
     "Scores",
     "SearchConfig",
     "SearchResult",
     "SearchSpace",
     "SegmentationTask",
+    "Selection",
     "Task",
+    "Unit",
     "build_problem",
     "candidate_chains",
     "chain_score_by_perturbation",
     "chain_score_by_tau",
+    "get_selection",
     "get_space",
     "get_task",
     "random_decisions",
     "random_genotype",
     "random_share",
     "rank_genotypes",
+    "register_selection",
     "register_space",
     "score_chains",
     "search",
+    "selection_names",
     "space_names",
 ]

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
-from image2video.clip.chain import check_colours
 from image2video.clip.colours import Colours, Values
 from image2video.protocols import ImageSet, Progress
 from image2video.runs.folders import OutputDirectory, atomic_write_text, versions
+from image2video.search.bare import BareRun
 from image2video.search.rank.averaging import check_bare
-from image2video.search.rank.fixed_weights import rank_genotypes
-from image2video.search.result import SearchResult, budget_warning, cell_result, identity_warning
+from image2video.search.result import SearchResult, budget_warning, identity_warning, result_of
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
 from image2video.search.score.task import ClassificationTask, Task
-from image2video.search.select.selection import derived_seed
-from image2video.search.select.strategies import get_selection, without_effect
-from image2video.search.space.space import SearchSpace, get_space
+from image2video.search.select.selection import get_selection, without_effect
+from image2video.search.setup import Setup
+from image2video.search.space.space import get_space
 from image2video.search.space.space_file import is_space_file
 from image2video.search.state.config import SearchConfig
-from image2video.search.state.state import SearchState
-from image2video.search.work import draw, work
+from image2video.search.state.seeds import derived_seed
+from image2video.search.work import work
 
 
 def search(
@@ -101,40 +98,40 @@ def search(
 
     """
     config = config or SearchConfig()
-    accelerator = accelerator or make_accelerator(config)
-    setup = _Setup(
+    setup = Setup(
         config,
         get_space(config.space_name),
-        accelerator,
+        accelerator or make_accelerator(config),
         task or ClassificationTask(),
         Colours.coerce(mean, std) or Colours.of(backbone),
         progress,
     )
-    images = train.num_images + (0 if validation is None else validation.num_images)
-    record = {"backbone": type(backbone).__name__, "train_images": images, **dict(provenance or {})}
-    if setup.task.metric != "accuracy":
-        record["metric"] = setup.task.metric
+    selection, accelerator = get_selection(config.selection), setup.accelerator
+    record = _provenance(backbone, train, validation, setup, provenance)
     unused = without_effect(config)
     if unused is not None and accelerator.is_main_process:
         warnings.warn(unused, stacklevel=2)
     # What can be refused is refused before the folder of an earlier run is replaced.
-    selection, run = None, None
-    if config.selection == "fixed_weights":
+    if selection.needs_trained:
         check_bare(backbone)
+    if selection.trains or selection.needs_trained:
         setup.check_colours()
-    else:
-        selection = get_selection(config.selection)
+    run: SearchRun | BareRun
+    if selection.trains:
         set_seed(config.seed, device_specific=accelerator.num_processes > 1)
-        run = _prepare(backbone, train, validation, setup) if selection.trains else None
+        run = _prepare(backbone, train, validation, setup)
+    else:
+        run = BareRun(backbone, train if validation is None else validation, setup, record)
     path, folder = None if out is None else Path(out), None
     if path is not None and accelerator.is_main_process:
         folder = _claim(path, settings, files or {}, setup, overwrite=overwrite, resume=resume)
     accelerator.wait_for_everyone()
-    if selection is None:
-        result = _rank(backbone, train if validation is None else validation, setup, record, path)
+    if isinstance(run, SearchRun):
+        work(run, selection, path, folder, resume=resume)
     else:
-        state = draw(selection, setup.space, config) if run is None else work(run, selection, path, folder, resume)
-        result = cell_result(state, setup.space, config, record, path)
+        for unit in selection.units(run.space, config):
+            selection.decide(unit, run)
+    result = result_of(run, config, record, path)
     if folder is not None:
         result.write(folder)
         folder.finish(seconds=result.seconds, frames=result.frames, genotype=str(result.genotype))
@@ -142,21 +139,19 @@ def search(
     return result
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """What all parts of a search need."""
-
-    config: SearchConfig
-    space: SearchSpace
-    accelerator: Accelerator
-    task: Task
-    colours: Colours | None
-    progress: Progress | None
-
-    def check_colours(self) -> None:
-        """Raise `InputError` where candidates change colours and nothing says how the images are normalised."""
-        for candidate in self.space.candidates:
-            check_colours(candidate, self.colours)
+def _provenance(
+    backbone: nn.Module,
+    train: ImageSet,
+    validation: ImageSet | None,
+    setup: Setup,
+    given: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What the genotype's provenance begins with: the caller's own values, and what the arguments say."""
+    images = train.num_images + (0 if validation is None else validation.num_images)
+    record = {"backbone": type(backbone).__name__, "train_images": images, **dict(given or {})}
+    if setup.task.metric != "accuracy":
+        record["metric"] = setup.task.metric
+    return record
 
 
 def make_accelerator(config: SearchConfig) -> Accelerator:
@@ -165,7 +160,7 @@ def make_accelerator(config: SearchConfig) -> Accelerator:
 
 
 def _claim(
-    out: Path, settings: Mapping[str, Any] | None, files: Mapping[str, str], setup: _Setup, **how: bool
+    out: Path, settings: Mapping[str, Any] | None, files: Mapping[str, str], setup: Setup, **how: bool
 ) -> OutputDirectory:
     """The result folder, with the settings in it from the start; those of a run that goes on stay."""
     folder = OutputDirectory(out, "search", **how)
@@ -189,9 +184,8 @@ def _warn(result: SearchResult) -> None:
         warnings.warn(identity_warning(result), stacklevel=3)
 
 
-def _prepare(backbone: nn.Module, train: ImageSet, validation: ImageSet | None, setup: _Setup) -> SearchRun:
+def _prepare(backbone: nn.Module, train: ImageSet, validation: ImageSet | None, setup: Setup) -> SearchRun:
     """The cell and the fused copy of the backbone with their images, before the first step."""
-    setup.check_colours()
     # A space from a file is compared by its content, wherever the file lies.
     config = replace(setup.config, space=setup.space.name)
     if validation is None:
@@ -199,49 +193,4 @@ def _prepare(backbone: nn.Module, train: ImageSet, validation: ImageSet | None, 
     images, _ = next(iter(train.batches(1).epoch(0)))
     size = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     network = build_network(backbone, config.fusion, residual=config.residual, input_size=size, task=setup.task)
-    return SearchRun(
-        network,
-        setup.space,
-        config,
-        train,
-        validation,
-        setup.accelerator,
-        setup.task,
-        setup.progress,
-        setup.colours,
-    )
-
-
-def _rank(
-    backbone: nn.Module, images: ImageSet, setup: _Setup, provenance: dict[str, Any], out: Path | None
-) -> SearchResult:
-    config, accelerator, colours = setup.config, setup.accelerator, setup.colours
-    tensors = [*backbone.parameters(), *backbone.buffers()]
-    if any(tensor.device != accelerator.device for tensor in tensors):
-        backbone = copy.deepcopy(backbone).to(accelerator.device)
-    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
-    ranking = rank_genotypes(
-        backbone,
-        images,
-        space=setup.space,
-        count=config.candidates,
-        T=config.T,
-        seed=config.seed,
-        first_images=config.first_images,
-        max_images=config.validation_images,
-        max_seconds=None if config.max_minutes is None else 60 * config.max_minutes,
-        max_frames=None if config.max_images is None else config.max_images * config.T,
-        batch_size=config.batch_size * config.T,
-        padding=config.padding,
-        interpolation=config.interpolation,
-        autocast=precision,
-        task=setup.task,
-        mean=None if colours is None else colours.mean,
-        std=None if colours is None else colours.std,
-        provenance=provenance,
-        progress=setup.progress,
-    )
-    if accelerator.num_processes > 1:
-        # Every process has ranked all images; on a GPU the last digits may differ, the choice must not.
-        (ranking,) = broadcast_object_list([ranking])
-    return SearchResult(ranking.best, config, setup.space, SearchState(), ranking, out)
+    return SearchRun(network, replace(setup, config=config), train, validation)

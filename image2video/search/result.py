@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from image2video.clip.genotype import Genotype
 from image2video.runs.folders import OutputDirectory, atomic_write_json
 from image2video.search.rank.ranking import Ranking
 from image2video.search.select.decidedness import Decidedness
+from image2video.search.select.selection import get_selection
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import SearchConfig
 from image2video.search.state.state import SearchState
@@ -18,6 +19,24 @@ from image2video.version import __version__
 
 SCHEMA_VERSION = 1
 _SCORES = {"score": "accuracy", "score_error": "accuracy_error", "images": "images"}
+
+
+class Found(Protocol):
+    """What a result is made of: a run that is over.
+
+    Attributes:
+        space: candidates and graph.
+        state: the records.
+
+    """
+
+    space: SearchSpace
+    state: SearchState
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """The ranking that the search made; None where it made none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,16 +63,12 @@ class SearchResult:
     @property
     def seconds(self) -> float:
         """The time that the search took, over all resumed parts."""
-        return self.ranking.seconds if self.ranking is not None and not self._trained else self.state.seconds
+        return self.state.seconds
 
     @property
     def frames(self) -> int:
-        """The frames that went through the network (for `fixed_weights` forward only, else forward and backward)."""
-        return self.ranking.frames if self.ranking is not None and not self._trained else self.state.frames
-
-    @property
-    def _trained(self) -> bool:
-        return self.config.selection != "fixed_weights"
+        """The frames that went through the network: forward and backward, or forward only where nothing is trained."""
+        return self.state.frames
 
     def decidedness(self) -> Decidedness | None:
         """How many edges and nodes are decided; None where none was judged by masking."""
@@ -136,11 +151,11 @@ class SearchResult:
         self.genotype.save(folder / "genotype.json")
 
 
-def cell_result(
-    state: SearchState, space: SearchSpace, config: SearchConfig, provenance: dict[str, Any], out: Path | None
-) -> SearchResult:
-    """The result of a search that trained a network, or drew; the genotype's provenance says how it was found."""
-    ranking = None if state.ranking is None else Ranking.from_dict(state.ranking)
+def result_of(run: Found, config: SearchConfig, provenance: dict[str, Any], out: Path | None) -> SearchResult:
+    """The result of a search that is over; the genotype's provenance says how it was found."""
+    state, space, ranking = run.state, run.space, run.ranking
+    if ranking is not None and ranking.best.provenance is not None:  # it says itself how it was found
+        return SearchResult(ranking.best, config, space, state, ranking, out)
     record = {
         **provenance,
         "selection": config.selection,
@@ -148,10 +163,10 @@ def cell_result(
         "T": config.T,
         "schedule": space.schedule,
         "seed": config.seed,
-        **({} if config.selection == "random" else {"fusion": config.fusion, "epochs": config.epochs}),
-        **({} if config.selection == "random" else _score_record(state, ranking)),
-        "image2video": __version__,
     }
+    if get_selection(config.selection).trains:
+        record |= {"fusion": config.fusion, "epochs": config.epochs, **_score_record(state, ranking)}
+    record["image2video"] = __version__
     chain = state.decisions.genotype(space) if state.chain is None else Genotype.parse(state.chain)
     genotype = chain.with_provenance(record)
     if ranking is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,30 +11,28 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast
 from torch import Tensor
 
-from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError, StateError, UnsupportedError
-from image2video.protocols import Batches, ImageSet, Progress
+from image2video.protocols import Batches, ImageSet
 from image2video.search.cell.cell import Cell, CellTrace
 from image2video.search.cell.mixing import mixing_matrix
-from image2video.search.optimise import epochs
 from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
 from image2video.search.optimise.memory import checkpoint_activations_
 from image2video.search.optimise.tensors import on_cpu
 from image2video.search.optimise.watch import Meter
-from image2video.search.rank.averaging import evaluating
+from image2video.search.rank.halving import Halving, HalvingRules
+from image2video.search.rank.pool import HeldOut
+from image2video.search.rank.ranking import Ranking, order_of
+from image2video.search.rank.shared_weights import SharedWeights, videos
 from image2video.search.score.measure import score_variants
-from image2video.search.score.network import FrameNetwork, predictions
+from image2video.search.score.network import FrameNetwork, in_mode, predictions
 from image2video.search.score.scores import Scores
-from image2video.search.score.task import ClassificationTask, Task
-from image2video.search.select.selection import derived_seed, seeded
-from image2video.search.space.space import SearchSpace
+from image2video.search.setup import Setup
 from image2video.search.state.budget import Budget
-from image2video.search.state.config import SearchConfig
+from image2video.search.state.seeds import derived_seed, seeded
 from image2video.search.state.state import SearchState
 
-_KEPT_VIDEOS = 64
 _SPLIT_MODELS = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 
@@ -42,14 +41,9 @@ class SearchRun:
 
     Args:
         network: the fused network; it is trained in place.
-        space: candidates and graph.
-        config: the settings.
+        setup: settings, space, accelerator, task.
         train: the images for the weights.
         validation: the images for τ and for scores.
-        accelerator: for devices, precision and processes.
-        task: what the network is for (default: classification).
-        progress: called after every step.
-        colours: how the images are normalised; needed by candidates that change colours.
 
     Raises:
         InputError: an accelerator that accumulates gradients itself, and what `Cell` raises.
@@ -57,39 +51,18 @@ class SearchRun:
 
     """
 
-    def __init__(
-        self,
-        network: FrameNetwork,
-        space: SearchSpace,
-        config: SearchConfig,
-        train: ImageSet,
-        validation: ImageSet,
-        accelerator: Accelerator,
-        task: Task | None = None,
-        progress: Progress | None = None,
-        colours: Colours | None = None,
-    ) -> None:
-        _check_accelerator(accelerator)
-        self.task = task or ClassificationTask()
-        self.space, self.config, self.accelerator, self.colours = space, config, accelerator, colours
+    def __init__(self, network: FrameNetwork, setup: Setup, train: ImageSet, validation: ImageSet) -> None:
+        _check_accelerator(setup.accelerator)
+        config, accelerator = setup.config, setup.accelerator
+        self.space, self.config, self.accelerator = setup.space, config, accelerator
+        self.task, self.colours, self.progress = setup.task, setup.colours, setup.progress
+        self.options = setup.options
         self.device = accelerator.device
-        self.progress = progress
         self.state = SearchState()
         self.kept: dict[str, Any] | None = None  # what `snapshot` has kept
         self.measurements = 1  # how often `score` is called in all, for the progress
         self.cell = self._new_cell().to(self.device)
-        if config.channels_last:
-            network.backbone.to(memory_format=torch.channels_last)  # 5-D gates of the fusions know no such layout
-        if config.checkpoint_activations:
-            checkpoint_activations_(network)
-        optimizer = weight_optimizer(network, config)
-        if optimizer is None:
-            # DistributedDataParallel refuses a network that has nothing to train.
-            prepared = accelerator.prepare_model(network, evaluation_mode=True)
-            self.bilevel = Bilevel(prepared, self.cell, None, accelerator, config, self.task)
-        else:
-            prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
-            self.bilevel = Bilevel(prepared, self.cell, prepared_optimizer, accelerator, config, self.task)
+        self.bilevel = self._prepared(network)
         self.train_batches = self._batches(train, "weights", training=True)
         self.tau_batches = self._batches(validation, "tau", training=True)
         limit = config.validation_images
@@ -97,8 +70,13 @@ class SearchRun:
         if limit is not None and limit < validation.num_images:
             self.held_out = validation.take(limit, seed=derived_seed(config.seed, "held out"))
         self._held_out_batches = self._batches(self.held_out, "held out", training=False)
-        self._videos: dict[Genotype, Image2Video] = {}
+        self._video = videos(self.options)
         self.budget = Budget(config, accelerator)
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """The ranking in the records; its best chain comes without provenance."""
+        return None if self.state.ranking is None else Ranking.from_dict(self.state.ranking)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -120,18 +98,6 @@ class SearchRun:
         """Add the time and the images since the last time to the records; all processes must take part."""
         self.budget.settle(self.state)
 
-    def search_epoch(self, epoch: int, *, moves_tau: bool) -> None:
-        """One epoch of bilevel steps; see `image2video.search.optimise.epochs`."""
-        epochs.search_epoch(self, epoch, moves_tau=moves_tau)
-
-    def tune_epoch(self, epoch: int, total: int) -> None:
-        """One epoch of weight steps through the cell as decided so far."""
-        epochs.tune_epoch(self, epoch, total)
-
-    def one_shot_epoch(self, epoch: int) -> None:
-        """One epoch of weight steps on clips of randomly drawn chains."""
-        epochs.one_shot_epoch(self, epoch)
-
     def score(self, mixings: list[Tensor], first: int, stop: Callable[[Scores], bool] | None = None) -> Scores:
         """Held-out scores under several mixing matrices that agree on all edges into nodes before `first`.
 
@@ -152,11 +118,46 @@ class SearchRun:
             with self.accelerator.autocast():
                 return [predicted(mixing) for mixing in mixings]
 
-        with evaluating(bare), torch.no_grad():
+        with in_mode(bare, training=False), torch.no_grad():
             images = self._held_out_batches.epoch(0)
             scores = score_variants(variants, images, self.accelerator, task=self.task, on_batch=meter.step, stop=stop)
         self.state.evaluated_frames += scores.n * self.config.T * len(mixings)
         return scores
+
+    def rank(self, chains: tuple[Genotype, ...]) -> Ranking:
+        """Rank chains under the network as it is, on the held-out images, within the budget.
+
+        Every process scores its share of the images; the scores, and so the ranking, are the same on all.
+        """
+        self.share_buffers()
+        config, accelerator, state = self.config, self.accelerator, self.state
+        network = self.bilevel.bare
+        shared = SharedWeights(network, self.options, self.task, accelerator.autocast)
+        seed = derived_seed(config.seed, "ranking")
+        held_out = HeldOut(self.held_out, None, batch_size=config.batch_size, seed=seed, device=self.device)
+        started, before = time.perf_counter(), state.evaluated_frames
+
+        def late() -> bool:
+            # The shares of the processes differ by an image at most; what all have scored is put right at the end.
+            state.evaluated_frames = before + shared.frames * accelerator.num_processes
+            return self.spent() >= 1
+
+        rules = HalvingRules(
+            self.task,
+            config.first_images,
+            config.criterion,
+            late=late if self.budget.limited else None,
+            accelerator=accelerator,
+            progress=self.progress,
+        )
+        with in_mode(network, training=False), torch.no_grad():
+            outcome = Halving(chains, shared, held_out, rules).run()
+        first = order_of(outcome.scores, config.criterion)[0]
+        frames, seconds = config.T * outcome.scored, time.perf_counter() - started
+        ranking = outcome.ranking(first, frames=frames, seconds=seconds, metric=self.task.metric)
+        state.evaluated_frames = before + frames
+        state.ranking = ranking.to_dict()
+        return ranking
 
     def score_chosen(self) -> None:
         """Score the discretised cell and put it into the records."""
@@ -189,20 +190,22 @@ class SearchRun:
 
     def video(self, chain: Genotype) -> Image2Video:
         """The clips of one chain, as the space and the settings have them."""
-        if chain not in self._videos:
-            if len(self._videos) >= _KEPT_VIDEOS:
-                self._videos.clear()
-            config, colours = self.config, self.colours
-            self._videos[chain] = Image2Video(
-                chain,
-                T=config.T,
-                schedule=self.space.schedule,
-                padding=config.padding,
-                interpolation=config.interpolation,
-                mean=None if colours is None else colours.mean,
-                std=None if colours is None else colours.std,
-            )
-        return self._videos[chain]
+        return self._video(chain)
+
+    def _prepared(self, network: FrameNetwork) -> Bilevel:
+        """The optimisers over the network as accelerate prepares it, laid out and checkpointed as the settings say."""
+        config, accelerator = self.config, self.accelerator
+        if config.channels_last:
+            network.backbone.to(memory_format=torch.channels_last)  # 5-D gates of the fusions know no such layout
+        if config.checkpoint_activations:
+            checkpoint_activations_(network)
+        optimizer = weight_optimizer(network, config)
+        if optimizer is None:
+            # DistributedDataParallel refuses a network that has nothing to train.
+            prepared = accelerator.prepare_model(network, evaluation_mode=True)
+        else:
+            prepared, optimizer = accelerator.prepare(network, optimizer)
+        return Bilevel(prepared, self.cell, optimizer, accelerator, config, self.task)
 
     def _new_cell(self) -> Cell:
         config = self.config

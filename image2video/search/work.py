@@ -6,30 +6,20 @@ from pathlib import Path
 
 from image2video.runs.folders import OutputDirectory
 from image2video.search.checkpoint import has_checkpoint, load_run, save_run
+from image2video.search.epochs import one_shot_epoch, search_epoch, tune_epoch
 from image2video.search.run import SearchRun
-from image2video.search.select.controls import Drawn
 from image2video.search.select.selection import Selection
-from image2video.search.space.space import SearchSpace
-from image2video.search.state.config import SearchConfig
-from image2video.search.state.state import CHECKPOINT, SearchState
+from image2video.search.state.state import CHECKPOINT
 from image2video.search.state.units import Unit
 from image2video.search.tensorboard import Curves
 
 _EPOCHS = ("search", "sampled", "tune")
 
 
-def draw(selection: Selection, space: SearchSpace, config: SearchConfig) -> SearchState:
-    """The records of a selection that trains nothing."""
-    drawn = Drawn(space, config)
-    for unit in selection.units(space, config):
-        selection.decide(unit, drawn)
-    return drawn.state
-
-
 def work(
-    run: SearchRun, selection: Selection, out: Path | None, folder: OutputDirectory | None, resume: bool
-) -> SearchState:
-    """Carry out all units that are left, from the checkpoint in `out` where `resume` asks for it; the run's records.
+    run: SearchRun, selection: Selection, out: Path | None, folder: OutputDirectory | None, *, resume: bool
+) -> None:
+    """Carry out all units that are left, from the checkpoint in `out` where `resume` asks for it.
 
     `folder` is `out` as the main process holds it; the others have None.
     """
@@ -43,7 +33,6 @@ def work(
         _carry_on(run, selection, checkpoint, curves)
     finally:
         curves.close()
-    return run.state
 
 
 def _carry_on(run: SearchRun, selection: Selection, checkpoint: Path | None, curves: Curves) -> None:
@@ -61,18 +50,18 @@ def _carry_on(run: SearchRun, selection: Selection, checkpoint: Path | None, cur
         if checkpoint is not None and not idle:
             save_run(run, checkpoint)
         curves.add(units[number], number, run.state)
-    if run.state.ranking is None:
+    if run.state.chain is None:
         run.state.chain = str(run.state.decisions.genotype(run.space, run.cell))
         run.state.magnitudes = run.cell.candidate_magnitudes() if run.config.learn_magnitudes else None
 
 
 def _carry_out(unit: Unit, run: SearchRun, selection: Selection, tune_epochs: int) -> None:
     if unit.kind == "search":
-        run.search_epoch(unit.index, moves_tau=selection.moves_tau)
+        search_epoch(run, unit.index, moves_tau=selection.moves_tau)
     elif unit.kind == "sampled":
-        run.one_shot_epoch(unit.index)
+        one_shot_epoch(run, unit.index)
     elif unit.kind == "tune":
-        run.tune_epoch(unit.index, tune_epochs)
+        tune_epoch(run, unit.index, tune_epochs)
     elif unit.kind != "score":
         selection.decide(unit, run)
     elif run.spent() < 1:  # a score after the budget would be one pass too many

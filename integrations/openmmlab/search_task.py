@@ -24,8 +24,9 @@ from image2video.integrations.openmmlab.search_model import build_segmentor, pla
 from image2video.integrations.openmmlab.search_network import SegmentorFrames, SegmentorTask
 from image2video.integrations.openmmlab.search_reading import Reading, Size
 from image2video.search.problems import Problem, Request
-from image2video.search.select.selection import derived_seed
+from image2video.search.select.selection import get_selection
 from image2video.search.state.config import SearchConfig
+from image2video.search.state.seeds import derived_seed
 
 LABEL_SIZE_BYTES = 32 * 2**20
 """Maps of a batch's frames that take no more than this at the size of the images are brought back at that size."""
@@ -115,7 +116,7 @@ def _held_out(
             )
         found, _ = _images(config, "val_dataloader", size, segmentor, task, request.workers)
         return found, [f"held-out images: the {found.num_images} of val_dataloader"]
-    if request.config.selection != "fixed_weights":
+    if not get_selection(request.config.selection).needs_trained:
         return None, []
     part, _ = train.split(request.holdout, seed=derived_seed(request.config.seed, "holdout"))
     return part, [

@@ -12,10 +12,12 @@ from image2video.clip.colours import Colours
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import StateError
 from image2video.search import SearchConfig, SearchSpace, register_space, search, work
+from image2video.search.epochs import one_shot_epoch, search_epoch, tune_epoch
 from image2video.search.optimise.schedule import cosine
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
-from image2video.search.select.strategies import get_selection
+from image2video.search.select.selection import get_selection
+from image2video.search.setup import Setup
 from image2video.search.state import budget
 
 SPACE = register_space(SearchSpace("budgeted", ("translate_x(0.1)", "rotate(10)", "scale(1.2)"), nodes=2))
@@ -32,7 +34,7 @@ def config(**options: object) -> SearchConfig:
 def running(**options: object) -> SearchRun:
     network = build_network(tiny_network(), "none", residual=True, input_size=(1, 12, 16))
     data = blobs(60, 0)
-    return SearchRun(network, SPACE, config(**options), data, data, Accelerator(cpu=True))
+    return SearchRun(network, Setup(config(**options), SPACE, Accelerator(cpu=True)), data, data)
 
 
 class Clock:
@@ -54,7 +56,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_without_a_budget_nothing_is_spent() -> None:
     run = running()
-    run.search_epoch(0, moves_tau=True)
+    search_epoch(run, 0, moves_tau=True)
     assert run.spent() == 0
     assert run.state.frames == 3 * 120
 
@@ -67,7 +69,7 @@ def test_the_search_stage_ends_at_six_tenths_in_the_middle_of_an_epoch() -> None
         lambda *_: rates.append(run.bilevel.optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
     )
     for epoch in range(2):
-        run.search_epoch(epoch, moves_tau=True)
+        search_epoch(run, epoch, moves_tau=True)
     # 20 images a step: after 5 steps 100 of 150, of which the stage may use 90.
     assert run.state.frames == 3 * 100
     assert run.spent() == pytest.approx(100 / 150)
@@ -85,7 +87,7 @@ def test_a_large_budget_changes_nothing() -> None:
         torch.manual_seed(0)  # dropout
         run = running(**options)
         for epoch in range(2):
-            run.search_epoch(epoch, moves_tau=True)
+            search_epoch(run, epoch, moves_tau=True)
         ends.append((run.tau(), run.state.steps))
     assert torch.equal(ends[0][0], ends[1][0])
     assert ends[0][1] == ends[1][1]
@@ -94,12 +96,12 @@ def test_a_large_budget_changes_nothing() -> None:
 def test_minutes_stop_a_stage_and_are_kept(clock: Clock) -> None:
     run = running(max_minutes=1.0)
     run.bilevel.network.register_forward_pre_hook(lambda *_: setattr(clock, "now", clock.now + 4))
-    run.search_epoch(0, moves_tau=True)
+    search_epoch(run, 0, moves_tau=True)
     # 8 seconds a step (two passes): after 5 steps 40 seconds, of which the stage may use 36.
     assert run.state.seconds == 40
     assert run.state.epochs[-1]["steps"] == 5
     assert run.spent() == pytest.approx(40 / 60)
-    run.search_epoch(1, moves_tau=True)
+    search_epoch(run, 1, moves_tau=True)
     assert run.state.seconds == 40
     assert len(run.state.epochs) == 2
     clock.now += 30
@@ -121,14 +123,14 @@ def test_epochs_that_the_budget_leaves_out_write_no_checkpoint(monkeypatch: pyte
 
 def test_tuning_ends_at_nine_tenths() -> None:
     run = running(max_images=100, warmup_epochs=3)
-    run.search_epoch(0, moves_tau=True)
+    search_epoch(run, 0, moves_tau=True)
     assert run.state.frames == 3 * 60
     run.state.edges.append({"edge": 0})
     run.state.decisions.ops[0] = 0
-    run.tune_epoch(0, 3)
+    tune_epoch(run, 0, 3)
     assert run.state.frames == 3 * 90
     assert len(run.state.edges[0]["tuning_loss"]) == 1
-    run.tune_epoch(1, 3)
+    tune_epoch(run, 1, 3)
     assert run.state.frames == 3 * 90
     assert len(run.state.edges[0]["tuning_loss"]) == 1
 
@@ -136,7 +138,7 @@ def test_tuning_ends_at_nine_tenths() -> None:
 def test_training_on_sampled_chains_ends_at_six_tenths() -> None:
     run = running(max_images=100)
     for epoch in range(3):
-        run.one_shot_epoch(epoch)
+        one_shot_epoch(run, epoch)
     assert run.state.frames == 3 * 60
     assert [record["epoch"] for record in run.state.sampled] == [1]
 
@@ -158,10 +160,12 @@ def test_every_batch_goes_through_a_chain_of_its_own_draw(monkeypatch: pytest.Mo
     for seed in (0, 1):
         drawn[seed] = []
         options = {"T": 3, "epochs": 3, "batch_size": 10, "seed": seed, "crop_flip": False}
-        run = SearchRun(network, space, SearchConfig(**options), data, data, Accelerator(cpu=True), colours=Colours())
+        run = SearchRun(
+            network, Setup(SearchConfig(**options), space, Accelerator(cpu=True), colours=Colours()), data, data
+        )
         before = {name: value.clone() for name, value in network.named_parameters()}
         for epoch in (0, 1, 0):
-            run.one_shot_epoch(epoch)
+            one_shot_epoch(run, epoch)
         assert any(not torch.equal(before[name], value) for name, value in network.named_parameters())
         assert torch.equal(run.tau(), run.cell.tau.detach())
     assert drawn[0] != drawn[1]
@@ -217,13 +221,13 @@ def test_a_snapshot_brings_back_weights_and_momentum() -> None:
     run = running()
     with pytest.raises(StateError, match="no snapshot of the network"):
         run.restore()
-    run.search_epoch(0, moves_tau=True)
+    search_epoch(run, 0, moves_tau=True)
     run.snapshot()
     state = torch.get_rng_state()
-    run.one_shot_epoch(1)
+    one_shot_epoch(run, 1)
     ends = {name: value.clone() for name, value in run.bilevel.bare.state_dict().items()}
     for _ in range(2):
         run.restore()
         torch.set_rng_state(state)
-        run.one_shot_epoch(1)
+        one_shot_epoch(run, 1)
         assert all(torch.equal(ends[name], value) for name, value in run.bilevel.bare.state_dict().items())

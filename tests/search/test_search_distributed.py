@@ -24,7 +24,9 @@ from search_cases import blobs, tiny_network
 from search_ddp_cases import WAYS, first_gradient, take_steps
 from image2video.search import SearchConfig, SearchSpace, search
 from image2video.search.score.network import build_network
+from image2video.search.epochs import search_epoch
 from image2video.search.run import SearchRun
+from image2video.search.setup import Setup
 
 torch.set_num_threads(1)
 
@@ -54,8 +56,8 @@ def main():
         config = SearchConfig(T=3, epochs=2, batch_size=16, max_images=150, second_order=precision == "bf16")
         network = build_network(tiny_network(), "gsf", residual=True, input_size=(1, 12, 16))
         data = blobs(30, 0)
-        run = SearchRun(network, space, config, data, data, accelerator)
-        run.search_epoch(0, moves_tau=True)
+        run = SearchRun(network, Setup(config, space, accelerator), data, data)
+        search_epoch(run, 0, moves_tau=True)
         run.score([run.cell.mixing().detach()], 1)
         alike([run.cell.tau])
         assert run.tau().isfinite().all()

@@ -17,13 +17,15 @@ from image2video.report.result import SearchRecord, _build
 from image2video.runs.folders import read_json
 from image2video.search import SearchConfig, SearchSpace, get_space, random_share, register_space, search
 from image2video.search.cell.mixing import mixing_matrix
+from image2video.search.epochs import search_epoch
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
 from image2video.search.score.task import SegmentationTask
 from image2video.search.select.controls import Argmax, Random
 from image2video.search.select.perturbation import Perturbation
-from image2video.search.select.selection import derived_seed
-from image2video.search.select.strategies import get_selection, without_effect
+from image2video.search.select.selection import get_selection, without_effect
+from image2video.search.setup import Setup
+from image2video.search.state.seeds import derived_seed
 from image2video.search.state.state import SearchState
 
 # Networks this small, trained this briefly, often find nothing better than the image.
@@ -207,8 +209,8 @@ def test_validation_images_of_ones_own_and_a_cap_on_them() -> None:
 def test_scores_use_the_running_statistics_and_change_nothing() -> None:
     network = build_network(tiny_network(), "gsf", residual=True, input_size=(1, 12, 16))
     data = blobs(60, 0)
-    running = SearchRun(network, SPACE, config(), data, data, Accelerator(cpu=True))
-    running.search_epoch(0, moves_tau=True)
+    running = SearchRun(network, Setup(config(), SPACE, Accelerator(cpu=True)), data, data)
+    search_epoch(running, 0, moves_tau=True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     mixing = mixing_matrix(running.tau(), SPACE)
     first, second = running.score([mixing, mixing], 1), running.score([mixing], 2)

@@ -9,6 +9,7 @@ from search_cases import Arrays, CentreWindow, blobs, planted, tiny_network
 from torch import Tensor, nn
 
 from image2video import Colours, Genotype, Image2Video, VideoWrap
+from image2video.clip.options import ClipOptions
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.search import Ranking, SearchSpace, candidate_chains, get_space, random_share, rank_genotypes
 from image2video.search.rank.averaging import AveragedFrames
@@ -28,7 +29,7 @@ CHAINS = [
 def test_the_logits_are_the_mean_over_the_frames_of_the_clip(schedule: str, batch_size: int) -> None:
     network = tiny_network().eval()
     images = blobs(5, 0).images
-    averaged = AveragedFrames(network, 4, schedule, batch_size, "zeros", "bilinear")
+    averaged = AveragedFrames(network, ClipOptions(4, schedule), batch_size)
     with torch.no_grad():
         got = averaged.predictions(images, CHAINS)
         for chain, logits in zip(CHAINS, got, strict=True):
@@ -38,7 +39,7 @@ def test_the_logits_are_the_mean_over_the_frames_of_the_clip(schedule: str, batc
 
 
 def test_shared_frames_are_predicted_once() -> None:
-    averaged = AveragedFrames(tiny_network().eval(), 4, "from_zero", 64, "zeros", "bilinear")
+    averaged = AveragedFrames(tiny_network().eval(), ClipOptions(4), 64)
     chains = [Genotype.parse(t) for t in ("identity", "translate_x(0.03)", "translate_x(0.06)", "translate_x(0.09)")]
     averaged.predictions(blobs(5, 0).images, chains)
     # Shifts of 0, 3, 6, 9, 12, 18 and 27 hundredths.
@@ -250,7 +251,7 @@ def test_frames_that_change_colours_are_those_of_the_clip(schedule: str, batch_s
     network, images = tiny_network().eval(), blobs(5, 0).images.sigmoid() * 2 - 1
     texts = ("identity", "translate_x(0.1)", "invert(0.5) > rotate(5)", "translate_x(0.1) > contrast(1.3)")
     chains, colours = [Genotype.parse(text) for text in texts], Colours((0.5,), (0.5,))
-    averaged = AveragedFrames(network, 4, schedule, batch_size, "zeros", "bilinear", colours=colours)
+    averaged = AveragedFrames(network, ClipOptions(4, schedule, mean=colours.mean, std=colours.std), batch_size)
     with torch.no_grad():
         for chain, logits in zip(chains, averaged.predictions(images, chains), strict=True):
             clip = Image2Video(chain, T=4, schedule=schedule, mean=0.5, std=0.5)(images)

@@ -12,6 +12,7 @@ from search_cases import Arrays, CentreWindow, blobs, planted, tiny_network
 from torch import Tensor, nn
 
 from image2video import Colours, Genotype, Image2Video
+from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.runs.folders import read_json
 from image2video.search import (
@@ -27,7 +28,7 @@ from image2video.search import (
     score_chains,
     search,
 )
-from image2video.search.rank.halving import Halving
+from image2video.search.rank.halving import Halving, HalvingRules
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Ranking
 from image2video.search.rank.shared_weights import SharedWeights
@@ -133,7 +134,7 @@ def test_a_killed_one_shot_search_resumes_bit_for_bit(finished: tuple[SearchResu
 def test_shared_weights_predict_the_clip_of_every_chain() -> None:
     network = build_network(tiny_network(), "gsf", residual=False, input_size=(1, 12, 16)).eval()
     data = blobs(9, 0)
-    shared = SharedWeights(network, 3, "ramp", "zeros", "bilinear", ClassificationTask())
+    shared = SharedWeights(network, ClipOptions(3, "ramp"), ClassificationTask())
     chains = [Genotype.parse(text) for text in ("identity", "translate_x(0.1) > rotate(-10)", "scale(1.2)")]
     with torch.no_grad():
         found = shared.predictions(data.images, chains)
@@ -151,7 +152,7 @@ def test_maps_are_unwarped_before_they_are_averaged() -> None:
             return torch.cat([x, -x], dim=1)
 
     images = torch.rand(4, 1, 20, 30) + 1
-    shared = SharedWeights(FrameNetwork(Pixels(), None), 3, "from_zero", "zeros", "bilinear", SegmentationTask(2))
+    shared = SharedWeights(FrameNetwork(Pixels(), None), ClipOptions(3), SegmentationTask(2))
     chain = Genotype.parse("translate_x(0.1) > translate_y(-0.2)")
     (maps,) = shared.predictions(images, [chain])
     # Whole pixels (3 and 4): what is seen in any frame is the image itself, frame 0 sees all of it.
@@ -235,13 +236,13 @@ def test_halving_over_two_shares_scores_what_one_does() -> None:
     chains = candidate_chains(SMALL, 6, 0)
 
     def halving(accelerator: object) -> tuple[Halving, SharedWeights]:
-        shared = SharedWeights(network, 3, "from_zero", "zeros", "bilinear", ClassificationTask())
+        shared = SharedWeights(network, ClipOptions(3), ClassificationTask())
         held_out = HeldOut(data, None, batch_size=16, seed=3, device=torch.device("cpu"))
-        ranked = Halving(chains, shared, held_out, 20, task=ClassificationTask(), accelerator=accelerator)  # type: ignore[arg-type]
+        ranked = Halving(chains, shared, held_out, HalvingRules(ClassificationTask(), 20, accelerator=accelerator))  # type: ignore[arg-type]
         return ranked, shared
 
     with torch.no_grad():
-        _, whole, _ = halving(None)[0].run()
+        whole = halving(None)[0].run().scores
         labels = []
         for rank in (0, 1):
             ranked, _ = halving(Share(rank))

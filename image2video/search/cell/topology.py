@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
@@ -12,8 +12,13 @@ from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, StateError
 from image2video.search.space.space import SearchSpace
 
-if TYPE_CHECKING:
-    from image2video.search.cell.cell import Cell
+
+class LearnedCandidates(Protocol):
+    """What `Decisions.genotype` reads of a cell."""
+
+    def chosen_candidate(self, edge: int, candidate: int) -> Genotype:
+        """A candidate with the magnitudes that an edge has learned."""
+        ...
 
 
 @dataclass
@@ -38,7 +43,7 @@ class Decisions:
             node = space.edges[edge][0]
         return tuple(reversed(path))
 
-    def genotype(self, space: SearchSpace, cell: Cell | None = None) -> Genotype:
+    def genotype(self, space: SearchSpace, cell: LearnedCandidates | None = None) -> Genotype:
         """The ops along the path, input to output, as a genotype; with the magnitudes that `cell` has learned.
 
         Raises `StateError` where something is undecided.

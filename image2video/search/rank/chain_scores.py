@@ -12,11 +12,11 @@ from torch import Tensor
 
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
+from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
-from image2video.search.rank.averaging import evaluating
 from image2video.search.rank.shared_weights import SharedWeights
 from image2video.search.score.measure import score_variants
-from image2video.search.score.network import FrameNetwork
+from image2video.search.score.network import FrameNetwork, in_mode
 from image2video.search.score.scores import Scores
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace
@@ -56,9 +56,11 @@ def score_chains(
     if not chains:
         raise InputError("there is no chain to score; give at least one, such as 'identity'")
     task = task or ClassificationTask()
-    shared = SharedWeights(network, T, schedule, padding, interpolation, task, colours)
+    mean, std = (None, None) if colours is None else (colours.mean, colours.std)
+    options = ClipOptions(T, schedule, padding, interpolation, mean, std)
+    shared = SharedWeights(network, options, task)
     genotypes = tuple(Genotype.coerce(chain).with_provenance(None) for chain in chains)
-    with evaluating(network), torch.no_grad():
+    with in_mode(network, training=False), torch.no_grad():
         return score_variants(lambda x: shared.predictions(x, genotypes), batches, accelerator, task=task)
 
 

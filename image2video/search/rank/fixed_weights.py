@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,15 +15,16 @@ from torch import nn
 from image2video.clip.chain import check_colours
 from image2video.clip.colours import Colours, Values
 from image2video.clip.genotype import Genotype
+from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
-from image2video.search.rank.averaging import AveragedFrames, check_bare, device_of, evaluating
+from image2video.search.rank.averaging import AveragedFrames, check_bare
 from image2video.search.rank.candidates import candidate_chains, given_chains
-from image2video.search.rank.halving import Halving, Predictor
+from image2video.search.rank.halving import Halving, HalvingRules, Predictor
 from image2video.search.rank.pool import HeldOut
-from image2video.search.rank.ranking import Ranking, count_tied, entries_of, is_decided, simplest_of_the_best
+from image2video.search.rank.ranking import Ranking, simplest_of_the_best
 from image2video.search.rank.shared_weights import SharedWeights
-from image2video.search.score.network import FrameNetwork
+from image2video.search.score.network import FrameNetwork, device_of, in_mode
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
 from image2video.version import __version__
@@ -101,90 +104,78 @@ def rank_genotypes(
         (6, 0.0)
 
     """
-    source = space if isinstance(space, SearchSpace) else get_space("gentle" if space is None else space)
-    schedule, task = schedule or source.schedule, task or ClassificationTask()
     if first_images < 1:
         raise InputError(f"first_images must be at least 1, got {first_images}")
+    check_bare(model)
+    source = space if isinstance(space, SearchSpace) else get_space("gentle" if space is None else space)
     chains = candidate_chains(source, count, seed) if candidates is None else given_chains(candidates)
     colours = Colours.coerce(mean, std) or Colours.of(model)
     for chain in chains:
         check_colours(chain, colours)
-    predictor: Predictor
-    if type(task) is ClassificationTask:
-        predictor = AveragedFrames(model, T, schedule, batch_size, padding, interpolation, autocast, colours)
-    else:
-        predictor = _apart(model, T, schedule, padding, interpolation, autocast, colours, task)
+    mean, std = (None, None) if colours is None else (colours.mean, colours.std)
+    options = ClipOptions(T, schedule or source.schedule, padding, interpolation, mean, std)
+    task = task or ClassificationTask()
+    predictor = _predictor(model, options, task, batch_size, autocast)
     held_out = HeldOut(
         data,
         max_images,
-        batch_size=max(1, batch_size // (4 if type(task) is ClassificationTask else T)),
+        batch_size=_images_per_batch(predictor, batch_size),
         seed=seed,
         device=device_of(model),
         class_labels=isinstance(task, ClassificationTask),
     )
-    late, started = _limits(predictor, max_seconds, max_frames), time.perf_counter()
-    with evaluating(model), torch.no_grad():
-        halving = Halving(chains, predictor, held_out, first_images, task=task, late=late, progress=progress)
-        survivors, scores, eliminated = halving.run()
-    best = simplest_of_the_best([chains[v] for v in survivors], scores)
-    identity = survivors.index(0)
-    decided = is_decided(scores, best, identity)
+    late = _limits(predictor, max_seconds, max_frames)
+    rules = HalvingRules(task, first_images, late=late, progress=progress)
+    started = time.perf_counter()
+    with in_mode(model, training=False), torch.no_grad():
+        outcome = Halving(chains, predictor, held_out, rules).run()
+    best = simplest_of_the_best(outcome.finalists, outcome.scores)
+    seconds = time.perf_counter() - started
+    ranking = outcome.ranking(best, frames=predictor.frames, seconds=seconds, metric=task.metric)
+    entry = ranking.best_entry
     record = {
         **dict(provenance or {}),
         "selection": "fixed_weights",
         "space": None if candidates is not None else source.name,
         "candidates": len(chains),
         "T": T,
-        "schedule": schedule,
+        "schedule": options.schedule,
         "seed": seed,
-        "images": scores.n,
-        "score": scores.accuracy(best),
-        "score_error": scores.accuracy_error(best),
-        "gain": scores.accuracy_gap(best, identity)[0],
-        "gain_error": scores.accuracy_gap(best, identity)[1],
-        "decided": decided,
+        "images": ranking.images,
+        "score": entry.accuracy,
+        "score_error": entry.accuracy_error,
+        "gain": entry.gain,
+        "gain_error": entry.gain_error,
+        "decided": ranking.decided,
         "image2video": __version__,
     }
-    return Ranking(
-        entries_of(chains, survivors, scores, eliminated),
-        len(survivors),
-        chains[survivors[best]].with_provenance(record),
-        decided,
-        scores.n,
-        predictor.frames,
-        time.perf_counter() - started,
-        count_tied(scores),
-        task.metric,
-    )
+    return replace(ranking, best=ranking.best.with_provenance(record))
 
 
-def _apart(
-    model: nn.Module,
-    T: int,
-    schedule: str,
-    padding: str,
-    interpolation: str,
-    autocast: torch.dtype | None,
-    colours: Colours | None,
-    task: Task,
-) -> SharedWeights:
-    """Predicts the clip of every chain by itself: maps of shared frames would all have to be kept."""
-    check_bare(model)
+def _predictor(
+    model: nn.Module, options: ClipOptions, task: Task, batch_size: int, autocast: torch.dtype | None
+) -> Predictor:
+    """What predicts the images under many chains at once where that is possible, else under each by itself."""
+    if type(task) is ClassificationTask:
+        return AveragedFrames(model, options, batch_size, autocast)
 
     def precision() -> AbstractContextManager[object]:
         return nullcontext() if autocast is None else torch.autocast(device_of(model).type, autocast)
 
-    return SharedWeights(FrameNetwork(model, None), T, schedule, padding, interpolation, task, colours, precision)
+    # Chains share frames here too, but the maps of shared frames would all have to be kept.
+    return SharedWeights(FrameNetwork(model, None), options, task, precision)
+
+
+def _images_per_batch(predictor: Predictor, frames: int) -> int:
+    """How many images are read at once where so many frames go through the model at once."""
+    # A clip of its own has T frames an image; shared frames come a few at a time, however many there are.
+    return max(1, frames // (4 if isinstance(predictor, AveragedFrames) else predictor.T))
 
 
 def _limits(predictor: Predictor, max_seconds: float | None, max_frames: int | None) -> Callable[[], bool] | None:
     """Whether time or frames are spent, as `Halving` asks; None without limits."""
     if max_seconds is None and max_frames is None:
         return None
-    deadline = None if max_seconds is None else time.perf_counter() + max_seconds
-
-    def late() -> bool:
-        over = max_frames is not None and predictor.frames >= max_frames
-        return over or (deadline is not None and time.perf_counter() > deadline)
-
-    return late
+    deadline = math.inf if max_seconds is None else time.perf_counter() + max_seconds
+    most = math.inf if max_frames is None else max_frames
+    return lambda: predictor.frames >= most or time.perf_counter() > deadline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from accelerate import Accelerator
@@ -13,7 +14,7 @@ from torch import Tensor
 from image2video.clip.genotype import Genotype
 from image2video.protocols import Progress
 from image2video.search.rank.pool import HeldOut
-from image2video.search.rank.ranking import order_of
+from image2video.search.rank.ranking import Outcome, order_of
 from image2video.search.score.measure import score_variants
 from image2video.search.score.scores import Scores
 from image2video.search.score.task import Task
@@ -32,15 +33,13 @@ class Predictor(Protocol):
         ...
 
 
-class Halving:
-    """Successive halving over one stream of images: every round goes on where the last one stopped.
+@dataclass(frozen=True)
+class HalvingRules:
+    """How chains are scored and halved.
 
-    Args:
-        chains: what is ranked; `chains[0]` is the identity, which is never eliminated.
-        predictor: predicts images under some of the chains.
-        held_out: the images.
-        first_images: images of the first round.
+    Attributes:
         task: what is scored.
+        first_images: images of the first round.
         criterion: what orders the chains, see `order_of`.
         late: asked before every later round and after each of its batches whether to end; the first round is whole.
         accelerator: with several processes each scores its share of every batch, and all see the scores of all.
@@ -48,54 +47,58 @@ class Halving:
 
     """
 
+    task: Task
+    first_images: int
+    criterion: str = "accuracy"
+    late: Callable[[], bool] | None = None
+    accelerator: Accelerator | None = None
+    progress: Progress | None = None
+
+
+class Halving:
+    """Successive halving over one stream of images: every round goes on where the last one stopped.
+
+    Args:
+        chains: what is ranked; `chains[0]` is the identity, which is never eliminated.
+        predictor: predicts images under some of the chains.
+        held_out: the images.
+        rules: how to go on.
+
+    """
+
     def __init__(
-        self,
-        chains: tuple[Genotype, ...],
-        predictor: Predictor,
-        held_out: HeldOut,
-        first_images: int,
-        *,
-        task: Task,
-        criterion: str = "accuracy",
-        late: Callable[[], bool] | None = None,
-        accelerator: Accelerator | None = None,
-        progress: Progress | None = None,
+        self, chains: tuple[Genotype, ...], predictor: Predictor, held_out: HeldOut, rules: HalvingRules
     ) -> None:
-        self.chains = chains
-        self.predictor = predictor
-        self.task, self.criterion = task, criterion
-        self.accelerator, self.progress = accelerator, progress
-        self.plan = _rounds(len(chains), first_images, held_out.num_images)
+        self.chains, self.predictor, self.rules = chains, predictor, rules
+        self.plan = _rounds(len(chains), rules.first_images, held_out.num_images)
         self.planned = sum(keep * images for keep, images in self.plan)
         self.done = 0
+        accelerator = rules.accelerator
         self._processes = 1 if accelerator is None else accelerator.num_processes
         self._rank = 0 if accelerator is None else accelerator.process_index
-        self._asked = late
         self._stream = held_out.stream()
         self._rest: tuple[Tensor, Tensor] | None = None
 
-    def run(self) -> tuple[list[int], Scores, list[tuple[int, Scores]]]:
-        """The finalists, their scores on all images, and the eliminated with the scores at which they left.
-
-        The scores of an eliminated chain are those of two variants: the chain and the identity.
-        """
+    def run(self) -> Outcome:
+        """Carry out all rounds, or as many as are begun before it is late."""
         alive = list(range(len(self.chains)))
         total: Scores | None = None
         eliminated: list[tuple[int, Scores]] = []
         for keep, images in self.plan:
             if total is not None and len(alive) > keep:
-                order = order_of(total, self.criterion)
+                order = order_of(total, self.rules.criterion)
+                identity = alive.index(0)
                 # The identity is the reference of every gain, so it stays beside the better half.
-                kept = sorted({*order[:keep], alive.index(0)})
-                left = [v for v in order if v not in kept]
-                eliminated = [(alive[v], total.pick([v, alive.index(0)])) for v in left] + eliminated
-                total, alive = total.pick(kept), [alive[v] for v in kept]
+                kept = sorted({*order[:keep], identity})
+                left = [variant for variant in order if variant not in kept]
+                eliminated = [(alive[variant], total.pick([variant, identity])) for variant in left] + eliminated
+                total, alive = total.pick(kept), [alive[variant] for variant in kept]
             if total is not None and self._late():
                 break
             fresh = self._score(alive, images, total is None)
             total = fresh if total is None else total + fresh
-        assert total is not None
-        return alive, total, eliminated
+        assert total is not None, "the first round is whole"
+        return Outcome(self.chains, alive, total, eliminated, self.rules.criterion)
 
     def _score(self, alive: list[int], images: int, first: bool) -> Scores:
         genotypes = [self.chains[v] for v in alive]
@@ -106,16 +109,16 @@ class Halving:
             nonlocal count
             count += batch * self._processes
             self.done += batch * self._processes * len(alive)
-            if self.progress is not None:
+            if self.rules.progress is not None:
                 speed = count * len(alive) * self.predictor.T / (time.perf_counter() - begun)
                 done = min(self.done, self.planned)
-                self.progress("rank", done, self.planned, chains=len(alive), frames_per_second=speed)
+                self.rules.progress("rank", done, self.planned, chains=len(alive), frames_per_second=speed)
 
         return score_variants(
             lambda x: self.predictor.predictions(x, genotypes),
             self._next(images, whole=first),
-            self.accelerator,
-            task=self.task,
+            self.rules.accelerator,
+            task=self.rules.task,
             on_batch=report,
         )
 
@@ -138,9 +141,9 @@ class Halving:
 
     def _late(self) -> bool:
         """Whether to end; clocks differ, so one process that is late ends it for all."""
-        if self._asked is None:
+        if self.rules.late is None:
             return False
-        late = self._asked()
+        late = self.rules.late()
         return any(gather_object([late])) if self._processes > 1 else late
 
 

@@ -135,34 +135,6 @@ def order_of(scores: Scores, criterion: str = "accuracy") -> list[int]:
     return sorted(range(scores.variants), key=key)
 
 
-def entry_of(genotype: Genotype, scores: Scores, variant: int, identity: int) -> RankedGenotype:
-    """The entry of one variant."""
-    gain, loss_gain = scores.accuracy_gap(variant, identity), scores.loss_gap(variant, identity)
-    return RankedGenotype(
-        genotype,
-        scores.n,
-        scores.accuracy(variant),
-        scores.accuracy_error(variant),
-        scores.mean_loss(variant),
-        scores.loss_error(variant),
-        *gain,
-        *loss_gain,
-    )
-
-
-def entries_of(
-    chains: Sequence[Genotype],
-    survivors: Sequence[int],
-    scores: Scores,
-    eliminated: Sequence[tuple[int, Scores]],
-    criterion: str = "accuracy",
-) -> tuple[RankedGenotype, ...]:
-    """The entries of what `Halving.run` gave, as `Ranking.entries` holds them; `chains[0]` is the identity."""
-    identity = survivors.index(0)
-    finalists = [entry_of(chains[survivors[v]], scores, v, identity) for v in order_of(scores, criterion)]
-    return (*finalists, *(entry_of(chains[index], pair, 0, 1) for index, pair in eliminated))
-
-
 def simplest_of_the_best(genotypes: Sequence[Genotype], scores: Scores) -> int:
     """The variant that `Ranking.best` describes for a trained model."""
     order = order_of(scores)
@@ -188,3 +160,65 @@ def count_tied(scores: Scores, criterion: str = "accuracy") -> int:
     """How many variants the first one's lead over is not decided."""
     first, *others = order_of(scores, criterion)
     return sum(not is_decided(scores, first, variant, criterion) for variant in others)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What successive halving found out.
+
+    Attributes:
+        chains: what was ranked; the first one is the identity.
+        survivors: the finalists, as positions in `chains`.
+        scores: of the finalists, in their order, on all images.
+        eliminated: the others, latest first: the position in `chains`, and the scores at which it left. These are of
+            two variants, the chain and the identity.
+        criterion: what ordered the chains, see `order_of`.
+
+    """
+
+    chains: tuple[Genotype, ...]
+    survivors: list[int]
+    scores: Scores
+    eliminated: list[tuple[int, Scores]]
+    criterion: str = "accuracy"
+
+    @property
+    def finalists(self) -> list[Genotype]:
+        """The chains that were scored on all images."""
+        return [self.chains[position] for position in self.survivors]
+
+    @property
+    def scored(self) -> int:
+        """How many images were scored, over all chains."""
+        return len(self.survivors) * self.scores.n + sum(pair.n for _, pair in self.eliminated)
+
+    def ranking(self, best: int, *, frames: int, seconds: float, metric: str) -> Ranking:
+        """The ranking in which the finalist number `best` is to be used."""
+        scores, criterion = self.scores, self.criterion
+        identity = self.survivors.index(0)
+        entries = [_entry(self.finalists[v], scores, v, identity) for v in order_of(scores, criterion)]
+        entries += [_entry(self.chains[position], pair, 0, 1) for position, pair in self.eliminated]
+        return Ranking(
+            tuple(entries),
+            len(self.survivors),
+            self.finalists[best],
+            is_decided(scores, best, identity, criterion),
+            scores.n,
+            frames,
+            seconds,
+            count_tied(scores, criterion),
+            metric,
+        )
+
+
+def _entry(genotype: Genotype, scores: Scores, variant: int, identity: int) -> RankedGenotype:
+    return RankedGenotype(
+        genotype,
+        scores.n,
+        scores.accuracy(variant),
+        scores.accuracy_error(variant),
+        scores.mean_loss(variant),
+        scores.loss_error(variant),
+        *scores.accuracy_gap(variant, identity),
+        *scores.loss_gap(variant, identity),
+    )

@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
 
-from image2video.clip.checks import check_frames
-from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
-from image2video.search.rank.averaging import check_float, device_of
+from image2video.clip.options import ClipOptions
+from image2video.search.rank.averaging import check_float
 from image2video.search.score.network import FrameNetwork, predictions
 from image2video.search.score.task import Task
+
+_KEPT_VIDEOS = 64
 
 
 class SharedWeights:
     """Predicts images under several genotypes with one network whose frames mix; nothing is shared but the weights.
 
-    `frames` counts the frames that went through the network.
-
     Args:
         network: clip `(B, T, C, H, W)` to frame outputs `(B·T, …)`, in the mode in which it is to predict.
-        T: frames per clip.
-        schedule: the power of each frame.
-        padding: see `image2video.clip.sampling.warp`.
-        interpolation: see `image2video.clip.sampling.warp`.
+        options: of the clips.
         task: what is predicted, and how frames are averaged.
-        colours: how the images are normalised, which photometric ops need.
         autocast: makes the context of the forward passes (`accelerator.autocast`); full precision by default.
+
+    Attributes:
+        frames: how many frames have gone through the network.
 
     """
 
     def __init__(
         self,
         network: FrameNetwork,
-        T: int,
-        schedule: str,
-        padding: str,
-        interpolation: str,
+        options: ClipOptions,
         task: Task,
-        colours: Colours | None = None,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self.network = network
-        self.T = check_frames(T)
-        self.schedule = schedule
-        self.padding, self.interpolation = padding, interpolation
-        self.task = task
-        self.colours = colours
-        self.autocast = autocast
-        self.device = device_of(network)
+        self.network, self.task, self.autocast = network, task, autocast
+        self.T = options.T
         self.frames = 0
-        self._videos: dict[Genotype, Image2Video] = {}
+        self._video = videos(options)
 
     def predictions(self, images: Tensor, genotypes: Sequence[Genotype]) -> list[Any]:
         """What the task predicts from the frames of each genotype's clip, `(B, …)` per genotype.
@@ -71,16 +60,12 @@ class SharedWeights:
         with self.autocast():
             return predictions(self.network, video(images), self.task, lambda maps: video.unwarped_mean(maps, size))
 
-    def _video(self, genotype: Genotype) -> Image2Video:
-        if genotype not in self._videos:
-            mean, std = (None, None) if self.colours is None else (self.colours.mean, self.colours.std)
-            self._videos[genotype] = Image2Video(
-                genotype,
-                T=self.T,
-                schedule=self.schedule,
-                padding=self.padding,
-                interpolation=self.interpolation,
-                mean=mean,
-                std=std,
-            )
-        return self._videos[genotype]
+
+def videos(options: ClipOptions) -> Callable[[Genotype], Image2Video]:
+    """A function that gives the clips of a chain; it keeps what it made for the last few chains."""
+
+    @functools.lru_cache(maxsize=_KEPT_VIDEOS)
+    def video(chain: Genotype) -> Image2Video:
+        return Image2Video(chain, **options.arguments())
+
+    return video

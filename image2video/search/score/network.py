@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,6 +61,24 @@ def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp) ->
     outputs = network(clip)
     task.check(outputs, clip.shape[0] * clip.shape[1])
     return task.predict(outputs, clip.shape[1], unwarp)
+
+
+@contextmanager
+def in_mode(network: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put a network into training or evaluation mode; afterwards every module has its own mode again."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters or buffers are; the CPU where it has none."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
 
 
 def build_network(

@@ -7,12 +7,14 @@ import torch
 from image2video.search.cell.mixing import mixing_matrix
 from image2video.search.select.controls import largest_edge, largest_op
 from image2video.search.select.edge_records import clear_gap, hurt_most, mean_record, record, tau_record
-from image2video.search.select.selection import Measured, Selection, seeded
+from image2video.search.select.selection import Run, Selection, register_selection
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import SearchConfig
+from image2video.search.state.seeds import seeded
 from image2video.search.state.units import Unit
 
 
+@register_selection("perturbation")
 class Perturbation(Selection):
     """Masks one op at a time and keeps the one whose removal hurts most (Wang et al., ICLR 2021; the paper's choice).
 
@@ -31,8 +33,6 @@ class Perturbation(Selection):
     errors apart. What is left when the budget is spent is read from τ, as `Argmax` reads it.
     """
 
-    name = "perturbation"
-
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
         """Epochs of search; per edge a decision and its tuning (in every order); a decision per node; a score."""
         units = [Unit("search", epoch) for epoch in range(config.epochs)]
@@ -48,7 +48,7 @@ class Perturbation(Selection):
         nodes = [n for n in range(space.inputs, space.num_nodes) if len(space.incoming(n)) > 1]
         return [*units, *(Unit("node", node) for node in nodes), Unit("score")]
 
-    def decide(self, unit: Unit, run: Measured) -> None:
+    def decide(self, unit: Unit, run: Run) -> None:
         """Decide one edge or one node, start an order, or settle all edges."""
         if unit.kind == "order":
             _start_order(unit.index, run)
@@ -60,14 +60,15 @@ class Perturbation(Selection):
             _decide_node(unit.index, run)
 
 
+@register_selection("frozen")
 class Frozen(Perturbation):
     """As `Perturbation`, but τ stays at its start: what does training τ add? (a control).
 
     What a budget leaves to τ is then as good as drawn.
     """
 
-    name = "frozen"
     moves_tau = False
+    unused = ("second_order", "learn_magnitudes")
 
 
 def edge_order(space: SearchSpace, seed: int, order: int = 0) -> list[int]:
@@ -81,7 +82,7 @@ def _tuning(tuned: int, config: SearchConfig) -> list[Unit]:
     return [Unit("tune", tuned + epoch) for epoch in range(config.tune_epochs)]
 
 
-def _decide_edge(edge: int, run: Measured) -> None:
+def _decide_edge(edge: int, run: Run) -> None:
     space, config, decisions, tau = run.space, run.config, run.state.decisions, run.tau()
     if run.spent() >= 1:
         entry = tau_record(largest_op(tau, edge))
@@ -96,7 +97,7 @@ def _decide_edge(edge: int, run: Measured) -> None:
     decisions.ops[edge] = entry["chosen"]
 
 
-def _decide_node(node: int, run: Measured) -> None:
+def _decide_node(node: int, run: Run) -> None:
     space, config, decisions, tau = run.space, run.config, run.state.decisions, run.tau()
     incoming = space.incoming(node)
     if run.spent() >= 1:
@@ -111,7 +112,7 @@ def _decide_node(node: int, run: Measured) -> None:
     decisions.sources[node] = incoming[entry["chosen"]]
 
 
-def _start_order(order: int, run: Measured) -> None:
+def _start_order(order: int, run: Run) -> None:
     """Back to the searched network with nothing decided; the records of the order before are kept."""
     if order == 0:
         run.snapshot()
@@ -122,7 +123,7 @@ def _start_order(order: int, run: Measured) -> None:
     run.state.decisions.ops = {}
 
 
-def _settle(run: Measured) -> None:
+def _settle(run: Run) -> None:
     """Decide every edge by its means over the orders; one that no order measured is read from τ."""
     state, tau = run.state, run.tau()
     state.orders.append(state.edges)

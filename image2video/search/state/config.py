@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from image2video.clip.checks import check_frames
+from image2video.clip.colours import Colours
+from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
 from image2video.errors import InputError
 
@@ -15,6 +17,9 @@ PRECISIONS = ("no", "fp16", "bf16")
 DEVICES = ("auto", "cpu")
 RELAXATIONS = ("mixture", "single_path")
 SHARINGS = ("node", "edge")
+
+DEFAULT_SPACES: dict[str, str] = {}
+"""The space of every registered selection where the settings name none; `register_selection` fills it."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ class SearchConfig:
         _check_counts(self)
         _check_switches(self)
         for what, value, choices in (
+            ("selection", self.selection, tuple(DEFAULT_SPACES)),
             ("criterion", self.criterion, CRITERIA),
             ("relaxation", self.relaxation, RELAXATIONS),
             ("magnitudes_per", self.magnitudes_per, SHARINGS),
@@ -147,7 +153,20 @@ class SearchConfig:
     @property
     def space_name(self) -> str:
         """The name of the space, the default filled in."""
-        return self.space or ("gentle" if self.selection in ("fixed_weights", "one_shot") else "affine5")
+        return self.space or DEFAULT_SPACES[self.selection]
+
+    def clip_options(self, schedule: str, colours: Colours | None) -> ClipOptions:
+        """How the search makes its clips.
+
+        Args:
+            schedule: of the space.
+            colours: how the images are normalised, where that is known.
+
+        Returns:
+            The options of every clip.
+        """
+        mean, std = (None, None) if colours is None else (colours.mean, colours.std)
+        return ClipOptions(self.T, schedule, self.padding, self.interpolation, mean, std)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

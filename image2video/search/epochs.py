@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from image2video.protocols import Batches
 from image2video.search.cell.draw import Draw
@@ -18,11 +17,10 @@ from image2video.search.cell.topology import random_genotype
 from image2video.search.optimise.bilevel import Batch
 from image2video.search.optimise.schedule import cosine, linear, work_share
 from image2video.search.optimise.watch import LossWatch, Meter
-from image2video.search.select.selection import derived_seed, seeded
+from image2video.search.run import SearchRun
+from image2video.search.score.network import in_mode
 from image2video.search.state.budget import SEARCH_SHARE, TUNE_SHARE
-
-if TYPE_CHECKING:
-    from image2video.search.run import SearchRun
+from image2video.search.state.seeds import derived_seed, seeded
 
 _SNAPSHOTS = 200
 
@@ -38,7 +36,7 @@ def search_epoch(run: SearchRun, epoch: int, *, moves_tau: bool) -> None:
     losses, held_losses = (LossWatch(what, epoch * steps, run.device) for what in ("training", "validation"))
     held = _grouped(_endless(run.tau_batches, epoch), config.accumulate)
     pace = _Pace(run, "search", epoch, config.epochs, steps, 0.0, SEARCH_SHARE)
-    with _training(bilevel.network):
+    with in_mode(bilevel.network, training=True):
         for step, batch in pace.over(run.train_batches.epoch(epoch)):
             count = len(batch[1])
             if moves:
@@ -62,7 +60,7 @@ def tune_epoch(run: SearchRun, epoch: int, total: int) -> None:
     watch = LossWatch("tuning", epoch * steps, run.device)
     plain = (mixing_matrix(run.tau(), run.space, decisions), None)
     pace = _Pace(run, "tune", epoch, total, steps, SEARCH_SHARE, TUNE_SHARE)
-    with _training(run.bilevel.network):
+    with in_mode(run.bilevel.network, training=True):
         # Orders of the search's own epochs are not repeated.
         for step, batch in pace.over(run.train_batches.epoch(config.epochs + epoch)):
             path = plain if config.relaxation == "mixture" else _path(run, _draw(run, 1.0, f"tune {step}"))
@@ -78,7 +76,7 @@ def one_shot_epoch(run: SearchRun, epoch: int) -> None:
     config, steps = run.config, run.steps_per_epoch
     watch = LossWatch("training", epoch * steps, run.device)
     pace = _Pace(run, "sampled", epoch, config.epochs, steps, 0.0, SEARCH_SHARE)
-    with _training(run.bilevel.network):
+    with in_mode(run.bilevel.network, training=True):
         for step, batch in pace.over(run.train_batches.epoch(epoch)):
             chain = random_genotype(run.space, seeded(config.seed, f"chain {step}"))
             watch.add(run.bilevel.clip_step(*batch, run.video(chain)))
@@ -180,15 +178,3 @@ def _endless(batches: Batches, epoch: int) -> Iterator[Batch]:
     """The batches of an epoch over and over: the two parts may differ by a batch."""
     while True:
         yield from batches.epoch(epoch)
-
-
-@contextmanager
-def _training(network: nn.Module) -> Iterator[None]:
-    """The network in training mode; every module's own mode comes back afterwards."""
-    resting = [module for module in network.modules() if not module.training]
-    network.train()
-    try:
-        yield
-    finally:
-        for module in resting:
-            module.training = False

@@ -1,0 +1,105 @@
+"""A search that trains nothing: the backbone as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+
+from image2video.clip.genotype import Genotype
+from image2video.errors import StateError
+from image2video.protocols import ImageSet
+from image2video.search.rank.fixed_weights import rank_genotypes
+from image2video.search.rank.ranking import Ranking
+from image2video.search.score.scores import Scores
+from image2video.search.setup import Setup
+from image2video.search.state.state import SearchState
+
+_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class BareRun:
+    """A run without a trained network: all that it can do is rank chains for the backbone; see `selection.Run`.
+
+    Args:
+        backbone: the bare network; it stays as it is.
+        images: the images to rank on.
+        setup: the search.
+        provenance: JSON values for the genotype's provenance.
+
+    Attributes:
+        ranking: the last ranking; its best chain says how it was found.
+
+    """
+
+    def __init__(self, backbone: nn.Module, images: ImageSet, setup: Setup, provenance: dict[str, Any]) -> None:
+        self.space, self.config, self.state = setup.space, setup.config, SearchState()
+        self.ranking: Ranking | None = None
+        self._backbone, self._images, self._setup, self._provenance = backbone, images, setup, provenance
+
+    def rank(self, chains: tuple[Genotype, ...]) -> Ranking:
+        """Rank chains for the backbone as it is, by `rank_genotypes`."""
+        config, setup, options = self.config, self._setup, self._setup.options
+        accelerator = setup.accelerator
+        ranking = rank_genotypes(
+            self._backbone_there(),
+            self._images,
+            candidates=chains,
+            seed=config.seed,
+            first_images=config.first_images,
+            max_images=config.validation_images,
+            max_seconds=None if config.max_minutes is None else 60 * config.max_minutes,
+            max_frames=None if config.max_images is None else config.max_images * config.T,
+            batch_size=config.batch_size * config.T,
+            autocast=_PRECISIONS.get(accelerator.mixed_precision),
+            task=setup.task,
+            provenance=self._provenance,
+            progress=setup.progress,
+            **options.arguments(),
+        )
+        if accelerator.num_processes > 1:
+            # Every process has ranked all images; on a GPU the last digits may differ, the choice must not.
+            (ranking,) = broadcast_object_list([ranking])
+        record = {**(ranking.best.provenance or {}), "selection": config.selection, "space": self.space.name}
+        self.ranking = replace(ranking, best=ranking.best.with_provenance(record))
+        self.state.ranking = ranking.to_dict()
+        self.state.frames += ranking.frames
+        self.state.seconds += ranking.seconds
+        return self.ranking
+
+    def tau(self) -> Tensor:
+        """Refuse: there is no cell."""
+        raise self._untrained("τ")
+
+    def score(self, mixings: list[Tensor], first: int, stop: Callable[[Scores], bool] | None = None) -> Scores:
+        """Refuse: there is no cell."""
+        raise self._untrained("scores of the cell")
+
+    def snapshot(self) -> None:
+        """Refuse: there is nothing that training could change."""
+        raise self._untrained("snapshot")
+
+    def restore(self) -> None:
+        """Refuse: there is nothing that training could change."""
+        raise self._untrained("snapshot")
+
+    def spent(self) -> float:
+        """Nothing is spent beside a ranking, which keeps to the budget itself."""
+        return 0.0
+
+    def _untrained(self, what: str) -> StateError:
+        name = self.config.selection
+        return StateError(f"selection={name!r} trains no network, so there is no {what}; it needs trains=True")
+
+    def _backbone_there(self) -> nn.Module:
+        """The backbone on the accelerator's device; a copy where it is elsewhere."""
+        device = self._setup.accelerator.device
+        tensors = [*self._backbone.parameters(), *self._backbone.buffers()]
+        if all(tensor.device == device for tensor in tensors):
+            return self._backbone
+        return copy.deepcopy(self._backbone).to(device)

@@ -1,0 +1,64 @@
+"""Selections that rank whole chains on held-out images and read nothing from the cell."""
+
+from __future__ import annotations
+
+from image2video.search.rank.candidates import candidate_chains
+from image2video.search.select.selection import Run, Selection, register_selection
+from image2video.search.space.space import SearchSpace
+from image2video.search.state.config import SearchConfig
+from image2video.search.state.units import Unit
+
+_OF_THE_CELL: tuple[str, ...] = (
+    "second_order",
+    "learn_magnitudes",
+    "relaxation",
+    "renormalise",
+    "orders",
+    "stop_early",
+)
+
+
+@register_selection("one_shot")
+class OneShot(Selection):
+    """Ranks chains under weights that many chains have trained (ours; after SPOS, Guo et al., ECCV 2020).
+
+    The mixture of the cell blurs every frame, so that its parts look alike and masking one of them decides little. Here
+    no clip is a mixture: every batch of the training part goes through the clip of one chain, drawn as the cell would
+    give it at random. Then `config.candidates` chains, with the magnitudes and signs that the space offers, are scored
+    on held-out images with the shared weights (running BatchNorm statistics), by successive halving as in
+    `rank_genotypes`. The cost grows with the number of chains, not with the size of the space. τ is never trained.
+
+    The first of the ranking is chosen: by accuracy, ties by loss (`config.criterion="loss"`: by loss). Unlike in a
+    ranking for a trained model, a shorter chain within the error is not preferred. There the identity is the model as
+    it is; here every chain, the identity too, costs the same T frames, and a network will be trained with it. The
+    identity takes part to the end as the reference of every gain; `decided` and `tied` say what the choice is worth.
+    """
+
+    moves_tau = False
+    default_space = "gentle"
+    unused = _OF_THE_CELL
+
+    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+        """Epochs on sampled clips, one ranking."""
+        return [*(Unit("sampled", epoch) for epoch in range(config.epochs)), Unit("rank")]
+
+    def decide(self, unit: Unit, run: Run) -> None:
+        """Rank chains of the space and take the best one."""
+        chains = candidate_chains(run.space, run.config.candidates, run.config.seed)
+        run.state.chain = str(run.rank(chains).best)
+
+
+@register_selection("fixed_weights")
+class FixedWeights(OneShot):
+    """Ranks chains for a trained backbone as it is, by the mean of its outputs over the frames (ours).
+
+    Nothing is trained and no frames mix; see `rank_genotypes`.
+    """
+
+    trains = False
+    needs_trained = True
+    unused = (*_OF_THE_CELL, "criterion")
+
+    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+        """One ranking."""
+        return [Unit("rank")]

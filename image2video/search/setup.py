@@ -1,0 +1,47 @@
+"""What every part of a search needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from accelerate import Accelerator
+
+from image2video.clip.chain import check_colours
+from image2video.clip.colours import Colours
+from image2video.clip.options import ClipOptions
+from image2video.protocols import Progress
+from image2video.search.score.task import ClassificationTask, Task
+from image2video.search.space.space import SearchSpace
+from image2video.search.state.config import SearchConfig
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The settings of a search with all that they name.
+
+    Attributes:
+        config: the settings.
+        space: candidates and graph.
+        accelerator: for devices, precision and processes.
+        task: what the network is for.
+        colours: how the images are normalised; needed by candidates that change colours.
+        progress: called after every step.
+
+    """
+
+    config: SearchConfig
+    space: SearchSpace
+    accelerator: Accelerator
+    task: Task = field(default_factory=ClassificationTask)
+    colours: Colours | None = None
+    progress: Progress | None = None
+
+    @property
+    def options(self) -> ClipOptions:
+        """How clips are made."""
+        return self.config.clip_options(self.space.schedule, self.colours)
+
+    def check_colours(self) -> None:
+        """Refuse candidates that change colours where nothing says how the images are normalised."""
+        for candidate in self.space.candidates:
+            check_colours(candidate, self.colours)
