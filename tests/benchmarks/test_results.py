@@ -13,9 +13,10 @@ PAGES = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md
 
 
 def written_by_a_script(path: Path) -> bool:
-    """Whether a script of benchmarks/ writes results under the name that the file holds."""
+    """Whether a script of benchmarks/ has the name that the file holds, or writes results under it."""
     name = json.loads(path.read_text(encoding="utf-8")).get("benchmark")
-    return re.search(rf'write_result\(\s*[\w.]+,\s*"{name}"', SCRIPTS) is not None
+    is_named = (ROOT / "benchmarks" / f"{name}.py").is_file()
+    return is_named or re.search(rf'write_result\(\s*[\w.]+,\s*"{name}"', SCRIPTS) is not None
 
 
 def commits_on_its_page(path: Path) -> list[str]:
