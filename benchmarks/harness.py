@@ -132,6 +132,11 @@ def timing_fields(prefix: str, timing: Timing) -> dict[str, float]:
     }
 
 
+def ratio_fields(timing: PairTiming, name: str = "ratio") -> dict[str, float]:
+    """The ratio of a pair and its quartiles as a result's fields."""
+    return {name: timing.ratio, f"{name}_low": timing.ratio_low, f"{name}_high": timing.ratio_high}
+
+
 def hardware() -> dict[str, Any]:
     """Describe the machine: processor, cores, threads, and the accelerator if there is one."""
     described: dict[str, Any] = {

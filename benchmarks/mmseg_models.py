@@ -8,7 +8,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,18 @@ def folders() -> list[str]:
 
 
 def read(path: Path | str) -> ConfigDict | None:
-    """The model of a config, without pretrained weights; None for a config that has none (of a dataset alone).
+    """The model of a config, as `plain` makes it; None for a config that has none (of a dataset alone).
 
     `path` is absolute or below `CONFIGS`. Imports that the config asks for are not done.
     """
     config = Config.fromfile(CONFIGS / path, import_custom_modules=False)
     model = config.get("model")
-    return None if model is None else _offline(copy.deepcopy(model))
+    return None if model is None else plain(model)
+
+
+def plain(model: ConfigDict) -> ConfigDict:
+    """A copy of a model's config without pretrained weights, whose batch norms need no other process."""
+    return _plain(copy.deepcopy(model))
 
 
 def packages_of(model: ConfigDict) -> list[str]:
@@ -158,26 +163,22 @@ def batch(count: int, size: tuple[int, int], classes: int, seed: int = 0) -> tup
     return torch.randn(count, 3, *size, generator=generator), samples
 
 
-def _offline(value: Any) -> Any:
-    """Take every `pretrained` and `init_cfg` away: what they name is on the network."""
+def _plain(value: Any) -> Any:
+    """Change a config in place: what `pretrained` and `init_cfg` name is on the network."""
     if isinstance(value, Mapping):
+        if value.get("type") == "SyncBN":
+            value["type"] = "BN"
         for key in value:
             if key == "pretrained" or (key == "init_cfg" and _names_weights(value[key])):
                 value[key] = None
             else:
-                _offline(value[key])
+                _plain(value[key])
     elif isinstance(value, list | tuple):
         for item in value:
-            _offline(item)
+            _plain(item)
     return value
 
 
 def _names_weights(init: Any) -> bool:
-    return any(kind.get("type") == "Pretrained" for kind in _mappings(init))
-
-
-def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(value, Mapping):
-        yield value
-    elif isinstance(value, list | tuple):
-        yield from (item for item in value if isinstance(item, Mapping))
+    kinds = init if isinstance(init, list | tuple) else [init]
+    return any(isinstance(kind, Mapping) and kind.get("type") == "Pretrained" for kind in kinds)

@@ -17,20 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from harness import arguments, write_result
 from live_memory import saved_bytes
-from search_step import CLASSES, batch
+from search_step import build_steps
 
 from image2video import Image2Video
-from image2video.clip.colours import Colours
-from image2video.integrations.timm_backbones import build
-from image2video.search import Cell, SearchConfig, get_space
+from image2video.search import SearchConfig
 from image2video.search.cell.draw import Draw
-from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
-from image2video.search.optimise.memory import checkpoint_activations_
-from image2video.search.score.network import build_network, predictions
-from image2video.search.score.task import ClassificationTask
 from image2video.training.live_memory import peak_bytes
 
 CHAIN = "translate_x(0.06) > rotate(10)"
@@ -101,7 +94,6 @@ def main() -> None:
 
 def measure_case(case: Case, options: Any) -> tuple[int, int]:
     """Saved and peak bytes of one step, after a first one that makes the optimisers' own state."""
-    torch.manual_seed(options.seed)
     config = SearchConfig(
         T=case.frames,
         space=case.space,
@@ -111,42 +103,29 @@ def measure_case(case: Case, options: Any) -> tuple[int, int]:
         second_order=case.second_order,
         checkpoint_activations=case.checkpoint_activations,
     )
-    accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=options.precision)
-    backbone = build(options.model, num_classes=CLASSES)
-    colours = Colours.of(backbone)
-    assert colours is not None
-    network = build_network(backbone, options.fusion, residual=True, input_size=(3, options.size, options.size)).train()
-    if case.checkpoint_activations:
-        checkpoint_activations_(network)
-    prepared, optimizer = accelerator.prepare(network, weight_optimizer(network, config))
-    cell = Cell(get_space(case.space), case.frames, generator=torch.Generator().manual_seed(0), colours=colours)
-    task = ClassificationTask()
-    steps = Bilevel(prepared, cell.to(accelerator.device), optimizer, accelerator, config, task)
-    images, labels = batch(options, options.size, colours, accelerator.device)
+    steps = build_steps(config, options.model, options.size, options)
+    bilevel, images, labels = steps.bilevel, steps.images, steps.labels
     video = Image2Video(CHAIN, T=case.frames)
     draw = Draw(config.temperature, options.seed) if case.relaxation == "single_path" else None
 
     def search() -> None:
-        steps.tau_step(images, labels, (images, labels), draw)
-        path = (None, None) if draw is None else draw.path(cell.tau.detach(), cell.space)
-        steps.weight_step(images, labels, *path)
+        bilevel.tau_step(images, labels, (images, labels), draw)
+        if draw is None:
+            bilevel.weight_step(images, labels)
+        else:
+            bilevel.weight_step(images, labels, *draw.path(bilevel.cell.tau.detach(), bilevel.cell.space))
 
     def train() -> None:
         with torch.no_grad():
             clip = video(images)
-        with accelerator.autocast():
-            loss = task.loss(predictions(prepared, clip, task, lambda maps: maps), labels)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(prepared.parameters(), config.grad_clip)
-        optimizer.step()
+        steps.train(clip)
 
     step = train if case.against is None else search
     step()
-    optimizer.zero_grad()
-    saved = saved_bytes(step, [*network.parameters(), *network.buffers()])
-    optimizer.zero_grad()
-    return saved, peak_bytes(step, accelerator.device)
+    steps.optimizer.zero_grad()
+    saved = saved_bytes(step, [*steps.network.parameters(), *steps.network.buffers()])
+    steps.optimizer.zero_grad()
+    return saved, peak_bytes(step, steps.accelerator.device)
 
 
 if __name__ == "__main__":

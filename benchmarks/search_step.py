@@ -9,17 +9,19 @@ search step is the cell's.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from harness import arguments, measure, measure_pair, timing_fields, write_result
-from torch import Tensor
+from harness import arguments, measure, measure_pair, ratio_fields, timing_fields, write_result
+from torch import Tensor, nn
 
 from image2video.clip.colours import Colours
 from image2video.integrations.timm_backbones import build
 from image2video.search import Cell, SearchConfig, get_space
 from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
+from image2video.search.optimise.memory import checkpoint_activations_
 from image2video.search.score.network import build_network, predictions
 from image2video.search.score.task import ClassificationTask
 
@@ -60,46 +62,75 @@ def main() -> None:
     )
 
 
-def measure_case(space: str, model: str, size: int, options: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Steps:
+    """A network behind a cell, ready to be searched or trained on one batch."""
+
+    config: SearchConfig
+    accelerator: Accelerator
+    network: nn.Module
+    prepared: nn.Module
+    optimizer: Any
+    bilevel: Bilevel
+    task: ClassificationTask
+    images: Tensor
+    labels: Tensor
+
+    def train(self, clip: Tensor) -> None:
+        """One training step on a clip."""
+        with self.accelerator.autocast():
+            loss = self.task.loss(predictions(self.prepared, clip, self.task, lambda maps: maps), self.labels)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+
+
+def build_steps(config: SearchConfig, model: str, size: int, options: Any, *, channels_last: bool = False) -> Steps:
+    """The network `model`, and a batch of random images of `size` pixels, normalised as the network takes them."""
     torch.manual_seed(options.seed)
-    config = SearchConfig(T=options.frames, space=space)
     accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=options.precision)
     backbone = build(model, num_classes=CLASSES)
     colours = Colours.of(backbone)
     assert colours is not None
+    shape = (3, size, size)
     network = build_network(
-        backbone, options.fusion, residual=True, input_size=(3, size, size), channels_last=options.channels_last
+        backbone, options.fusion, residual=True, input_size=shape, channels_last=channels_last
     ).train()
-    if options.channels_last:
+    if channels_last:
         network.backbone.to(memory_format=torch.channels_last)
+    if config.checkpoint_activations:
+        checkpoint_activations_(network)
     prepared, optimizer = accelerator.prepare(network, weight_optimizer(network, config))
-    cell = Cell(get_space(space), options.frames, generator=torch.Generator().manual_seed(0), colours=colours)
+    space = get_space(config.space_name)
+    cell = Cell(space, config.T, generator=torch.Generator().manual_seed(0), colours=colours)
     task = ClassificationTask()
-    steps = Bilevel(prepared, cell.to(accelerator.device), optimizer, accelerator, config, task)
-    images, labels = batch(options, size, colours, accelerator.device)
-    clip = steps.cell(images).detach()
+    bilevel = Bilevel(prepared, cell.to(accelerator.device), optimizer, accelerator, config, task)
+    generator = torch.Generator().manual_seed(options.seed)
+    images = colours.to_normalised(torch.rand(options.batch, *shape, generator=generator)).to(accelerator.device)
+    labels = torch.randint(CLASSES, (options.batch,), generator=generator).to(accelerator.device)
+    return Steps(config, accelerator, network, prepared, optimizer, bilevel, task, images, labels)
+
+
+def measure_case(space: str, model: str, size: int, options: Any) -> dict[str, Any]:
+    """Time a search step beside a training step, and the cell alone."""
+    config = SearchConfig(T=options.frames, space=space)
+    steps = build_steps(config, model, size, options, channels_last=options.channels_last)
+    bilevel, images, labels = steps.bilevel, steps.images, steps.labels
+    clip = bilevel.cell(images).detach()
+    weight = torch.rand_like(clip)
 
     def search() -> None:
-        steps.tau_step(images, labels)
-        steps.weight_step(images, labels)
-
-    def train() -> None:
-        with accelerator.autocast():
-            loss = task.loss(predictions(prepared, clip, task, lambda maps: maps), labels)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(prepared.parameters(), config.grad_clip)
-        optimizer.step()
-
-    weight = torch.rand_like(clip)
+        bilevel.tau_step(images, labels)
+        bilevel.weight_step(images, labels)
 
     def cell_alone() -> None:
         """What the cell adds: forward and backward for τ, forward for the weights."""
-        torch.autograd.grad((steps.cell(images) * weight).sum(), [steps.cell.tau])
+        torch.autograd.grad((bilevel.cell(images) * weight).sum(), [bilevel.cell.tau])
         with torch.no_grad():
-            steps.cell(images)
+            bilevel.cell(images)
 
-    pair = measure_pair(search, train, options.repeats)
+    pair = measure_pair(search, lambda: steps.train(clip), options.repeats)
     cell_timing = measure(cell_alone, options.repeats)
     target = TARGETS.get(space) if model == "cifar_resnet18" else None
     return {
@@ -110,21 +141,11 @@ def measure_case(space: str, model: str, size: int, options: Any) -> dict[str, A
         **timing_fields("search", pair.first),
         **timing_fields("train", pair.second),
         **timing_fields("cell", cell_timing),
-        "ratio": pair.ratio,
-        "ratio_low": pair.ratio_low,
-        "ratio_high": pair.ratio_high,
+        **ratio_fields(pair),
         "cell_share": cell_timing.median_s / pair.first.median_s,
         "target": target,
         "met": None if target is None else pair.ratio <= target,
     }
-
-
-def batch(options: Any, size: int, colours: Colours, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random images, normalised as the network takes them, and labels."""
-    generator = torch.Generator().manual_seed(options.seed)
-    images = colours.to_normalised(torch.rand(options.batch, 3, size, size, generator=generator))
-    labels = torch.randint(CLASSES, (options.batch,), generator=generator)
-    return images.to(device), labels.to(device)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ On a CPU with one thread the times are the processor's, which other programs tou
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,13 +20,10 @@ from typing import Any
 
 import mmseg
 import torch
-from harness import PairTiming, arguments, measure_pair, timing_fields, write_result
-from mmengine.config import Config
+from harness import PairTiming, arguments, measure_pair, ratio_fields, timing_fields, write_result
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-from mmengine.structures import PixelData
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from mmseg_models import batch, build, read, shrunk
 from torch import Tensor, nn
 
 from image2video import Image2Video
@@ -39,36 +35,15 @@ STEP_TARGET, SHARE_TARGET, MEMORY_TARGET = 1.2, 0.03, 2.0
 Measured = Callable[[Callable[[], object], Callable[[], object]], PairTiming]
 
 
-def stock_config(path: str, crop: Sequence[int], video: dict[str, Any] | None) -> Any:
-    """The model of a stock config, without pretrained weights and with norms that run anywhere."""
-    config = Config.fromfile(f"{mmseg.__path__[0]}/.mim/configs/{path}").model
-    config.pretrained = None
-    for part in (config.backbone, config.decode_head, config.auxiliary_head):
-        part.norm_cfg = {"type": "BN", "requires_grad": True}
-    config.data_preprocessor.size = tuple(crop)
+def segmentor(path: str, crop: Sequence[int], video: dict[str, Any] | None, seed: int, device: str) -> Any:
+    """A stock segmentor for images of `crop`, or the video segmentor of it, in training mode."""
+    config = shrunk(read(path), tuple(crop))
     if video is not None:
         config.type, config.video = f"Video{config.type}", video
-    return config
-
-
-def build(config: Any, seed: int, device: str) -> Any:
-    """The segmentor in training mode."""
     torch.manual_seed(seed)
-    model = MODELS.build(copy.deepcopy(config))
+    model = build(config)
     model.init_weights()
     return model.to(device).train()
-
-
-def batch(count: int, crop: Sequence[int], classes: int, seed: int, device: str) -> tuple[Tensor, list[SegDataSample]]:
-    """Images and labels of noise that fill the crop."""
-    generator = torch.Generator().manual_seed(seed)
-    size = tuple(crop)
-    found = []
-    for _ in range(count):
-        sample = SegDataSample(metainfo={"img_shape": size, "ori_shape": size, "pad_shape": size})
-        sample.gt_sem_seg = PixelData(data=torch.randint(classes, (1, *size), generator=generator).to(device))
-        found.append(sample)
-    return torch.randn(count, 3, *size, generator=generator).to(device), found
 
 
 def training_step(model: Any, images: Tensor, found: list[SegDataSample]) -> Callable[[], None]:
@@ -90,9 +65,7 @@ def step_row(wrapped: Callable[[], None], bare: Callable[[], None], device: str,
     peaks = [peak_bytes(step, torch.device(device)) for step in (wrapped, bare)]
     return {
         "step": "PSPNet R18, GSF",
-        "ratio": timing.ratio,
-        "ratio_low": timing.ratio_low,
-        "ratio_high": timing.ratio_high,
+        **ratio_fields(timing),
         "target": STEP_TARGET,
         "met": timing.ratio <= STEP_TARGET,
         "peak_mib": round(peaks[0] / 2**20, 1),
@@ -134,12 +107,16 @@ def share_rows(model: Any, images: Tensor, step: Callable[[], None], timed: Meas
     both, alone = timed(averaged, step), timed(resized, step)
     share = both.ratio - alone.ratio
     return [
-        {"part": "resize to the labels, unwarp, average", "share": both.ratio}
-        | {"share_low": both.ratio_low, "share_high": both.ratio_high}
-        | timing_fields("part", both.first),
-        {"part": "of these, resize to the labels", "share": alone.ratio}
-        | {"share_low": alone.ratio_low, "share_high": alone.ratio_high}
-        | timing_fields("part", alone.first),
+        {
+            "part": "resize to the labels, unwarp, average",
+            **ratio_fields(both, "share"),
+            **timing_fields("part", both.first),
+        },
+        {
+            "part": "of these, resize to the labels",
+            **ratio_fields(alone, "share"),
+            **timing_fields("part", alone.first),
+        },
         {"part": "unwarp and average", "share": share, "target": SHARE_TARGET, "met": share <= SHARE_TARGET},
     ]
 
@@ -186,17 +163,16 @@ def main() -> None:
     parser.add_argument("--fusion", default="gsf")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    init_default_scope("mmseg")
     MMLogger.get_instance("mmengine", log_level="ERROR")
     device, one_thread = options.device, options.device == "cpu" and options.threads == 1
     clock = time.process_time if one_thread else time.perf_counter
     timed = partial(measure_pair, repeats=options.repeats, clock=clock)
     video = {"genotype": options.genotype, "T": options.frames, "fusion": options.fusion}
-    plain_config = stock_config(options.config, options.crop, None)
-    classes = plain_config.decode_head.num_classes
-    plain = build(plain_config, options.seed, device)
-    wrapped = build(stock_config(options.config, options.crop, video), options.seed, device)
-    images, found = batch(options.batch * options.frames, options.crop, classes, options.seed, device)
+    plain = segmentor(options.config, options.crop, None, options.seed, device)
+    wrapped = segmentor(options.config, options.crop, video, options.seed, device)
+    classes = plain.decode_head.num_classes
+    images, found = batch(options.batch * options.frames, tuple(options.crop), classes, options.seed)
+    images, found = images.to(device), [sample.to(device) for sample in found]
     few = images[: options.batch].contiguous()
     bare_step = training_step(plain, images, found)
     wrapped_step = training_step(wrapped, few, found[: options.batch])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import timm
 import torch
-from harness import arguments, measure, measure_pair, timing_fields, write_result
+from harness import arguments, measure, measure_pair, ratio_fields, timing_fields, write_result
 from torch import Tensor, nn
 
 from image2video import Image2Video, VideoWrap
@@ -57,10 +57,13 @@ def main() -> None:
         wrapped = step_of(model, images, labels[:B], device)
         timing = measure_pair(wrapped, bare, options.repeats)
         results.append(
-            {"step": fusion, "ratio": timing.ratio, "ratio_low": timing.ratio_low, "ratio_high": timing.ratio_high}
-            | {"target": TARGETS.get(fusion)}
-            | timing_fields("wrapped", timing.first)
-            | timing_fields("bare", timing.second)
+            {
+                "step": fusion,
+                **ratio_fields(timing),
+                "target": TARGETS.get(fusion),
+                **timing_fields("wrapped", timing.first),
+                **timing_fields("bare", timing.second),
+            }
         )
         model.unwrap()
     to_video = Image2Video(options.genotype, T=T)

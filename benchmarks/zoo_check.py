@@ -1,38 +1,21 @@
-"""Checks one timm architecture with one fusion after another; `zoo.py` runs it in a process of its own.
-
-    python benchmarks/zoo_check.py resnet18 --frames 3
-
-It prints one JSON object: for every fusion either what was measured, or the error and its reason.
-"""
+"""The checks of one timm architecture with one fusion after another, and those that other sweeps share."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
+from zoo_driver import FUSIONS, IMAGES
 
 from image2video import VideoWrap
 from image2video.errors import Image2VideoError
+from image2video.functional import Plan
 from image2video.inject import inject_, plan
-
-IMAGES = 2
-FUSIONS = ("tsm", "gsf")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("architecture")
-    parser.add_argument("--frames", type=int, default=3)
-    parser.add_argument("--short", action="store_true", help="recompute in backward, no mixing check")
-    options = parser.parse_args()
-    print(json.dumps(check(options.architecture, options.frames, short=options.short)))
 
 
 def check(architecture: str, T: int, *, short: bool = False) -> dict[str, Any]:
@@ -40,7 +23,7 @@ def check(architecture: str, T: int, *, short: bool = False) -> dict[str, Any]:
     torch.manual_seed(0)
     net = timm.create_model(architecture)
     size = tuple(net.pretrained_cfg["input_size"])
-    _wake(net, size, T)
+    wake(net, lambda: net(torch.randn(IMAGES * T, *size)))
     record: dict[str, Any] = {
         "architecture": architecture,
         "parameters": sum(p.numel() for p in net.parameters()),
@@ -60,28 +43,29 @@ def check(architecture: str, T: int, *, short: bool = False) -> dict[str, Any]:
     return record
 
 
-def _wake(net: nn.Module, size: tuple[int, ...], T: int) -> None:
-    """Move scales, gains and heads that start at zero (or near it) away, and let batch norms see data."""
+def wake(net: nn.Module, forward: Callable[[], object]) -> None:
+    """Move scales, gains and heads that start at zero (or near it) away, and let batch norms see the data of `forward`.
+
+    The network is left in eval mode.
+    """
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.numel() and parameter.abs().max() < 1e-2:
                 parameter.add_(torch.randn_like(parameter) * (0.1 if parameter.ndim < 2 else 0.02))
         norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
-            norm.momentum = None
+            norm.momentum = None  # the statistics are the means over all batches
         if norms:
             net.train()
-            net(torch.randn(IMAGES * T, *size))
+            forward()
         for norm in norms:
             norm.momentum = 0.1
     net.eval()
 
 
-def _check_fusion(net: nn.Module, fusion: str, images: Tensor, T: int, short: bool) -> dict[str, Any]:
-    """Run every check; an AssertionError names the one that failed."""
-    made = plan(net, fusion=fusion)
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    record: dict[str, Any] = {
+def described(made: Plan) -> dict[str, Any]:
+    """The sites of a plan, and what was left out."""
+    return {
         "sites": len(made.sites),
         "skipped": len(made.skipped),
         "rules": {rule: sum(s.rule == rule for s in made.sites) for rule in sorted({s.rule for s in made.sites})},
@@ -90,9 +74,16 @@ def _check_fusion(net: nn.Module, fusion: str, images: Tensor, T: int, short: bo
         "unordered": sum(s.layout.spatial == "none" for s in made.sites),
         "skip_reasons": sorted({s.reason for s in made.skipped}),
     }
+
+
+def _check_fusion(net: nn.Module, fusion: str, images: Tensor, T: int, short: bool) -> dict[str, Any]:
+    """Run every check; an AssertionError names the one that failed."""
+    made = plan(net, fusion=fusion)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    record = described(made)
     with torch.no_grad():
         bare = net(images)
-    record["mixed"], record["leaked"] = (None, None) if short else mixing(net, made, images, T)
+    record |= {"mixed": None, "leaked": None} if short else mixing(net, made, images, T)
     _train_step(net, fusion, images, T, checkpointing=short)
     _reload(net, fusion, before)
     with torch.no_grad():
@@ -101,9 +92,7 @@ def _check_fusion(net: nn.Module, fusion: str, images: Tensor, T: int, short: bo
     assert list(after) == list(before), "the keys of the state dict changed"
     changed = [key for key, value in before.items() if not torch.equal(value, after[key])]
     assert not changed, f"unwrap left {len(changed)} tensors changed, {changed[:3]}"
-    assert all(torch.equal(a, b) for a, b in zip(_tensors(bare), _tensors(again), strict=True)), "outputs changed"
-    assert short or record["leaked"] == 0, f"clips leak into each other by {record['leaked']:.1e}"
-    assert short or record["mixed"] > 0, "frames do not mix"
+    assert all(torch.equal(a, b) for a, b in zip(tensors(bare), tensors(again), strict=True)), "outputs changed"
     return record
 
 
@@ -112,14 +101,14 @@ def _average(net: nn.Module, images: Tensor, T: int) -> float:
     wrapped = VideoWrap(net, fusion="none", T=T)
     with torch.no_grad():
         frames = wrapped.to_video(images).flatten(0, 1)
-        averaged = _tensors(wrapped(images))
+        averaged = tensors(wrapped(images))
         wrapped.unwrap()
-        expected = [t.unflatten(0, (-1, T)).float().mean(1) for t in _tensors(net(frames))]
+        expected = [t.unflatten(0, (-1, T)).float().mean(1) for t in tensors(net(frames))]
     return max(_relative(a, b) for a, b in zip(averaged, expected, strict=True))
 
 
-def mixing(net: nn.Module, made: Any, images: Tensor, T: int) -> tuple[float, float]:
-    """Change one frame of the first clip: how far that moves its clip's other frames, and the other clips."""
+def mixing(net: nn.Module, made: Plan, images: Tensor, T: int) -> dict[str, float]:
+    """Change one frame of the first clip: that must move its clip's other frames, and must not move the other clips."""
     frames = images.repeat_interleave(T, 0) + 0.1 * torch.randn(len(images) * T, *images.shape[1:])
     other = frames.clone()
     other[1] = torch.randn_like(other[1])
@@ -127,17 +116,19 @@ def mixing(net: nn.Module, made: Any, images: Tensor, T: int) -> tuple[float, fl
     try:
         with torch.no_grad():
             with injection.frames(T):
-                one, two = _tensors(net(frames)), _tensors(net(other))
+                one, two = tensors(net(frames)), tensors(net(other))
             with injection.frames(T, enabled=False):
-                off = _tensors(net(frames))
+                off = tensors(net(frames))
     finally:
         injection.remove_()
     with torch.no_grad():
-        bare = _tensors(net(frames))
+        bare = tensors(net(frames))
     assert all(torch.equal(a, b) for a, b in zip(off, bare, strict=True)), "switched off, it is not the bare model"
     mixed = max(float((a[0] - b[0]).abs().max()) for a, b in zip(one, two, strict=True))
     leaked = max(float((a[T:] - b[T:]).abs().max()) for a, b in zip(one, two, strict=True))
-    return mixed, leaked
+    assert leaked == 0, f"clips leak into each other by {leaked:.1e}"
+    assert mixed > 0, "frames do not mix"
+    return {"mixed": mixed, "leaked": leaked}
 
 
 def _train_step(net: nn.Module, fusion: str, images: Tensor, T: int, *, checkpointing: bool) -> None:
@@ -147,17 +138,15 @@ def _train_step(net: nn.Module, fusion: str, images: Tensor, T: int, *, checkpoi
     """
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     with torch.no_grad():
-        expected = [t.shape for t in _tensors(net.train()(images))]
+        expected = [t.shape for t in tensors(net.train()(images))]
     wrapped = VideoWrap(net, fusion=fusion, T=T, residual=False).train()
     if checkpointing:
         wrapped.set_grad_checkpointing(True)
-    out = _tensors(wrapped(images))
+    out = tensors(wrapped(images))
     assert [t.shape for t in out] == expected, f"shapes {[tuple(t.shape) for t in out]}, bare {expected}"
     sum(t.float().pow(2).mean() for t in out).backward()
-    bad = [n for n, p in wrapped.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-    assert not bad, f"{len(bad)} gradients are not finite, {bad[:3]}"
-    lost = [name for name, parameter in wrapped.fusion.named_parameters() if parameter.grad is None]
-    assert not lost, f"{len(lost)} fusion parameters have no gradient, {lost[:3]}"
+    assert_gradients_are_finite(wrapped)
+    assert_all_have_gradients(wrapped.fusion)
     if checkpointing:
         wrapped.set_grad_checkpointing(False)
     wrapped.eval().unwrap()
@@ -165,6 +154,18 @@ def _train_step(net: nn.Module, fusion: str, images: Tensor, T: int, *, checkpoi
     with torch.no_grad():
         for name, buffer in net.named_buffers():
             buffer.copy_(buffers[name])
+
+
+def assert_gradients_are_finite(net: nn.Module) -> None:
+    """Name the parameters with a gradient that is not finite."""
+    bad = [n for n, p in net.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    assert not bad, f"{len(bad)} gradients are not finite, {bad[:3]}"
+
+
+def assert_all_have_gradients(fusion: nn.Module) -> None:
+    """Name the fusion parameters without a gradient."""
+    lost = [name for name, parameter in fusion.named_parameters() if parameter.grad is None]
+    assert not lost, f"{len(lost)} fusion parameters have no gradient, {lost[:3]}"
 
 
 def _reload(net: nn.Module, fusion: str, state: Mapping[str, Tensor]) -> None:
@@ -176,16 +177,13 @@ def _reload(net: nn.Module, fusion: str, state: Mapping[str, Tensor]) -> None:
     wrapped.unwrap()
 
 
-def _tensors(out: Any) -> list[Tensor]:
+def tensors(out: Any) -> list[Tensor]:
+    """All tensors of what a model returned."""
     if isinstance(out, Tensor):
         return [out]
     items = out.values() if isinstance(out, Mapping) else out
-    return [tensor for item in items for tensor in _tensors(item)]
+    return [tensor for item in items for tensor in tensors(item)]
 
 
 def _relative(a: Tensor, b: Tensor) -> float:
     return float((a.float() - b).abs().max() / b.abs().max().clamp_min(1e-12))
-
-
-if __name__ == "__main__":
-    main()

@@ -59,7 +59,7 @@ def test_passing_rows_hold_what_was_checked():
 
 
 def test_the_page_is_made_of_the_results(load):
-    page = load("mmseg_zoo").page(json.loads(RESULTS.read_text()))
+    page = load("mmseg_zoo").MmsegZoo().page(json.loads(RESULTS.read_text()))
     assert (ROOT / "docs" / "mmseg_zoo.md").read_text(encoding="utf-8") == page
     table = page.split("## Sites")[1]
     widths = {line.count("|") for line in table.splitlines() if line.startswith("|")}

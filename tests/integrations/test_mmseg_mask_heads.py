@@ -281,7 +281,7 @@ def test_a_first_stage_that_gives_no_map_is_refused():
     ],
 )
 def test_the_stock_configs_pass_every_check_of_the_sweep(config):
-    command = [sys.executable, str(BENCHMARKS / "mmseg_zoo_check.py"), config, "--stand-in"]
+    command = [sys.executable, str(BENCHMARKS / "mmseg_zoo.py"), "--check", config, "--stand-in"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     record = json.loads(run.stdout.splitlines()[-1])
     assert record["status"] == "passes", record
