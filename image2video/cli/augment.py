@@ -18,7 +18,9 @@ from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions
 from image2video.cli.progress import progress_bars
 from image2video.data import Augmentation
 from image2video.errors import InputError
-from image2video.training import PolicySearchResult, TrainConfig, make_accelerator, search_augmentation
+from image2video.reproduce.augment_result import PolicySearchResult
+from image2video.reproduce.augment_search import search_augmentation
+from image2video.training import TrainConfig, make_accelerator
 
 EXAMPLE = (
     "image2video augment --family randaugment --max-minutes 5 --model cifar_resnet8 --data digits --out runs/augment"

@@ -14,9 +14,9 @@ from torch import nn
 
 from image2video.data import DataSource
 from image2video.protocols import Progress
+from image2video.reproduce.augment_search import search_augmentation
 from image2video.reproduce.spec import Cell, Setting
 from image2video.runs.folders import atomic_write_json, read_json
-from image2video.training import search_augmentation
 from image2video.version import __version__
 
 

@@ -16,11 +16,11 @@ from accelerate.utils import broadcast_object_list
 from image2video.data import Augmentation
 from image2video.errors import InputError, StateError
 from image2video.protocols import Progress
+from image2video.reproduce.augment_loop import policies_in_order, try_policies, watched
 from image2video.reproduce.policies import Policy, stated_policy
 from image2video.reproduce.segment_augment import AugmentationPolicy
 from image2video.reproduce.spec import Cell, Setting
 from image2video.runs.folders import atomic_write_json, read_json
-from image2video.training.augment_loop import policies_in_order, try_policies, watched
 from image2video.version import __version__
 
 T = TypeVar("T")

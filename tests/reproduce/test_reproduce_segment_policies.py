@@ -24,10 +24,10 @@ from image2video.data import Augmentation
 from image2video.data.augment import FAMILIES
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.reproduce import Cell, Setting, segment_policies
+from image2video.reproduce.augment_loop import OutOfTimeError, policies_in_order
 from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment_augment import AugmentationPolicy, with_policy
 from image2video.reproduce.segment_policies import choose_segmentation_policy
-from image2video.training.augment_loop import OutOfTimeError, policies_in_order
 
 TEXTS = [
     "autoaugment:svhn",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from image2video.errors import InputError
+from image2video.reproduce.augment_result import NO_POLICY, PolicyScore, PolicySearchResult, ranked
 from image2video.runs.folders import OutputDirectory, atomic_write_json, read_json
-from image2video.training.augment_result import NO_POLICY, PolicyScore, PolicySearchResult, ranked
 from image2video.training.checkpoint import check_same
 
 RESULT_FILE = "augment.json"

@@ -15,10 +15,10 @@ from torch import nn
 from image2video.data import Augmentation, DataSource
 from image2video.errors import InputError, StateError, UnsupportedError
 from image2video.protocols import Progress
+from image2video.reproduce.augment_book import PolicyBook
+from image2video.reproduce.augment_loop import policies_in_order, policy_name, try_policies, watched
+from image2video.reproduce.augment_result import PolicyScore, PolicySearchResult
 from image2video.runs.folders import OutputDirectory
-from image2video.training.augment_book import PolicyBook
-from image2video.training.augment_loop import policies_in_order, policy_name, try_policies, watched
-from image2video.training.augment_result import PolicyScore, PolicySearchResult
 from image2video.training.engine import Engine
 from image2video.training.loop import make_accelerator
 from image2video.training.recipe import TrainConfig

@@ -11,7 +11,7 @@ from image2video.data import Augmentation, seeded_generator
 from image2video.data.augment import FAMILIES
 from image2video.errors import InputError
 from image2video.protocols import Progress
-from image2video.training.augment_result import NO_POLICY
+from image2video.reproduce.augment_result import NO_POLICY
 
 Clock = Callable[[], float]
 """Seconds that only grow."""

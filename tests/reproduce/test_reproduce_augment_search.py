@@ -10,8 +10,9 @@ from image2video import VideoWrap
 from image2video.cli.app import main
 from image2video.data import AugmentedFrames, load_data
 from image2video.errors import ExistsError, InputError, StateError
-from image2video.training import Metrics, PolicyScore, PolicySearchResult, TrainConfig, search_augmentation
-from image2video.training.augment_result import ranked
+from image2video.reproduce.augment_result import PolicyScore, PolicySearchResult, ranked
+from image2video.reproduce.augment_search import search_augmentation
+from image2video.training import Metrics, TrainConfig
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, device="cpu", lr=0.05)
 STEPS = 2 * 3  # of one training: 40 of 50 images, 2 epochs
