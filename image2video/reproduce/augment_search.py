@@ -1,163 +1,171 @@
-"""The search that AutoAugment and its kin allow for: train with each policy of a grid, until the budget is spent."""
+"""The search for an augmentation policy: train with each policy of a family, until the minutes are over.
+
+Table 7 of Casarin et al., CVPR 2024, gives every method the same time to search. RandAugment is searched over its grid
+of ops and magnitudes, the others over what little they leave open.
+"""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import hashlib
+import json
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from torch import nn
+from accelerate.utils import broadcast_object_list
 
-from image2video.data import Augmentation, DataSource
-from image2video.errors import InputError, StateError, UnsupportedError
+from image2video.data import Augmentation, seeded_generator
+from image2video.data.augment import FAMILIES
+from image2video.errors import InputError, StateError
 from image2video.protocols import Progress
-from image2video.reproduce.augment_book import PolicyBook
-from image2video.reproduce.augment_loop import policies_in_order, policy_name, try_policies, watched
-from image2video.reproduce.augment_result import PolicyScore, PolicySearchResult
-from image2video.runs.folders import OutputDirectory
-from image2video.training.engine import Engine
-from image2video.training.loop import make_accelerator
-from image2video.training.recipe import TrainConfig
+from image2video.reproduce.spec import Setting
+from image2video.runs.folders import atomic_write_json, read_json
 
-BuildModel = Callable[[Augmentation | None], nn.Module]
+Score = float | list[float]
+"""The higher the better; the further numbers of a list break ties."""
+T = TypeVar("T")
 
 
-def search_augmentation(
+class OutOfTimeError(Exception):
+    """Ends a training that is not done in time."""
+
+
+def find_policy(
     family: str,
-    data: DataSource,
-    build_model: BuildModel,
-    config: TrainConfig | None = None,
-    *,
-    minutes: float,
-    grid: Sequence[Augmentation | str] | None = None,
-    augment_images: bool = True,
-    reference: bool = True,
-    seed: int = 0,
-    out: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    accelerator: Accelerator | None = None,
-    progress: Progress | None = None,
-    settings: dict[str, Any] | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> PolicySearchResult:
-    """Trains one network per policy of a grid, scores each on held-out images, and stops when the minutes are over.
-
-    The baselines of Casarin et al., CVPR 2024, Table 7, where every method has the same time to search: RandAugment is
-    searched over its grid of ops × magnitudes, the others over what little they leave open. Policies are tried in an
-    order drawn by `seed`. The time is checked after every training step; a policy whose training is not done in time
-    does not count, one whose training is done is still scored, so the budget is kept to within one pass over the
-    held-out images. The test set is never read. Seeds the global generators with `config.seed` before every policy.
-
-    Args:
-        family: `autoaugment`, `randaugment`, `trivialaugment`, `uniformaugment` or `clips`.
-        data: with held-out images; its own policy is replaced.
-        build_model: policy (None for the reference) → a fresh model `(B, C, H, W)` → `(B, classes)`.
-        config: the recipe of every training, a short one; `TrainConfig(epochs=3)` by default.
-        minutes: what the search may take, over all resumed parts.
-        grid: policies of the family, or their texts; by default those of `Augmentation.grid`.
-        augment_images: train on images that the policy augments. False leaves them alone: for models that `build_model`
-            gives the policy as `AugmentedFrames`.
-        reference: first train without a policy, for comparison; needs `augment_images`.
-        seed: of the order of the policies.
-        out: folder for `augment.json`, written after every policy; nothing is written without it.
-        resume: keep the finished policies of the search in `out`, if there is one, and go on with the rest.
-        overwrite: replace the search in `out`.
-        accelerator: of Hugging Face accelerate, with one process; one for `config.device` by default.
-        progress: called after every step of a training, and with the stage `policies` after every policy.
-        settings: what else to record (the model, …); must be equal when resuming.
-        clock: seconds that only grow.
-
-    Raises:
-        InputError: an unknown family, a grid of another one, no held-out images, or a resumed search with other
-            settings (its minutes may change).
-        StateError: no policy was done in time, or a training failed.
-        ExistsError: `out` holds another run.
-    """
-    config = config or TrainConfig(epochs=3)
-    policies = policies_in_order(family, grid, seed)
-    accelerator = accelerator or make_accelerator(config.device)
-    _check(data, config, minutes, policies, augment_images, accelerator)
-    todo: list[Augmentation | None] = [None] if reference and augment_images else []
-    todo += policies
-    run = _Run(data, config, build_model, augment_images, accelerator, clock, progress)
-    book = PolicyBook(
-        family, [policy_name(p) for p in todo], minutes, _record(data, config, seed, augment_images, settings)
-    )
-    if out is not None:
-        book.open(OutputDirectory(out, "augment", overwrite=overwrite, resume=resume))
-    try_policies(todo, book, run.score, clock, progress)
-    result = book.result()
-    if not result.scores:
-        raise StateError(
-            f"none of the {len(policies)} policies of {family!r} was done within {minutes:g} minutes; allow for more "
-            f"minutes, or train with fewer epochs (now {config.epochs}) or images (now {data.train.num_images})"
-        )
-    book.finish()
-    return result
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One training per policy."""
-
-    data: DataSource
-    config: TrainConfig
-    build_model: BuildModel
-    augment_images: bool
-    accelerator: Accelerator
-    clock: Callable[[], float]
-    progress: Progress | None
-
-    def score(self, policy: Augmentation | None, end: float) -> PolicyScore:
-        """The score of a fresh model trained with `policy`; raises `OutOfTimeError` where it is not done at `end`."""
-        begun = self.clock()
-        set_seed(self.config.seed)
-        data = self.data.with_policy(policy if self.augment_images else None)
-        watch = watched(self.progress, self.clock, end)
-        engine = Engine(self.build_model(policy), data, self.config, self.accelerator, watch)
-        for epoch in range(self.config.epochs):
-            engine.train_epoch(epoch)
-        assert data.holdout is not None  # checked before the first training
-        metrics = engine.evaluate(data.holdout, "holdout")
-        return PolicyScore.of(policy_name(policy), metrics, self.clock() - begun)
-
-
-def _check(
-    data: DataSource,
-    config: TrainConfig,
-    minutes: float,
-    policies: Sequence[Augmentation],
-    augment_images: bool,
+    setting: Setting,
+    told: list[Any],
+    folder: Path,
     accelerator: Accelerator,
+    *,
+    check: Callable[[Augmentation], object],
+    score: Callable[[Augmentation, Progress], Score],
+    progress: Progress | None = None,
+) -> tuple[str, float]:
+    """The policy of a family with the highest held-out score, and the seconds that finding it took.
+
+    The search takes `setting.augment_minutes`. It is kept in `folder`, goes on where it was killed, and never runs
+    twice. Policies are tried in an order that `setting.seed` draws. The time is checked after every training step: a
+    training that is not done in time does not count, one that is done is still scored. With several processes, the
+    clock of the main one counts.
+
+    told: what decides the search, as JSON values; searches that are told alike are one.
+    check: raises where a policy cannot be used; called with all of them before the first training.
+    score: trains a fresh network with the policy and scores it on held-out images. It calls the progress that it is
+        given with the stage `train` after every step, on every process; that raises where the time is over.
+
+    Raises `InputError` without held-out images and for an unknown family, `StateError` where no training was done in
+    time or a score is no number.
+    """
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    book = _Book(folder / f"{family}-{setting.data}-{key}.json", told, accelerator)
+    if book.best is None:
+        if setting.holdout == 0:
+            raise InputError("policies are compared on held-out images; set holdout above 0")
+        policies = policies_in_order(family, setting.seed)
+        for policy in policies:
+            check(policy)
+        _try(policies, book, setting.augment_minutes, accelerator, score, progress)
+        book.finish(family, setting.augment_minutes)
+    assert book.best is not None
+    return book.best, book.seconds
+
+
+def policies_in_order(family: str, seed: int) -> list[Augmentation]:
+    """The policies of a family's grid in the order drawn by `seed`; raises `InputError` for an unknown family."""
+    if family not in FAMILIES:
+        raise InputError(f"unknown family of augmentations {family!r}; known: {', '.join(FAMILIES)}")
+    grid = FAMILIES[family].grid()
+    return [grid[i] for i in torch.randperm(len(grid), generator=seeded_generator(seed)).tolist()]
+
+
+def _try(
+    policies: list[Augmentation],
+    book: _Book,
+    minutes: float,
+    accelerator: Accelerator,
+    score: Callable[[Augmentation, Progress], Score],
+    progress: Progress | None,
 ) -> None:
-    if data.holdout is None:
-        raise InputError("policies are compared on held-out images; load the data with holdout above 0")
-    if not 0 < minutes < float("inf"):
-        raise InputError(f"minutes must be a number above 0, got {minutes}")
-    if augment_images and not config.crop_flip:
-        raise InputError("crop_flip=False trains on the images as they are, without a policy; leave it on")
+    """Give every policy without a score one, in order, until the minutes are over."""
+
+    def clock() -> float:
+        return _agreed(accelerator, time.monotonic())
+
+    begun = clock()
+    end = begun + 60 * minutes - book.seconds
+    watched = _watched(progress, clock, end)
+    for policy in policies:
+        if str(policy) in book.scores:
+            continue
+        if clock() >= end:
+            return
+        found: Score | None = None
+        with contextlib.suppress(OutOfTimeError):
+            found = _agreed(accelerator, score(policy, watched))
+        now = clock()
+        book.add(policy, found, now - begun)
+        begun = now
+        if found is None:
+            return
+        if progress is not None:
+            progress("policies", len(book.scores), len(policies))
+
+
+def _watched(progress: Progress | None, clock: Callable[[], float], end: float) -> Progress:
+    """A progress that raises `OutOfTimeError` at time `end`, after any step of the stage `train` but the last."""
+
+    def watch(stage: str, done: int, total: int, **figures: float) -> None:
+        if progress is not None:
+            progress(stage, done, total, **figures)
+        if stage == "train" and done < total and clock() >= end:
+            raise OutOfTimeError
+
+    return watch
+
+
+class _Book:
+    """The scores of a search in one file, written by the main process and known to all."""
+
+    def __init__(self, path: Path, told: list[Any], accelerator: Accelerator) -> None:
+        self._path, self._told, self._writes = path, told, accelerator.is_main_process
+        record = _agreed(accelerator, read_json(path) if path.is_file() else {})
+        self.scores: dict[str, Score] = record.get("scores", {})
+        self.seconds: float = record.get("seconds", 0.0)
+        self.best: str | None = record.get("policy")
+
+    def add(self, policy: Augmentation, score: Score | None, seconds: float) -> None:
+        """Keep a policy's score (None: its training was not done in time) and the time that it took."""
+        self.seconds += seconds
+        if score is not None:
+            first = score[0] if isinstance(score, list) else score
+            if not math.isfinite(first):
+                raise StateError(f"the held-out score of {policy} is {first}; the training with it has failed")
+            self.scores[str(policy)] = score
+        self._write()
+
+    def finish(self, family: str, minutes: float) -> None:
+        """Keep the best policy as the result; of equal ones the first by its text."""
+        if not self.scores:
+            raise StateError(
+                f"no policy of {family!r} was done within {minutes:g} minutes; allow for more with augment_minutes, or "
+                "train for less"
+            )
+        self.best = max(sorted(self.scores), key=lambda text: self.scores[text])
+        self._write()
+
+    def _write(self) -> None:
+        if self._writes:
+            record = {"policy": self.best, "seconds": self.seconds, "scores": self.scores, "settings": self._told}
+            atomic_write_json(self._path, record)
+
+
+def _agreed(accelerator: Accelerator, value: T) -> T:
+    """The main process's value."""
     if accelerator.num_processes > 1:
-        raise UnsupportedError(
-            f"a search over policies runs in one process, this one has {accelerator.num_processes}: their clocks would "
-            "disagree on when the time is over; start it without accelerate launch"
-        )
-    for policy in policies:  # before the first training, whose time would be lost
-        policy.check_channels(data.input_size[0])
-        policy.build(data.mean, data.std)
-        if augment_images:
-            data.with_policy(policy)
-
-
-def _record(
-    data: DataSource, config: TrainConfig, seed: int, augment_images: bool, settings: dict[str, Any] | None
-) -> dict[str, Any]:
-    """What must be equal when a search is resumed."""
-    described = {key: value for key, value in data.with_policy(None).describe().items() if key != "name"}
-    recipe = {key: value for key, value in config.to_dict().items() if key != "device"}
-    images = {"augment_images": augment_images, "seed": seed}
-    return {**images, "dataset": described, "recipe": recipe, "settings": settings or {}}
+        (value,) = broadcast_object_list([value])
+    return value

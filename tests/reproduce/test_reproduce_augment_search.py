@@ -1,69 +1,203 @@
-"""Searches over policies within a budget of minutes."""
+"""The search for an augmentation policy within a budget of minutes."""
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
+from reproduce_cases import TINY
 from search_cases import tiny_network
 
-from image2video import VideoWrap
-from image2video.cli.app import main
-from image2video.data import AugmentedFrames, load_data
-from image2video.errors import ExistsError, InputError, StateError
-from image2video.reproduce.augment_result import PolicyScore, PolicySearchResult, ranked
-from image2video.reproduce.augment_search import search_augmentation
-from image2video.training import Metrics, TrainConfig
+from image2video.data import load_data
+from image2video.data.augment import FAMILIES
+from image2video.errors import InputError, StateError
+from image2video.reproduce import Cell, Setting, augment_search
+from image2video.reproduce.augment_search import OutOfTimeError, find_policy, policies_in_order
+from image2video.reproduce.policies import Policy, choose_policy
+from image2video.training import make_accelerator
 
-CONFIG = TrainConfig(epochs=2, batch_size=16, device="cpu", lr=0.05)
-STEPS = 2 * 3  # of one training: 40 of 50 images, 2 epochs
-GRID = ("uniformaugment:ops=1", "uniformaugment:ops=2", "uniformaugment:ops=3")
+STEPS = 5  # of one training, a second each
+GRID = [str(policy) for policy in FAMILIES["uniformaugment"].grid()]
+ORDER = [str(policy) for policy in policies_in_order("uniformaugment", seed=3)]
+ALONE = SimpleNamespace(num_processes=1, is_main_process=True)
 
 
-class Clock:
-    """Seconds that pass with every training step alone."""
+class Trainings:
+    """Trainings that take a second of a clock per step; their scores."""
 
-    def __init__(self, seconds_per_step=1.0):
-        self.now, self.step, self.stages = 100.0, seconds_per_step, []
+    def __init__(self, scores=(0.2, 0.5, 0.3), stop_at=None):
+        self.scores, self.stop_at = dict(zip(GRID, scores, strict=True)), stop_at
+        self.now, self.begun, self.done = 1000.0, [], []
 
-    def __call__(self):
-        return self.now
+    def __call__(self, policy, watched):
+        text = str(policy)
+        self.begun.append(text)
+        for step in range(1, STEPS + 1):
+            self.now += 1
+            if (len(self.begun), step) == self.stop_at:
+                raise KeyboardInterrupt
+            watched("train", step, STEPS, loss=1.0)
+        self.done.append(text)
+        return self.scores[text]
 
-    def progress(self, stage, done, total, **figures):
-        self.stages.append((stage, done, total))
-        self.now += self.step if stage == "train" else 0.0
+
+@pytest.fixture
+def find(monkeypatch, tmp_path):
+    def run(trainings, *, family="uniformaugment", seconds=600, accelerator=ALONE, told=("a config",), **options):
+        setting = Setting(**{"data": "scenes", "seed": 3, "augment_minutes": seconds / 60, **options})
+        monkeypatch.setattr(augment_search, "time", SimpleNamespace(monotonic=lambda: trainings.now))
+        trainings.checked, trainings.shown = [], []
+        return find_policy(
+            family,
+            setting,
+            list(told),
+            tmp_path,
+            accelerator,
+            check=lambda policy: trainings.checked.append(str(policy)),
+            score=trainings,
+            progress=lambda *stage, **figures: trainings.shown.append(stage),
+        )
+
+    return run
+
+
+def records(folder):
+    return sorted(folder.glob("uniformaugment-scenes-*.json"))
+
+
+def test_the_best_policy_is_kept_and_never_searched_for_twice(find, tmp_path):
+    trainings = Trainings()
+    found = find(trainings)
+    assert found == (GRID[1], 3 * STEPS)
+    assert trainings.checked == trainings.done == ORDER
+    assert sorted(ORDER) == GRID
+    assert [stage for stage in trainings.shown if stage[0] == "policies"] == [("policies", n, 3) for n in (1, 2, 3)]
+    assert [stage for stage in trainings.shown if stage[0] == "train"] == 3 * [("train", n, 5) for n in range(1, 6)]
+    (path,) = records(tmp_path)
+    assert json.loads(path.read_text())["scores"] == trainings.scores
+    again = Trainings()
+    assert find(again) == found
+    assert again.begun == []
+    assert records(tmp_path) == [path]
+
+
+def test_other_searches_are_kept_apart(find, tmp_path):
+    for number, told in enumerate((["a config"], ["other"]), start=1):
+        trainings = Trainings()
+        find(trainings, told=told)
+        assert len(trainings.done) == 3
+        assert len(records(tmp_path)) == number
+
+
+@pytest.mark.parametrize("scores", [(0.1, 0.4, 0.4), ([0.5, -3.0], [0.5, -2.0], [0.4, -1.0])])
+def test_ties_go_to_the_further_numbers_then_to_the_first_text(find, scores):
+    assert find(Trainings(scores))[0] == GRID[1]
+
+
+@pytest.mark.parametrize(("seconds", "finished"), [(4.5, 1), (5, 1), (6, 1), (9, 1), (9.5, 2), (10, 2), (14, 2)])
+def test_the_budget_is_kept_to_within_a_step(find, tmp_path, seconds, finished):
+    trainings = Trainings()
+    best, spent = find(trainings, seconds=seconds)
+    assert trainings.done == ORDER[:finished]
+    assert seconds <= trainings.now - 1000 < seconds + 1
+    assert best == max(ORDER[:finished], key=lambda text: trainings.scores[text])
+    assert spent == trainings.now - 1000
+    assert set(json.loads(records(tmp_path)[0].read_text())["scores"]) == set(ORDER[:finished])
+
+
+def test_too_little_time_is_an_error_that_says_so(find):
+    message = "no policy of 'uniformaugment' was done within 0.05 minutes; allow for more"
+    for _ in range(2):
+        with pytest.raises(StateError, match=message):
+            find(Trainings(), seconds=3)
+
+
+def test_a_killed_search_goes_on(find, tmp_path):
+    whole = find(Trainings())
+    records(tmp_path)[0].unlink()
+    with pytest.raises(KeyboardInterrupt):
+        find(Trainings(stop_at=(2, 3)))
+    (path,) = records(tmp_path)
+    record = json.loads(path.read_text())
+    assert (record["policy"], record["seconds"], list(record["scores"])) == (None, STEPS, ORDER[:1])
+    rest = Trainings()
+    assert find(rest) == whole
+    assert rest.done == ORDER[1:]
+
+
+def test_time_counts_over_all_parts(find):
+    with pytest.raises(KeyboardInterrupt):
+        find(Trainings(stop_at=(2, 1)), seconds=2 * STEPS)
+    rest = Trainings()
+    find(rest, seconds=2 * STEPS)
+    assert rest.done == ORDER[1:2]
+
+
+def test_what_cannot_be_searched_for_is_refused(find, tmp_path):
+    trainings = Trainings((float("nan"),) * 3)
+    with pytest.raises(InputError, match="unknown family of augmentations 'mixup'; known: autoaugment, randaugment"):
+        find(trainings, family="mixup")
+    with pytest.raises(InputError, match="compared on held-out images; set holdout above 0"):
+        find(trainings, holdout=0.0)
+    assert (trainings.begun, list(tmp_path.iterdir())) == ([], [])
+    with pytest.raises(StateError, match=re.escape(f"the held-out score of {ORDER[0]} is nan")):
+        find(trainings)
+
+
+def test_the_clock_of_the_main_process_counts_for_all(find, monkeypatch, tmp_path):
+    sent = []
+    monkeypatch.setattr(augment_search, "broadcast_object_list", lambda values: sent.append(values[0]) or values)
+    main = Trainings()
+    both = [SimpleNamespace(num_processes=2, is_main_process=first) for first in (True, False)]
+    found = find(main, seconds=8, accelerator=both[0])
+    path = records(tmp_path)[0]
+    path.unlink()
+    monkeypatch.setattr(augment_search, "broadcast_object_list", lambda values: [sent.pop(0)])
+    slow = Trainings((0.9, 0.0, 0.9))
+    slow.now = 5e6
+    assert find(slow, seconds=8, accelerator=both[1]) == found
+    assert (slow.begun, slow.done) == (main.begun, main.done)
+    assert sent == []
+    assert records(tmp_path) == []
+
+
+def test_a_search_ends_a_training_by_an_exception(find):
+    seen = []
+
+    class Careful(Trainings):
+        def __call__(self, policy, watched):
+            try:
+                return super().__call__(policy, watched)
+            except OutOfTimeError:
+                seen.append(str(policy))
+                raise
+
+    find(Careful(), seconds=STEPS + 2)
+    assert seen == [ORDER[1]]
+
+
+# Policies of classification
+
+SETTING = Setting(**TINY, augment_minutes=10)
 
 
 @pytest.fixture(scope="module")
 def data():
-    return load_data("digits", train_images=50, holdout=0.2)
+    return load_data("digits", train_images=60, holdout=0.25, image_size=8)
 
 
-def build(policy):
+@pytest.fixture(scope="module")
+def accelerator():
+    return make_accelerator("cpu")
+
+
+def network():
+    torch.manual_seed(0)
     return tiny_network(classes=10)
 
 
-def search(data, clock=None, *, minutes=10.0, family="uniformaugment", model=build, config=CONFIG, **options):
-    clock = clock or Clock()
-    return search_augmentation(
-        family, data, model, config, minutes=minutes, clock=clock, progress=clock.progress, **options
-    )
-
-
-def test_all_policies_are_tried_where_there_is_time(data):
-    clock = Clock()
-    result = search(data, clock)
-    assert {score.policy for score in result.scores} == set(GRID)
-    assert result.not_reached == ()
-    assert result.reference is not None
-    assert result.reference.policy == "none"
-    assert result.best == result.scores[0].policy
-    assert [score.accuracy for score in result.scores] == sorted((s.accuracy for s in result.scores), reverse=True)
-    assert all(score.images == 10 and score.seconds == STEPS for score in result.scores)
-    assert result.seconds == 4 * STEPS
-    assert [stage for stage in clock.stages if stage[0] == "policies"] == [("policies", n, 4) for n in (1, 2, 3, 4)]
-
-
-def test_the_test_set_is_never_read(data):
+def test_networks_are_trained_with_each_policy_and_the_test_set_is_never_read(data, accelerator, tmp_path):
     class Untouchable:
         num_images = 1
 
@@ -71,183 +205,31 @@ def test_the_test_set_is_never_read(data):
             raise AssertionError("the test set was read")
 
     sealed = type(data)(**{**vars(data), "test": Untouchable()})
-    assert len(search(sealed, grid=GRID[:1], reference=False).scores) == 1
+    arm = Cell("arm", "an arm", augment="search:uniformaugment")
+    found = choose_policy(arm, SETTING, sealed, tmp_path, accelerator, network)
+    (path,) = tmp_path.glob("uniformaugment-digits-*.json")
+    record = json.loads(path.read_text())
+    assert set(record["scores"]) == set(GRID)
+    assert all(0 <= top1 <= 1 and minus_loss < 0 for top1, minus_loss in record["scores"].values())
+    assert found == Policy(record["policy"], record["seconds"])
+    assert found.seconds > 0
+    path.unlink()
+    assert choose_policy(arm, SETTING, sealed, tmp_path, accelerator, network).text == found.text
+    assert json.loads(path.read_text())["scores"] == record["scores"]
 
 
-def test_scores_do_not_depend_on_the_order_or_the_company(data):
-    first = {score.policy: score.accuracy for score in search(data).scores}
-    for seed in (1, 2):
-        alone = search(data, grid=GRID[1:2], reference=False, seed=seed)
-        assert alone.scores[0].accuracy == first[GRID[1]]
-    orders = set()
-    for seed in range(4):
-        result = search(data, seed=seed, minutes=(STEPS + 0.5) / 60, reference=False)
-        orders.add(result.best)
-    assert len(orders) > 1  # the budget lets one through: which one, the seed says
+def test_stated_policies_are_not_searched_for(data, accelerator, tmp_path):
+    for text in (None, "clips:affine5"):
+        arm = Cell("arm", "an arm", augment=text)
+        assert choose_policy(arm, SETTING, data, tmp_path, accelerator, network) == Policy(text)
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("steps", "finished"), [(STEPS, 1), (STEPS + 1, 1), (2 * STEPS - 1, 1), (2 * STEPS, 2)])
-def test_a_training_that_is_cut_does_not_count(data, steps, finished):
-    clock = Clock()
-    result = search(data, clock, minutes=steps / 60, reference=False)
-    assert len(result.scores) == finished
-    assert len(result.not_reached) == 3 - finished
-    assert clock.now - 100 == steps  # stopped within one step
-    assert result.seconds == steps
+def test_labels_of_pixels_are_refused_before_the_first_training(accelerator, tmp_path):
+    def build():
+        raise AssertionError("a training has begun")
 
-
-def test_a_training_that_is_done_is_scored_after_the_deadline(data):
-    clock = Clock()
-    result = search(data, clock, minutes=(STEPS - 0.5) / 60, reference=False)
-    assert len(result.scores) == 1
-    assert [stage for stage in clock.stages if stage[0] == "holdout"]
-
-
-def test_too_little_time_is_an_error_that_says_so(data):
-    message = "none of the 3 policies of 'uniformaugment' was done within 0.05 minutes"
-    with pytest.raises(StateError, match=re.escape(message)):
-        search(data, minutes=0.05)
-
-
-def test_the_network_sees_the_policy(data):
-    seen = []
-
-    def model(policy):
-        seen.append(str(policy))
-        return tiny_network(classes=10)
-
-    search(data, model=model, family="randaugment", grid=("randaugment:ops=1",))
-    assert seen == ["None", "randaugment:ops=1,magnitude=9"]
-
-
-def test_policies_can_make_the_frames(data):
-    def model(policy):
-        frames = AugmentedFrames(policy, T=2, mean=data.mean, std=data.std)
-        return VideoWrap(tiny_network(classes=10), fusion="none", frames=frames)
-
-    result = search(data, model=model, grid=GRID[:2], augment_images=False)
-    assert result.reference is None
-    assert len(result.scores) == 2
-    assert result.gain(result.scores[0]) is None
-
-
-def test_a_resumed_search_keeps_what_is_done(data, tmp_path):
-    whole = search(data)
-    out = tmp_path / "run"
-    part = search(data, minutes=(2 * STEPS + 2) / 60, out=out)
-    assert (len(part.scores), part.seconds) == (1, 2 * STEPS + 2)
-    saved = json.loads((out / "augment.json").read_text())
-    assert PolicySearchResult.from_dict(saved, out) == part
-    with pytest.raises(ExistsError):
-        search(data, out=out)
-    clock = Clock()
-    again = search(data, clock, out=out, resume=True)
-    assert {s.policy: s.accuracy for s in again.scores} == {s.policy: s.accuracy for s in whole.scores}
-    assert sum(stage == "train" for stage, *_ in clock.stages) == 2 * STEPS
-    assert again.seconds == 4 * STEPS + 2  # the training that was cut counts as time
-    idle = Clock()
-    assert search(data, idle, out=out, resume=True) == again
-    assert idle.stages == []
-    with pytest.raises(InputError, match="cannot resume with another augmentation search"):
-        search(data, out=out, resume=True, seed=1)
-    assert search(data, out=out, overwrite=True, grid=GRID[:1], reference=False).not_reached == ()
-
-
-def test_a_killed_search_is_resumed(data, tmp_path):
-    clock = Clock()
-
-    def kill(stage, done, total, **figures):
-        clock.progress(stage, done, total)
-        if sum(name == "train" for name, *_ in clock.stages) == 2 * STEPS + 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        search_augmentation(
-            "uniformaugment", data, build, CONFIG, minutes=10, clock=clock, progress=kill, out=tmp_path / "run"
-        )
-    resumed, whole = search(data, out=tmp_path / "run", resume=True), search(data)
-    assert resumed.scores == whole.scores
-    assert resumed.reference == whole.reference
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"family": "mixup"}, "unknown family of augmentations 'mixup'; known: autoaugment, randaugment"),
-        ({"grid": ()}, "the grid is empty"),
-        ({"grid": ("randaugment",)}, "the grid holds randaugment:ops=2,magnitude=9, which is not of the family"),
-        ({"grid": ("uniformaugment", "uniformaugment:ops=2")}, "uniformaugment:ops=2 more than once"),
-        ({"minutes": 0}, "minutes must be a number above 0, got 0"),
-        ({"minutes": float("nan")}, "minutes must be a number above 0, got nan"),
-        ({"config": TrainConfig(crop_flip=False)}, "crop_flip=False trains on the images as they are"),
-    ],
-)
-def test_what_cannot_be_is_refused(data, options, message):
-    with pytest.raises(InputError, match=re.escape(message)):
-        search(data, **options)
-
-
-@pytest.mark.parametrize(
-    ("spec", "options", "message"),
-    [
-        ("digit_scenes", {}, "moves images, not labels of pixels"),
-        ("digits", {"family": "clips", "grid": ("clips:nowhere",)}, "unknown search space 'nowhere'"),
-    ],
-)
-def test_policies_that_do_not_fit_are_refused_before_the_first_training(spec, options, message):
-    clock = Clock()
-    with pytest.raises(InputError, match=re.escape(message)):
-        search(load_data(spec, train_images=50, holdout=0.2), clock, **options)
-    assert clock.stages == []
-
-
-def test_without_held_out_images_nothing_is_compared():
-    with pytest.raises(InputError, match="policies are compared on held-out images"):
-        search(load_data("digits", train_images=50, holdout=0))
-
-
-def test_errors_are_those_of_the_images():
-    score = PolicyScore.of("randaugment", Metrics(0.8, 0.5, 100), 3.0)
-    assert score.error == pytest.approx(0.04)
-    reference = PolicyScore.of("none", Metrics(0.5, 0.7, 100), 3.0)
-    result = PolicySearchResult("randaugment", (score,), reference, (), 1.0, 6.0)
-    assert result.gain(score) == pytest.approx((0.3, (0.04**2 + 0.05**2) ** 0.5))
-    worse = PolicyScore.of("a", Metrics(0.8, 0.6, 100), 3.0)
-    assert ranked([worse, score]) == (score, worse)
-
-
-def test_the_command_searches_and_says_how_to_train(tmp_path, capsys):
-    common = [
-        "--model",
-        "cifar_resnet8",
-        "--train-images",
-        "40",
-        "--holdout",
-        "0.5",
-        "--device",
-        "cpu",
-        "--epochs",
-        "1",
-    ]
-    command = ["augment", "--family", "trivialaugment", "--max-minutes", "5", *common]
-    assert main([*command, "--out", str(tmp_path / "a")]) == 0
-    shown = capsys.readouterr().out
-    best = json.loads((tmp_path / "a" / "augment.json").read_text())["best"]
-    assert f'best: image2video train --augment "{best}"' in shown
-    assert "2 of 2 policies tried" in shown
-    assert main(["train", "--augment", best, "--genotype", "none", *common, "--out", str(tmp_path / "t")]) == 0
-    frames = ["--use", "frames", "--frames", "2", "--grid", '["trivialaugment"]']
-    assert main([*command, *frames, "--out", str(tmp_path / "f")]) == 0
-    assert 'train --frame-source "trivialaugment:wide=true"' in capsys.readouterr().out
-    assert main([*command, "--fusion", "tsm", "--out", str(tmp_path / "b")]) == 2
-    assert "--use frames" in capsys.readouterr().err
-
-
-def test_drawn_frames_can_be_trained_from_the_command_line(tmp_path, capsys):
-    common = ["--train-images", "40", "--device", "cpu", "--epochs", "1", "--out", str(tmp_path / "t")]
-    assert main(["train", "--frame-source", "clips:affine5,frames=2", *common]) == 0
-    config = json.loads((tmp_path / "t" / "pretrained" / "config.json").read_text())
-    assert (config["frames"]["kind"], config["frames"]["T"], config["genotype"]) == ("random_clips", 2, None)
-    assert main(["evaluate", "--weights", str(tmp_path / "t" / "pretrained"), "--device", "cpu"]) == 0
-    assert main(["train", "--frame-source", "randaugment", "--genotype", "identity", *common, "--overwrite"]) == 2
-    assert "--frame-source makes the frames itself; leave out --genotype" in capsys.readouterr().err
+    scenes = load_data("digit_scenes", train_images=50, holdout=0.2)
+    arm = Cell("arm", "an arm", augment="search:uniformaugment")
+    with pytest.raises(InputError, match="moves images, not labels of pixels"):
+        choose_policy(arm, SETTING, scenes, tmp_path, accelerator, build)
