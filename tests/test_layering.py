@@ -54,8 +54,6 @@ KNOWN_CYCLES = [  # to be broken one by one; nothing is added
     {"fusion.config", "fusion.registry"},
     {"receptive_field.theory", "receptive_field.traced"},
     {"reproduce.genotypes", "reproduce.segment_genotypes"},
-    {"reproduce.data", "reproduce.segment_data"},
-    {"reproduce.check", "reproduce.segment_check"},
     {"cli.rf", "cli.rf_job", "cli.rf_theory"},
 ]
 

@@ -20,7 +20,6 @@ COMMANDS = {
     "demo": "compare the bare and the wrapped network on real images and write a report",
     "search": "search the genotype for a network and a data set",
     "train": "train a network, bare or wrapped",
-    "augment": "search the policy of AutoAugment, RandAugment and their kin within some minutes",
     "rf": "measure receptive fields, bare and wrapped, and draw them",
     "evaluate": "top-1 accuracy, loss and cost of a trained network",
     "show": "draw the clip of an image as a film strip",

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from image2video.data.augment import Augmentation
-from image2video.data.memory import batch_slices, check_batches
-from image2video.data.seeds import derive_seed, seeded_generator
+from image2video.data.batches import Order, Sample, Stream, WorkerBatches
+from image2video.data.seeds import derive_seed
 from image2video.data.splits import fraction_count, stratified_split
 from image2video.data.transforms import TrainTransform
 from image2video.errors import InputError, InputTypeError
@@ -53,97 +50,31 @@ class ImageFiles:
             raise InputError(f"cannot read the image {path}: {error}; replace or delete it") from error
 
 
-@dataclass(frozen=True)
-class _Broken:
-    message: str
+class LoadedBatches(WorkerBatches):
+    """Batches read by worker processes; order and draws come from (seed, epoch) and the image's index alone.
 
+    Args:
+        images: anything with `self[i]` → PIL image.
+        labels: `(N,)` int64.
+        batch_size: the most images of a batch.
+        loading: how images are read.
+        augment: read them by the transform for training.
+        order: `shuffle`, `seed`, `device` and `shard`, as `ImageSet.batches` takes them.
 
-class _EpochSamples(Dataset):
-    """The samples of one epoch; the draws of each depend on (seed, epoch, index) alone, not on the worker."""
+    """
 
     def __init__(
-        self, images: Any, labels: Tensor, transform: Callable[[Any], Tensor], stream: tuple[int, int]
+        self, images: Any, labels: Tensor, batch_size: int, *, loading: Loading, augment: bool, **order: Unpack[Order]
     ) -> None:
-        self._images, self._labels, self._transform, self._stream = images, labels, transform, stream
+        super().__init__(len(labels), batch_size, workers=loading.workers, **order)
+        self._images, self._labels = images, labels
+        self._transform = loading.train if augment else loading.eval
 
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | _Broken:
-        try:
-            image = self._images[index]
-        except InputError as error:  # a raise inside a worker would bury the file's name under two tracebacks
-            return _Broken(str(error))
+    def _read(self, place: int, stream: Stream) -> Sample:
+        image = self._images[place]
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derive_seed(*self._stream, index))
-            return self._transform(image), self._labels[index]
-
-
-def _collate(samples: list[tuple[Tensor, Tensor] | _Broken]) -> tuple[Tensor, Tensor] | _Broken:
-    for sample in samples:
-        if isinstance(sample, _Broken):
-            return sample
-    images, labels = zip(*samples, strict=True)
-    return torch.stack(images), torch.stack(labels)
-
-
-def _seed_worker(worker: int, stream: tuple[int, int]) -> None:
-    seed = derive_seed(*stream, worker)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-
-
-class LoadedBatches:
-    """Batches read by `workers` processes; order and draws come from (seed, epoch) and the image's index alone."""
-
-    def __init__(
-        self,
-        images: Any,
-        labels: Tensor,
-        batch_size: int,
-        *,
-        loading: Loading,
-        augment: bool,
-        shuffle: bool,
-        seed: int,
-        device: torch.device | str,
-        shard: tuple[int, int],
-    ) -> None:
-        check_batches(batch_size, len(labels), shard)
-        self.num_images = len(labels)
-        self.batch_size = batch_size
-        self.device = torch.device(device)
-        self._images, self._labels, self._loading = images, labels, loading
-        self._augment, self._shuffle, self._seed, self._shard = augment, shuffle, seed, shard
-
-    def __len__(self) -> int:
-        return -(-self.num_images // self.batch_size)
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch `epoch`: images `(B, C, H, W)` float32 and labels `(B,)` int64, on the device.
-
-        Raises `InputError` that names the file where an image cannot be read.
-        """
-        stream = (self._seed, epoch)
-        count = self.num_images
-        order = torch.randperm(count, generator=seeded_generator(*stream)) if self._shuffle else torch.arange(count)
-        batches = [order[places].tolist() for places in batch_slices(count, self.batch_size, self._shard)]
-        transform = self._loading.train if self._augment else self._loading.eval
-        loader = DataLoader(
-            _EpochSamples(self._images, self._labels, transform, stream),
-            batch_sampler=batches,
-            num_workers=self._loading.workers,
-            collate_fn=_collate,
-            worker_init_fn=partial(_seed_worker, stream=stream),
-            pin_memory=self.device.type == "cuda",
-            generator=seeded_generator(*stream),  # else the loader draws its base seed from the global generator
-        )
-        for batch in loader:
-            if isinstance(batch, _Broken):
-                raise InputError(batch.message)
-            images, labels = batch
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            torch.default_generator.manual_seed(derive_seed(*stream, place))
+            return self._transform(image), self._labels[place]
 
 
 @dataclass(frozen=True)
@@ -210,25 +141,17 @@ class LoadedSet:
         """`count` images, stratified by class, drawn by `seed`."""
         return self._subset(stratified_split(self.labels, count, seed=seed)[0])
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        augment: bool = False,
-        shuffle: bool = False,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        shard: tuple[int, int] = (0, 1),
-    ) -> LoadedBatches:
-        """The images in batches on `device`; see `LoadedBatches`."""
-        return LoadedBatches(
-            _View(self._images, self._index),
-            self.labels,
-            batch_size,
-            loading=self._loading,
-            augment=augment,
-            shuffle=shuffle,
-            seed=seed,
-            device=device,
-            shard=shard,
-        )
+    def batches(self, batch_size: int, *, augment: bool = False, **order: Unpack[Order]) -> LoadedBatches:
+        """The images in batches.
+
+        Args:
+            batch_size: the most images of a batch.
+            augment: read them by the transform for training.
+            order: `shuffle`, `seed`, `device` and `shard`, as `ImageSet.batches` takes them.
+
+        Returns:
+            The batches.
+
+        """
+        images = _View(self._images, self._index)
+        return LoadedBatches(images, self.labels, batch_size, loading=self._loading, augment=augment, **order)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch.nn.functional import pad as zero_pad
 
 from image2video.data.augment import Augmentation
 from image2video.data.augment_apply import apply_each
+from image2video.data.batches import Order, SeededBatches
 from image2video.data.seeds import seeded_generator
 from image2video.data.splits import drawn_split, fraction_count
 from image2video.errors import InputError, InputTypeError
@@ -46,13 +46,22 @@ def _reflected(size: int, pad: int) -> Tensor:
     return (size - 1) - ((size - 1) - index).abs()
 
 
-class MemoryBatches:
-    """Batches of images `(N, C, H, W)` uint8 that stay on the device; normalised, cropped and flipped there.
+class MemoryBatches(SeededBatches):
+    """Batches of images that stay on the device; they are normalised, cropped and flipped there.
 
     Order, crops, flips and the seeds of a policy's draws are drawn on the CPU from (seed, epoch) alone, so that every
     device sees the same batches.
-    All batches are of equal size to within one image, at most `batch_size` (a last batch of one image would break
-    BatchNorm, and dropping it would hide images). With `shard=(rank, processes)` each process gets its share of each.
+
+    Args:
+        images: `(N, C, H, W)` uint8.
+        labels: `(N,)`, or `(N, H, W)` for a label per pixel.
+        batch_size: the most images of a batch.
+        mean: per channel, in 0 … 1.
+        std: goes with `mean`.
+        augment: crops and flips; None for none.
+        policy: what else changes the images; None for nothing.
+        order: `shuffle`, `seed`, `device` and `shard`, as `ImageSet.batches` takes them.
+
     """
 
     def __init__(
@@ -65,17 +74,11 @@ class MemoryBatches:
         std: Tensor,
         augment: CropFlip | None = None,
         policy: Augmentation | None = None,
-        shuffle: bool = False,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        shard: tuple[int, int] = (0, 1),
+        **order: Unpack[Order],
     ) -> None:
-        check_batches(batch_size, len(images), shard)
-        self.num_images = len(images)
-        self.batch_size = batch_size
-        self.device = torch.device(device)
+        super().__init__(len(images), batch_size, **order)
         self._size = (int(images.shape[-2]), int(images.shape[-1]))
-        self._augment, self._shuffle, self._seed, self._shard = augment, shuffle, seed, shard
+        self._augment = augment
         images = images.to(self.device)
         self._images = images if augment is None else pad_images(images, augment.pad, augment.padding)
         self._labels = labels.to(self.device)
@@ -85,20 +88,17 @@ class MemoryBatches:
         self._on_pixels = apply if policy is not None and policy.on_pixels else None
         self._on_normalised = apply if self._on_pixels is None else None
 
-    def __len__(self) -> int:
-        return -(-self.num_images // self.batch_size)
-
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of epoch `epoch`: images `(B, C, H, W)` float32 and labels int64, on the device."""
         generator = seeded_generator(self._seed, epoch)
         count = self.num_images
-        order = torch.randperm(count, generator=generator) if self._shuffle else torch.arange(count)
+        order = self._order(generator)
         pad = self._augment.pad if self._augment else 0
         offsets = torch.randint(0, 2 * pad + 1, (2, count), generator=generator)
         flips = torch.rand(count, generator=generator) < 0.5
         seeds = torch.randint(2**62, (count,), generator=generator)
         order, offsets, flips = (x.to(self.device) for x in (order, offsets, flips))
-        for places in batch_slices(count, self.batch_size, self._shard):
+        for places in self._slices():
             images = self._images_at(order[places], offsets[:, places], flips[places])
             yield self._normalised(images, seeds[places]), self._labels[order[places]].long()
 
@@ -195,17 +195,18 @@ class MemorySet:
         """`count` images drawn by `seed`, stratified by class where every image has one label."""
         return self._subset(drawn_split(self._labels[self._index], count, seed=seed)[0])
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        augment: bool = False,
-        shuffle: bool = False,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        shard: tuple[int, int] = (0, 1),
-    ) -> MemoryBatches:
-        """The images in batches on `device`; see `MemoryBatches`."""
+    def batches(self, batch_size: int, *, augment: bool = False, **order: Unpack[Order]) -> MemoryBatches:
+        """The images in batches.
+
+        Args:
+            batch_size: the most images of a batch.
+            augment: crop, flip and apply the policy.
+            order: `shuffle`, `seed`, `device` and `shard`, as `ImageSet.batches` takes them.
+
+        Returns:
+            The batches.
+
+        """
         return MemoryBatches(
             self._images[self._index],
             self._labels[self._index],
@@ -214,27 +215,5 @@ class MemorySet:
             std=torch.tensor(self._std),
             augment=self._augment if augment else None,
             policy=self.policy if augment else None,
-            shuffle=shuffle,
-            seed=seed,
-            device=device,
-            shard=shard,
+            **order,
         )
-
-
-def check_batches(batch_size: int, num_images: int, shard: tuple[int, int]) -> None:
-    """Refuses a batch size below 1, an empty set and a shard that does not exist, as `InputError`."""
-    rank, processes = shard
-    if not 0 <= rank < processes:
-        raise InputError(f"shard={shard}: the rank must be in 0 … processes−1")
-    if batch_size < processes:
-        raise InputError(f"batch_size={batch_size} cannot be shared by {processes} processes; use at least {processes}")
-    if num_images < processes:
-        raise InputError(f"this image set holds {num_images} images; {processes} are needed (one per process)")
-
-
-def batch_slices(num_images: int, batch_size: int, shard: tuple[int, int] = (0, 1)) -> list[slice]:
-    """The places of each batch in the epoch's order: ⌈N / batch_size⌉ batches of equal size to within one image."""
-    batches = -(-num_images // batch_size)
-    edges = [i * num_images // batches for i in range(batches + 1)]
-    rank, processes = shard
-    return [slice(start + rank, stop, processes) for start, stop in pairwise(edges)]

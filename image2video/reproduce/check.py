@@ -19,6 +19,7 @@ from image2video.reproduce.book import Run
 from image2video.reproduce.classify import fresh_network, wrapped
 from image2video.reproduce.data import without_mmsegmentation
 from image2video.reproduce.genotypes import Chosen, choose, data_settings
+from image2video.reproduce.size import Network
 from image2video.reproduce.spec import Cell, Experiment, Setting
 from image2video.reproduce.work import Worker
 
@@ -34,22 +35,6 @@ SHAPES: Mapping[str, tuple[int, int, int]] = {
 _BARE = Cell("bare", "bare network")
 _UNKNOWN_BEFORE = ("searched", "fixed_weights")
 _Key = tuple[object, ...]
-
-
-@dataclass(frozen=True)
-class Network:
-    """What an arm's network is: the size of its images (C, H, W), its fusions' sites, its parameters and its MACs.
-
-    `macs` are the multiply-accumulates of one image, all frames of its clip, counted as `measure_cost` counts them.
-    `steps` are those of its training where a mmsegmentation config counts them, None where epochs do.
-    """
-
-    input_size: tuple[int, int, int]
-    classes: int
-    sites: int
-    parameters: int
-    macs: float
-    steps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch import nn
 
-from image2video.data import DataSource
+from image2video.data import Augmentation, DataSource
+from image2video.errors import UnsupportedError
 from image2video.protocols import Progress
+from image2video.reproduce.augment_search import Score, find_policy
 from image2video.reproduce.spec import Cell, Setting
-from image2video.runs.folders import atomic_write_json, read_json
-from image2video.training import search_augmentation
+from image2video.training.engine import Engine
 from image2video.version import __version__
 
 
@@ -28,9 +28,10 @@ class Policy:
     seconds: float = 0.0
 
 
-def stated_policy(arm: Cell) -> Policy | None:
-    """What an arm's `augment` states; None where it asks for a search: `search:FAMILY`."""
-    return None if (arm.augment or "").partition(":")[0] == "search" else Policy(arm.augment)
+def searched_family(arm: Cell) -> str | None:
+    """The family that an arm's `augment` asks to search, as `search:FAMILY`; None where it states a policy."""
+    word, _, family = (arm.augment or "").partition(":")
+    return family if word == "search" else None
 
 
 def choose_policy(
@@ -44,34 +45,36 @@ def choose_policy(
 ) -> Policy:
     """The policy of an arm; `search:FAMILY` is the one of that family which trains `build()` best on held-out images.
 
-    The search takes `setting.augment_minutes`, with trainings of half the setting's epochs; it is kept in `folder`,
-    goes on where it was killed, and never runs twice. Raises `InputError` without held-out images, `UnsupportedError`
-    where it would have to run in several processes, `StateError` where no training was done in time.
+    Every training of the search has half the setting's epochs. Seeds the global generators before each. Raises what
+    `find_policy` does, and `UnsupportedError` where the search would have to run in several processes.
     """
-    found = stated_policy(arm)
-    if found is not None:
-        return found
-    family = str(arm.augment).partition(":")[2]
+    family = searched_family(arm)
+    if family is None:
+        return Policy(arm.augment)
     short = max(1, setting.epochs // 2)
     told: list[Any] = [family, setting.data, setting.model, setting.image_size, setting.train_images, setting.holdout]
     told += [setting.batch_size, setting.lr, dict(setting.recipe), setting.seed, short, setting.augment_minutes]
     told += [arm.variant, __version__]
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-    record_file = folder / f"{family}-{setting.data}-{key}.json"
-    if not record_file.is_file():
-        result = search_augmentation(
-            family,
-            data,
-            lambda policy: build(),
-            setting.training(short, setting.seed, finetune=False),
-            minutes=setting.augment_minutes,
-            reference=False,
-            seed=setting.seed,
-            out=folder / f"{family}-{setting.data}-{key}",
-            resume=True,
-            accelerator=accelerator,
-            progress=progress,
-        )
-        atomic_write_json(record_file, {"policy": str(result.best), "seconds": result.seconds, "settings": told})
-    record = read_json(record_file)
-    return Policy(record["policy"], record["seconds"])
+    config = setting.training(short, setting.seed, finetune=False)
+
+    def check(policy: Augmentation) -> None:
+        if accelerator.num_processes > 1:
+            raise UnsupportedError(
+                f"a search over policies runs in one process, got {accelerator.num_processes}; start it without "
+                "accelerate launch"
+            )
+        policy.check_channels(data.input_size[0])
+        policy.build(data.mean, data.std)
+        data.with_policy(policy)
+
+    def score(policy: Augmentation, watched: Progress) -> Score:
+        assert data.holdout is not None  # the setting holds images out
+        set_seed(config.seed)
+        engine = Engine(build(), data.with_policy(policy), config, accelerator, watched)
+        for epoch in range(config.epochs):
+            engine.train_epoch(epoch)
+        metrics = engine.evaluate(data.holdout, "holdout")
+        return [metrics.top1, -metrics.loss]
+
+    found = find_policy(family, setting, told, folder, accelerator, check=check, score=score, progress=progress)
+    return Policy(*found)

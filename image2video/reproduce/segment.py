@@ -15,18 +15,20 @@ from accelerate import Accelerator
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from image2video.data import Augmentation
 from image2video.errors import StateError
 from image2video.integrations.openmmlab.search_config import crop_size
 from image2video.integrations.openmmlab.search_model import build_segmentor, plain_model
 from image2video.protocols import Progress
+from image2video.reproduce.augment_search import find_policy
 from image2video.reproduce.book import Book, Run
 from image2video.reproduce.genotypes import Load
-from image2video.reproduce.policies import Policy
+from image2video.reproduce.policies import Policy, searched_family
 from image2video.reproduce.record import Named, costs
+from image2video.reproduce.segment_augment import AugmentationPolicy
 from image2video.reproduce.segment_config import arm_config, arm_steps
 from image2video.reproduce.segment_genotypes import choose_for_segmentor
 from image2video.reproduce.segment_learned import LearnedEncoderDecoder
-from image2video.reproduce.segment_policies import choose_segmentation_policy
 from image2video.reproduce.segment_reading import content_hash
 from image2video.reproduce.segment_runner import fit, without_advice
 from image2video.reproduce.segment_split import loader_leaves
@@ -34,6 +36,7 @@ from image2video.reproduce.spec import Cell, Setting
 from image2video.runs.folders import torch_load
 from image2video.search import Request, SearchConfig
 from image2video.training import Cost, measure_cost
+from image2video.version import __version__
 
 _CLASS = "IoU."
 
@@ -154,13 +157,22 @@ def _policy(
     progress: Progress | None,
 ) -> Policy:
     """The policy of an arm; one that is searched for trains the bare network for half the steps, on held-out images."""
+    family = searched_family(arm)
+    if family is None:
+        return Policy(arm.augment)
     bare = Cell("bare", "bare network")
     short = replace(setting, steps=max(1, arm_steps(bare, setting, config) // 2))
-    told = [setting.data, content_hash(setting), setting.train_images, short.steps]
+    decides = [setting.data, content_hash(setting), setting.train_images, short.steps]
+    told = [family, decides, setting.augment_minutes, setting.seed, setting.holdout, __version__]
 
-    def score(text: str, watched: Progress) -> float:
+    def check(policy: Augmentation) -> None:
+        AugmentationPolicy(str(policy))
+
+    def score(policy: Augmentation, watched: Progress) -> float:
+        text = str(policy)
         place = folder / hashlib.sha256(text.encode()).hexdigest()[:12]
-        if accelerator.is_main_process:  # what a killed training has done would be time for nothing
+        # A killed search begins this training anew, so that its time counts in full.
+        if accelerator.is_main_process:
             shutil.rmtree(place, ignore_errors=True)
         accelerator.wait_for_everyone()
         own = _made(bare, short, setting.seed, config, None, Policy(text), place, accelerator)
@@ -168,6 +180,7 @@ def _policy(
         fitted = fit(own, first_weights(config, setting.seed), accelerator, progress=watched)
         if accelerator.is_main_process:
             shutil.rmtree(place, ignore_errors=True)
-        return fitted.metrics["mIoU"]
+        return float(fitted.metrics["mIoU"])
 
-    return choose_segmentation_policy(arm, setting, searches, accelerator, told, score, progress)
+    found = find_policy(family, setting, told, searches, accelerator, check=check, score=score, progress=progress)
+    return Policy(*found)

@@ -16,11 +16,11 @@ from image2video.errors import StateError
 from image2video.integrations.openmmlab.search_config import crop_size
 from image2video.integrations.openmmlab.search_model import quiet
 from image2video.reproduce.book import Run
-from image2video.reproduce.check import Network
 from image2video.reproduce.genotypes import Chosen
 from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment_config import arm_config, arm_steps
 from image2video.reproduce.segment_reading import read_config
+from image2video.reproduce.size import Network
 
 
 def check_segmentor(run: Run, chosen: Chosen | None) -> Network:

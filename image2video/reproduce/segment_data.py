@@ -12,7 +12,7 @@ from PIL import Image
 
 from image2video.data.digit_scenes import load_digit_scenes
 from image2video.errors import MissingError
-from image2video.reproduce.data import FOLDERS
+from image2video.reproduce.places import FOLDERS
 from image2video.reproduce.segment_reading import read_config
 from image2video.reproduce.segment_split import loader_leaves
 from image2video.reproduce.spec import Setting

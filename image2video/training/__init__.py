@@ -1,7 +1,5 @@
 """Training, evaluation and cost of networks, bare or wrapped."""
 
-from image2video.training.augment_result import PolicyScore, PolicySearchResult
-from image2video.training.augment_search import search_augmentation
 from image2video.training.checkpoint import load_weights, read_weights, save_weights
 from image2video.training.cost import Cost, measure_cost
 from image2video.training.evaluate import Metrics, evaluate
@@ -13,8 +11,6 @@ __all__ = [
     "Cost",
     "EpochRecord",
     "Metrics",
-    "PolicyScore",
-    "PolicySearchResult",
     "TrainConfig",
     "TrainResult",
     "evaluate",
@@ -25,6 +21,5 @@ __all__ = [
     "measure_cost",
     "read_weights",
     "save_weights",
-    "search_augmentation",
     "train",
 ]

@@ -26,10 +26,6 @@ SHARED = {
     },
     "evaluate": {"model", "data", "genotype", "frames", "fusion", "train_images", "seed", "weights", "batch_size"},
     "demo": {"model", "data", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume", "overwrite"},
-    "augment": {
-        *("model", "data", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume", "overwrite"),
-        *("family", "max_minutes", "weights", "batch_size", "lr", "device"),
-    },
     "show": {"image", "genotype", "frames", "out", "overwrite"},
     "sites": {"model", "fusion"},
     "rf": {"model", "weights", "genotype", "frames", "fusion", "batch_size", "seed", "device", "out", "overwrite"},
@@ -78,7 +74,6 @@ def test_the_example_parses(command):
         ("search", "train_images", 70),
         ("train", "genotype", "rotate(3)"),
         ("evaluate", "data", "npz:x.npz"),
-        ("augment", "family", "uniformaugment"),
         ("show", "image", "cat.jpg"),
         ("sites", "fusion", "tsm"),
         ("search", "compare", "random:2"),

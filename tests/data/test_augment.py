@@ -1,5 +1,6 @@
 """Policies as texts, their draws, and the batches of image sets that they augment."""
 
+import json
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from search_cases import blobs, tiny_network
 from torchvision.transforms import v2
 
+from image2video.cli.app import main
 from image2video.clip.chain import apply_chain
 from image2video.clip.options import ClipOptions
 from image2video.data import (
@@ -353,3 +355,14 @@ def test_every_registered_space_can_be_clips():
     assert {policy.space for policy in Clips.grid()} == {space["name"] for space in KNOWN_SPACES}
     for policy in Clips.grid():
         policy.build(MEAN, STD)
+
+
+def test_policies_and_drawn_frames_are_trained_with_from_the_command_line(tmp_path, capsys):
+    common = ["--train-images", "40", "--device", "cpu", "--epochs", "1", "--out", str(tmp_path / "t")]
+    assert main(["train", "--augment", "trivialaugment", "--genotype", "none", *common]) == 0
+    assert main(["train", "--frame-source", "clips:affine5,frames=2", *common, "--overwrite"]) == 0
+    config = json.loads((tmp_path / "t" / "pretrained" / "config.json").read_text())
+    assert (config["frames"]["kind"], config["frames"]["T"], config["genotype"]) == ("random_clips", 2, None)
+    assert main(["evaluate", "--weights", str(tmp_path / "t" / "pretrained"), "--device", "cpu"]) == 0
+    assert main(["train", "--frame-source", "randaugment", "--genotype", "identity", *common, "--overwrite"]) == 2
+    assert "--frame-source makes the frames itself; leave out --genotype" in capsys.readouterr().err

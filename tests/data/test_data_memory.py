@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from image2video.data import CropFlip, MemorySet
-from image2video.data.memory import batch_slices, pad_images
+from image2video.data.batches import batch_slices
+from image2video.data.memory import pad_images
 from image2video.errors import InputError, InputTypeError
 from image2video.protocols import Batches, ImageSet
 
@@ -125,5 +126,5 @@ def test_bad_arguments_are_refused():
         memory.batches(0)
     with pytest.raises(InputError, match="rank"):
         memory.batches(4, shard=(2, 2))
-    with pytest.raises(InputError, match="23 images; 30 are needed"):
+    with pytest.raises(InputError, match="got 23 images for 30"):
         memory.batches(64, shard=(0, 30))

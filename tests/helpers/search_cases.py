@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
+
+from image2video.data.batches import Order
 
 
 class Arrays:
@@ -26,32 +30,22 @@ class Arrays:
     def take(self, count: int, *, seed: int) -> Arrays:
         return self._at(torch.randperm(self.num_images, generator=torch.Generator().manual_seed(seed))[:count])
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        augment: bool = False,
-        shuffle: bool = False,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        shard: tuple[int, int] = (0, 1),
-    ) -> ArrayBatches:
-        return ArrayBatches(self, batch_size, shuffle, seed, device, shard)
+    def batches(self, batch_size: int, *, augment: bool = False, **order: Unpack[Order]) -> ArrayBatches:
+        return ArrayBatches(self, batch_size, **order)
 
 
+@dataclass
 class ArrayBatches:
-    def __init__(
-        self,
-        source: Arrays,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        device: torch.device | str,
-        shard: tuple[int, int],
-    ) -> None:
-        self.source, self.batch_size, self.shuffle, self.seed = source, batch_size, shuffle, seed
-        self.device, self.shard = device, shard
-        self.num_images = source.num_images
+    source: Arrays
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    shard: tuple[int, int] = (0, 1)
+
+    @property
+    def num_images(self) -> int:
+        return self.source.num_images
 
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)

@@ -1,10 +1,8 @@
-"""Policies in mmsegmentation's pipelines and configs, and the search for one within a budget of minutes."""
+"""Policies in mmsegmentation's pipelines and configs."""
 
 import copy
-import json
 import pickle
 import re
-from types import SimpleNamespace
 
 import pytest
 
@@ -21,13 +19,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import TRANSFORMS
 
 from image2video.data import Augmentation
-from image2video.data.augment import FAMILIES
-from image2video.errors import InputError, InputTypeError, StateError
-from image2video.reproduce import Cell, Setting, segment_policies
-from image2video.reproduce.policies import Policy
+from image2video.errors import InputError, InputTypeError
 from image2video.reproduce.segment_augment import AugmentationPolicy, with_policy
-from image2video.reproduce.segment_policies import choose_segmentation_policy
-from image2video.training.augment_loop import OutOfTimeError, policies_in_order
 
 TEXTS = [
     "autoaugment:svhn",
@@ -250,165 +243,3 @@ def test_what_no_config_can_have_is_refused():
         with_policy(config(leaf()), "clips:nowhere")
     with pytest.raises(InputError, match=r"no train_dataloader\.dataset"):
         with_policy(Config({"model": {}}), "trivialaugment")
-
-
-# The search
-
-STEPS = 5  # of one training, a second each
-GRID = [str(policy) for policy in FAMILIES["uniformaugment"].grid()]
-ORDER = [str(policy) for policy in policies_in_order("uniformaugment", seed=3)]
-ALONE = SimpleNamespace(num_processes=1, is_main_process=True)
-
-
-class Trainings:
-    """Trainings that take a second of a clock per step; their scores."""
-
-    def __init__(self, scores=(0.2, 0.5, 0.3), stop_at=None):
-        self.scores, self.stop_at = dict(zip(GRID, scores, strict=True)), stop_at
-        self.now, self.begun, self.done = 1000.0, [], []
-
-    def __call__(self, text, watched):
-        self.begun.append(text)
-        for step in range(1, STEPS + 1):
-            self.now += 1
-            if (len(self.begun), step) == self.stop_at:
-                raise KeyboardInterrupt
-            watched("train", step, STEPS, loss=1.0)
-        self.done.append(text)
-        return self.scores[text]
-
-
-@pytest.fixture
-def choose(monkeypatch, tmp_path):
-    def run(trainings, *, augment="search:uniformaugment", seconds=600, accelerator=ALONE, told="a config", **options):
-        setting = Setting(**{"data": "scenes", "seed": 3, "augment_minutes": seconds / 60, **options})
-        monkeypatch.setattr(segment_policies, "time", SimpleNamespace(monotonic=lambda: trainings.now))
-        arm = Cell("arm", "an arm", augment=augment)
-        shown = []
-        progress = lambda *stage, **figures: shown.append(stage)  # noqa: E731
-        found = choose_segmentation_policy(arm, setting, tmp_path, accelerator, told, trainings, progress)
-        trainings.shown = shown
-        return found
-
-    return run
-
-
-def records(folder):
-    return sorted(folder.glob("uniformaugment-scenes-*.json"))
-
-
-def test_the_best_policy_is_kept_and_never_searched_for_twice(choose, tmp_path):
-    trainings = Trainings()
-    found = choose(trainings)
-    assert found == Policy(GRID[1], 3 * STEPS)
-    assert trainings.done == ORDER
-    assert sorted(ORDER) == GRID
-    assert [stage for stage in trainings.shown if stage[0] == "policies"] == [("policies", n, 3) for n in (1, 2, 3)]
-    assert [stage for stage in trainings.shown if stage[0] == "train"] == 3 * [("train", n, 5) for n in range(1, 6)]
-    (path,) = records(tmp_path)
-    assert json.loads(path.read_text())["scores"] == trainings.scores
-    again = Trainings()
-    assert choose(again) == found
-    assert again.begun == []
-    assert records(tmp_path) == [path]
-
-
-def test_other_searches_are_kept_apart(choose, tmp_path):
-    for number, changes in enumerate(({}, {"told": ["other"]}, {"seconds": 500}, {"seed": 4}, {"holdout": 0.2})):
-        trainings = Trainings()
-        choose(trainings, **changes)
-        assert len(trainings.done) == 3
-        assert len(records(tmp_path)) == number + 1
-
-
-def test_ties_go_to_the_first_text(choose):
-    assert choose(Trainings((0.1, 0.4, 0.4))).text == GRID[1]
-
-
-@pytest.mark.parametrize(("seconds", "finished"), [(4.5, 1), (5, 1), (6, 1), (9, 1), (9.5, 2), (10, 2), (14, 2)])
-def test_the_budget_is_kept_to_within_a_step(choose, tmp_path, seconds, finished):
-    trainings = Trainings()
-    found = choose(trainings, seconds=seconds)
-    assert trainings.done == ORDER[:finished]
-    assert seconds <= trainings.now - 1000 < seconds + 1
-    assert found.text == max(ORDER[:finished], key=lambda text: trainings.scores[text])
-    assert found.seconds == trainings.now - 1000
-    assert set(json.loads(records(tmp_path)[0].read_text())["scores"]) == set(ORDER[:finished])
-
-
-def test_too_little_time_is_an_error_that_says_so(choose):
-    message = "none of the 3 policies of 'uniformaugment' was done within 0.05 minutes; allow for more"
-    for _ in range(2):
-        with pytest.raises(StateError, match=message):
-            choose(Trainings(), seconds=3)
-
-
-def test_a_killed_search_goes_on(choose, tmp_path):
-    whole = choose(Trainings())
-    records(tmp_path)[0].unlink()
-    with pytest.raises(KeyboardInterrupt):
-        choose(Trainings(stop_at=(2, 3)))
-    (path,) = records(tmp_path)
-    record = json.loads(path.read_text())
-    assert (record["policy"], record["seconds"], list(record["scores"])) == (None, STEPS, ORDER[:1])
-    rest = Trainings()
-    assert choose(rest) == whole
-    assert rest.done == ORDER[1:]
-
-
-def test_time_counts_over_all_parts(choose):
-    with pytest.raises(KeyboardInterrupt):
-        choose(Trainings(stop_at=(2, 1)), seconds=2 * STEPS)
-    rest = Trainings()
-    choose(rest, seconds=2 * STEPS)
-    assert rest.done == ORDER[1:2]
-
-
-def test_stated_policies_are_not_searched_for(choose, tmp_path):
-    trainings = Trainings()
-    assert choose(trainings, augment=None, holdout=0.0) == Policy(None)
-    assert choose(trainings, augment="clips:affine5", holdout=0.0) == Policy("clips:affine5")
-    assert (trainings.begun, list(tmp_path.iterdir())) == ([], [])
-
-
-def test_what_cannot_be_searched_for_is_refused(choose, tmp_path):
-    trainings = Trainings((float("nan"),) * 3)
-    with pytest.raises(InputError, match="unknown family of augmentations 'mixup'; known: autoaugment, randaugment"):
-        choose(trainings, augment="search:mixup")
-    with pytest.raises(InputError, match="compared on held-out images; set holdout above 0"):
-        choose(trainings, holdout=0.0)
-    assert (trainings.begun, list(tmp_path.iterdir())) == ([], [])
-    with pytest.raises(StateError, match=re.escape(f"the held-out score of {ORDER[0]} is nan")):
-        choose(trainings)
-
-
-def test_the_clock_of_the_main_process_counts_for_all(choose, monkeypatch, tmp_path):
-    sent = []
-    monkeypatch.setattr(segment_policies, "broadcast_object_list", lambda values: sent.append(values[0]) or values)
-    main = Trainings()
-    both = [SimpleNamespace(num_processes=2, is_main_process=first) for first in (True, False)]
-    found = choose(main, seconds=8, accelerator=both[0])
-    path = records(tmp_path)[0]
-    path.unlink()
-    monkeypatch.setattr(segment_policies, "broadcast_object_list", lambda values: [sent.pop(0)])
-    slow = Trainings((0.9, 0.0, 0.9))
-    slow.now = 5e6
-    assert choose(slow, seconds=8, accelerator=both[1]) == found
-    assert (slow.begun, slow.done) == (main.begun, main.done)
-    assert sent == []
-    assert records(tmp_path) == []
-
-
-def test_a_search_ends_a_training_by_an_exception(choose):
-    seen = []
-
-    class Careful(Trainings):
-        def __call__(self, text, watched):
-            try:
-                return super().__call__(text, watched)
-            except OutOfTimeError:
-                seen.append(text)
-                raise
-
-    choose(Careful(), seconds=STEPS + 2)
-    assert seen == [ORDER[1]]

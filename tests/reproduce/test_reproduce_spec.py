@@ -12,8 +12,9 @@ from image2video.cli import main
 from image2video.errors import InputError
 from image2video.reproduce import SCALES, Cell, Setting, Worker, experiments, load_experiment, parse_data, run_key
 from image2video.reproduce.catalogue import starting_arms
-from image2video.reproduce.data import FOLDERS, SOURCES, Shelf, check_names, load
+from image2video.reproduce.data import Shelf, check_names, load
 from image2video.reproduce.parse import experiment_from
+from image2video.reproduce.places import FOLDERS, SOURCES
 
 NAMES = experiments()
 
