@@ -51,7 +51,6 @@ LIBRARIES = {  # room -> the libraries that it may import, late imports included
 }
 KNOWN_CYCLES = [  # to be broken one by one; nothing is added
     {"clip.genotype", "clip.hub"},
-    {"fusion.config", "fusion.registry"},
     {"wrap.pretrained", "wrap.video_wrap"},
     {"receptive_field.theory", "receptive_field.traced"},
     {"search.cell.cell", "search.cell.mixing", "search.cell.topology"},
