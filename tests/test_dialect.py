@@ -76,10 +76,10 @@ def faults_of(message: str) -> list[str]:
 
 # Not yet gone through; nothing is added. TODO: empty both.
 PENDING_ROOMS = {
-    *("cli", "clip", "data", "experiments", "fusion", "inject", "receptive_field", "report", "reproduce", "runs"),
+    *("cli", "clip", "data", "experiments", "inject", "receptive_field", "report", "reproduce", "runs"),
     *("search", "trace", "training", "wrap", "integrations"),
 }
-PENDING_PACKAGES = set(PACKAGES)
+PENDING_PACKAGES = set(PACKAGES) - {"image2video.fusion"}
 
 
 @pytest.mark.parametrize("room", sorted(set(rooms()) - PENDING_ROOMS))
@@ -115,7 +115,10 @@ def test_what_counts_as_a_fault(message: str, fault: str | None) -> None:
 
 
 def public_callables(package: str) -> Iterator[tuple[str, Any, list[str]]]:
-    """Name, object and argument names of every public function, class and public method of a package."""
+    """Name, object and argument names of every public function, class and public method of a package.
+
+    A method that overrides one of ours is documented by that one.
+    """
     module = importlib.import_module(package)
     for name in module.__all__:
         value = getattr(module, name)
@@ -125,7 +128,10 @@ def public_callables(package: str) -> Iterator[tuple[str, Any, list[str]]]:
             yield name, value, arguments(value.__init__) if inspect.isfunction(value.__init__) else []
             for key, member in vars(value).items():
                 function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
-                if not key.startswith("_") and inspect.isfunction(function):
+                overrides = any(
+                    key in vars(base) for base in value.__mro__[1:] if base.__module__.startswith("image2video")
+                )
+                if not key.startswith("_") and inspect.isfunction(function) and not overrides:
                     yield f"{name}.{key}", function, arguments(function)
 
 

@@ -7,13 +7,18 @@ from image2video.fusion.config import (
     GSFConfig,
     GSMConfig,
     NoFusionConfig,
-    RegisteredConfig,
     TSMConfig,
 )
 from image2video.fusion.conv3d import Conv3d
 from image2video.fusion.gsf import GSF
 from image2video.fusion.gsm import GSM
-from image2video.fusion.registry import config_from_dict, fusion_names, register_fusion, resolve_fusion
+from image2video.fusion.registry import (
+    RegisteredConfig,
+    config_from_dict,
+    fusion_names,
+    register_fusion,
+    resolve_fusion,
+)
 from image2video.fusion.shift import shift_frames
 from image2video.fusion.testing import check_fusion
 from image2video.fusion.tsm import TSM

@@ -27,6 +27,8 @@ class Fusion(nn.Module, ABC):
       parameter has moved after two optimisation steps. A class that cannot says `residual_is_identity = False`.
     - It keeps no state between calls beyond parameters and buffers; T may change from call to call.
 
+    A method of a subclass takes and returns what the method that it overrides does.
+
     Args:
         channels: size of the channel dimension of the tensors that come in.
         residual: whether a fresh module is to leave its input as it is.
@@ -70,22 +72,49 @@ class Fusion(nn.Module, ABC):
 
     @classmethod
     def refusal(cls, channels: int, **options: Any) -> str | None:
-        """Say why the module cannot act on so many channels; None where it can."""
+        """Say why the module cannot act on so many channels.
+
+        Args:
+            channels: C of the tensors that would come in.
+            options: the keyword arguments of the class, where the answer depends on them.
+
+        Returns:
+            The reason; None where the module can act.
+        """
         if channels < cls.min_channels:
             return (
-                f"{channels} channels are too few to split for {cls.__name__}, which needs {cls.min_channels} or more. "
-                "Leave the site out (sites=…) or choose another fusion."
+                f"{channels} channels are too few to split for {cls.__name__}, which needs {cls.min_channels} or more; "
+                "leave the site out (sites=…) or choose another fusion"
             )
         return None
 
     @classmethod
     def for_site(cls, channels: int, *, residual: bool, host: nn.Module | None = None, **options: Any) -> Self:
-        """Build the module for a site with `channels` channels; `host` is the module that the site hooks."""
+        """Build the module for a site.
+
+        Args:
+            channels: C of the tensor at the site.
+            residual: whether a fresh module is to leave its input as it is.
+            host: the module that the site hooks; `"beside"` fusions need it.
+            options: further keyword arguments of the class.
+
+        Returns:
+            The module.
+        """
         return cls(channels, residual=residual, **options)
 
     @abstractmethod
     def fuse(self, frames: Tensor, T: int, parts: int) -> Tensor:
-        """Mix frames `(B·T·parts, C, H, W)`, T ≥ 2; return the same shape, dtype and memory format."""
+        """Mix the frames of each clip.
+
+        Args:
+            frames: `(B·T·parts, C, H, W)`, in any memory format.
+            T: frames per clip, 2 or more.
+            parts: rows per frame.
+
+        Returns:
+            A tensor of the same shape, dtype and memory format.
+        """
 
     def forward(self, frames: Tensor, T: int, *, layout: Layout = NCHW, parts: int = 1) -> Tensor:
         """Mix the frames of each clip; prefix tokens (class, registers) pass unchanged.
@@ -110,23 +139,45 @@ class Fusion(nn.Module, ABC):
         return self.fuse_layout(frames, T, layout, parts)
 
     def check_frames(self, frames: Tensor, T: int, layout: Layout, parts: int) -> None:
-        """Raise unless `frames` can be B clips of T frames of `parts` rows with this module's channels."""
+        """Raise unless `frames` can be B clips of T frames of `parts` rows with this module's channels.
+
+        Args:
+            frames: what `forward` got.
+            T: frames per clip.
+            layout: the layout that the frames must fit.
+            parts: rows per frame.
+
+        Raises:
+            InputError: rows that are no multiple of T·parts, T or parts below 1, another number of channels.
+            InputTypeError: frames that are not of a floating-point type.
+        """
+        # An exported graph with a dynamic T has a symbol in its place.
         if not isinstance(T, int | torch.SymInt) or T < 1:
-            raise InputError(f"T is {T!r}; it must be a whole number of frames, 1 or more.")
+            raise InputError(f"T must be a whole number of frames, 1 or more, got {T!r}")
         if parts < 1:
-            raise InputError(f"parts is {parts}; it must be 1 or more rows per frame.")
+            raise InputError(f"parts must be 1 or more rows per frame, got {parts}")
         if not frames.is_floating_point():
-            raise InputTypeError(f"frames are {frames.dtype}; {type(self).__name__} needs a floating-point type.")
+            raise InputTypeError(f"{type(self).__name__} needs frames of a floating-point type, got {frames.dtype}")
         layout.check(frames, self.channels)
         if frames.shape[0] % (T * parts):
             rows = f"T = {T}" if parts == 1 else f"T·parts = {T}·{parts} = {T * parts}"
             raise InputError(
-                f"{frames.shape[0]} rows came, which is no multiple of {rows}. Frames are (B·T, …), batch-major: "
-                "row b·T + t is frame t of image b."
+                f"got {frames.shape[0]} rows, which is no multiple of {rows}; frames must be (B·T, …), batch-major: "
+                "row b·T + t is frame t of image b"
             )
 
     def fuse_layout(self, frames: Tensor, T: int, layout: Layout, parts: int) -> Tensor:
-        """Bring frames in any layout to `(N, C, H, W)`, fuse them, and bring them back."""
+        """Bring frames in any layout to `(N, C, H, W)`, fuse them, and bring them back.
+
+        Args:
+            frames: `(B·T·parts, …)` in `layout`.
+            T: frames per clip, 2 or more.
+            layout: where the channels, the positions and the prefix tokens are.
+            parts: rows per frame.
+
+        Returns:
+            A tensor of the same shape, dtype and memory format.
+        """
         if layout == NCHW:
             return self.fuse(frames, T, parts)
         prefix, body = layout.split_prefix(frames)
@@ -134,19 +185,45 @@ class Fusion(nn.Module, ABC):
         return layout.join_prefix(prefix, fused)
 
     def single(self, frames: Tensor) -> Tensor:
-        """Return what comes out at T = 1: the input itself."""
+        """Answer a call at T = 1, where there is nothing to mix.
+
+        Args:
+            frames: what came in.
+
+        Returns:
+            The frames themselves.
+        """
         return frames
 
     def combine(self, output: Tensor, frames: Tensor, T: int, bias: Tensor | None = None, *, parts: int = 1) -> Tensor:
-        """Add a `"beside"` module's contribution to the host's `output`; `bias` is the host's, contained in it."""
+        """Add a `"beside"` module's contribution to its host's output.
+
+        Args:
+            output: what the host made of `frames`, its bias included.
+            frames: what came into the host.
+            T: frames per clip; at 1, `output` itself is returned.
+            bias: the host's bias.
+            parts: rows per frame.
+
+        Returns:
+            A tensor like `output`.
+        """
         return output if T == 1 else output + self(frames, T, parts=parts)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that take no weight decay: biases, norms and residual scales."""
+        """Name the parameters that take no weight decay.
+
+        Returns:
+            The names of biases, norms and residual scales.
+        """
         return {name for name, parameter in self.named_parameters() if parameter.ndim <= 1}
 
     def extra_repr(self) -> str:
-        """Show channels and form in `repr`."""
+        """Show the options in `repr`.
+
+        Returns:
+            What stands between the parentheses.
+        """
         return f"{self.channels}, residual={self.residual}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -155,7 +232,7 @@ class Fusion(nn.Module, ABC):
 
 
 def _tolerant(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`fn`, where 5-D kernels (a gate's) stay as they are if `fn` is `.to(memory_format=torch.channels_last)`.
+    """Make `fn` pass over 5-D kernels (a gate's) where it is `.to(memory_format=torch.channels_last)`.
 
     torch knows that format for 4-D tensors alone and would refuse the whole model.
     """
@@ -166,6 +243,7 @@ def _tolerant(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         except RuntimeError:
             if tensor.ndim != 5:
                 raise
+            # As a 4-D tensor it takes the other changes of the same call (device, dtype).
             return fn(tensor.flatten(3)).reshape(tensor.shape).contiguous()
 
     return apply

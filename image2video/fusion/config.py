@@ -1,18 +1,17 @@
 """Frozen choices of a fusion: what a plan keeps, a checkpoint's JSON says, and a site is built from."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from image2video.errors import InputError, StateError
+from image2video.errors import StateError
 from image2video.fusion.base import Fusion, Placement
-from image2video.fusion.conv3d import Conv3d
-from image2video.fusion.gsf import GSF
+from image2video.fusion.conv3d import Conv3d, Inflate, check_inflate
+from image2video.fusion.gsf import GSF, check_ratio
 from image2video.fusion.gsm import GSM
 from image2video.fusion.shift import Padding, check_padding
-from image2video.fusion.tsm import TSM
+from image2video.fusion.tsm import TSM, check_fold_div
 
 
 class HasChannels(Protocol):
@@ -26,6 +25,8 @@ class HasChannels(Protocol):
 @dataclass(frozen=True)
 class FusionConfig:
     """The base of all fusion choices: a name, the options as fields, and how a site's module is built from them.
+
+    A config checks its own fields, so one that exists is valid.
 
     Class attributes:
         name: the word that `VideoWrap(…, fusion=name)` takes.
@@ -41,7 +42,7 @@ class FusionConfig:
     def fusion_class(self) -> type[Fusion]:
         """The class of the modules that `build` makes."""
         if self.fusion is None:
-            raise StateError(f"fusion={self.name!r} has no module: it has no sites to build one for.")
+            raise StateError(f"fusion {self.name!r} has no module; it acts nowhere, so there is nothing to build")
         return self.fusion
 
     @property
@@ -54,21 +55,35 @@ class FusionConfig:
         """Whether the modules act before, after or beside the module at a site."""
         return self.fusion_class.placement
 
-    @property
-    def min_channels(self) -> int:
-        """The fewest channels that can be split; `refusal` says more."""
-        return self.fusion_class.min_channels
-
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of the class beyond `channels` and `residual`."""
+        """List the options of the class beyond `channels` and `residual`.
+
+        Returns:
+            Keyword arguments, by name.
+        """
         return asdict(self)
 
     def refusal(self, channels: int) -> str | None:
-        """Say why a site with so many channels cannot be split; None where it can."""
+        """Say why a site with so many channels cannot be split.
+
+        Args:
+            channels: size of the channel dimension at the site.
+
+        Returns:
+            The reason; None where the site can be split.
+        """
         return self.fusion_class.refusal(channels, **self.options())
 
     def build(self, site: HasChannels, residual: bool, host: nn.Module | None = None) -> Fusion:
-        """Build the module for a site; `host` is the module at the site (needed by `"beside"` fusions).
+        """Build the module for a site.
+
+        Args:
+            site: the site, whose `channels` count.
+            residual: whether the module is to start as the identity.
+            host: the module at the site; `"beside"` fusions need it.
+
+        Returns:
+            The module.
 
         Raises:
             InputError: channels that cannot be split, or an option that does not fit.
@@ -77,13 +92,22 @@ class FusionConfig:
         return self.fusion_class.for_site(site.channels, residual=residual, host=host, **self.options())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return name and options as JSON values; `config_from_dict` reads them back."""
+        """Write the choice as JSON values; `config_from_dict` reads them back.
+
+        Returns:
+            The name and the options.
+        """
         return {"name": self.name, **self.options()}
 
 
 @dataclass(frozen=True)
 class TSMConfig(FusionConfig):
-    """Temporal shift (Lin et al., ICCV 2019): 2 // fold_div of the channels move; `padding` as in `TSM`."""
+    """Temporal shift (Lin et al., ICCV 2019): 2 // fold_div of the channels move; `padding` as in `TSM`.
+
+    Args:
+        fold_div: each of the two shares is C // fold_div channels.
+        padding: what the frame without a neighbour takes.
+    """
 
     name: ClassVar[str] = "tsm"
     fusion: ClassVar[type[Fusion] | None] = TSM
@@ -91,18 +115,17 @@ class TSMConfig(FusionConfig):
     padding: Padding = "zeros"
 
     def __post_init__(self) -> None:
-        _whole("fold_div", self.fold_div, least=2)
+        check_fold_div(self.fold_div)
         check_padding(self.padding)
-
-    @property
-    def min_channels(self) -> int:
-        """A share of at least one channel."""
-        return self.fold_div
 
 
 @dataclass(frozen=True)
 class GSMConfig(FusionConfig):
-    """Gate-shift module (Sudhakaran et al., CVPR 2020) on all channels; `padding` as in `GSM`."""
+    """Gate-shift module (Sudhakaran et al., CVPR 2020) on all channels; `padding` as in `GSM`.
+
+    Args:
+        padding: what the frame without a neighbour takes.
+    """
 
     name: ClassVar[str] = "gsm"
     fusion: ClassVar[type[Fusion] | None] = GSM
@@ -114,7 +137,12 @@ class GSMConfig(FusionConfig):
 
 @dataclass(frozen=True)
 class GSFConfig(FusionConfig):
-    """Gate-shift-fuse (Sudhakaran et al., TPAMI 2023) on `ratio` of the channels; `padding` as in `GSF`."""
+    """Gate-shift-fuse (Sudhakaran et al., TPAMI 2023) on `ratio` of the channels; `padding` as in `GSF`.
+
+    Args:
+        ratio: the share of the channels, above 0 and at most 1.
+        padding: what the frame without a neighbour takes.
+    """
 
     name: ClassVar[str] = "gsf"
     fusion: ClassVar[type[Fusion] | None] = GSF
@@ -122,23 +150,25 @@ class GSFConfig(FusionConfig):
     padding: Padding = "zeros"
 
     def __post_init__(self) -> None:
-        if isinstance(self.ratio, bool) or not isinstance(self.ratio, int | float) or not 0 < self.ratio <= 1:
-            raise InputError(f"ratio is {self.ratio!r}; it must be a share of the channels above 0 and at most 1.")
+        check_ratio(self.ratio)
         check_padding(self.padding)
 
 
 @dataclass(frozen=True)
 class Conv3dConfig(FusionConfig):
-    """A temporal extent of 3 for every convolution with a kernel above 1; `inflate` as in `Conv3d`."""
+    """A temporal extent of 3 for every convolution with a kernel above 1; `inflate` as in `Conv3d`.
+
+    Args:
+        inflate: how the outer taps start.
+    """
 
     name: ClassVar[str] = "conv3d"
     fusion: ClassVar[type[Fusion] | None] = Conv3d
     every_conv: ClassVar[bool] = True
-    inflate: Literal["zero", "mean"] = "zero"
+    inflate: Inflate = "zero"
 
     def __post_init__(self) -> None:
-        if self.inflate not in ("zero", "mean"):
-            raise InputError(f"inflate is {self.inflate!r}; it must be 'zero' or 'mean'.")
+        check_inflate(self.inflate)
 
 
 @dataclass(frozen=True)
@@ -147,48 +177,6 @@ class NoFusionConfig(FusionConfig):
 
     name: ClassVar[str] = "none"
 
-    @property
-    def min_channels(self) -> int:
-        """Nothing is split."""
-        return 1
-
     def refusal(self, channels: int) -> str | None:
         """Nothing is split, so nothing is refused."""
         return None
-
-
-@dataclass(frozen=True)
-class RegisteredConfig(FusionConfig):
-    """The choice of a fusion that `register_fusion` named; its options are the class's keyword arguments."""
-
-    name: str  # type: ignore[misc]
-    values: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def fusion_class(self) -> type[Fusion]:
-        """The registered class, found by name: so the choice can be pickled and read from JSON."""
-        from image2video.fusion.registry import registered_class
-
-        return registered_class(self.name)
-
-    @property
-    def active(self) -> bool:
-        """A registered fusion always mixes frames."""
-        return True
-
-    def options(self) -> dict[str, Any]:
-        """Keyword arguments of the class beyond `channels` and `residual`."""
-        return dict(self.values)
-
-
-def _whole(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is {value!r}; it must be a whole number, {least} or more.")
-
-
-def check_options(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise `InputError` for an option that the fusion does not have."""
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        has = f"its options are {', '.join(known)}" if known else "it has no options"
-        raise InputError(f"fusion {name!r} has no option {', '.join(map(repr, unknown))}; {has}.")

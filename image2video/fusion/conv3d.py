@@ -1,6 +1,6 @@
 """A temporal extent of 3 for a 2-D convolution: the two outer taps, beside the convolution that keeps the centre."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,10 @@ from image2video.fusion.base import Fusion, Placement
 from image2video.fusion.shift import shift_frames
 from image2video.trace.layout import is_channels_last
 
+# Their names for `conv2d`, and for `functional.pad`.
 _PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 Pair = int | tuple[int, int]
+Inflate = Literal["zero", "mean"]
 
 
 class Conv3d(Fusion):
@@ -26,8 +28,12 @@ class Conv3d(Fusion):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        kernel_size, stride, padding, dilation, groups: as in `torch.nn.Conv2d`. `padding="same"` pads as TensorFlow
-            does (which is torch's "same" at stride 1), from the size of the input.
+        kernel_size: as in `torch.nn.Conv2d`.
+        stride: as there.
+        padding: as there; `"same"` pads as TensorFlow does (which is torch's "same" at stride 1), from the size of
+            the input.
+        dilation: as there.
+        groups: as there.
         padding_mode: how the spatial borders are padded, as in `torch.nn.Conv2d`.
         inflate: `"zero"`: both taps start at zero, and the network starts as it was. `"mean"`: use `Conv3d.like`;
             the taps start at a third of the host's weight, and `combine` scales the host's output by a third.
@@ -54,7 +60,7 @@ class Conv3d(Fusion):
         padding: Pair | str = 0,
         dilation: Pair = 1,
         groups: int = 1,
-        inflate: Literal["zero", "mean"] = "zero",
+        inflate: Inflate = "zero",
         *,
         padding_mode: str = "zeros",
         residual: bool = False,
@@ -72,12 +78,20 @@ class Conv3d(Fusion):
         self.next = nn.Parameter(torch.zeros(shape))
 
     @classmethod
-    def like(cls, conv: nn.Module, *, inflate: Literal["zero", "mean"] = "zero", residual: bool = False) -> Self:
+    def like(cls, conv: nn.Module, *, inflate: Inflate = "zero", residual: bool = False) -> Self:
         """Build the outer taps for a convolution, on its device and in its type.
 
+        Args:
+            conv: the convolution, which stays as it is.
+            inflate: how the taps start.
+            residual: whether a fresh module is to add nothing.
+
+        Returns:
+            The module.
+
         Raises:
-            UnsupportedError: a module that computes something else than `torch.nn.Conv2d` does (the class is named);
-                `Conv2dSame`, the name of the convolution that pads from the size of its input, is known.
+            UnsupportedError: a module that does not compute what `torch.nn.Conv2d` or a class named `Conv2dSame`
+                (which pads from the size of its input) does.
         """
         padding = _host_padding(conv)
         assert isinstance(conv, nn.Conv2d)
@@ -103,10 +117,10 @@ class Conv3d(Fusion):
     def for_site(cls, channels: int, *, residual: bool, host: nn.Module | None = None, **options: Any) -> Self:
         """Build the outer taps for the convolution at a site."""
         if host is None:
-            raise InputError("Conv3d needs the convolution at its site: build(site, residual, host=convolution).")
+            raise InputError("Conv3d needs the convolution at its site: build(site, residual, host=convolution)")
         made = cls.like(host, residual=residual, **options)
         if made.channels != channels:
-            raise InputError(f"the site has {channels} channels, but its convolution takes {made.channels}.")
+            raise InputError(f"the site must have the channels of its convolution, {made.channels}, got {channels}")
         return made
 
     def fuse(self, frames: Tensor, T: int, parts: int) -> Tensor:
@@ -118,42 +132,43 @@ class Conv3d(Fusion):
         return shift_frames(from_previous, T, -1, parts=parts) + shift_frames(from_next, T, 1, parts=parts)
 
     def single(self, frames: Tensor) -> Tensor:
-        """Return the contribution at T = 1, where no frame has a neighbour: zeros."""
+        """Return zeros: at T = 1 no frame has a neighbour."""
+        # The convolution runs for the shape of its output alone.
         return torch.zeros_like(self.fuse(frames, 1, 1))
 
     def combine(self, output: Tensor, frames: Tensor, T: int, bias: Tensor | None = None, *, parts: int = 1) -> Tensor:
-        """Return the output of the 3×kh×kw convolution from the host's `output` on `frames`.
-
-        Args:
-            output: `(B·T, C_out, H', W')`, the host's output, its bias included.
-            frames: `(B·T, C_in, H, W)`, the host's input.
-            T: frames per clip; at 1, `output` itself is returned.
-            bias: the host's bias, which `inflate="mean"` leaves unscaled.
-            parts: rows per frame.
-        """
+        """Return the output of the 3×kh×kw convolution from the host's `output` on `frames`."""
         if T == 1:
             return output
         if self.inflate == "mean":
             output = output / 3
-            if bias is not None:
+            if bias is not None:  # The bias is in the output, and is not one of the taps: it stays whole.
                 output = output + (bias * (2 / 3)).to(output.dtype)[:, None, None]
         return output + self(frames, T, parts=parts).to(output.dtype)
 
     def _pad(self, frames: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Pad what `conv2d` cannot pad by itself; return the frames and the padding left to it."""
         if self.padding == "same":
-            sizes = zip(frames.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
-            totals = [max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0) for size, k, s, d in sizes]
-            edges = [edge for total in reversed(totals) for edge in (total // 2, total - total // 2)]
+            top, bottom = self._same(frames.shape[2], 0)
+            left, right = self._same(frames.shape[3], 1)
         else:
             assert not isinstance(self.padding, str)
             if self.padding_mode == "zeros":
                 return frames, self.padding
-            edges = [edge for size in reversed(self.padding) for edge in (size, size)]
-        padded = functional.pad(frames, edges, mode=_PADDING_MODES[self.padding_mode])
+            top = bottom = self.padding[0]
+            left = right = self.padding[1]
+        padded = functional.pad(frames, (left, right, top, bottom), mode=_PADDING_MODES[self.padding_mode])
         if is_channels_last(frames):  # circular padding forgets the memory format
             padded = padded.contiguous(memory_format=torch.channels_last)
         return padded, (0, 0)
+
+    def _same(self, size: int, axis: int) -> tuple[int, int]:
+        """Return what `"same"` puts before and after an axis: as much as ⌈size / stride⌉ outputs need."""
+        stride = self.stride[axis]
+        extent = (self.kernel_size[axis] - 1) * self.dilation[axis] + 1
+        outputs = -(-size // stride)
+        total = max((outputs - 1) * stride + extent - size, 0)
+        return total // 2, total - total // 2
 
     def extra_repr(self) -> str:
         """Show the geometry in `repr`."""
@@ -164,6 +179,7 @@ class Conv3d(Fusion):
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    """Give a size for both axes."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
@@ -172,18 +188,22 @@ def _host_padding(conv: nn.Module) -> Pair | str:
     kind = type(conv)
     if isinstance(conv, nn.Conv2d) and kind.__name__ == "Conv2dSame":
         return "same"
-    plain = isinstance(conv, nn.Conv2d) and all(
-        getattr(kind, name) is getattr(nn.Conv2d, name) for name in ("forward", "_conv_forward")
-    )
-    if not plain:
+    # A subclass that overrides these computes something else (a standardised weight, say).
+    own = [name for name in ("forward", "_conv_forward") if getattr(kind, name, None) is not getattr(nn.Conv2d, name)]
+    if not isinstance(conv, nn.Conv2d) or own:
         raise UnsupportedError(
             f"{kind.__module__}.{kind.__name__} cannot be given a temporal extent: fusion='conv3d' knows how "
-            "torch.nn.Conv2d and Conv2dSame compute, and this class computes otherwise. Leave it out (sites=…)."
+            "torch.nn.Conv2d and Conv2dSame compute, and this class computes otherwise; leave it out (sites=…)"
         )
-    assert isinstance(conv, nn.Conv2d)
     if conv.padding == "valid":
         return 0
     return conv.padding if isinstance(conv.padding, str) else _pair(conv.padding)
+
+
+def check_inflate(inflate: str) -> None:
+    """Raise `InputError` unless `inflate` names a way to start the outer taps."""
+    if inflate not in get_args(Inflate):
+        raise InputError(f"inflate must be 'zero' or 'mean', got {inflate!r}")
 
 
 def _check(
@@ -195,16 +215,16 @@ def _check(
     inflate: str,
     residual: bool,
 ) -> None:
+    """Raise `InputError` for an option out of range."""
     if groups < 1 or in_channels % groups or out_channels % groups:
-        raise InputError(f"groups is {groups}; it must divide {in_channels} and {out_channels} channels.")
+        raise InputError(f"groups must divide {in_channels} and {out_channels} channels, got {groups}")
     if isinstance(padding, str) and padding != "same":
-        raise InputError(f"padding is {padding!r}; it must be numbers or 'same'.")
+        raise InputError(f"padding must be numbers or 'same', got {padding!r}")
     if padding_mode not in _PADDING_MODES:
-        raise InputError(f"padding_mode is {padding_mode!r}; it must be one of {', '.join(_PADDING_MODES)}.")
-    if inflate not in ("zero", "mean"):
-        raise InputError(f"inflate is {inflate!r}; it must be 'zero' or 'mean'.")
+        raise InputError(f"padding_mode must be one of {', '.join(_PADDING_MODES)}, got {padding_mode!r}")
+    check_inflate(inflate)
     if inflate == "mean" and residual:
         raise InputError(
             "inflate='mean' changes what the network computes, so it cannot start as the bare one: "
-            "pass residual=False with it, or inflate='zero'."
+            "pass residual=False with it, or inflate='zero'"
         )

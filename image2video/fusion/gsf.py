@@ -11,7 +11,7 @@ from image2video.fusion.base import Fusion, Placement
 from image2video.fusion.gate import temporal_gate
 from image2video.fusion.gsf_plain import plain_fuse
 from image2video.fusion.gsf_written import written_fuse
-from image2video.fusion.shift import Padding, check_padding
+from image2video.fusion.shift import Padding, Shift, check_padding
 from image2video.fusion.states import refuse_other_form
 from image2video.trace.layout import contiguous_like
 
@@ -54,8 +54,7 @@ class GSF(Fusion):
     def __init__(
         self, channels: int, ratio: float = 0.25, residual: bool = False, *, padding: Padding = "zeros"
     ) -> None:
-        if not 0 < ratio <= 1:
-            raise InputError(f"ratio is {ratio!r}; it must be a share of the channels above 0 and at most 1.")
+        check_ratio(ratio)
         check_padding(padding)
         super().__init__(channels, residual=residual)
         p = min(4 * math.ceil(ratio * channels / 4), 4 * (channels // 4))
@@ -73,7 +72,7 @@ class GSF(Fusion):
         """Gate, shift and fuse frames `(B·T·parts, C, H, W)`."""
         p = self.fused_channels
         share, rest = frames.split([p, self.channels - p], dim=1)
-        # A copy of a quarter of the channels lets go of the convolution's whole output, and norms are faster on it.
+        # A slice would keep the convolution's whole output alive for the backward pass, and norms are slower on it.
         share = contiguous_like(share)
         gate = temporal_gate(share, self.bn, self.conv3D, T, parts).to(frames.dtype)
         scale = self.scale.to(frames.dtype) if self.residual else None
@@ -86,7 +85,7 @@ class GSF(Fusion):
         captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
         plain = captured or torch._C._are_functorch_transforms_active()
         fuse = plain_fuse if plain else written_fuse
-        return fuse(share, rest, gate, scale, kernel, bias, T, parts, self.padding)
+        return fuse(share, rest, gate, scale, kernel, bias, Shift(T, parts, self.padding))
 
     def extra_repr(self) -> str:
         """Show the options in `repr`."""
@@ -95,3 +94,9 @@ class GSF(Fusion):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         refuse_other_form(self, state_dict, prefix, marker="scale", errors=args[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def check_ratio(ratio: float) -> None:
+    """Raise `InputError` unless `ratio` is a share of the channels."""
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+        raise InputError(f"ratio must be a share of the channels above 0 and at most 1, got {ratio!r}")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from image2video.fusion.base import Fusion, Placement
 from image2video.fusion.gate import interleave, temporal_gate
-from image2video.fusion.shift import Padding, check_padding, shift_frames
+from image2video.fusion.shift import Padding, Shift, check_padding, shift_halves
 from image2video.fusion.states import refuse_other_form
 
 
@@ -46,7 +46,7 @@ class GSM(Fusion):
         assert self.conv3D.bias is not None
         nn.init.zeros_(self.conv3D.bias)
         if residual:
-            # Without it both forms would have the same names, and a checkpoint of the one would load into the other.
+            # Without a marker both forms have the same keys, and a checkpoint of one would load into the other.
             self.register_buffer("residual_form", torch.ones((), dtype=torch.uint8))
 
     @classmethod
@@ -54,8 +54,8 @@ class GSM(Fusion):
         """Say why the channels do not split in two interleaved halves: no multiple of 4."""
         if channels >= cls.min_channels and channels % 4:
             return (
-                f"{channels} channels came, GSM needs a multiple of 4. Leave the site out (sites=…) or use GSF, which "
-                "acts on a share that is one."
+                f"GSM needs a multiple of 4 channels, got {channels}; leave the site out (sites=…) or use GSF, which "
+                "acts on a share that is one"
             )
         return super().refusal(channels)
 
@@ -63,15 +63,7 @@ class GSM(Fusion):
         """Gate, shift and add frames `(B·T·parts, C, H, W)`."""
         gate = temporal_gate(frames, self.bn, self.conv3D, T, parts).to(frames.dtype)
         gated = (frames.unflatten(1, (2, -1)) * gate.unsqueeze(2)).flatten(1, 2)
-        to_next, to_previous = gated.chunk(2, dim=1)
-        shifted = torch.cat(
-            [
-                shift_frames(to_next, T, 1, parts=parts, padding=self.padding),
-                shift_frames(to_previous, T, -1, parts=parts, padding=self.padding),
-            ],
-            dim=1,
-        )
-        fused = shifted + (frames - gated)
+        fused = shift_halves(gated, Shift(T, parts, self.padding)) + (frames - gated)
         return fused if self.residual else interleave(fused)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

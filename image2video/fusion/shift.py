@@ -1,10 +1,10 @@
 """Moving frames by one step along T, built from concatenation alone.
 
-Slice assignment would export wrongly and be wrong under data parallelism; a split followed by a concatenation has a
-concatenation as its gradient too, where separate slices would each fill a tensor of zeros.
+Assignment to slices would export wrongly and be wrong under data parallelism. The gradient of a split is one
+concatenation, while the gradient of each slice would fill a tensor with zeros.
 """
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,21 @@ Padding = Literal["zeros", "replicate", "circular"]
 def check_padding(padding: str) -> None:
     """Raise `InputError` unless `padding` names a way to fill the frame that has no neighbour."""
     if padding not in get_args(Padding):
-        raise InputError(f"padding is {padding!r}; it must be one of {', '.join(get_args(Padding))}.")
+        raise InputError(f"padding must be one of {', '.join(get_args(Padding))}, got {padding!r}")
+
+
+class Shift(NamedTuple):
+    """How frames move along T.
+
+    Args:
+        T: frames per clip.
+        parts: rows per frame.
+        padding: what the frame without a neighbour takes.
+    """
+
+    T: int
+    parts: int
+    padding: Padding
 
 
 def shift_frames(frames: Tensor, T: int, step: int, *, parts: int = 1, padding: Padding = "zeros") -> Tensor:
@@ -40,17 +54,30 @@ def shift_frames(frames: Tensor, T: int, step: int, *, parts: int = 1, padding: 
         tensor([2., 3., 0.])
     """
     if is_channels_last(frames):
-        # As (N, H, W, C) a channels_last tensor is contiguous, and a concatenation keeps it so.
+        # As (N, H, W, C) it is contiguous, and a concatenation keeps it so.
         return _shift(frames.permute(0, 2, 3, 1), T, step, parts, padding).permute(0, 3, 1, 2)
     return _shift(frames, T, step, parts, padding)
 
 
+def shift_halves(frames: Tensor, shift: Shift) -> Tensor:
+    """Give the first half of the channels the next frame's values, the second the previous frame's."""
+    T, parts, padding = shift
+    first, second = frames.chunk(2, dim=1)
+    moved = [
+        shift_frames(first, T, 1, parts=parts, padding=padding),
+        shift_frames(second, T, -1, parts=parts, padding=padding),
+    ]
+    return torch.cat(moved, dim=1)
+
+
 def _shift(frames: Tensor, T: int, step: int, parts: int, padding: Padding) -> Tensor:
+    """Shift frames whose memory lies in the order of their dimensions."""
     if step not in (1, -1):
-        raise InputError(f"step is {step}; it must be 1 (take the next frame) or -1 (take the previous frame).")
+        raise InputError(f"step must be 1 (take the next frame) or -1 (take the previous frame), got {step}")
     clip = frames.unflatten(0, (-1, T * parts))
     if T == 1:
         return torch.zeros_like(frames) if padding == "zeros" else frames
+    # `lost` is the frame whose values no other frame takes.
     rest = (T - 1) * parts
     if step == 1:
         lost, kept = clip.split([parts, rest], dim=1)
@@ -60,6 +87,6 @@ def _shift(frames: Tensor, T: int, step: int, parts: int, padding: Padding) -> T
         fill = torch.zeros_like(lost)
     elif padding == "circular":
         fill = lost
-    else:
+    else:  # The frame without a neighbour is at the end of `kept` where the gap is.
         fill = kept[:, -parts:] if step == 1 else kept[:, :parts]
     return torch.cat([kept, fill] if step == 1 else [fill, kept], dim=1).flatten(0, 1)

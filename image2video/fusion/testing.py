@@ -148,7 +148,7 @@ def _refusals(make: Make, channels: int) -> None:
             call()
         except Image2VideoError:
             continue
-        raise ContractError(f"{what} raised no Image2VideoError")
+        raise ContractError(f"{what} must raise an Image2VideoError")
 
 
 def _gradients(make: Make, channels: int) -> None:

@@ -37,8 +37,7 @@ class TSM(Fusion):
     residual_is_identity: ClassVar[bool] = False
 
     def __init__(self, channels: int, *, fold_div: int = 8, padding: Padding = "zeros", residual: bool = False) -> None:
-        if fold_div < 2:
-            raise InputError(f"fold_div is {fold_div}; it must be 2 or more (two shares of C // fold_div channels).")
+        check_fold_div(fold_div)
         check_padding(padding)
         super().__init__(channels, residual=residual)
         reason = self.refusal(channels, fold_div=fold_div)
@@ -53,15 +52,15 @@ class TSM(Fusion):
         fold_div = options.get("fold_div", cls.min_channels)
         if channels < fold_div:
             return (
-                f"{channels} channels are too few to split: TSM moves {channels} // {fold_div} = 0 of them. "
-                "Leave the site out (sites=…) or lower fold_div."
+                f"{channels} channels are too few to split: TSM moves {channels} // {fold_div} = 0 of them; "
+                "leave the site out (sites=…) or lower fold_div"
             )
         return None
 
     def fuse_layout(self, frames: Tensor, T: int, layout: Layout, parts: int) -> Tensor:
         """Shift in the layout that came: no position matters, so nothing is permuted."""
         if layout.channel_dim == 1 and is_channels_last(frames):
-            # channels_last memory is a contiguous (N, H, W, C).
+            # As (N, H, W, C) it is contiguous, and the concatenation keeps it so.
             return self._shift(frames.permute(0, 2, 3, 1), T, parts, dim=3).permute(0, 3, 1, 2)
         return self._shift(frames, T, parts, dim=layout.channel_dim % frames.ndim)
 
@@ -81,3 +80,9 @@ class TSM(Fusion):
     def extra_repr(self) -> str:
         """Show the options in `repr`."""
         return f"{self.channels}, fold_div={self.fold_div}, padding={self.padding!r}"
+
+
+def check_fold_div(fold_div: int) -> None:
+    """Raise `InputError` unless two shares of C // fold_div channels can be taken."""
+    if isinstance(fold_div, bool) or not isinstance(fold_div, int) or fold_div < 2:
+        raise InputError(f"fold_div must be a whole number, 2 or more, got {fold_div!r}")

@@ -11,6 +11,7 @@ from image2video.errors import InputError
 from image2video.fusion import GSF
 from image2video.fusion.gsf_plain import plain_fuse
 from image2video.fusion.gsf_written import written_fuse
+from image2video.fusion.shift import Shift
 from image2video.fusion.testing import randomised
 from image2video.trace.layout import NHWC, Layout
 
@@ -82,7 +83,7 @@ def test_the_written_gradient_equals_that_of_plain_operations(padding, parts, re
     tensors = (draw(N, p, 4, 5), draw(N, 3, 4, 5), draw(N, 2, 4, 5), scale, draw(2, 2, 3, 3), draw(2))
     leaves = [tensor for tensor in tensors if tensor is not None]
     upstream = torch.randn(N, p + 3, 4, 5, dtype=torch.float64, generator=generator)
-    written, plain = (f(*tensors, 3, parts, padding) for f in (written_fuse, plain_fuse))
+    written, plain = (f(*tensors, Shift(3, parts, padding)) for f in (written_fuse, plain_fuse))
     torch.testing.assert_close(written, plain)
     for one, other in zip(
         torch.autograd.grad(written, leaves, upstream), torch.autograd.grad(plain, leaves, upstream), strict=True
@@ -239,9 +240,9 @@ def test_an_identity_in_place_of_the_norm_leaves_the_frames_alone():
     ("arguments", "match"),
     [
         ({"channels": 3}, "3 channels are too few to split for GSF, which needs 4"),
-        ({"channels": 16, "ratio": 0.0}, "ratio is 0.0"),
-        ({"channels": 16, "ratio": 1.5}, "ratio is 1.5"),
-        ({"channels": 16, "padding": "reflect"}, "padding is 'reflect'"),
+        ({"channels": 16, "ratio": 0.0}, "ratio must be .*, got 0.0"),
+        ({"channels": 16, "ratio": 1.5}, "ratio must be .*, got 1.5"),
+        ({"channels": 16, "padding": "reflect"}, "padding must be .*, got 'reflect'"),
     ],
 )
 def test_wrong_arguments(arguments, match):

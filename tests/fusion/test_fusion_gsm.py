@@ -68,7 +68,7 @@ def test_a_state_dict_of_the_other_form_is_refused(strict):
 
 
 @pytest.mark.parametrize(
-    ("channels", "match"), [(3, "too few to split"), (18, "18 channels came, GSM needs a multiple")]
+    ("channels", "match"), [(3, "too few to split"), (18, "GSM needs a multiple of 4 channels, got 18")]
 )
 def test_wrong_channels(channels, match):
     with pytest.raises(InputError, match=match):
