@@ -13,6 +13,7 @@ from image2video.errors import InputError
 
 SHARES: tuple[float, ...] = (0.2, 0.3, 0.5, 0.99)
 """The shares of the mass whose areas are measured."""
+_ROUNDING = 1e-12  # of the variance: covariances below it are what is left of 0 by rounding
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Measures:
         spread: the root mean square distance from the centre along one axis, in pixels: √((λ₁ + λ₂) / 2) for the
             eigenvalues of the covariance.
         anisotropy: the ratio √(λ₁ / λ₂) of the long to the short axis, at least 1.
-        angle: of the long axis in degrees, counter-clockwise on the screen from the horizontal, −90 … 90. It says
-            nothing where the anisotropy is about 1.
+        angle: of the long axis in degrees, counter-clockwise on the screen from the horizontal, above −90 and at most
+            90. It says nothing where the anisotropy is about 1, and is 0 where the axes are equal.
         centre: (y, x), the mean position in pixels; the centre of pixel i is i + 0.5.
     """
 
@@ -62,10 +63,24 @@ def measures(field: Tensor, shares: Sequence[float] = SHARES) -> Measures:
     # A map of tiny values would underflow in the second moments.
     mass = mass / mass.max()
     mass = mass / mass.sum()
-    (y, x), (yy, xx, xy) = _moments(mass)
+    centre, (yy, xx, xy) = _moments(mass)
     mean, half = (yy + xx) / 2, math.hypot((xx - yy) / 2, xy)
-    angle = math.degrees(0.5 * math.atan2(-2 * xy, xx - yy))  # y points down, angles turn as seen on the screen
-    return Measures(_areas(mass, shares), math.sqrt(mean), math.sqrt((mean + half) / (mean - half)), angle, (y, x))
+    anisotropy = math.sqrt((mean + half) / (mean - half))
+    return Measures(_areas(mass, shares), math.sqrt(mean), anisotropy, long_axis(yy, xx, xy), centre)
+
+
+def long_axis(yy: float, xx: float, xy: float) -> float:
+    """The angle of the long axis of a covariance, above −90 and at most 90 degrees (see `Measures`).
+
+    An axis has no direction: −90 and 90 are one angle. The sign of a covariance that is 0 up to rounding would decide
+    between the two, and differs from processor to processor, so that it is taken as 0 and gives 90.
+    """
+    least = _ROUNDING * (xx + yy)
+    if math.hypot((xx - yy) / 2, xy) <= least:
+        return 0.0  # a round field: rounding alone would choose the axis
+    if abs(xy) <= least:
+        return 0.0 if xx > yy else 90.0
+    return math.degrees(0.5 * math.atan2(-2 * xy, xx - yy))  # y points down, angles turn as seen on the screen
 
 
 def _moments(mass: Tensor) -> tuple[tuple[float, float], tuple[float, float, float]]:
