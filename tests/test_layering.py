@@ -53,13 +53,11 @@ KNOWN_CYCLES = [  # to be broken one by one; nothing is added
     {"clip.genotype", "clip.hub"},
     {"fusion.config", "fusion.registry"},
     {"wrap.pretrained", "wrap.video_wrap"},
-    {"receptive_field.theory", "receptive_field.traced"},
     {"search.cell.cell", "search.cell.mixing", "search.cell.topology"},
     {"search.optimise.epochs", "search.run"},
     {"reproduce.genotypes", "reproduce.segment_genotypes"},
     {"reproduce.data", "reproduce.segment_data"},
     {"reproduce.check", "reproduce.segment_check"},
-    {"cli.rf", "cli.rf_job", "cli.rf_theory"},
 ]
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from image2video.errors import InputError, UnsupportedError
+from image2video.receptive_field.field import Box
 from image2video.receptive_field.probe import Probe, held_still
 from image2video.receptive_field.target import image_shape, locate
-from image2video.receptive_field.theory import Box
 from image2video.receptive_field.units import Unit
 
 LEAST_DRAWS = 8

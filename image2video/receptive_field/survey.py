@@ -12,8 +12,8 @@ from image2video.errors import InputError, UnsupportedError
 from image2video.inject.planning import plan
 from image2video.protocols import Progress
 from image2video.receptive_field.effective import EffectiveField, effective_fields
+from image2video.receptive_field.field import Field
 from image2video.receptive_field.target import locate
-from image2video.receptive_field.theory import Field
 from image2video.receptive_field.traced import Traced, field_of, trace_model
 from image2video.receptive_field.units import Unit
 from image2video.wrap.video_wrap import VideoWrap
