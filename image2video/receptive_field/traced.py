@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.receptive_field.field import Field, field_over
+from image2video.receptive_field.models import bare_network, uncompiled
 from image2video.receptive_field.reach import Reach, join
 from image2video.receptive_field.reach_rules import reach_after
 from image2video.trace.operation import Named, Operation
@@ -83,10 +84,10 @@ def trace_model(model: nn.Module, input_size: Sequence[int] | None) -> Traced:
     """Trace a model on images of (C, H, W); None takes the size that it tells itself."""
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"a model must be a torch.nn.Module, got {type(model).__name__}")
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    model = uncompiled(model)
     if isinstance(model, VideoWrap) and "backbone" not in dict(model.named_children()):
         raise StateError("this VideoWrap was unwrapped and has no backbone; pass the backbone itself, or wrap it again")
-    backbone = model.backbone if isinstance(model, VideoWrap) else model
+    backbone = bare_network(model)
     example = example_for(backbone, None if input_size is None else tuple(input_size), None)
     traced = OneFrame(model) if isinstance(model, VideoWrap) else model
     trace = trace_forward(traced, example)

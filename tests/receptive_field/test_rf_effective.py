@@ -27,7 +27,7 @@ UNITS = [
 
 def value(model: nn.Module, images: torch.Tensor, unit: Unit) -> torch.Tensor:
     """The unit's value for every image, by the probe's own forward."""
-    probe = Probe(model, locate(model, 3, tuple(images.shape[-2:]), unit), seed=0)
+    probe = Probe(model, [locate(model, 3, tuple(images.shape[-2:]), unit)], seed=0)
     with held_still(model), torch.no_grad():
         return probe.values(images)[0]
 
