@@ -43,7 +43,7 @@ LIBRARIES = {  # room -> the libraries that it may import, late imports included
     "data": {"numpy", "PIL", "sklearn", "torchvision"},
     "training": {"accelerate", "safetensors", "yaml"},
     "receptive_field": {"shapely"},
-    "report": {"matplotlib", "numpy", "PIL", "rich", "shapely"},
+    "report": {"matplotlib", "numpy", "PIL", "rich", "scipy", "shapely"},
     "integrations": {"timm", "mmseg", "mmcv", "mmengine", "numpy"},
     "experiments": {"accelerate"},
     "reproduce": {"accelerate", "timm", "yaml", "mmseg", "mmcv", "mmengine", "numpy", "torchvision", "PIL", "shapely"},
