@@ -76,10 +76,10 @@ def faults_of(message: str) -> list[str]:
 
 # Not yet gone through; nothing is added. TODO: empty both.
 PENDING_ROOMS = {
-    *("cli", "clip", "data", "experiments", "inject", "receptive_field", "report", "reproduce", "runs"),
+    *("cli", "clip", "data", "experiments", "inject", "report", "reproduce", "runs"),
     *("search", "trace", "training", "wrap", "integrations"),
 }
-PENDING_PACKAGES = set(PACKAGES) - {"image2video.fusion"}
+PENDING_PACKAGES = set(PACKAGES) - {"image2video.fusion", "image2video.receptive_field"}
 
 
 @pytest.mark.parametrize("room", sorted(set(rooms()) - PENDING_ROOMS))

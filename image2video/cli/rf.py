@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,9 @@ from image2video.cli.arguments import add_options as add_fields
 from image2video.cli.arguments import collect
 from image2video.cli.options import MachineOptions
 from image2video.cli.progress import progress_bars
-from image2video.cli.rf_job import BARE, Networks, Pictures, build_networks, read_images
+from image2video.cli.rf_job import BARE, Networks, Pictures, RfOptions, build_networks, read_images
 from image2video.cli.rf_theory import clip_figure, clip_sentence, expected_rows, layer_sentence
-from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video
-from image2video.errors import InputError
 from image2video.experiments.output import environment
 from image2video.receptive_field import Unit
 from image2video.receptive_field.survey import Survey, survey, survey_units
@@ -41,60 +38,6 @@ EXAMPLE = (
     'image2video rf --model resnet50 --genotype "translate_x(0.06) > rotate(10)" --fusion gsf --size 224 '
     "--images random --out runs/rf"
 )
-
-
-@dataclass(frozen=True)
-class RfOptions:
-    """Which network's fields are measured, and on which images.
-
-    Attributes:
-        model: timm model, such as resnet50; another builder's model as BUILDER:NAME
-        model_kwargs: further arguments of the model as JSON, such as {"num_classes": 10}
-        weights: trained weights: .safetensors or a torch file of the bare network, or a folder of save_pretrained;
-            none for random ones
-        pretrained: load timm's weights for this model
-        genotype: text such as "translate_x(0.06) > rotate(10)", a .json file or preset:NAME
-        fusion: gsf, gsm, tsm, conv3d, none or a registered name
-        frames: frames of the clip, T
-        schedule: power of each frame: from_zero, ramp, centred or mirror
-        size: pixels per side of the images (default: the model's own)
-        images: a folder of image files, or random for noise
-        count: how many images
-        batch_size: images per forward pass
-        layer: module whose features are a frame's (default: the last that is a map or has tokens)
-        frame: of which frame features are shown
-        out: folder of the results
-        overwrite: replace the run in this folder
-
-    """
-
-    model: str = "resnet50"
-    model_kwargs: dict[str, Any] = field(default_factory=dict)
-    weights: str = "none"
-    pretrained: bool = False
-    genotype: str = DEFAULT_GENOTYPE
-    fusion: str = "gsf"
-    frames: int = 5
-    schedule: str = "from_zero"
-    size: int | None = None
-    images: str = "random"
-    count: int = 16
-    batch_size: int = 4
-    layer: str | None = None
-    frame: int = 0
-    out: str = "image2video-rf"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (("frames", 1), ("count", 1), ("batch_size", 1), ("frame", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')} must be at least {least}; received {getattr(self, name)}")
-        if self.size is not None and self.size < 1:
-            raise InputError(f"--size must be at least 1; received {self.size}")
-        if self.frame >= self.frames:
-            raise InputError(f"--frame {self.frame} is not one of --frames {self.frames}: they count from 0")
-        if self.pretrained and self.weights != "none":
-            raise InputError("--pretrained and --weights both name weights; give one of the two")
 
 
 def add_options(parser: ArgumentParser) -> None:

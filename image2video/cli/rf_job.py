@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from image2video.clip.genotype import Genotype
+from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.data.folder import ImageFiles
 from image2video.data.scan import image_files
@@ -22,15 +22,65 @@ from image2video.training import load_weights, read_weights
 from image2video.wrap.builders import Builder
 from image2video.wrap.video_wrap import VideoWrap
 
-if TYPE_CHECKING:
-    from image2video.cli.rf import RfOptions
-
 BARE = "bare"
 AVERAGED = "no fusion"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CALIBRATION = 4  # images that calibrate the batch norms of random networks
 
 Size = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class RfOptions:
+    """Which network's fields are measured, and on which images.
+
+    Attributes:
+        model: timm model, such as resnet50; another builder's model as BUILDER:NAME
+        model_kwargs: further arguments of the model as JSON, such as {"num_classes": 10}
+        weights: trained weights: .safetensors or a torch file of the bare network, or a folder of save_pretrained;
+            none for random ones
+        pretrained: load timm's weights for this model
+        genotype: text such as "translate_x(0.06) > rotate(10)", a .json file or preset:NAME
+        fusion: gsf, gsm, tsm, conv3d, none or a registered name
+        frames: frames of the clip, T
+        schedule: power of each frame: from_zero, ramp, centred or mirror
+        size: pixels per side of the images (default: the model's own)
+        images: a folder of image files, or random for noise
+        count: how many images
+        batch_size: images per forward pass
+        layer: module whose features are a frame's (default: the last that is a map or has tokens)
+        frame: of which frame features are shown
+        out: folder of the results
+        overwrite: replace the run in this folder
+
+    """
+
+    model: str = "resnet50"
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    weights: str = "none"
+    pretrained: bool = False
+    genotype: str = DEFAULT_GENOTYPE
+    fusion: str = "gsf"
+    frames: int = 5
+    schedule: str = "from_zero"
+    size: int | None = None
+    images: str = "random"
+    count: int = 16
+    batch_size: int = 4
+    layer: str | None = None
+    frame: int = 0
+    out: str = "image2video-rf"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("frames", 1), ("count", 1), ("batch_size", 1), ("frame", 0), ("size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        if self.frame >= self.frames:
+            raise InputError(f"--frame {self.frame} is not one of --frames {self.frames}: they count from 0")
+        if self.pretrained and self.weights != "none":
+            raise InputError("--pretrained and --weights both name weights; give one of the two")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from image2video.receptive_field.comparison import Comparison, compare
 from image2video.receptive_field.effective import EffectiveField, effective
+from image2video.receptive_field.field import Field, Layer
 from image2video.receptive_field.measures import Measures, measures
 from image2video.receptive_field.preparation import prepare_random
 from image2video.receptive_field.reshaped import Reshaped, reshaped
 from image2video.receptive_field.support import Support, support
-from image2video.receptive_field.theory import Field, Layer, theoretical
+from image2video.receptive_field.theory import theoretical
 from image2video.receptive_field.units import Unit
 
 __all__ = [

@@ -13,6 +13,7 @@ from image2video.clip.checks import check_images, check_size
 from image2video.errors import InputError, InputTypeError
 from image2video.protocols import Progress
 from image2video.receptive_field.measures import Measures, jackknife, measures
+from image2video.receptive_field.models import as_images_of, check_batch_size
 from image2video.receptive_field.probe import Gradients, Probe, held_still
 from image2video.receptive_field.target import Target, locate
 from image2video.receptive_field.traced import trace_model
@@ -49,12 +50,18 @@ class EffectiveField:
     frame_shares: tuple[float, ...] | None = None
 
     def record(self) -> dict[str, Any]:
-        """Everything but the map, flat and as JSON values; standard errors end in `_error`, None where unknown."""
+        """Everything but the map, flat and as JSON values.
+
+        Returns:
+            The values by name; standard errors end in `_error` and are None where they are not known.
+        """
         numbers = self.measures.record()
         errors = dict.fromkeys(numbers) if self.errors is None else self.errors.record()
-        stated = {"size": list(self.size), "weights": self.weights, "unit": self.described, "images": self.images}
-        shares = None if self.frame_shares is None else list(self.frame_shares)
-        return {**stated, **numbers, **{f"{k}_error": v for k, v in errors.items()}, "frame_shares": shares}
+        record: dict[str, Any] = {"size": list(self.size), "weights": self.weights}
+        record |= {"unit": self.described, "images": self.images}
+        record |= numbers | {f"{name}_error": error for name, error in errors.items()}
+        record["frame_shares"] = None if self.frame_shares is None else list(self.frame_shares)
+        return record
 
 
 def effective(
@@ -85,9 +92,14 @@ def effective(
         seed: of the random signs with which all channels are added up.
         progress: called after every batch.
 
-    Raises `InputError` for images of another size, what `Unit` and `locate` refuse, NaN gradients, and gradients that
-    are zero everywhere; `InputTypeError` for images that are no floating-point tensor; `UnsupportedError` where no
-    gradient reaches the images.
+    Returns:
+        The field, with its measures and their standard errors.
+
+    Raises:
+        InputError: images of another size, a unit that the model does not have, gradients that are NaN, or zero
+            everywhere.
+        InputTypeError: images that are no floating-point tensor.
+        UnsupportedError: no gradient reaches the images.
     """
     units = [Unit() if unit is None else unit]
     options: dict[str, Any] = {"weights": weights, "batch_size": batch_size, "seed": seed, "progress": progress}
@@ -109,20 +121,19 @@ def effective_fields(
 
     Everything else is as in `effective`; `InputError` also for no units.
     """
-    _check(images, size, batch_size, weights)
+    _check_arguments(images, size, batch_size, weights)
     if not units:
-        raise InputError("no unit was asked for; give at least one")
+        raise InputError("no unit was asked for; name at least one")
     count, channels = images.shape[:2]
     extent = (images.shape[2], images.shape[3])
     traced = trace_model(model, (channels, *extent))
     targets = [locate(model, channels, extent, unit, traced=traced) for unit in units]
-    like = next((p for p in model.parameters() if p.is_floating_point()), images)
     sums = [_Sums(count, target) for target in targets]
     probe = Probe(model, targets, seed)
     with held_still(model):
         for start in range(0, count, batch_size):
-            batch = images[start : start + batch_size].to(device=like.device, dtype=like.dtype)
-            for total, found in zip(sums, probe.several(batch), strict=True):
+            batch = as_images_of(model, images[start : start + batch_size])
+            for total, found in zip(sums, probe.gradients(batch), strict=True):
                 total.add(start, found)
             if progress is not None:
                 progress("receptive field", min(start + batch_size, count), count)
@@ -167,7 +178,8 @@ def _wide(gradient: Tensor) -> Tensor:
     return gradient if gradient.dtype == torch.float64 else gradient.float()
 
 
-def _check(images: object, size: Sequence[int] | None, batch_size: int, weights: object) -> None:
+def _check_arguments(images: object, size: Sequence[int] | None, batch_size: int, weights: object) -> None:
+    """Refuse arguments that no measurement could take."""
     if isinstance(images, list | tuple):
         shapes = sorted({tuple(getattr(image, "shape", ())) for image in images})
         raise InputTypeError(
@@ -177,12 +189,11 @@ def _check(images: object, size: Sequence[int] | None, batch_size: int, weights:
     check_images(images)
     assert isinstance(images, Tensor)
     if len(images) == 0:
-        raise InputError("there are no images: a mean gradient needs at least one")
+        raise InputError("no images came; a mean gradient needs at least one")
     if size is not None and check_size(tuple(size), "size") != tuple(images.shape[-2:]):
         raise InputError(
             f"the images have {images.shape[-2]}×{images.shape[-1]} pixels, size says {size[0]}×{size[1]}; resize them"
         )
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    check_batch_size(batch_size, 1)
     if not isinstance(weights, str) or not weights.strip():
-        raise InputError(f"weights says in words what the weights are ('random', 'trained on …'), got {weights!r:.80}")
+        raise InputError(f"weights must say in words what they are ('random', 'trained on …'), got {weights!r:.80}")

@@ -26,14 +26,16 @@ def expected(bare: EffectiveField, genotype: Genotype | str, schedule: str, shar
 
     Args:
         bare: the field of the same unit of the bare network.
-        genotype, schedule: of the clip.
+        genotype: of the clip.
+        schedule: of the clip.
         shares: `(T,)` for a unit of one frame, or a class logit: it looks at one place of all frames, which their warps
             take to different places of the image. `(T, T)` for averaged, unwarped maps: entry (t, u) is what comes from
             frame u by way of the features of frame t, which were brought back by the warp of frame t: without fusion
             (a diagonal) shifts cancel, and only turns and zooms are left. `averaged_shares` makes it.
 
-    Raises `InputError` for shares of another shape, negative or all 0, and where a frame with a share sees nothing of
-    the image in this place.
+    Raises:
+        InputError: shares of another shape, negative or all 0, or a frame with a share that sees nothing of the image
+            in this place.
     """
     weights = _checked(shares)
     T = weights.shape[-1]
@@ -70,8 +72,10 @@ def averaged_shares(shares: Sequence[float], frame: int) -> Tensor:
     [0.1111111111111111, 0.1111111111111111, 0.1111111111111111]
     """
     T = len(shares)
-    by_distance = [[s for u, s in enumerate(shares) if abs(u - frame) == d] for d in range(T)]
-    kernel = [sum(found) / len(found) if found else 0.0 for found in by_distance]
+    kernel = []
+    for distance in range(T):
+        found = [share for other, share in enumerate(shares) if abs(other - frame) == distance]  # one or two, or none
+        kernel.append(sum(found) / len(found) if found else 0.0)
     rows = torch.tensor([[kernel[abs(t - u)] for u in range(T)] for t in range(T)], dtype=torch.float64)
     return rows / rows.sum(1, keepdim=True) / T
 
@@ -91,11 +95,12 @@ def shares_of(field: EffectiveField, others: Sequence[EffectiveField]) -> Shares
 
 
 def _checked(shares: Shares) -> Tensor:
+    """The shares in float64."""
     weights = torch.as_tensor(shares, dtype=torch.float64)
     square = weights.ndim == 2 and weights.shape[0] == weights.shape[1]
     if (weights.ndim != 1 and not square) or not bool((weights >= 0).all()) or float(weights.sum()) <= 0:
         raise InputError(
-            f"shares are (T,) or (T, T) numbers of at least 0, not all 0; got shape {tuple(weights.shape)} with sum "
-            f"{float(weights.sum()):g}"
+            f"shares must be (T,) or (T, T) numbers of at least 0, not all 0; got shape {tuple(weights.shape)} "
+            f"with sum {float(weights.sum()):g}"
         )
     return weights

@@ -13,6 +13,7 @@ from image2video.errors import InputError
 
 SHARES: tuple[float, ...] = (0.2, 0.3, 0.5, 0.99)
 """The shares of the mass whose areas are measured."""
+_ROUNDING = 1e-12  # of the variance: covariances below it are what is left of 0 by rounding
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Measures:
         spread: the root mean square distance from the centre along one axis, in pixels: √((λ₁ + λ₂) / 2) for the
             eigenvalues of the covariance.
         anisotropy: the ratio √(λ₁ / λ₂) of the long to the short axis, at least 1.
-        angle: of the long axis in degrees, counter-clockwise on the screen from the horizontal, −90 … 90. It says
-            nothing where the anisotropy is about 1.
+        angle: of the long axis in degrees, counter-clockwise on the screen from the horizontal, above −90 and at most
+            90. It says nothing where the anisotropy is about 1, and is 0 where the axes are equal.
         centre: (y, x), the mean position in pixels; the centre of pixel i is i + 0.5.
     """
 
@@ -36,36 +37,63 @@ class Measures:
     centre: tuple[float, float]
 
     def record(self, prefix: str = "") -> dict[str, float]:
-        """The numbers by name: `area_20`, …, `spread`, `anisotropy`, `angle`, `centre_y`, `centre_x`."""
-        areas = {f"area_{100 * share:g}": value for share, value in self.area.items()}
-        rest = {"spread": self.spread, "anisotropy": self.anisotropy, "angle": self.angle}
-        centre = {"centre_y": self.centre[0], "centre_x": self.centre[1]}
-        return {prefix + name: value for name, value in {**areas, **rest, **centre}.items()}
+        """The numbers by name.
+
+        Args:
+            prefix: what stands before every name.
+
+        Returns:
+            `area_20`, …, `spread`, `anisotropy`, `angle`, `centre_y`, `centre_x`.
+        """
+        numbers = {f"area_{100 * share:g}": value for share, value in self.area.items()}
+        numbers |= {"spread": self.spread, "anisotropy": self.anisotropy, "angle": self.angle}
+        numbers |= {"centre_y": self.centre[0], "centre_x": self.centre[1]}
+        return {prefix + name: value for name, value in numbers.items()}
 
 
 def measures(field: Tensor, shares: Sequence[float] = SHARES) -> Measures:
-    """The measures of a map `(H, W)` of values of at least 0, each pixel taken as a unit square.
+    """The measures of a map, each pixel taken as a unit square.
 
-    Raises `InputError` for another shape, for negative or NaN values, for a map of zeros, and for shares that are not
-    above 0 and at most 1.
+    Args:
+        field: `(H, W)` floating point, values of at least 0.
+        shares: the shares of the mass whose areas are measured, above 0 and at most 1.
+
+    Returns:
+        The measures, computed in float64.
+
+    Raises:
+        InputError: another shape, negative or NaN values, a map of zeros, or shares out of range.
     """
     if field.ndim != 2 or not field.is_floating_point():
-        raise InputError(f"a map is a floating-point tensor (H, W), got {tuple(field.shape)} {field.dtype}")
+        raise InputError(f"a map must be a floating-point tensor (H, W), got {tuple(field.shape)} {field.dtype}")
     if any(not 0 < share <= 1 for share in shares):
-        raise InputError(f"shares are above 0 and at most 1, got {tuple(shares)}")
+        raise InputError(f"shares must be above 0 and at most 1, got {tuple(shares)}")
     mass = field.detach().to("cpu", torch.float64)
     if not torch.isfinite(mass).all() or (mass < 0).any():
-        raise InputError("a map holds finite values of at least 0; this one holds negative, infinite or NaN values")
+        raise InputError("a map must hold finite values of at least 0; got negative, infinite or NaN ones")
     total = float(mass.sum())
     if total == 0:
-        raise InputError("the map is zero everywhere: there is no receptive field to measure")
-    # A map of tiny values would underflow in the second moments.
-    mass = mass / mass.max()
+        raise InputError("the map is zero everywhere; a receptive field needs a value above 0")
+    mass = mass / mass.max()  # else tiny values would underflow in the second moments
     mass = mass / mass.sum()
-    (y, x), (yy, xx, xy) = _moments(mass)
+    centre, (yy, xx, xy) = _moments(mass)
     mean, half = (yy + xx) / 2, math.hypot((xx - yy) / 2, xy)
-    angle = math.degrees(0.5 * math.atan2(-2 * xy, xx - yy))  # y points down, angles turn as seen on the screen
-    return Measures(_areas(mass, shares), math.sqrt(mean), math.sqrt((mean + half) / (mean - half)), angle, (y, x))
+    anisotropy = math.sqrt((mean + half) / (mean - half))
+    return Measures(_areas(mass, shares), math.sqrt(mean), anisotropy, long_axis(yy, xx, xy), centre)
+
+
+def long_axis(yy: float, xx: float, xy: float) -> float:
+    """The angle of the long axis of a covariance, above −90 and at most 90 degrees (see `Measures`).
+
+    An axis has no direction: −90 and 90 are one angle. The sign of a covariance that is 0 up to rounding would decide
+    between the two, and differs from processor to processor, so that it is taken as 0 and gives 90.
+    """
+    least = _ROUNDING * (xx + yy)
+    if math.hypot((xx - yy) / 2, xy) <= least:
+        return 0.0  # a round field: rounding alone would choose the axis
+    if abs(xy) <= least:
+        return 0.0 if xx > yy else 90.0
+    return math.degrees(0.5 * math.atan2(-2 * xy, xx - yy))  # y points down, angles turn as seen on the screen
 
 
 def _moments(mass: Tensor) -> tuple[tuple[float, float], tuple[float, float, float]]:
@@ -80,12 +108,13 @@ def _moments(mass: Tensor) -> tuple[tuple[float, float], tuple[float, float, flo
 
 
 def _areas(mass: Tensor, shares: Sequence[float]) -> dict[float, float]:
+    """For each share of the mass, the smallest area that holds it."""
     values = mass.flatten().sort(descending=True).values
     reached = values.cumsum(0)
     out = {}
     for share in shares:
         wanted = share * float(reached[-1])
-        # The search may end one behind the last by a rounding error, or in the zeros after it.
+        # Rounding may lead the search past the last pixel, or into the zeros after it.
         index = min(int(torch.searchsorted(reached, wanted)), int((values > 0).sum()) - 1)
         before = float(reached[index - 1]) if index else 0.0
         out[float(share)] = index + min(1.0, (wanted - before) / float(values[index]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from image2video.clip.checks import check_images
 from image2video.errors import InputError
+from image2video.receptive_field.models import Model, as_images_of, check_batch_size, uncompiled
 
-Model = TypeVar("Model", bound=nn.Module)
 _FAINT = 1e-3  # layer scales of residual branches begin at 1e-6 … 1e-4
 
 
@@ -25,14 +24,24 @@ def prepare_random(model: Model, images: Tensor, *, batch_size: int = 8, seed: i
     running statistics of all batch norms become the mean over the batches of `images` `(N, C, H, W)`, so that
     activations have the size that training would give them. Biases stay. (Ours.) The model itself is not touched.
 
-    Raises `InputError` for fewer than two images, `InputTypeError` for images that are no floating-point tensor.
+    Args:
+        model: with random weights.
+        images: `(N, C, H, W)`, at least 2, on which the batch norms are calibrated.
+        batch_size: images at a time, at least 2.
+        seed: of the kernels that are drawn.
+
+    Returns:
+        The copy.
+
+    Raises:
+        InputError: fewer than two images, or a batch size below 2.
+        InputTypeError: images that are no floating-point tensor.
     """
     check_images(images)
     if len(images) < 2:
-        raise InputError(f"batch norms are calibrated on at least 2 images, got {len(images)}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 2:
-        raise InputError(f"batch_size must be an integer of at least 2, got {batch_size!r}")
-    twin = copy.deepcopy(getattr(model, "_orig_mod", model)).eval()
+        raise InputError(f"to calibrate batch norms, prepare_random needs at least 2 images, got {len(images)}")
+    check_batch_size(batch_size, 2)
+    twin = copy.deepcopy(uncompiled(model)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
@@ -42,6 +51,7 @@ def prepare_random(model: Model, images: Tensor, *, batch_size: int = 8, seed: i
 
 
 def _enliven(name: str, parameter: Tensor, generator: torch.Generator) -> None:
+    """Give a parameter that begins at zero a value with which its branch counts."""
     is_bias = name.rsplit(".", 1)[-1].endswith("bias")
     if is_bias or not parameter.is_floating_point() or parameter.numel() == 0:
         return
@@ -55,10 +65,10 @@ def _enliven(name: str, parameter: Tensor, generator: torch.Generator) -> None:
 
 
 def _calibrate(model: nn.Module, images: Tensor, batch_size: int) -> None:
+    """Make the statistics of all batch norms those of the images."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return
-    like = next((p for p in model.parameters() if p.is_floating_point()), images)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -68,7 +78,7 @@ def _calibrate(model: nn.Module, images: Tensor, batch_size: int) -> None:
     if len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]  # one image alone may give a norm a single value
     for batch in batches:
-        model(batch.to(device=like.device, dtype=like.dtype))
+        model(as_images_of(model, batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

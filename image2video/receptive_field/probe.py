@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from image2video.errors import InputError, UnsupportedError
+from image2video.receptive_field.models import bare_network, uncompiled
 from image2video.receptive_field.reading import Reading
 from image2video.receptive_field.target import Target
 from image2video.wrap.video_wrap import VideoWrap
@@ -53,23 +54,18 @@ class Probe:
     costs nothing, and what happens to the tensor in place afterwards does not count. Several units share one forward.
     """
 
-    def __init__(self, model: nn.Module, targets: Target | Sequence[Target], seed: int) -> None:
-        self.model = getattr(model, "_orig_mod", model)
+    def __init__(self, model: nn.Module, targets: Sequence[Target], seed: int) -> None:
+        self.model = uncompiled(model)
         self.wrapper = self.model if isinstance(self.model, VideoWrap) else None
-        self.bare: nn.Module = self.wrapper.backbone if self.wrapper is not None else self.model
-        wanted = [targets] if isinstance(targets, Target) else list(targets)
-        self.readings = [Reading(target, self.wrapper, seed) for target in wanted]
+        self.bare = bare_network(self.model)
+        self.readings = [Reading(target, self.wrapper, seed) for target in targets]
         self._frames: Tensor | None = None
 
-    def gradients(self, images: Tensor) -> Gradients:
-        """The gradients of the first unit's value for each of the images, which must not depend on one another.
+    def gradients(self, images: Tensor) -> list[Gradients]:
+        """The gradients of every unit's value for each of the images, which must not depend on one another.
 
         Raises `UnsupportedError` where no gradient gets through, `InputError` where it is NaN or infinite.
         """
-        return self.several(images)[0]
-
-    def several(self, images: Tensor) -> list[Gradients]:
-        """The gradients of every unit, as `gradients` gives them for the first."""
         with torch.inference_mode(False), torch.enable_grad():
             leaf = images.detach().clone().requires_grad_(True)
             values = self.values(leaf)
@@ -79,6 +75,7 @@ class Probe:
         return found
 
     def _of(self, index: int, values: Tensor, images: Tensor, *, keep: bool) -> Gradients:
+        """The gradients of one unit's values; `keep` leaves the graph for another unit."""
         target, frames = self.readings[index].target, None
         inputs = [images] if self._frames is None else [images, self._frames]
         found = _backward(values, inputs, target.described, keep=keep)
@@ -107,15 +104,18 @@ class Probe:
         return [reading.taken() for reading in self.readings]
 
     def _enter(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        """Note the frames that enter the backbone."""
         self._frames = args[0]
 
     def _leave(self, reading: Reading, _: nn.Module, __: tuple[Any, ...], outputs: Any) -> None:
+        """Let a reading take its value; end the forward once all have theirs."""
         reading.leave(outputs)
         if all(other.values is not None for other in self.readings):
             raise _Reached
 
 
 def _backward(values: Tensor, inputs: list[Tensor], described: str, *, keep: bool) -> tuple[Tensor | None, ...]:
+    """The gradients of the sum of values; `UnsupportedError` where none reaches the first of the inputs."""
     if not values.requires_grad:
         raise UnsupportedError(
             f"no gradient reaches the images from {described}: the value ({values.dtype}) comes out of operations "
@@ -126,7 +126,7 @@ def _backward(values: Tensor, inputs: list[Tensor], described: str, *, keep: boo
     except (RuntimeError, NotImplementedError) as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise UnsupportedError(
-            f"the gradient of {described} cannot be computed: {type(error).__name__}: {first:.200}. A layer before "
+            f"the gradient of {described} cannot be computed: {type(error).__name__}: {first:.200}; a layer before "
             "it has no derivative, or changes in place what its own derivative needs"
         ) from error
     if found[0] is None:
@@ -138,14 +138,15 @@ def _backward(values: Tensor, inputs: list[Tensor], described: str, *, keep: boo
 
 
 def _checked(gradient: Tensor | None, described: str) -> Tensor:
+    """A gradient whose values are all finite."""
     assert gradient is not None
     gradient = gradient.detach()
     good = torch.isfinite(gradient).flatten(1).all(1)
     if not good.all():
         bad = (~good).nonzero().flatten().tolist()
+        rows = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
         raise InputError(
             f"the gradient of {described} is NaN or infinite for {len(bad)} of {len(good)} images of this batch "
-            f"(rows {', '.join(map(str, bad[:8]))}{', …' if len(bad) > 8 else ''}): look for NaN in the images or the "
-            "weights, and for √x or x/|x| at 0 in the model"
+            f"(rows {rows}); look for NaN in the images or the weights, and for √x or x/|x| at 0 in the model"
         )
     return gradient

@@ -21,6 +21,10 @@ class Span:
         """The reach after a layer whose unit u reads the units u·stride + first … u·stride + last."""
         return Span(self.low + first * self.stride, self.high + last * self.stride, stride * self.stride, count)
 
+    def layer(self, kernel: int, stride: int, dilation: int, padding: int, *, count: int) -> Span:
+        """The reach after a convolution or pooling."""
+        return self.window(-padding, dilation * (kernel - 1) - padding, stride, count)
+
     def spread(self, count: int) -> Span:
         """The reach of `count` units that all read the one unit of this map."""
         return replace(self, stride=0.0, count=count)
@@ -31,6 +35,7 @@ class Span:
         a, b = (span.spread(count) if span.count == 1 < count else span for span in (self, other))
         if a.stride == 0:
             a, b = b, a
+        # The strides may differ: the last unit of `b` is this much further from that of `a` than the first one is.
         drift = (count - 1) * (b.stride - a.stride)
         low, high = min(a.low, b.low, b.low + drift), max(a.high, b.high, b.high + drift)
         return Span(low, high, a.stride, count)
@@ -50,15 +55,15 @@ class Reach:
 
     @classmethod
     def of_image(cls, height: int, width: int) -> Reach:
-        """Every pixel sees itself."""
+        """The reach of the image itself: every pixel sees itself."""
         return cls(Span(0, 1, 1, height), Span(0, 1, 1, width))
 
     @property
-    def settled(self) -> bool:
-        """Whether no later operation can change what is known."""
-        return bool(self.whole)
+    def axes(self) -> tuple[Span, Span]:
+        """Rows and columns."""
+        return self.rows, self.columns
 
-    def spans(self, rows: Span, columns: Span) -> Reach:
+    def along(self, rows: Span, columns: Span) -> Reach:
         """The same knowledge with another reach."""
         return replace(self, rows=rows, columns=columns)
 
@@ -67,7 +72,7 @@ class Reach:
         if self.unknown and not self.whole:
             raise UnsupportedError(
                 f"the receptive field of {layer} cannot be read off the model: the reach of {self.unknown} is not "
-                "known. support(model, size, unit) measures it by gradients; or name an earlier layer: layer=…"
+                "known; support(model, size, unit) measures it by gradients, or name an earlier layer: layer=…"
             )
 
 

@@ -18,7 +18,7 @@ from image2video.receptive_field.reach_windows import (
     upsample,
 )
 from image2video.trace.axes import Dim
-from image2video.trace.operation import Named, Operation
+from image2video.trace.operation import Operation
 
 Rule = Callable[[Operation, list[Reach]], Reach]
 """From an operation and the reach of each tensor that depends on the images, in order, to the reach of its output."""
@@ -26,22 +26,23 @@ Rule = Callable[[Operation, list[Reach]], Reach]
 
 def reach_after(op: Operation, reaches: list[Reach], where: str) -> Reach:
     """The reach of the output of an operation; `where` names the module that runs it."""
-    whole = next((reach for reach in reaches if reach.whole), None)
-    if whole is not None:
-        return whole
-    unknown = next((reach for reach in reaches if reach.unknown), None)
-    if unknown is not None and op.name not in GLOBAL:
-        return unknown
+    for reach in reaches:
+        if reach.whole:  # nothing that comes later can take that back
+            return reach
+    here = f"{op.name} in {where}"
     if op.name in GLOBAL:
-        return replace(reaches[0], whole=f"{op.name} in {where}")
-    rule = _RULES.get(op.name)
+        return replace(reaches[0], whole=here)
+    for reach in reaches:
+        if reach.unknown:
+            return reach
+    unknown = replace(reaches[0], unknown=here)
+    if op.name not in _RULES:
+        return unknown
     try:
-        reach = rule(op, reaches) if rule is not None else None
+        after = _RULES[op.name](op, reaches)
     except NoRule:
-        reach = None
-    if reach is None:
-        return replace(reaches[0], unknown=f"{op.name} in {where}")
-    return replace(reach, whole=f"{op.name} in {where}") if reach.whole else reach
+        return unknown
+    return replace(after, whole=here) if after.whole else after
 
 
 def _has_position(dim: Dim) -> bool:
@@ -55,30 +56,21 @@ def _mixes(reach: Reach, dims: Sequence[Dim]) -> Reach:
 
 
 def _pad(op: Operation, reaches: list[Reach]) -> Reach:
-    if op.arg(2, "mode", "constant") not in ("constant", 0, 0.0) and op.name == "pad":
+    """Padding by constants, which moves a map; channels may be padded too."""
+    if op.name == "pad" and op.arg(2, "mode", "constant") not in ("constant", 0, 0.0):
         raise NoRule
     first, sides = op.args[0], list(op.arg(1, "pad"))
-    if first.axes is None or len(first.shape) != 4:
-        return _mixes_nothing(reaches[0], [d for d, (a, b) in _padded(first, sides) if a or b])
-    reach = reaches[0]
-    spatial = [d for d, (a, b) in _padded(first, sides) if (a or b) and _has_position(d)]
-    if spatial:
-        spatial_map(op)
-    left, right, top, bottom = (sides + [0] * 4)[:4] if spatial else (0, 0, 0, 0)
-    rows = reach.rows.window(-top, -top, 1, reach.rows.count + top + bottom)
-    columns = reach.columns.window(-left, -left, 1, reach.columns.count + left + right)
-    return reach.spans(rows, columns)
-
-
-def _padded(first: Named, sides: list[int]) -> list[tuple[Dim, tuple[int, int]]]:
-    axes = first.axes or ()
-    return [(axes[-1 - i], (sides[2 * i], sides[2 * i + 1])) for i in range(len(sides) // 2) if i < len(axes)]
-
-
-def _mixes_nothing(reach: Reach, dims: Sequence[Dim]) -> Reach:
-    if any(_has_position(dim) for dim in dims):
-        raise NoRule
-    return reach
+    # PyTorch lists the sides from the last dimension on: (left, right, top, bottom, …).
+    ends = zip(reversed(first.axes or ()), zip(sides[::2], sides[1::2], strict=True), strict=False)
+    if not any(_has_position(dim) for dim, amounts in ends if any(amounts)):
+        return reaches[0]
+    spatial_map(op)
+    left, right, top, bottom = (sides + [0] * 4)[:4]
+    rows, columns = reaches[0].axes
+    return reaches[0].along(
+        rows.window(-top, -top, 1, rows.count + top + bottom),
+        columns.window(-left, -left, 1, columns.count + left + right),
+    )
 
 
 def _dims(op: Operation, given: Any) -> list[Dim]:
@@ -91,21 +83,25 @@ def _dims(op: Operation, given: Any) -> list[Dim]:
 
 
 def _reduce(op: Operation, reaches: list[Reach]) -> Reach:
+    """Sums, means and norms along dimensions; a `bool` in the place of `dim` is another argument."""
     position = 2 if op.name in ("norm", "linalg_vector_norm") else 1
     given = op.arg(position, "dim")
     return _mixes(reaches[0], _dims(op, None if isinstance(given, bool) else given))
 
 
 def _softmax(op: Operation, reaches: list[Reach]) -> Reach:
+    """A softmax mixes along its dimension."""
     return _mixes(reaches[0], _dims(op, op.arg(1, "dim")))
 
 
 def _layer_norm(op: Operation, reaches: list[Reach]) -> Reach:
+    """A layer norm mixes along the last dimensions."""
     axes = op.first or ()
     return _mixes(reaches[0], axes[len(axes) - len(op.arg(1, "normalized_shape")) :])
 
 
 def _product(op: Operation, reaches: list[Reach]) -> Reach:
+    """A product of matrices mixes along the dimension that it sums over."""
     if len(reaches) > 1:
         return replace(join(reaches), whole=WHOLE)
     offset = 1 if op.name in ("addmm", "baddbmm") else 0
@@ -118,40 +114,44 @@ def _product(op: Operation, reaches: list[Reach]) -> Reach:
 
 
 def _cat(op: Operation, reaches: list[Reach]) -> Reach:
+    """Maps beside each other in the channels; along places, units of the parts would have other numbers."""
     parts = [part for part in op.arg(0, "tensors") if part.axes is not None]
     dim = op.arg(1, "dim", 0)
-    along = [_has_position(part.axes[dim]) for part in parts if part.axes]
-    if any(along) and len(parts) > 1:
+    if len(parts) > 1 and any(_has_position(part.axes[dim]) for part in parts if part.axes):
         raise NoRule
     return join(reaches)
 
 
 def _sliced(op: Operation, reaches: list[Reach]) -> Reach:
-    axes = op.first or ()
-    dim = op.arg(1, "dim", 0)
-    reach = reaches[0]
+    """A part of the channels, or every so many rows or columns from a first one on."""
+    axes, dim = op.first or (), op.arg(1, "dim", 0)
     if not isinstance(dim, int) or not axes:
         raise NoRule
+    reach = reaches[0]
     if not _has_position(axes[dim]):
         return reach
-    first = spatial_map(op)
+    shape = spatial_map(op).shape
     dim %= 4
     if op.name not in ("slice", "narrow") or dim < 2:
         raise NoRule
-    start, step = op.arg(2, "start") or 0, op.arg(4, "step", 1) if op.name == "slice" else 1
-    start = max(0, start + first.shape[dim]) if start < 0 else start
-    moved = (reach.rows, reach.columns)[dim - 2].window(start, start, step, op.out[dim])
-    return reach.spans(moved, reach.columns) if dim == 2 else reach.spans(reach.rows, moved)
+    start = op.arg(2, "start") or 0
+    if start < 0:
+        start = max(0, start + shape[dim])
+    step = op.arg(4, "step", 1) if op.name == "slice" else 1
+    spans = list(reach.axes)
+    spans[dim - 2] = spans[dim - 2].window(start, start, step, op.out[dim])
+    return reach.along(*spans)
 
 
 def _same(op: Operation, reaches: list[Reach]) -> Reach:
+    """What reads its own place only."""
     return join(reaches)
 
 
 def _expanded(op: Operation, reaches: list[Reach]) -> Reach:
-    # A map of one unit that is repeated in place; a larger one keeps its places.
-    spans = [span.spread(2) if span.count == 1 else span for span in (reaches[0].rows, reaches[0].columns)]
-    return reaches[0].spans(*spans)
+    """A map of one unit that is repeated in place; a larger one keeps its places."""
+    spans = [span.spread(2) if span.count == 1 else span for span in reaches[0].axes]
+    return reaches[0].along(*spans)
 
 
 GLOBAL = frozenset(

@@ -61,7 +61,7 @@ class Reading:
         """The values of the forward that has ended; raises `InputError` where the module did not run in it."""
         if self.values is None:
             layer = self.target.unit.layer
-            raise InputError(f"layer {layer!r} did not run in this forward, which it did in the trace")
+            raise InputError(f"layer {layer!r} ran in the trace but not in this forward; name a layer that always runs")
         values, self.values = self.values, None
         return values
 
@@ -73,7 +73,7 @@ class Reading:
             tensor = next(iter(tensors.values()))
         if tensor is None or tensor.ndim not in (1, 2, 3, 4):
             shapes = {path: tuple(value.shape) for path, value in tensors.items()}
-            raise InputError(f"the tensor of {self.target.described} is not among what came: {shapes}")
+            raise InputError(f"the tensor of {self.target.described} must be among what came, got {shapes}")
         frame, T = self.target.unit.frame, self.target.T
         if aggregated or T is None:
             values = self._place(tensor)
@@ -103,11 +103,13 @@ class Reading:
 
     @property
     def _position(self) -> tuple[int, int]:
+        """(row, column) of the unit."""
         position = self.target.unit.position
         assert isinstance(position, tuple), "a target's position is filled in"
         return position
 
     def _channel(self, values: Tensor) -> Tensor:
+        """The unit's channel of `(B, K)`, or what stands for all of them: `(B,)`."""
         channel = self.target.unit.channels
         if channel == "all":
             assert self._signs is not None

@@ -66,18 +66,27 @@ def reshaped(
 ) -> Reshaped:
     """The union, in the reference image, of one field that is mapped back from each of T frames.
 
-    `field`: a polygon in pixels of a frame (`Field.polygon` makes one), x to the right and y down, of which pixel i
-    covers i … i + 1; the same in every frame. `schedule` may be the powers of the frames themselves, T numbers.
-    `clip` leaves out what lies outside the frame and, mapped back, outside the image of `image_size` (height, width).
-
     Departs from Casarin et al., CVPR 2024, Eq. 9, which swaps coordinates and does not hold for rotations: these are
     unions of polygons. The paper's example is a field of 3×3 and three frames. Its 19 for a translation by one pixel
     along both axes is what comes out here. Its 144 for "scaling by 2" is `scale(0.5)`, since our scale enlarges the
     content and so shrinks what a frame's field covers; `scale(2)` gives 9. Its 14.19 for rotation by 30° is no union:
     that is 11.41 about the field's centre and 16.61 about its corner. Photometric ops move nothing.
 
-    Raises `InputError` for a field without an area, a wrong number of powers or an unknown schedule, `InputTypeError`
-    for what is no polygon.
+    Args:
+        field: a polygon in pixels of a frame (`Field.polygon` makes one), x to the right and y down, of which pixel i
+            covers i … i + 1; the same in every frame.
+        genotype: what moves the frames.
+        T: how many frames.
+        schedule: its name, or the powers of the frames themselves, T numbers.
+        image_size: (height, width) of the image.
+        clip: leave out what lies outside the frame and, mapped back, outside the image.
+
+    Returns:
+        The union with its parts.
+
+    Raises:
+        InputError: a field without an area, a wrong number of powers, or an unknown schedule.
+        InputTypeError: a field that is no polygon.
 
     >>> import shapely
     >>> reshaped(shapely.box(7, 7, 10, 10), "translate_x(0.05) > translate_y(0.05)", 3, image_size=(20, 20)).area
@@ -91,7 +100,7 @@ def reshaped(
     else:
         steps = tuple(float(step) for step in schedule)
         if len(steps) != T:
-            raise InputError(f"{len(steps)} powers came for T = {T} frames; give one per frame, or a schedule's name")
+            raise InputError(f"schedule must be a name, or a power for each of T = {T} frames; got {len(steps)} powers")
     genotype.check_steps(steps)
     image = shapely.box(0, 0, width, height)
     start = field.intersection(image) if clip else field
@@ -105,8 +114,9 @@ def reshaped(
 
 
 def _check_field(field: object) -> None:
+    """Refuse what is no polygon with an area."""
     if not isinstance(field, shapely.Polygon | shapely.MultiPolygon):
-        raise InputTypeError(f"the field is a shapely polygon in pixels of the frame, got {type(field).__name__}")
+        raise InputTypeError(f"the field must be a shapely polygon in pixels of the frame, got {type(field).__name__}")
     if not field.is_valid or field.area == 0:
         raise InputError(f"the field must be a valid polygon with an area, got {field.wkt:.80}")
 
@@ -121,12 +131,12 @@ def _mapped(polygon: BaseGeometry, matrix: list[list[float]], height: int, width
 
 def _overlaps(frames: Sequence[BaseGeometry]) -> dict[int, BaseGeometry]:
     """What exactly 1, 2, … of the polygons cover, without those that are empty."""
-    parts: list[BaseGeometry] = []
+    parts: list[BaseGeometry] = []  # what exactly one, two, … of the polygons so far cover
     for polygon in frames:
-        rest, grown = polygon, []
+        alone, grown = polygon, []
         for part in parts:
-            rest = rest.difference(part)
-        below = rest  # what joins from the parts that one frame fewer sees
+            alone = alone.difference(part)
+        below = alone  # what the polygon lifts from the part before: nobody covered it until now
         for part in parts:
             grown.append(_areal(shapely.union(part.difference(polygon), below)))
             below = part.intersection(polygon)

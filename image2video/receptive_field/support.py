@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from image2video.errors import InputError, UnsupportedError
+from image2video.receptive_field.field import Box
+from image2video.receptive_field.models import uncompiled
 from image2video.receptive_field.probe import Probe, held_still
 from image2video.receptive_field.target import image_shape, locate
-from image2video.receptive_field.theory import Box
 from image2video.receptive_field.units import Unit
 
 LEAST_DRAWS = 8
@@ -74,25 +75,30 @@ def support(
         model: takes images `(B, C, H, W)`.
         size: (H, W) of the images, or (C, H, W) where the model does not tell its channels.
         unit: which unit; by default the largest value of the output (at the centre, where it is a map).
-        draws, seed: how many images, and the seed of the noise.
+        draws: how many images.
+        seed: of the noise.
         redraw: draw the weights anew each time as well: what the architecture can see, whatever its weights are.
         tolerance: gradients of at most this share of the largest count as zero. 0 is exact; warps by whole pixels read
             the neighbours with weights of about 1e-16, which 1e-12 leaves out.
         weights: what the result says of the weights ("random", "trained on …").
 
-    Raises `InputError` for fewer than 8 draws, for what `Unit` and `locate` refuse, for NaN gradients and where every
-    gradient is zero; `UnsupportedError` for a model that cannot be copied, runs not in float64, or has no gradient.
-    The theoretical field holds the support, and the support holds the effective field.
+    Returns:
+        The pixels. The theoretical field holds the support, and the support holds the effective field.
+
+    Raises:
+        InputError: fewer than 8 draws, a unit that the model does not have, NaN gradients, or gradients that are zero
+            everywhere.
+        UnsupportedError: a model that cannot be copied, does not run in float64, or has no gradient.
     """
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < LEAST_DRAWS:
-        raise InputError(f"draws must be at least {LEAST_DRAWS}, got {draws!r}: fewer can miss pixels")
+        raise InputError(f"draws must be at least {LEAST_DRAWS}, got {draws!r}; fewer can miss pixels")
     unit = Unit() if unit is None else unit
     channels, height, width = image_shape(model, size)
     target = locate(model, channels, (height, width), unit)
     twin = _float64_copy(model)
     device = next((p.device for p in twin.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
-    probe, frames = Probe(twin, target, seed), None
+    probe, frames = Probe(twin, [target], seed), None
     mask = torch.zeros(height, width, dtype=torch.bool)
     with held_still(twin):
         for _ in range(draws):
@@ -100,7 +106,7 @@ def support(
                 _draw_weights(twin, generator)
             image = torch.randn((1, channels, height, width), generator=generator, dtype=torch.float64).to(device)
             try:
-                found = probe.gradients(image)
+                found = probe.gradients(image)[0]
             except RuntimeError as error:
                 if "dtype" not in str(error) and "type" not in str(error):
                     raise
@@ -127,11 +133,12 @@ def _seen(gradient: Tensor, tolerance: float) -> Tensor:
 
 
 def _float64_copy(model: nn.Module) -> nn.Module:
-    model = getattr(model, "_orig_mod", model)
+    """A copy that can be measured exactly."""
+    model = uncompiled(model)
     try:
         twin = copy.deepcopy(model)
     except Exception as error:
-        raise UnsupportedError(f"{type(model).__name__} cannot be copied, and a support is taken on a copy") from error
+        raise UnsupportedError(f"{type(model).__name__} cannot be copied, and a support needs a copy") from error
     if any(tensor.device.type == "mps" for tensor in twin.parameters()):
         twin = twin.cpu()  # the device knows no float64
     return twin.double()

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, UnsupportedError
 from image2video.inject.planning import plan
-from image2video.protocols import Progress
+from image2video.protocols import Progress, named
 from image2video.receptive_field.effective import EffectiveField, effective_fields
+from image2video.receptive_field.models import bare_network
 from image2video.receptive_field.target import locate
-from image2video.receptive_field.theory import Field
-from image2video.receptive_field.traced import Traced, field_of, trace_model
+from image2video.receptive_field.traced import field_of, trace_model
 from image2video.receptive_field.units import Unit
 from image2video.wrap.video_wrap import VideoWrap
 
@@ -43,23 +43,25 @@ def survey(
     first = next(iter(networks))
     frames = max((model.T for model in networks.values() if isinstance(model, VideoWrap)), default=1)
     for name, model in networks.items():
-        known = {row for row, unit in units.items() if name != first and _is_first(model, networks[first], unit)}
-        wanted = {row: unit for row, unit in units.items() if row not in known}
         wraps = isinstance(model, VideoWrap)
+        wanted = {}
+        for row, unit in units.items():
+            if name == first or not _is_first(model, networks[first], unit):
+                wanted[row] = unit if wraps else unit.of_image()
         measured: dict[str, EffectiveField] = {}
         if wanted:
             fields = effective_fields(
                 model,
                 images,
-                [unit if wraps else unit.of_image() for unit in wanted.values()],
+                list(wanted.values()),
                 weights=weights,
                 batch_size=batch_size if wraps else batch_size * frames,
                 seed=seed,
-                progress=_named(progress, name),
+                progress=named(progress, name, stage_first=True),
             )
             measured = dict(zip(wanted, fields, strict=True))
         for row in units:
-            found[row][name] = found[row][first] if row in known else measured[row]
+            found[row][name] = measured[row] if row in measured else found[row][first]
     return found
 
 
@@ -87,15 +89,26 @@ def default_layer(model: nn.Module, size: tuple[int, int, int]) -> str:
     """
     names = _layers(model, size)
     traced = trace_model(model, size)
-    fields = {name: field for name in names if (field := _field(traced, name)) is not None}
-    if not fields or all(field.whole for field in fields.values()):
+    known, fitting = [], []
+    bounded = False
+    for name in names:
+        try:
+            field = field_of(traced, name)
+        except UnsupportedError:
+            continue
+        known.append(name)
+        if not field.whole:
+            bounded = True
+            if field.size[0] <= size[1] and field.size[1] <= size[2]:
+                fitting.append(name)
+    if not bounded:
         return names[-1]
-    fitting = [n for n, f in fields.items() if not f.whole and f.size[0] <= size[1] and f.size[1] <= size[2]]
-    return fitting[-1] if fitting else next(iter(fields))
+    return fitting[-1] if fitting else known[0]
 
 
 def _layers(model: nn.Module, size: tuple[int, int, int]) -> list[str]:
-    bare = model.backbone if isinstance(model, VideoWrap) else model
+    """The names of the layers that hold features, from the first to the last."""
+    bare = bare_network(model)
     modules = dict(bare.named_modules())
     records = [info for info in getattr(bare, "feature_info", None) or () if isinstance(info, Mapping)]
     names = [str(info["module"]) for info in records if info.get("module") in modules]
@@ -112,29 +125,13 @@ def _layers(model: nn.Module, size: tuple[int, int, int]) -> list[str]:
     return list(dict.fromkeys(site.block for site in sites))
 
 
-def _field(traced: Traced, layer: str) -> Field | None:
-    """The theoretical field of a layer; None where it is not known."""
-    try:
-        return field_of(traced, layer)
-    except UnsupportedError:
-        return None
-
-
 def _is_first(model: nn.Module, first: nn.Module, unit: Unit) -> bool:
     """Whether a unit of a wrapper is, bit for bit, the first network on the image itself."""
-    if not isinstance(model, VideoWrap) or isinstance(first, VideoWrap) or unit.frame is None or model.plan.sites:
+    if not isinstance(model, VideoWrap) or isinstance(first, VideoWrap) or unit.frame is None:
         return False
-    if model.genotype is None or schedule_steps(str(model.to_video.schedule), model.T)[unit.frame] != 0:
+    if model.plan.sites or model.genotype is None:
+        return False
+    if schedule_steps(str(model.to_video.schedule), model.T)[unit.frame] != 0:
         return False
     mine, theirs = model.backbone.state_dict(), first.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
-
-
-def _named(progress: Progress | None, name: str) -> Progress | None:
-    if progress is None:
-        return None
-
-    def named(stage: str, done: int, total: int, **figures: float) -> None:
-        progress(f"{stage}: {name}", done, total, **figures)
-
-    return named

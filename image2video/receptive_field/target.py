@@ -9,6 +9,7 @@ from torch import nn
 
 from image2video.clip.checks import check_size
 from image2video.errors import InputError, UnsupportedError
+from image2video.receptive_field.models import bare_network, uncompiled
 from image2video.receptive_field.traced import Traced, trace_model
 from image2video.receptive_field.units import Unit
 from image2video.trace.graph import Graph
@@ -66,7 +67,9 @@ def locate(
         )
     layout, grid, count = _layout(traced, value, _what(unit, path))
     if isinstance(unit.channels, int) and unit.channels >= count:
-        raise InputError(f"channel {unit.channels} is outside {_what(unit, path)}, which has {count} channels")
+        raise InputError(
+            f"channel {unit.channels} is outside {_what(unit, path)}, which has {count} channels; the first is 0"
+        )
     described = unit.phrase(vector=layout is None, aggregated=T is not None)
     runs = 0 if unit.layer is None else traced.runs(unit.layer)
     if grid is None:
@@ -77,7 +80,7 @@ def locate(
     if y >= grid[0] or x >= grid[1]:
         raise InputError(
             f"unit ({y}, {x}) is outside the map of {_what(unit, path)}, which has {grid[0]}×{grid[1]} units for "
-            f"images of {size[0]}×{size[1]} pixels"
+            f"images of {size[0]}×{size[1]} pixels; the first is (0, 0)"
         )
     return Target(replace(unit, position=(y, x)), path, layout, count, T, size, described, runs)
 
@@ -88,18 +91,18 @@ def image_shape(model: nn.Module, size: Sequence[int]) -> tuple[int, int, int]:
     if len(size) == 3:
         return (size[0], *check_size(size[1:], "size"))
     height, width = check_size(size, "size")
-    bare = getattr(model, "_orig_mod", model)
-    bare = bare.backbone if isinstance(bare, VideoWrap) else bare
+    bare = bare_network(uncompiled(model))
     told = nominal_size(bare)
     first = next((module.in_channels for module in bare.modules() if isinstance(module, nn.Conv2d)), None)
     channels = told[0] if told else first
     if channels is None:
-        raise InputError(f"how many channels the images of {type(bare).__name__} have is not known: size=(C, H, W)")
+        raise InputError(f"the channels of the images of {type(bare).__name__} are not known; give size=(C, H, W)")
     return channels, height, width
 
 
 def _frames(model: nn.Module, unit: Unit) -> int | None:
-    model = getattr(model, "_orig_mod", model)
+    """How many frames the model makes of an image; None for a model without frames."""
+    model = uncompiled(model)
     if not isinstance(model, VideoWrap):
         if unit.frame is not None:
             raise InputError(
@@ -108,7 +111,7 @@ def _frames(model: nn.Module, unit: Unit) -> int | None:
             )
         return None
     if unit.frame is not None and unit.frame >= model.T:
-        raise InputError(f"frame {unit.frame} is outside the clip of T = {model.T} frames, 0 … {model.T - 1}")
+        raise InputError(f"frame {unit.frame} is outside the clip of T = {model.T} frames; give 0 … {model.T - 1}")
     if unit.frame is None and unit.layer is None and model.aggregate == "none":
         raise InputError('aggregate="none" leaves the frames apart; say which one is meant: Unit(frame=0)')
     return model.T
@@ -138,6 +141,7 @@ def _tensor(traced: Traced, unit: Unit) -> tuple[str, Value]:
 
 
 def _listed(found: list[tuple[str, Value]]) -> str:
+    """Up to twelve tensors by path and shape, for errors."""
     names = [f"{path or 'the tensor itself'} {(1, *value.shape[1:])}" for path, value in found[:12]]
     return ", ".join(names) + (f" and {len(found) - 12} more" if len(found) > 12 else "")
 
@@ -168,4 +172,6 @@ def _layout(traced: Traced, value: Value, what: str) -> tuple[Layout | None, tup
 
 
 def _what(unit: Unit, path: str) -> str:
-    return (f"layer {unit.layer!r}" if unit.layer else "the output") + (f" {path}" if path else "")
+    """The tensor that holds a unit, in words."""
+    place = f"layer {unit.layer!r}" if unit.layer else "the output"
+    return f"{place} {path}" if path else place

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from image2video.errors import InputError, InputTypeError, StateError
+from image2video.receptive_field.field import Field, field_over
+from image2video.receptive_field.models import bare_network, uncompiled
 from image2video.receptive_field.reach import Reach, join
 from image2video.receptive_field.reach_rules import reach_after
-from image2video.receptive_field.theory import Field
 from image2video.trace.operation import Named, Operation
 from image2video.trace.recorder import Call, Trace, Value
 from image2video.trace.sizes import example_for
@@ -38,7 +39,14 @@ class OneFrame(nn.Module):
 
 @dataclass(frozen=True)
 class Traced:
-    """One forward of a model, or of a wrapper's backbone on single frames, by the names of the bare modules."""
+    """One forward of a model, or of a wrapper's backbone on single frames, by the names of the bare modules.
+
+    Attributes:
+        trace: the forward.
+        model: the bare network.
+        prefix: what stands in the trace before the names of its modules.
+        size: (height, width) of the images.
+    """
 
     trace: Trace
     model: nn.Module
@@ -55,8 +63,8 @@ class Traced:
         known = [call.name.removeprefix(self.prefix) for call in self.trace.calls if call.name.startswith(self.prefix)]
         near = difflib.get_close_matches(name, [n for n in dict.fromkeys(known) if n], n=5, cutoff=0.0)
         raise InputError(
-            f"no module {name!r} runs in a forward of {type(self.model).__name__}; near: {', '.join(near)}. "
-            "Names are those of model.named_modules()"
+            f"no module {name!r} runs in a forward of {type(self.model).__name__}; near: {', '.join(near)}; "
+            "names are those of model.named_modules()"
         )
 
     def runs(self, name: str) -> int:
@@ -76,10 +84,10 @@ def trace_model(model: nn.Module, input_size: Sequence[int] | None) -> Traced:
     """Trace a model on images of (C, H, W); None takes the size that it tells itself."""
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"a model must be a torch.nn.Module, got {type(model).__name__}")
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    model = uncompiled(model)
     if isinstance(model, VideoWrap) and "backbone" not in dict(model.named_children()):
         raise StateError("this VideoWrap was unwrapped and has no backbone; pass the backbone itself, or wrap it again")
-    backbone = model.backbone if isinstance(model, VideoWrap) else model
+    backbone = bare_network(model)
     example = example_for(backbone, None if input_size is None else tuple(input_size), None)
     traced = OneFrame(model) if isinstance(model, VideoWrap) else model
     trace = trace_forward(traced, example)
@@ -87,20 +95,14 @@ def trace_model(model: nn.Module, input_size: Sequence[int] | None) -> Traced:
     return Traced(trace, backbone, _WITHIN if traced is not model else "", (height, width))
 
 
-def traced_field(model: nn.Module, layer: str | None, input_size: Sequence[int] | None) -> Field:
-    """The field of the units of a layer's output, or of the model's first output."""
-    return field_of(trace_model(model, input_size), layer)
-
-
 def field_of(traced: Traced, layer: str | None) -> Field:
-    """The field of a layer of a model that is traced already."""
+    """The field of the units of a layer's output, or of the model's first output."""
     values = traced.trace.values
     if layer is None:
-        candidates = [value for _, value in traced.trace.outputs]
+        what, candidates = "the output", [value for _, value in traced.trace.outputs]
     else:
-        candidates = [value for value in traced.layer(layer).outputs if value >= 0]
+        what, candidates = f"layer {layer!r}", [value for value in traced.layer(layer).outputs if value >= 0]
     index = next((value for value in candidates if values[value].depends), None)
-    what = f"layer {layer!r}" if layer is not None else "the output"
     if index is None:
         raise InputError(
             f"{what} of {type(traced.model).__name__} holds no tensor that depends on the images; name a layer whose "
@@ -112,16 +114,7 @@ def field_of(traced: Traced, layer: str | None) -> Field:
         height, width = traced.size
         centre = (height / 2, width / 2)
         return Field((height, width), (0, 0), centre, whole=True, reason=reach.whole, input_size=traced.size)
-    spans = (reach.rows, reach.columns)
-    h, w = (plain(span.high - span.low) for span in spans)
-    sy, sx = (plain(span.stride) for span in spans)
-    y, x = (plain((span.high + span.low) / 2) for span in spans)
-    return Field((h, w), (sy, sx), (y, x), input_size=traced.size)
-
-
-def plain(value: float) -> float:
-    """An int where the value is whole."""
-    return int(value) if float(value).is_integer() else float(value)
+    return field_over(*reach.axes, input_size=traced.size)
 
 
 def _reaches(traced: Traced, target: int) -> Reach:

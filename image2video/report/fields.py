@@ -131,8 +131,8 @@ def _letter(field: shapely.Polygon) -> NDArray[np.float64]:
 
 
 def _window(box: Box) -> Box:
-    """What all panels show: everything that is drawn, whole pixels, and a margin."""
-    left, top, right, bottom = box
+    """What all panels show: everything that is drawn, with a margin, out to whole pixels."""
+    left, top, right, bottom = (round(edge, 6) for edge in box)  # else a last bit could add a row of pixels
     margin = max(1.0, 0.08 * max(right - left, bottom - top))
     return (
         math.floor(left - margin),

@@ -15,7 +15,7 @@ from PIL import Image
 from image2video import VideoWrap
 from image2video.cli import main
 from image2video.cli import rf as command
-from image2video.cli.rf_job import AVERAGED, BARE, build_networks, image_size, read_images
+from image2video.cli.rf_job import AVERAGED, BARE, RfOptions, build_networks, image_size, read_images
 from image2video.cli.train_fields import FieldOptions
 from image2video.data import load_data
 from image2video.errors import InputError, MissingError, StateError
@@ -32,7 +32,7 @@ CLIP = ("--genotype", "translate_x(0.1) > rotate(20)", "--frames", "3", "--size"
 
 def options(**values):
     fresh = {"model": "cifar_resnet8", "model_kwargs": {"num_classes": 3}, "frames": 3, "size": 16, "count": 2}
-    return command.RfOptions(**(fresh | values))
+    return RfOptions(**(fresh | values))
 
 
 @pytest.fixture
@@ -155,10 +155,10 @@ def test_a_saved_wrapper_says_itself_how_it_is_wrapped(tmp_path):
     model = VideoWrap(builder.build(), "gsm", genotype="rotate(5)", T=2, schedule="centred", input_size=(3, 16, 16))
     model.builder = builder
     model.save_pretrained(tmp_path / "saved")
-    networks = build_networks(command.RfOptions(weights=str(tmp_path / "saved")), 0, CPU)
+    networks = build_networks(RfOptions(weights=str(tmp_path / "saved")), 0, CPU)
     assert networks.size == (3, 16, 16)  # which it was wrapped for; its family's is 32
     assert networks.name == "cifar_resnet8"
-    assert build_networks(command.RfOptions(weights=str(tmp_path / "saved"), size=20), 0, CPU).size == (3, 20, 20)
+    assert build_networks(RfOptions(weights=str(tmp_path / "saved"), size=20), 0, CPU).size == (3, 20, 20)
     assert list(networks.models) == [BARE, AVERAGED, "GSM"]
     assert (str(networks.genotype), networks.frames, networks.schedule) == ("rotate(5)", 2, "centred")
     averaged = networks.models[AVERAGED]
@@ -166,7 +166,7 @@ def test_a_saved_wrapper_says_itself_how_it_is_wrapped(tmp_path):
     assert (str(averaged.genotype), averaged.T, averaged.to_video.schedule) == ("rotate(5)", 2, "centred")
     assert networks.weights == "trained"
     with pytest.raises(InputError, match="leave out --genotype, --frames"):
-        build_networks(command.RfOptions(weights=str(tmp_path / "saved"), genotype="identity", frames=3), 0, CPU)
+        build_networks(RfOptions(weights=str(tmp_path / "saved"), genotype="identity", frames=3), 0, CPU)
 
 
 def test_images_come_from_a_folder_or_from_a_seed(tmp_path):
@@ -193,7 +193,7 @@ def test_images_come_from_a_folder_or_from_a_seed(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"count": 0}, "--count must be at least 1; received 0"),
+        ({"count": 0}, "--count must be at least 1, got 0"),
         ({"frame": 3}, "--frame 3 is not one of --frames 3"),
         ({"size": 0}, "--size must be at least 1"),
         ({"weights": "a.safetensors", "pretrained": True}, "--pretrained and --weights"),

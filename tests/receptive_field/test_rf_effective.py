@@ -11,7 +11,7 @@ from torch import nn
 
 from image2video import VideoWrap
 from image2video.receptive_field import Measures, Unit, compare, effective, measures, prepare_random, support
-from image2video.receptive_field.measures import jackknife
+from image2video.receptive_field.measures import jackknife, long_axis
 from image2video.receptive_field.probe import Probe, held_still
 from image2video.receptive_field.target import locate
 
@@ -27,7 +27,7 @@ UNITS = [
 
 def value(model: nn.Module, images: torch.Tensor, unit: Unit) -> torch.Tensor:
     """The unit's value for every image, by the probe's own forward."""
-    probe = Probe(model, locate(model, 3, tuple(images.shape[-2:]), unit), seed=0)
+    probe = Probe(model, [locate(model, 3, tuple(images.shape[-2:]), unit)], seed=0)
     with held_still(model), torch.no_grad():
         return probe.values(images)[0]
 
@@ -142,6 +142,19 @@ def test_measures_of_shapes_that_are_known() -> None:
     down_right = torch.eye(30)  # falls to the right: −45° counter-clockwise on the screen
     assert measures(down_right).angle == pytest.approx(-45)
     assert measures(down_right.flip(1) * 1e-30).angle == pytest.approx(45)
+
+
+@pytest.mark.parametrize("rounding", [0.0, -0.0, 3e-15, -3e-15])
+def test_the_last_bit_does_not_turn_an_axis(rounding: float) -> None:
+    assert long_axis(9.0, 4.0, rounding) == 90
+    assert long_axis(4.0, 9.0, rounding) == 0
+    assert long_axis(4.0, 4.0 + abs(rounding), rounding) == 0
+    assert long_axis(4.0 + abs(rounding), 4.0, rounding) == 0
+    tall = torch.zeros(30, 20, dtype=torch.float64)
+    tall[3:27, 8:11] = 1 / 3 * (1 + rounding)
+    assert measures(tall).angle == measures(tall.flip(1)).angle == 90
+    tall[3, 8] += 1e-6  # a lean that is no rounding keeps its side
+    assert measures(tall).angle == pytest.approx(-measures(tall.flip(1)).angle)
 
 
 def test_standard_errors_are_those_of_a_mean() -> None:

@@ -50,12 +50,12 @@ def test_units_that_a_model_does_not_have(unit: Unit, error: type[Exception], me
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"frame": -1}, InputError, "frame is 0 … T − 1"),
+        ({"frame": -1}, InputError, "frame must be 0 … T − 1"),
         ({"channel": "best"}, InputError, "'all' or 'largest'"),
-        ({"position": (1,)}, InputError, r"position is \(row, column\)"),
-        ({"position": (-1, 2)}, InputError, r"position is \(row, column\)"),
-        ({"layer": 3}, InputTypeError, "layer is the name of a module"),
-        ({"output": 1.5}, InputTypeError, "output is a key"),
+        ({"position": (1,)}, InputError, r"position must be \(row, column\)"),
+        ({"position": (-1, 2)}, InputError, r"position must be \(row, column\)"),
+        ({"layer": 3}, InputTypeError, "layer must be the name of a module"),
+        ({"output": 1.5}, InputTypeError, "output must be a key"),
     ],
 )
 def test_units_that_no_model_has(options: dict, error: type[Exception], message: str) -> None:
@@ -64,7 +64,7 @@ def test_units_that_no_model_has(options: dict, error: type[Exception], message:
 
 
 def test_wrapped_models_name_their_frames() -> None:
-    with pytest.raises(InputError, match=r"frame 3 is outside the clip of T = 3 frames, 0 … 2"):
+    with pytest.raises(InputError, match=r"frame 3 is outside the clip of T = 3 frames; give 0 … 2"):
         effective(wrapped(), noise(), Unit("layer1", frame=3))
     with pytest.raises(InputError, match=r"Unit\(frame=0\)"):
         effective(wrapped(aggregate="none"), noise())

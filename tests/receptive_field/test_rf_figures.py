@@ -262,7 +262,7 @@ def test_theory_turns_with_the_sign_of_the_rotation() -> None:
     for angle in (30.0, -30.0):
         _, m = expected(bar, f"rotate({angle})", "from_zero", (0.0, 1.0))
         assert m.angle == pytest.approx(-angle, abs=1.0)  # the content turns one way, so its field the other
-    with pytest.raises(InputError, match=r"shares are .* not all 0; got shape"):
+    with pytest.raises(InputError, match=r"shares must be .* not all 0; got shape"):
         expected(bar, "rotate(10)", "from_zero", (0.0, 0.0))
     with pytest.raises(InputError, match="outside the image in frame 1"):
         expected(bar, "translate_x(1)", "from_zero", (0.5, 0.5))

@@ -133,7 +133,7 @@ def test_bad_input() -> None:
         reshaped(shapely.Polygon(), "identity", 3, image_size=SIZE)
     with pytest.raises(InputError, match="unknown schedule"):
         reshaped(CENTRE, "identity", 3, "backwards", image_size=SIZE)
-    with pytest.raises(InputError, match="2 powers came for T = 3"):
+    with pytest.raises(InputError, match="for each of T = 3 frames; got 2 powers"):
         reshaped(CENTRE, "identity", 3, (0, 1), image_size=SIZE)
     with pytest.raises(InputError, match="image_size"):
         reshaped(CENTRE, "identity", 3, image_size=(0, 5))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from image2video import VideoWrap
 from image2video.errors import InputError
 from image2video.receptive_field import Layer, Unit, effective, reshaped, support, theoretical
-from image2video.receptive_field.theory import map_sizes
+from image2video.receptive_field.field import map_sizes
 
 
 def map_size(chain: list[Layer]) -> tuple[int, int]:

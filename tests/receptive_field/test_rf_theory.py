@@ -155,11 +155,11 @@ def test_bad_arguments_say_what_is_needed() -> None:
         theoretical(_Constant(), input_size=(3, 24, 24))
     with pytest.raises(InputError, match="stride must be at least 1, got 0"):
         Layer(3, 0)
-    with pytest.raises(InputTypeError, match="kernel is an integer"):
+    with pytest.raises(InputTypeError, match="kernel must be an integer"):
         Layer(2.5)  # type: ignore[arg-type]
-    with pytest.raises(InputTypeError, match="a layer is Layer"):
+    with pytest.raises(InputTypeError, match="a layer must be Layer"):
         theoretical(["3x3"])  # type: ignore[list-item]
-    with pytest.raises(InputTypeError, match="a chain is a sequence"):
+    with pytest.raises(InputTypeError, match="a chain must be a sequence"):
         theoretical("3x3")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="names a layer of a module"):
         theoretical([Layer(3)], layer="layer4")
