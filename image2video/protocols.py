@@ -68,6 +68,30 @@ class Progress(Protocol):
         ...
 
 
+def named(progress: Progress | None, name: str, *, stage_first: bool = False) -> Progress | None:
+    """Report the steps of a part of the work under that part's name.
+
+    Args:
+        progress: what to call; None stays None.
+        name: of the part; the stage `train` becomes `name: train`.
+        stage_first: write `train: name` instead.
+
+    Returns:
+        What the part may call.
+
+    >>> named(print, "search")("train", 3, 10)
+    search: train 3 10
+    """
+    if progress is None:
+        return None
+
+    def report(stage: str, done: int, total: int, **figures: float) -> None:
+        text = f"{stage}: {name}" if stage_first else f"{name}: {stage}"
+        progress(text, done, total, **figures)
+
+    return report
+
+
 class Unwarper(Protocol):
     """What aggregation needs of `Image2Video`: the mean of maps over the frames, in the reference image."""
 
