@@ -103,6 +103,8 @@ class GenotypeChooser:
             self._data.train,
             settings,
             validation=self._data.holdout,
+            mean=self._data.mean,
+            std=self._data.std,
             out=self._folder / "search",
             resume=True,
             accelerator=self._accelerator,
@@ -131,6 +133,8 @@ class GenotypeChooser:
             T=config.frames,
             schedule=config.schedule,
             seed=config.seed,
+            mean=self._data.mean,
+            std=self._data.std,
             progress=self._named(f"fixed weights, {start}"),
         )
         record = ranking.to_dict()
