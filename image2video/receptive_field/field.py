@@ -9,7 +9,7 @@ import shapely
 import torch
 from torch import Tensor
 
-from image2video.clip.image_checks import check_size
+from image2video.clip.checks import check_size
 from image2video.errors import InputError, InputTypeError
 from image2video.receptive_field.reach import Span
 
