@@ -101,7 +101,7 @@ def test_aggregations():
     torch.testing.assert_close(probs, logits.softmax(-1).mean(1))
     model = wrapped("none", aggregate=lambda out, T: out.unflatten(0, (-1, T)).amax(1))
     torch.testing.assert_close(model(images()), logits.amax(1))
-    with pytest.raises(InputError, match='"unwarp" found no map'):
+    with pytest.raises(InputError, match='"unwarp" needs a map'):
         wrapped("none", aggregate="unwarp")(images())
 
 
