@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def warp(
         )
     copied = [False] * matrices.shape[0] if copied is None else list(copied)
     if len(copied) != matrices.shape[0]:
-        raise InputError(f"copied has {len(copied)} entries for {matrices.shape[0]} matrices")
+        raise InputError(f"copied must have one entry per matrix, {matrices.shape[0]}, got {len(copied)}")
     _check_options(padding, interpolation)
     N, C, H, W = images.shape
     rows = [s for s, copy in enumerate(copied) if not copy]
@@ -61,8 +61,7 @@ def warp(
         theta = theta.repeat_interleave(groups, dim=0)
         out = resample(pictures, theta, padding=padding, interpolation=interpolation)
         sampled = out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
-    source = iter(sampled)
-    return stack_frames([images if copy else next(source) for copy in copied], like=images)
+    return stack_frames(in_order(copied, [images] * len(copied), sampled), like=images)
 
 
 def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
@@ -118,6 +117,12 @@ def _groups(images: Tensor, frames: int) -> int:
     pixels = 1 if images.device.type == "cpu" else images.shape[2] * images.shape[3]
     wanted = torch.get_num_threads() if images.device.type == "cpu" else _GPU_THREADS
     return next(g for g in range(1, N + 1) if N % g == 0 and (g * frames * pixels >= wanted or g == N))
+
+
+def in_order(copied: Sequence[bool], still: Sequence[Tensor], moved: Iterable[Tensor]) -> list[Tensor]:
+    """List all frames: `still[s]` where frame s is copied, and the next moved one where it is not."""
+    rest = iter(moved)
+    return [still[s] if copy else next(rest) for s, copy in enumerate(copied)]
 
 
 def stack_frames(frames: Sequence[Tensor], *, like: Tensor) -> Tensor:

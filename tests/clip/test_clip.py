@@ -61,7 +61,7 @@ def test_clip_to_frames_and_back(B: int, T: int, rest: list[int]) -> None:
 
 
 def test_rows_are_a_multiple_of_the_frames() -> None:
-    with pytest.raises(InputError, match=r"frames of T = 4 have B·T rows, got the shape \(10, 3, 2, 2\)"):
+    with pytest.raises(InputError, match=r"frames of T = 4 must have B·T rows, got the shape \(10, 3, 2, 2\)"):
         frames_to_clip(torch.zeros(10, 3, 2, 2), 4)
     with pytest.raises(InputTypeError, match="must be an integer"):
         frames_to_clip(torch.zeros(10, 3), 2.5)  # type: ignore[arg-type]

@@ -202,7 +202,7 @@ def test_wrong_shapes_and_options_are_refused() -> None:
         warp(images[0], M)
     with pytest.raises(InputError, match=r"got \(1, 3, 24, 36\) and \(3, 3\)"):
         warp(images, M[0])
-    with pytest.raises(InputError, match="copied has 2 entries for 1 matrices"):
+    with pytest.raises(InputError, match="copied must have one entry per matrix, 1, got 2"):
         warp(images, M, copied=(True, False))
     with pytest.raises(InputError, match="unknown padding 'wrap'; choose one of zeros, border, reflection"):
         warp(images, M, padding="wrap")

@@ -166,9 +166,9 @@ def test_the_way_back_compiles_to_one_graph() -> None:
 
 def test_bad_maps_are_refused() -> None:
     to_video = Image2Video(TEXT, T=3)
-    with pytest.raises(InputError, match=r"T = 3 have B·T rows, got the shape \(4, 2, 6, 9\)"):
+    with pytest.raises(InputError, match=r"T = 3 must have B·T rows, got the shape \(4, 2, 6, 9\)"):
         to_video.unwarp(noise(4, 2, 6, 9), (H, W))
-    with pytest.raises(InputError, match=r"shape \(B·T, K, h, w\), got \(3, 2, 6\)"):
+    with pytest.raises(InputError, match=r"must have the shape \(B·T, K, h, w\), got \(3, 2, 6\)"):
         to_video.unwarped_mean(noise(3, 2, 6), (H, W))
     with pytest.raises(InputTypeError, match=r"must be floating point to be resampled, got torch.int64"):
         to_video.unwarp(torch.zeros(3, 1, 6, 9, dtype=torch.int64), (H, W))
@@ -179,5 +179,5 @@ def test_bad_maps_are_refused() -> None:
         to_video.valid_mask((0, 3), (H, W))
     with pytest.raises(InputError, match=r"valid must have the shape \(B, 1, 24, 36\), got \(2, 1, 6, 9\)"):
         to_video.valid_mask((6, 9), (H, W), valid=torch.ones(2, 1, 6, 9))
-    with pytest.raises(InputError, match="valid has 2 rows for maps of 1 images"):
+    with pytest.raises(InputError, match="valid must have the rows of 1 images, got 2"):
         to_video.unwarped_mean(noise(3, 2, 6, 9), (H, W), valid=torch.ones(2, 1, H, W))
