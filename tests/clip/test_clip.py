@@ -137,7 +137,7 @@ def test_photometric_ops_need_to_know_the_colours() -> None:
     for text in (MIXED, "cutout(0.5)"):
         with pytest.raises(InputError, match="say how the images are normalised: mean=…, std=…"):
             Image2Video(text)
-    with pytest.raises(InputError, match="mean and std go together, only std was given"):
+    with pytest.raises(InputError, match="mean and std go together, got only std"):
         Image2Video(MIXED, std=1)
     with pytest.raises(InputError, match="mean has 3 values and std 3, but the images are"):
         Image2Video(MIXED, mean=MEAN, std=STD)(noise(1, 1, H, W))

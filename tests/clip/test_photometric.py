@@ -215,7 +215,7 @@ def test_channels_that_are_no_colours() -> None:
 
 
 def test_geometric_ops_have_no_pixels() -> None:
-    with pytest.raises(InputError, match="'rotate' is geometric: it has a matrix, and no pixels"):
+    with pytest.raises(InputError, match="'rotate' is geometric; expected a photometric one"):
         get_op("rotate").apply(colours(), 10.0, 1.0)
 
 
