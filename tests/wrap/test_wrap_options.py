@@ -61,7 +61,7 @@ def test_input_checks():
         ({"schedule": "sideways"}, "schedule"),
         ({"padding": "mirror"}, "padding"),
         ({"interpolation": "lanczos"}, "interpolation"),
-        ({"aggregate": "median"}, "aggregate='median'"),
+        ({"aggregate": "median"}, "unknown aggregate 'median'"),
         ({"genotype": "jump(3)"}, "jump"),
         ({"fusion": "lstm"}, "lstm"),
         ({"sites": "no_such_layer"}, "no_such_layer"),
@@ -120,7 +120,7 @@ def test_sites_by_pattern_list_predicate_and_plan():
     for sites in (r"layer2\..*", chosen, lambda site: site.name.startswith("layer2")):
         assert list(wrapped(sites=sites).plan.names) == chosen
     assert wrapped(sites=every).plan is every
-    with pytest.raises(InputError, match=r"the plan is for GSF.*fusion=TSM"):
+    with pytest.raises(InputError, match=r"the plan is for GSF.*got fusion=TSM"):
         wrapped("tsm", sites=every)
 
 
