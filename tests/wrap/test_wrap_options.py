@@ -6,17 +6,13 @@ import pytest
 import torch
 from timm.utils import reparameterize_model
 from torch import nn
-from wrap_helpers import CHAIN, COLOURFUL, backbone, bare_mean, images, same_state, state_of
+from wrap_helpers import COLOURFUL, backbone, bare_mean, images, same_state, state_of, wrapped
 
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.fusion import GSFConfig
 from image2video.wrap.video_wrap import VideoWrap
-
-
-def wrapped(fusion="gsf", **options):
-    return VideoWrap(backbone(), fusion, **({"genotype": CHAIN, "T": 3} | options))
 
 
 def test_an_unwrapped_wrapper_refuses_use(tmp_path):
