@@ -1,6 +1,6 @@
 """The errors of image2video: each is an `Image2VideoError` and the builtin error it stands for.
 
-A message says what was received, what was needed, and what to do.
+A message says what came, what was needed, and what to do; tests/test_dialect.py holds its form.
 """
 
 
@@ -9,7 +9,7 @@ class Image2VideoError(Exception):
 
 
 class InputError(Image2VideoError, ValueError):
-    """A value that cannot be used: out of range, of the wrong shape, unknown."""
+    """A value that cannot be used: it is out of range, of the wrong shape, or unknown."""
 
 
 class InputTypeError(Image2VideoError, TypeError):
@@ -17,7 +17,7 @@ class InputTypeError(Image2VideoError, TypeError):
 
 
 class StateError(Image2VideoError, RuntimeError):
-    """A call at the wrong time: on a wrapped, compiled or already removed model, outside its context."""
+    """A call at the wrong time: on a wrapped, compiled or unwrapped model, or outside of its context."""
 
 
 class MissingError(Image2VideoError, FileNotFoundError):

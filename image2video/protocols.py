@@ -1,4 +1,4 @@
-"""The small interfaces between the parts: how others see data, and how long work says how far it is."""
+"""The small interfaces between the rooms: data, progress, and the way back from frames to images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class Batches(Protocol):
     """Batches of one image set, in an order that depends on (seed, epoch) alone.
 
     `epoch(n)` yields `(images, labels)`: images `(B, C, H, W)` float, normalised, on the device; labels `(B,)` int64,
-    or `(B, H, W)` for a class per pixel. A killed run that is resumed at epoch n sees the same batches, since nothing
-    is kept between epochs.
+    or `(B, H, W)` for a class per pixel. Nothing is kept between epochs, so a killed run that is resumed at epoch n
+    sees the same batches.
     """
 
     num_images: int
 
     def __len__(self) -> int:
-        """The number of batches of one epoch."""
+        """Return the number of batches of one epoch."""
         ...
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch `epoch` (an integer from 0)."""
+        """Yield the batches of epoch `epoch` (an integer from 0)."""
         ...
 
 
@@ -36,11 +36,11 @@ class ImageSet(Protocol):
     num_images: int
 
     def split(self, fraction: float, *, seed: int) -> tuple[ImageSet, ImageSet]:
-        """Two disjoint sets, the first of round(fraction · num_images) images, stratified by class, drawn by `seed`."""
+        """Draw two disjoint sets, stratified by class; the first has round(fraction · num_images) images."""
         ...
 
     def take(self, count: int, *, seed: int) -> ImageSet:
-        """`count` images, stratified by class, drawn by `seed`."""
+        """Draw `count` images, stratified by class."""
         ...
 
     def batches(
@@ -53,7 +53,7 @@ class ImageSet(Protocol):
         device: torch.device | str = "cpu",
         shard: tuple[int, int] = (0, 1),
     ) -> Batches:
-        """The images in batches; `augment` applies the set's own crop and flip, `shuffle` draws a new order each epoch.
+        """Put the images into batches; `augment` applies the set's own crop and flip, `shuffle` reorders each epoch.
 
         `shard = (rank, processes)` gives process `rank` its share of every batch; all shares have the same order.
         """
@@ -61,10 +61,10 @@ class ImageSet(Protocol):
 
 
 class Progress(Protocol):
-    """What long work calls to say how far it is; `None` in its place means silence."""
+    """What long work calls to report its progress; `None` in its place means silence."""
 
     def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
-        """`done` of `total` steps of the named stage; `figures` (`loss=…`, `images_per_second=…`) go beside it."""
+        """Report `done` of `total` steps of a stage, with figures such as `loss=…`."""
         ...
 
 
@@ -93,7 +93,7 @@ def named(progress: Progress | None, name: str, *, stage_first: bool = False) ->
 
 
 class Unwarper(Protocol):
-    """What aggregation needs of `Image2Video`: the mean of maps over the frames, in the reference image."""
+    """What aggregation needs of `Image2Video`: the mean of maps over the frames in the reference image."""
 
     def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
         """Bring maps `(B·T, K, h, w)` back to the reference image and average them: `(B, K, h, w)`."""

@@ -13,16 +13,16 @@ IGNORE_INDEX = 255
 
 
 def label_sized(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits `(B, K, h, w)` at the size of labels `(B, H, W)`: bilinear, pixel centres; as they are where sizes agree.
+    """Resize logits `(B, K, h, w)` to the size of labels `(B, H, W)`, unless they have it: bilinear, pixel centres.
 
     Half precision becomes float32. Raises `InputTypeError` for labels that are not whole numbers, `InputError` for
     shapes that do not go together.
     """
     if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise InputTypeError(f"labels of pixels are whole numbers (int64), got {labels.dtype}")
+        raise InputTypeError(f"labels of pixels must be whole numbers (int64), got {labels.dtype}")
     if logits.ndim != 4 or labels.ndim != 3 or len(logits) != len(labels):
         raise InputError(
-            f"logits of pixels are (B, K, h, w) and their labels (B, H, W), got {tuple(logits.shape)} and "
+            f"logits of pixels must be (B, K, h, w) and their labels (B, H, W), got {tuple(logits.shape)} and "
             f"{tuple(labels.shape)}"
         )
     wide = logits if logits.dtype == torch.float64 else logits.float()
@@ -34,9 +34,9 @@ def label_sized(logits: Tensor, labels: Tensor) -> Tensor:
 def pixel_loss(
     logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_INDEX, label_smoothing: float = 0.0
 ) -> Tensor:
-    """The mean cross-entropy in nats over the labelled pixels, 0-d; 0 where no pixel is labelled.
+    """Return the mean cross-entropy in nats over the labelled pixels, 0-d; 0 where no pixel is labelled.
 
-    Logits `(B, K, h, w)` are brought to the size of the labels `(B, H, W)`; pixels of `ignore_index` do not count.
+    Logits `(B, K, h, w)` are resized to the labels `(B, H, W)`; pixels of `ignore_index` do not count.
     """
     total = cross_entropy(
         label_sized(logits, labels),
@@ -49,35 +49,39 @@ def pixel_loss(
 
 
 def pixel_losses(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """The cross-entropy of every image, summed over its labelled pixels: `(B,)`, in nats."""
+    """Return the cross-entropy of every image, summed over its labelled pixels: `(B,)`, in nats."""
     losses = cross_entropy(label_sized(logits, labels), labels.long(), ignore_index=ignore_index, reduction="none")
     return losses.sum(dim=(1, 2))
 
 
 def overlaps(logits: Tensor, labels: Tensor, num_classes: int, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """Per image and class the pixels of intersection and union of prediction and label: `(B, 2, num_classes)` int64.
+    """Count the pixels in which prediction and label agree, and those of either: `(B, 2, num_classes)` int64.
 
-    The prediction of a pixel is its largest logit; pixels of `ignore_index` belong to nothing. The union summed over
-    classes plus the intersection summed over classes is twice the number of labelled pixels (see `labelled_pixels`).
-    Raises `InputError` where the logits have another number of classes, or a label is none of them.
+    The counts are the intersection and the union, per image and class. The prediction of a pixel is its largest logit;
+    pixels of `ignore_index` belong to nothing. Unions and intersections, summed over classes, are twice the number of
+    labelled pixels (see `labelled_pixels`). Raises `InputError` where the logits have another number of classes, or a
+    label is none of them.
     """
     sized = label_sized(logits, labels)
     if sized.shape[1] != num_classes:
-        raise InputError(f"the logits are of {sized.shape[1]} classes, needed {num_classes}: {tuple(logits.shape)}")
+        raise InputError(f"the logits must be of {num_classes} classes, got {sized.shape[1]}: {tuple(logits.shape)}")
     predicted = sized.argmax(1)
     known = labels != ignore_index
     _check_values(labels[known], num_classes, ignore_index)
+    # One histogram counts the classes of all images: those of image b begin at b · num_classes.
     offset = torch.arange(len(labels), device=labels.device).view(-1, 1, 1) * num_classes
 
     def per_class(which: Tensor, classes: Tensor) -> Tensor:
         places = (classes.long() + offset)[which]
         return torch.bincount(places, minlength=len(labels) * num_classes).view(-1, num_classes)
 
-    both = per_class(known & (predicted == labels), labels)
-    return torch.stack([both, per_class(known, labels) + per_class(known, predicted) - both], dim=1)
+    intersection = per_class(known & (predicted == labels), labels)
+    union = per_class(known, labels) + per_class(known, predicted) - intersection
+    return torch.stack([intersection, union], dim=1)
 
 
 def _check_values(labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise `InputError` for labels that are no class."""
     if labels.numel() == 0:
         return
     low, high = (int(value) for value in labels.aminmax())
@@ -89,7 +93,7 @@ def _check_values(labels: Tensor, num_classes: int, ignore_index: int) -> None:
 
 
 def mean_iou(counts: Tensor) -> Tensor:
-    """The mean over classes of intersection over union, 0 … 1: `(…, 2, K)` pixel counts give `(…,)` float64.
+    """Return the mean over classes of intersection over union, 0 … 1: counts `(…, 2, K)` give `(…,)` float64.
 
     The counts are those of all images together, as sums of `overlaps`. Classes with no pixel in labels and predictions
     have no union and are left out; where no class has one, the mean is NaN.
@@ -100,5 +104,5 @@ def mean_iou(counts: Tensor) -> Tensor:
 
 
 def labelled_pixels(counts: Tensor) -> Tensor:
-    """How many pixels the counts `(…, 2, K)` of `overlaps` are of: `(…,)` int64."""
+    """Return how many labelled pixels the counts `(…, 2, K)` of `overlaps` are of: `(…,)` int64."""
     return counts.sum(dim=(-2, -1)) // 2

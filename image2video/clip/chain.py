@@ -12,7 +12,7 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.ops.registry import get_op
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import matrix_device, stack_frames, warp, warp_frames
+from image2video.clip.sampling import in_order, matrix_device, stack_frames, warp, warp_frames
 from image2video.clip.transform import Transform, run_matrices, split_runs
 from image2video.errors import InputError
 
@@ -25,12 +25,12 @@ def apply_chain(
     steps: Sequence[float],
     options: ClipOptions,
 ) -> Tensor:
-    """Frames `(S, N, C, H, W)`, each moved through the whole chain at its own power; same shape and dtype.
+    """Move each of the frames `(S, N, C, H, W)` through the whole chain at its own power; same shape and dtype.
 
     Frame s is `frames[s]` after every transform of `genotype` at power `steps[s]`. A maximal run of geometric
-    transforms is one resampling (one sampler call for all frames); photometric ones see colours in 0 … 1, to which the
-    mean and std of the options lead. Frames with a step of 0 come back bit for bit. Half precision is computed in
-    float32, under autocast too.
+    transforms is one resampling (one sampler call for all frames). Photometric transforms see colours in 0 … 1: the
+    mean and std of the options undo the normalisation. Frames with a step of 0 come back bit for bit. Half precision is
+    computed in float32, under autocast too.
 
     Differentiable in the frames, as the ops' gradients say. Raises `InputError` for another number of steps than
     frames, and for a chain with a photometric op where the options have no mean and std.
@@ -40,18 +40,13 @@ def apply_chain(
             f"{len(steps)} steps need frames (S, N, C, H, W) with S = {len(steps)}, got {tuple(frames.shape)}"
         )
     check_colours(genotype, options.colours)
-    rows = [s for s, step in enumerate(steps) if step != 0]
-    if not rows or len(genotype.chain) == 0:
+    copied = [step == 0 for step in steps]
+    if all(copied) or len(genotype.chain) == 0:
         return frames
-    whole = len(rows) == len(steps)
-    moving = frames if whole else torch.stack([frames[s] for s in rows])
-    powers = [steps[s] for s in rows]
-    runs = split_runs(genotype.chain)
-    out = _through(moving.to(working_dtype(frames)), runs, powers, options).to(frames.dtype)
-    if whole:
-        return out
-    moved = iter(out.unbind(0))
-    return torch.stack([frames[s] if step == 0 else next(moved) for s, step in enumerate(steps)])
+    powers = [step for step in steps if step != 0]
+    moving = torch.stack([frames[s] for s, copy in enumerate(copied) if not copy]) if any(copied) else frames
+    moved = _through(moving.to(working_dtype(frames)), split_runs(genotype.chain), powers, options).to(frames.dtype)
+    return torch.stack(in_order(copied, frames.unbind(0), moved.unbind(0))) if any(copied) else moved
 
 
 def chain_clip(
@@ -60,26 +55,25 @@ def chain_clip(
     steps: Sequence[float],
     options: ClipOptions,
 ) -> Tensor:
-    """The clip `(N, S, C, H, W)` of images `(N, C, H, W)`: `apply_chain` on S copies, without copying them.
+    """Make the clip `(N, S, C, H, W)` of images `(N, C, H, W)`: `apply_chain` on S copies, without copying them.
 
     The dtype and the memory layout are those of the images.
     """
     check_colours(genotype, options.colours)
-    powers = [step for step in steps if step != 0]
+    copied = [step == 0 or len(genotype.chain) == 0 for step in steps]
+    powers = [step for step, copy in zip(steps, copied, strict=True) if not copy]
     moved: Iterable[Tensor] = ()
-    if powers and len(genotype.chain) > 0:
+    if powers:
         source, runs = images.to(working_dtype(images)), split_runs(genotype.chain)
         if runs[0][0].geometric:
+            # The first run makes all frames from the one image, which `warp` reads in place.
             matrices = run_matrices(runs[0], powers, images.shape[-2], images.shape[-1], matrix_device(images))
             clip = warp(source, matrices, padding=options.padding, interpolation=options.interpolation)
-            frames = clip.transpose(0, 1)
-            runs = runs[1:]
+            frames, runs = clip.transpose(0, 1), runs[1:]
         else:
             frames = source.expand(len(powers), *source.shape)
         moved = _through(frames, runs, powers, options).to(images.dtype).unbind(0)
-    rest = iter(moved)
-    copied = [step == 0 or len(genotype.chain) == 0 for step in steps]
-    return stack_frames([images if copy else next(rest) for copy in copied], like=images)
+    return stack_frames(in_order(copied, [images] * len(copied), moved), like=images)
 
 
 def check_colours(genotype: Genotype, colours: Colours | None) -> None:
@@ -94,7 +88,10 @@ def check_colours(genotype: Genotype, colours: Colours | None) -> None:
 
 
 def _through(frames: Tensor, runs: _Runs, powers: Sequence[float], options: ClipOptions) -> Tensor:
-    """Frames `(S, N, C, H, W)` at powers other than 0 through the runs, in float32 or float64."""
+    """Move frames `(S, N, C, H, W)` through the runs, at powers other than 0, in float32 or float64.
+
+    Colours are undone before the first photometric transform and redone before the next resampling, not at each one.
+    """
     colours = options.colours
     is_unit = False
     for run in runs:

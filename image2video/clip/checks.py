@@ -11,10 +11,7 @@ from image2video.errors import InputError, InputTypeError
 
 
 def check_frames(T: object) -> int:
-    """The number of frames as given, if it is an integer of at least 1.
-
-    Raises `InputTypeError` for bools, floats and others, `InputError` below 1.
-    """
+    """Return the number of frames; `InputTypeError` for bools, floats and others, `InputError` below 1."""
     if isinstance(T, bool) or not isinstance(T, int):
         raise InputTypeError(f"T, the number of frames, must be an integer of at least 1, got {T!r}")
     if T < 1:
@@ -23,14 +20,14 @@ def check_frames(T: object) -> int:
 
 
 def check_choice(what: str, value: object, choices: Sequence[str]) -> str:
-    """The value, if it is one of the choices; raises `InputError` that lists them otherwise."""
+    """Return the value if it is one of the choices; otherwise `InputError` lists them."""
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
     return value
 
 
 def check_size(size: object, name: str) -> tuple[int, int]:
-    """The (height, width) as given; raises `InputError` for anything else than two sizes of at least 1."""
+    """Return (height, width); `InputError` for anything else than two sizes of at least 1."""
     if not isinstance(size, tuple | list) or len(size) != 2 or min(size) < 1:
         raise InputError(f"{name} must be (height, width), both at least 1, got {size!r}")
     return size[0], size[1]

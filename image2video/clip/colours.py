@@ -21,8 +21,13 @@ Values = float | Iterable[float] | None
 class Colours:
     """The mean and standard deviation that images were normalised with: normalised = (colours − mean) / std.
 
-    One value serves all channels; several are one per channel. Raises `InputError` for numbers that are not finite, a
-    std that is not above 0, or counts that do not fit, `InputTypeError` for other types.
+    Attributes:
+        mean: one value for all channels, or one per channel.
+        std: likewise, each above 0.
+
+    Raises:
+        InputError: numbers that are not finite, a std that is not above 0, or counts that do not fit each other.
+        InputTypeError: other types.
 
     >>> Colours((0.5,), (0.25,)).to_unit(torch.zeros(1, 3, 1, 1)).flatten().tolist()
     [0.5, 0.5, 0.5]
@@ -42,22 +47,35 @@ class Colours:
 
     @classmethod
     def coerce(cls, mean: Values, std: Values) -> Colours | None:
-        """The colours of a mean and std as users give them (numbers, sequences, tensors); None where both are None.
+        """Read a mean and std as users give them.
 
-        Raises `InputError` where only one of them is given.
+        Args:
+            mean: a number, a sequence, a tensor, or None.
+            std: likewise.
+
+        Returns:
+            The colours; None where both are None.
+
+        Raises:
+            InputError: only one of the two is given.
         """
         if mean is None and std is None:
             return None
         if mean is None or std is None:
             given = "mean" if std is None else "std"
-            raise InputError(f"mean and std go together, only {given} was given; images in 0 … 1 have mean=0, std=1")
+            raise InputError(f"mean and std go together, got only {given}; images in 0 … 1 have mean=0, std=1")
         return cls(_listed(mean), _listed(std))
 
     @classmethod
     def of(cls, backbone: object) -> Colours | None:
-        """What a backbone's `pretrained_cfg` or `default_cfg` (timm's) says of its images; None where it says nothing.
+        """Read how a backbone's images are normalised from its `pretrained_cfg` or `default_cfg` (timm's).
 
-        A config for another number of channels than the backbone's `in_chans` says nothing, nor does a malformed one.
+        Args:
+            backbone: any object.
+
+        Returns:
+            The colours; None where the configs are missing, malformed, or for another number of channels than the
+            backbone's `in_chans`.
         """
         channels = getattr(backbone, "in_chans", None)
         for name in ("pretrained_cfg", "default_cfg"):
@@ -72,20 +90,42 @@ class Colours:
         return None
 
     def fits(self, channels: int) -> bool:
-        """Whether images of that many channels can have these colours."""
+        """Say whether images can have these colours.
+
+        Args:
+            channels: of the images.
+
+        Returns:
+            True where there is one value for all channels, or one for each.
+        """
         return {len(self.mean), len(self.std)} <= {1, channels}
 
     def to_unit(self, images: Tensor) -> Tensor:
-        """Normalised images `(…, C, H, W)` as colours, 0 … 1; raises `InputError` for another number of channels."""
+        """Undo the normalisation; `InputError` refuses another number of channels.
+
+        Args:
+            images: normalised, `(…, C, H, W)`.
+
+        Returns:
+            The images in 0 … 1.
+        """
         mean, std = self._tensors(images)
         return images * std + mean
 
     def to_normalised(self, images: Tensor) -> Tensor:
-        """Colours `(…, C, H, W)`, 0 … 1, as normalised images; raises `InputError` for another number of channels."""
+        """Normalise images; `InputError` refuses another number of channels.
+
+        Args:
+            images: in 0 … 1, `(…, C, H, W)`.
+
+        Returns:
+            The normalised images.
+        """
         mean, std = self._tensors(images)
         return (images - mean) / std
 
     def _tensors(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and std as tensors that fit the images."""
         if images.ndim < 3 or not self.fits(images.shape[-3]):
             raise InputError(
                 f"mean has {len(self.mean)} values and std {len(self.std)}, but the images are {tuple(images.shape)}, "
@@ -95,17 +135,20 @@ class Colours:
 
 
 def _per_channel(values: Sequence[float], images: Tensor) -> Tensor:
+    """Return values as a tensor `(C, 1, 1)` of the images' dtype and device."""
     # Filled on the device: a copy from the host would stall it.
     return torch.stack([images.new_full((), value) for value in values]).view(-1, 1, 1)
 
 
 def _listed(values: Any) -> Any:
+    """Return numbers and tensors as sequences, and everything else as it is."""
     if isinstance(values, Tensor):
         values = values.flatten().tolist()
     return (values,) if isinstance(values, Real) else values
 
 
 def _numbers(values: Any, name: str) -> tuple[float, ...]:
+    """Return a sequence of finite numbers as a tuple; raise for anything else."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputTypeError(f"{name} must be a sequence of numbers, one per channel, got {values!r:.80}")
     values = tuple(values)

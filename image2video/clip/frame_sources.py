@@ -26,10 +26,14 @@ _UNCOMPILED: list[Callable[[FrameSource, Tensor, int | None], tuple[Tensor, Unwa
 class FrameSource(nn.Module, ABC):
     """What makes clips in place of `Image2Video`, with random draws: `VideoWrap(backbone, frames=source)`.
 
-    In training, batch n of this module draws from the stream (seed, n), in evaluation always from the same one: then a
-    prediction depends on its image alone. How many batches training has drawn is in the state dict, so a run that is
-    resumed goes on with the same draws; a checkpoint without that count leaves it as it is. There are no parameters.
-    It runs uncompiled within a compiled model.
+    In training, batch n draws from the random stream (seed, n). Evaluation always draws from the same stream, so that a
+    prediction depends on its image alone. The state dict holds how many batches training has drawn: a resumed run goes
+    on with the same draws, and a checkpoint without that count leaves it as it is. There are no parameters. A source
+    runs uncompiled within a compiled model.
+
+    Args:
+        T: frames of a clip.
+        seed: of the draws, an integer of at least 0.
     """
 
     kind: ClassVar[str]
@@ -54,7 +58,11 @@ class FrameSource(nn.Module, ABC):
         return self._T
 
     def set_frames(self, T: int) -> None:
-        """Make clips of T frames from now on; raises `InputTypeError` or `InputError` for no integer of at least 1."""
+        """Make clips of T frames from now on.
+
+        Args:
+            T: an integer of at least 1; `InputError` and `InputTypeError` refuse anything else.
+        """
         self._T = check_frames(T)
 
     @property
@@ -64,49 +72,105 @@ class FrameSource(nn.Module, ABC):
 
     @abstractmethod
     def clip(self, images: Tensor, T: int, generator: torch.Generator) -> tuple[Tensor, Unwarper]:
-        """The clip `(B, T, C, H, W)` of images `(B, C, H, W)`, and what brings maps of its frames back."""
+        """Draw a clip.
+
+        Args:
+            images: `(B, C, H, W)`, floating point and normalised.
+            T: frames of the clip.
+            generator: of all draws.
+
+        Returns:
+            The clip `(B, T, C, H, W)`, and what brings maps of its frames back.
+        """
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The arguments of the constructor, as JSON values."""
+        """Record the source for a file.
+
+        Returns:
+            The arguments of the constructor, as JSON values.
+        """
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The source that `to_dict` described."""
+        """Make the source that `to_dict` recorded.
+
+        Args:
+            record: what `to_dict` returned.
+
+        Returns:
+            The new source.
+        """
         return cls(**record)
 
     def make(self, images: Tensor, T: int | None = None) -> tuple[Tensor, Unwarper]:
-        """A clip, and what brings maps of its frames back: the next draw in training, the fixed one otherwise.
+        """Make the next clip in training, and the fixed one in evaluation.
 
-        Raises `StateError` in training where a backward pass recomputes the clip, which would be another one.
+        In training, `StateError` refuses a backward pass that recomputes the clip, since it would be another one.
+
+        Args:
+            images: `(B, C, H, W)`, floating point and normalised.
+            T: frames of this clip; by default those of the module.
+
+        Returns:
+            The clip `(B, T, C, H, W)`, and what brings maps of its frames back.
         """
         assert _UNCOMPILED, "made by the constructor"
         return _UNCOMPILED[0](self, images, T)
 
     def forward(self, images: Tensor, T: int | None = None) -> Tensor:
-        """The clip `(B, T, C, H, W)` of images `(B, C, H, W)`, floating point and normalised."""
+        """Make a clip as `make` does.
+
+        Args:
+            images: `(B, C, H, W)`, floating point and normalised.
+            T: frames of this clip; by default those of the module.
+
+        Returns:
+            The clip `(B, T, C, H, W)` alone.
+        """
         return self.make(images, T)[0]
 
     def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
-        """Bring maps of frames back without knowing their clip, which only a fixed clip allows: refused.
+        """Bring maps back without their clip: refused, unless a subclass has a fixed clip.
 
-        Raises `UnsupportedError`.
+        Args:
+            maps: maps of frames, `(B·T, K, h, w)`.
+            image_size: (H, W) of the image.
+            T: frames of the clip.
+
+        Returns:
+            Where a subclass can tell it, the mean `(B, K, h, w)` in the reference image.
+
+        Raises:
+            UnsupportedError: always here.
         """
         raise UnsupportedError(
-            f"maps of frames by {type(self).__name__} cannot be brought back to the image: their transformations are "
-            'not kept; use a model that returns vectors, aggregate="mean", "first" or "none", or a genotype'
+            f"maps of frames by {type(self).__name__} cannot be brought back to the image, since its draws are not "
+            'kept; use a model that returns vectors, aggregate="mean", "first" or "none", or a genotype'
         )
 
     def get_extra_state(self) -> Tensor:
-        """How many batches training has drawn, `()` int64: part of the state dict."""
+        """Put the count of draws into the state dict.
+
+        Returns:
+            How many batches training has drawn, `()` int64.
+        """
         return torch.tensor(self.drawn, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on after so many batches."""
+        """Go on after the draws of a checkpoint.
+
+        Args:
+            state: what `get_extra_state` returned.
+        """
         self.drawn = int(state)
 
     def extra_repr(self) -> str:
-        """The options, as `print(model)` shows them."""
+        """Show the options in `print(model)`.
+
+        Returns:
+            The arguments of the constructor.
+        """
         return ", ".join(f"{name}={value}" for name, value in {**self.to_dict(), "T": self.T}.items())
 
 
@@ -114,7 +178,7 @@ _Source = TypeVar("_Source", bound=type[FrameSource])
 
 
 def register_frame_source(cls: _Source) -> _Source:
-    """Make a `FrameSource` known to saved models under its `kind`; raises `InputError` where another has it."""
+    """Make a `FrameSource` known to saved models under its `kind`; `InputError` where another has it."""
     if _SOURCES.get(cls.kind, cls) is not cls:
         raise InputError(f"another frame source is registered as {cls.kind!r}; choose another kind")
     _SOURCES[cls.kind] = cls
@@ -122,12 +186,12 @@ def register_frame_source(cls: _Source) -> _Source:
 
 
 def source_record(source: FrameSource) -> dict[str, Any]:
-    """What a saved model says of its frame source."""
+    """Record a frame source in a saved model's config."""
     return {"kind": source.kind, **source.to_dict()}
 
 
 def source_from_record(record: Mapping[str, Any]) -> FrameSource:
-    """The source that `source_record` described; raises `MissingError` for a kind that is not registered."""
+    """Make the source that `source_record` recorded; `MissingError` for a kind that is not registered."""
     arguments = dict(record)
     kind = arguments.pop("kind", None)
     if kind not in _SOURCES:
@@ -144,12 +208,13 @@ def source_from_record(record: Mapping[str, Any]) -> FrameSource:
 
 
 def stream(*numbers: int) -> torch.Generator:
-    """A CPU generator whose draws depend on the numbers alone; different tuples give independent streams."""
+    """Return a CPU generator whose draws depend on the numbers alone; other numbers give an independent stream."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def _make(source: FrameSource, images: Tensor, T: int | None) -> tuple[Tensor, Unwarper]:
+    """Make the next clip of a source; see `FrameSource.make`."""
     if source.training:
         if backward_task() != -1:
             raise StateError(
@@ -164,7 +229,8 @@ def _make(source: FrameSource, images: Tensor, T: int | None) -> tuple[Tensor, U
 
 
 def _prepare() -> None:
-    # As a decorator it would import torch's compiler with this module.
+    """Keep `_make` out of compiled graphs: its draws and its count are no part of a graph."""
+    # As a decorator, `disable` would import torch's compiler with this module.
     if not _UNCOMPILED:
         _UNCOMPILED.append(torch.compiler.disable(_make))
 
@@ -172,6 +238,6 @@ def _prepare() -> None:
 def _keep_count(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *reports: list[str]
 ) -> None:
-    """Weights of another model, such as the bare backbone, hold no count: the module keeps its own."""
+    """Keep the count of draws where a checkpoint, such as one of the bare backbone, has none."""
     if isinstance(module, FrameSource):
         state_dict.setdefault(prefix + STATE, module.get_extra_state())

@@ -34,11 +34,16 @@ class Genotype:
     """An ordered chain of transforms, the first applied first; frozen, hashable, independent of the resolution.
 
     Transforms that do nothing vanish; equal neighbours are not merged. Geometric and photometric ones stand in any
-    order. `provenance` is an optional read-only mapping of JSON values (how the genotype was found) that is saved and
-    loaded but is no part of equality or hash.
+    order.
 
-    Raises `InputError` where the chain is singular (its matrix at step 1 cannot be inverted) or has more than 64
-    transforms, and `InputTypeError` for wrong types.
+    Attributes:
+        chain: the transforms, at most 64.
+        provenance: how the genotype was found, a read-only mapping of JSON values; it is saved and loaded, and is no
+            part of equality or hash.
+
+    Raises:
+        InputError: a chain that is singular (its matrix at step 1 cannot be inverted) or too long.
+        InputTypeError: wrong types.
 
     >>> g = Genotype.parse("translate_x(0.06) > rotate(10) > scale(1.1)")
     >>> Genotype.parse(str(g)) == g
@@ -65,36 +70,63 @@ class Genotype:
 
     @classmethod
     def identity(cls) -> Genotype:
-        """The empty chain: every frame is the image itself (the replica control)."""
+        """Make the empty chain: every frame is the image itself (the replica control).
+
+        Returns:
+            The genotype `identity`.
+        """
         return cls(())
 
     @classmethod
     def parse(cls, text: str) -> Genotype:
-        """The genotype of a text such as `translate_x(0.06) > rotate(10)`; `identity` is the empty chain.
+        """Read a genotype from its text; `InputError` names the position of what is wrong.
 
-        Raises `InputError` with the position of what is wrong, `InputTypeError` for anything but a string.
+        Args:
+            text: such as `translate_x(0.06) > rotate(10)`; `identity` is the empty chain.
+
+        Returns:
+            The genotype, without provenance.
         """
         return cls(tuple(Transform(op, magnitude) for op, magnitude in parse_chain(text)))
 
     @classmethod
     def from_json(cls, text: str) -> Genotype:
-        """The genotype of a JSON text as `to_json` writes it; errors name the JSON path of what is wrong."""
+        """Read a genotype from JSON; `InputError` and `InputTypeError` name the JSON path of what is wrong.
+
+        Args:
+            text: what `to_json` returned.
+
+        Returns:
+            The genotype with its provenance.
+        """
         return cls._decode(text, "the genotype's JSON")
 
     def to_json(self) -> str:
-        """The JSON text: `schema_version`, the chain and, where there is one, the provenance."""
+        """Write the genotype as JSON.
+
+        Returns:
+            The text: `schema_version`, the chain and, where there is one, the provenance.
+        """
         return encode(self._pairs(), self.provenance)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Genotype:
-        """The genotype of a JSON file.
+        """Read a genotype from a JSON file.
 
-        Raises `MissingError` where there is no such file, `InputError` for a file of more than 1 000 000 bytes (which
-        is not read), one that is not UTF-8, and everything that `from_json` refuses.
+        Args:
+            path: of the file.
+
+        Returns:
+            The genotype with its provenance.
+
+        Raises:
+            MissingError: no such file.
+            InputError: a file of more than 1 000 000 bytes (it is not read), one that is not UTF-8, and whatever
+                `from_json` refuses.
         """
         path = Path(path)
         if not path.exists():
-            raise MissingError(f"there is no genotype file {str(path)!r}")
+            raise MissingError(f"there is no genotype file {str(path)!r}; check the path")
         if not path.is_file():
             raise InputError(f"{str(path)!r} is not a file; a genotype is loaded from a JSON file")
         size = path.stat().st_size
@@ -103,9 +135,14 @@ class Genotype:
         return cls._decode_bytes(path.read_bytes(), repr(str(path)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the JSON file; atomic: a killed process leaves the old file or the new one, never half of one.
+        """Write the JSON file; a killed process leaves the old file or the new one, never half of one.
 
-        Raises `InputError` where the provenance makes the file larger than `load` reads.
+        Args:
+            path: of the file.
+
+        Raises:
+            InputError: a provenance that makes the file larger than `load` reads.
+            ExistsError: a path that is a folder.
         """
         text = self.to_json()
         size = len(text.encode())
@@ -120,22 +157,43 @@ class Genotype:
 
     @classmethod
     def presets(cls) -> tuple[str, ...]:
-        """The names of the genotypes that come with the library, sorted."""
+        """List the genotypes that come with the library.
+
+        Returns:
+            Their names, sorted.
+        """
         names = (entry.name for entry in _preset_folder().iterdir())
         return tuple(sorted(name.removesuffix(".json") for name in names if name.endswith(".json")))
 
     @classmethod
     def preset(cls, name: str) -> Genotype:
-        """The genotype that comes with the library under that name; raises `MissingError` with the list of all."""
+        """Read a genotype that comes with the library.
+
+        Args:
+            name: one of `presets()`.
+
+        Returns:
+            The genotype with its provenance.
+
+        Raises:
+            MissingError: another name; the message lists all.
+        """
         if name not in cls.presets():
             raise MissingError(f"unknown preset {name!r:.80}; known presets: {', '.join(cls.presets()) or '(none)'}")
         return cls._decode_bytes(_preset_folder().joinpath(f"{name}.json").read_bytes(), f"preset {name!r}")
 
     @classmethod
     def coerce(cls, value: Genotype | str | os.PathLike[str]) -> Genotype:
-        """The genotype that a user means by a `Genotype`, a text, the path of a .json file, or "preset:NAME".
+        """Read a genotype in any form that a user may give.
 
-        Raises `InputTypeError` for other types, and what `parse`, `load` and `preset` raise.
+        Args:
+            value: a `Genotype`, a text, the path of a .json file, or `"preset:NAME"`.
+
+        Returns:
+            The genotype.
+
+        Raises:
+            InputTypeError: another type. `parse`, `load` and `preset` raise their own errors.
         """
         if isinstance(value, Genotype):
             return value
@@ -151,15 +209,29 @@ class Genotype:
         return cls.load(value) if value.endswith(".json") else cls.parse(value)
 
     def with_provenance(self, provenance: Mapping[str, Any] | None) -> Genotype:
-        """The same chain with another provenance record (a mapping of JSON values, or None)."""
+        """Return the same chain with another provenance.
+
+        Args:
+            provenance: a mapping of JSON values, or None.
+
+        Returns:
+            The new genotype.
+        """
         return replace(self, provenance=provenance)
 
     def push_to_hub(self, repo_id: str, *, filename: str = hub.GENOTYPE_FILE, **options: Unpack[hub.Upload]) -> str:
-        """Upload the JSON file to a Hugging Face Hub repository, made where there is none; gives the commit's address.
+        """Upload the JSON file to a Hugging Face Hub repository, which is made where there is none.
 
-        Options: `revision` (a branch, made where there is none), `private`, `commit_message`, `token` (by default that
-        of `hf auth login`). Raises `InputError` for what is no OWNER/NAME, `StateError` where the Hub cannot be reached
-        or refuses.
+        `InputError` refuses what is no OWNER/NAME; `StateError` says that the Hub cannot be reached or refuses.
+
+        Args:
+            repo_id: OWNER/NAME.
+            filename: of the file in the repository.
+            **options: `revision` (a branch, made where there is none), `private`, `commit_message`, and `token` (by
+                default that of `hf auth login`).
+
+        Returns:
+            The address of the commit.
         """
         title = f"Genotype {self}"[:72]
         return hub.push(self.to_json().encode(), repo_id, filename=filename, title=title, **options)
@@ -173,46 +245,91 @@ class Genotype:
         revision: str | None = None,
         token: str | None = None,
     ) -> Genotype:
-        """The genotype that `push_to_hub` uploaded, or that stands in a local folder; `load` says what is refused.
+        """Read a genotype that `push_to_hub` uploaded, or that stands in a local folder.
 
-        Raises `MissingError` where neither the folder nor the Hub has the file, `InputError` for what is no OWNER/NAME.
+        `MissingError` says that neither the folder nor the Hub has the file; `load` says what else is refused.
+
+        Args:
+            repo_id: OWNER/NAME, or a folder.
+            filename: of the file in it.
+            revision: a branch, tag or commit of the repository.
+            token: for a private repository; by default that of `hf auth login`.
+
+        Returns:
+            The genotype with its provenance.
         """
         return cls.load(hub.fetch(repo_id, filename=filename, revision=revision, token=token))
 
     @property
     def is_geometric(self) -> bool:
-        """Whether the chain only moves pixels: no transform is photometric. So is the identity."""
+        """Whether no transform is photometric, so that the chain only moves pixels (or does nothing)."""
         return all(t.geometric for t in self.chain)
 
     @property
     def geometric(self) -> Genotype:
-        """The geometric part of the chain, without provenance: what predictions are unwarped by."""
+        """The geometric part of the chain, which predictions are unwarped by; without provenance."""
         return Genotype(tuple(t for t in self.chain if t.geometric))
 
     def runs(self) -> tuple[Genotype, ...]:
-        """The chain as maximal geometric runs, each one resampling, and single photometric transforms, in order."""
+        """Split the chain into maximal geometric runs, each one resampling, and single photometric transforms.
+
+        Returns:
+            The parts in order.
+        """
         return tuple(Genotype(run) for run in split_runs(self.chain))
 
     def matrix(self, step: float, height: int, width: int) -> Tensor:
-        """The frame matrix at power `step`: `(3, 3)` float64 on the CPU, in centred pixels of `height` × `width`.
+        """Compute the frame matrix at one power.
 
-        Convention: x right, y down; it maps a point of the image to where its content stands in the frame. Photometric
-        transforms have no part in it.
+        Convention: centred pixels, x right, y down; the matrix maps a point of the image to where its content stands in
+        the frame. Photometric transforms have no part in it.
+
+        Args:
+            step: the power.
+            height: of the image, in pixels.
+            width: likewise.
+
+        Returns:
+            The matrix `(3, 3)`, float64 on the CPU.
         """
         return self.step_matrices((step,), height, width)[0]
 
     def matrices(self, schedule: str, T: int, height: int, width: int) -> Tensor:
-        """The frame matrices M(t) of all frames: `(T, 3, 3)` float64 on the CPU (see `matrix`)."""
+        """Compute the frame matrices M(t) of a clip; see `matrix`.
+
+        Args:
+            schedule: the power of each frame.
+            T: the number of frames.
+            height: of the image, in pixels.
+            width: likewise.
+
+        Returns:
+            The matrices `(T, 3, 3)`, float64 on the CPU.
+        """
         return self.step_matrices(schedule_steps(schedule, T), height, width)
 
     def step_matrices(
         self, steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """The frame matrices at the given powers: `(S, 3, 3)` float64 on `device`, which must know float64."""
+        """Compute the frame matrices at given powers; see `matrix`.
+
+        Args:
+            steps: the powers.
+            height: of the image, in pixels.
+            width: likewise.
+            device: where to compute; it must know float64.
+
+        Returns:
+            The matrices `(S, 3, 3)`, float64.
+        """
         return run_matrices([t for t in self.chain if t.geometric], steps, height, width, device)
 
     def check_steps(self, steps: Sequence[float]) -> None:
-        """Raise `InputError` where the geometric part cannot be inverted in numbers at one of these powers."""
+        """Raise `InputError` where the geometric part cannot be inverted in numbers.
+
+        Args:
+            steps: the powers to check.
+        """
         check_invertible([t for t in self.chain if t.geometric], steps, str(self))
 
     def __str__(self) -> str:
@@ -222,21 +339,27 @@ class Genotype:
         return f"Genotype.parse({str(self)!r})"
 
     def _pairs(self) -> list[tuple[str, float]]:
+        """List the chain as (op, magnitude) pairs."""
         return [(t.op, t.magnitude) for t in self.chain]
 
     @classmethod
     def _decode(cls, text: str, source: str) -> Genotype:
+        """Read JSON; `source` names it in errors."""
         chain, provenance = decode(text, source)
         return cls(tuple(Transform(op, magnitude) for op, magnitude in chain), provenance)
 
     @classmethod
     def _decode_bytes(cls, data: bytes, source: str) -> Genotype:
+        """Read JSON from the bytes of a file."""
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{source} is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}") from None
+            raise InputError(
+                f"{source} must be UTF-8 text, got {data[error.start]:#04x} at byte {error.start}"
+            ) from None
         return cls._decode(text, source)
 
 
 def _preset_folder() -> Traversable:
+    """Return the folder of the genotypes that come with the library."""
     return resources.files("image2video.clip.presets")

@@ -43,9 +43,9 @@ class FrozenMapping(Mapping[str, Any]):
 
 
 def freeze(value: object, path: str, depth: int = 0) -> Any:
-    """A read-only copy of a JSON value; raises `InputTypeError` or `InputError` with the path of what is none."""
+    """Return a read-only copy of a JSON value; raise with the path of what is no JSON value."""
     if depth > MAX_DEPTH:
-        raise InputError(f"{path[:80]}: nested more than {MAX_DEPTH} levels deep")
+        raise InputError(f"{path[:80]}: a value must be nested at most {MAX_DEPTH} levels deep")
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -63,7 +63,7 @@ def freeze(value: object, path: str, depth: int = 0) -> Any:
 
 
 def thaw(value: Any) -> Any:
-    """The plain dicts and lists of a frozen JSON value."""
+    """Return the plain dicts and lists of a frozen JSON value."""
     if isinstance(value, Mapping):
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -72,7 +72,7 @@ def thaw(value: Any) -> Any:
 
 
 def encode(chain: Iterable[tuple[str, float]], provenance: Mapping[str, Any] | None) -> str:
-    """The JSON text of a chain of `(op, magnitude)` pairs, with a final newline."""
+    """Write a chain of `(op, magnitude)` pairs as JSON, with a final newline."""
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "chain": [{"op": op, "magnitude": magnitude} for op, magnitude in chain],
@@ -105,6 +105,7 @@ def decode(
 
 
 def _load(text: str, source: str) -> Any:
+    """Parse JSON strictly: no key twice, no NaN or infinity."""
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except RecursionError:
@@ -120,26 +121,29 @@ def _load(text: str, source: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's pairs as a dict; refuse a key that stands twice."""
     record = dict(pairs)
     if len(record) != len(pairs):
         names = [key for key, _ in pairs]
         twice = next(key for key in names if names.count(key) > 1)
-        raise InputError(f"the key {twice!r:.80} stands twice in one object")
+        raise InputError(f"the key {twice!r:.80} stands twice in one object; keys must differ")
     return record
 
 
 def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python's parser would accept."""
     raise InputError(f"{name} is no JSON number; numbers must be finite")
 
 
 def _decode_record(record: Any) -> tuple[tuple[tuple[str, float], ...], FrozenMapping | None]:
+    """Check a parsed file and return its chain and provenance."""
     _check_object(record, "the top level", _KEYS, required=_KEYS[:2])
     version = record["schema_version"]
     if isinstance(version, bool) or not isinstance(version, int):
         raise InputTypeError(f"schema_version must be an integer, got {version!r:.80}")
     if version != SCHEMA_VERSION:
-        newer = "; it was written by a newer image2video, which reads it" if version > SCHEMA_VERSION else ""
-        raise InputError(f"schema_version is {version}, this image2video reads {SCHEMA_VERSION}{newer}")
+        newer = "; a newer image2video wrote the file and reads it" if version > SCHEMA_VERSION else ""
+        raise InputError(f"schema_version must be {SCHEMA_VERSION} for this image2video, got {version}{newer}")
     items = record["chain"]
     if not isinstance(items, list):
         raise InputTypeError(f"chain must be a list, got {type(items).__name__}")
@@ -153,6 +157,7 @@ def _decode_record(record: Any) -> tuple[tuple[tuple[str, float], ...], FrozenMa
 
 
 def _decode_transform(item: Any, path: str) -> tuple[str, float]:
+    """Check one item of the chain; `path` names it in errors."""
     _check_object(item, path, ("op", "magnitude"), required=("op", "magnitude"))
     try:
         op = get_op(item["op"])
@@ -165,6 +170,7 @@ def _decode_transform(item: Any, path: str) -> tuple[str, float]:
 
 
 def _check_object(value: Any, path: str, keys: tuple[str, ...], *, required: tuple[str, ...]) -> None:
+    """Raise unless a value is an object with these keys, of which the required ones are there."""
     if not isinstance(value, dict):
         raise InputTypeError(f"{path} must be an object with the keys {', '.join(keys)}, got {type(value).__name__}")
     for key in value:
@@ -172,4 +178,4 @@ def _check_object(value: Any, path: str, keys: tuple[str, ...], *, required: tup
             raise InputError(f"{path} has the unknown key {key!r:.80}; known keys: {', '.join(keys)}")
     for key in required:
         if key not in value:
-            raise InputError(f"{path} lacks the key {key!r}")
+            raise InputError(f"{path} needs the key {key!r}")

@@ -19,7 +19,7 @@ _ARGUMENT = re.compile(r"[^()>,]*")
 
 
 def format_chain(chain: Iterable[tuple[str, float]]) -> str:
-    """The text of `(op, magnitude)` pairs; every number in the shortest form that reads back as the same float.
+    """Write `(op, magnitude)` pairs as text; every number in the shortest form that reads back as the same float.
 
     >>> format_chain([("translate_x", 0.06), ("rotate", 10.0)])
     'translate_x(0.06) > rotate(10)'
@@ -28,12 +28,12 @@ def format_chain(chain: Iterable[tuple[str, float]]) -> str:
 
 
 def format_number(value: float) -> str:
-    """The shortest decimal text that reads back as the same float: 10.0 is "10"."""
+    """Write a number as the shortest decimal text that reads back as the same float: 10.0 is "10"."""
     return repr(value).removesuffix(".0")
 
 
 def parse_chain(text: str) -> tuple[tuple[str, float], ...]:
-    """The `(op, magnitude)` pairs of a genotype's text; `identity` names the op that does nothing and takes no number.
+    """Read the `(op, magnitude)` pairs of a genotype's text; `identity` does nothing and takes no number.
 
     Raises `InputTypeError` for anything but a string, and `InputError` (with the position and a caret below it) for a
     syntax error, an unknown op, a magnitude that is no finite number in the op's range, a text of more than
@@ -47,11 +47,14 @@ def parse_chain(text: str) -> tuple[tuple[str, float], ...]:
 
 
 class _Parser:
+    """Reads a text from left to right; `at` is where it stands."""
+
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
 
     def chain(self) -> tuple[tuple[str, float], ...]:
+        """Read transforms with `>` between them, to the end of the text."""
         items: list[tuple[str, float]] = []
         while True:
             self.skip_space()
@@ -64,6 +67,7 @@ class _Parser:
             self.expect(">", "between two ops")
 
     def transform(self) -> tuple[str, float]:
+        """Read `op(magnitude)`, or `identity`."""
         start = self.at
         match = _NAME.match(self.text, start)
         if match is None:
@@ -91,6 +95,7 @@ class _Parser:
         return name, magnitude
 
     def number(self, name: str) -> float:
+        """Read the magnitude of an op."""
         argument = _ARGUMENT.match(self.text, self.at)
         assert argument is not None, "the pattern matches the empty string"
         found = argument.group().strip()
@@ -101,17 +106,20 @@ class _Parser:
         return float(found)
 
     def expect(self, symbol: str, where: str) -> None:
+        """Step over a symbol; `where` says in the error where it is needed."""
         if not self.text.startswith(symbol, self.at):
             found = "the text ends" if self.at == len(self.text) else f"found {self.text[self.at]!r}"
             raise self.error(f"expected {symbol!r} {where}, but {found}")
         self.at += 1
 
     def skip_space(self) -> None:
+        """Step over white space."""
         match = _SPACE.match(self.text, self.at)
         assert match is not None, "the pattern matches the empty string"
         self.at = match.end()
 
     def error(self, message: str, at: int | None = None) -> InputError:
+        """Make an error that shows the text around a position, with a caret below it."""
         at = self.at if at is None else at
         first = max(0, at - 60)
         window = "".join(c if c.isprintable() else " " for c in self.text[first : at + 60])

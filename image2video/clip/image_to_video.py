@@ -10,33 +10,49 @@ from image2video.clip.checks import check_frames, check_images, check_size
 from image2video.clip.colours import Colours, Values
 from image2video.clip.cover import covered_mean
 from image2video.clip.genotype import Genotype
-from image2video.clip.matrices import normalise
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import matrix_device, resample, warp
+from image2video.clip.sampling import matrix_device, warp
 from image2video.clip.schedules import schedule_steps
+from image2video.clip.unwarp import frame_weights, is_copy, unwarp_clip
 from image2video.errors import InputError, InputTypeError
 
 
 def clip_to_frames(clip: Tensor) -> Tensor:
-    """`(B, T, …)` as `(B·T, …)`, batch-major: frame t of image b is row b·T + t.
+    """Reshape a clip to frames, batch-major: frame t of image b is row b·T + t.
 
-    Raises `InputError` below two dimensions.
+    Args:
+        clip: `(B, T, …)`.
+
+    Returns:
+        `(B·T, …)`.
+
+    Raises:
+        InputError: fewer than two dimensions.
     """
     if clip.ndim < 2:
-        raise InputError(f"a clip has the shape (B, T, …), got {tuple(clip.shape)}")
+        raise InputError(f"a clip must have the shape (B, T, …), got {tuple(clip.shape)}")
     return clip.flatten(0, 1)
 
 
 def frames_to_clip(frames: Tensor, T: int) -> Tensor:
-    """`(B·T, …)` as `(B, T, …)`, the inverse of `clip_to_frames`.
+    """Reshape frames to a clip, the inverse of `clip_to_frames`.
 
-    Raises `InputError` where the rows are not a multiple of T, `InputTypeError` where T is no integer.
+    Args:
+        frames: `(B·T, …)`.
+        T: frames per image.
+
+    Returns:
+        `(B, T, …)`.
+
+    Raises:
+        InputError: a number of rows that is not a multiple of T.
+        InputTypeError: a T that is no integer.
     """
     T = check_frames(T)
     if frames.ndim < 1 or frames.shape[0] % T != 0:
         raise InputError(
-            f"frames of T = {T} have B·T rows, got the shape {tuple(frames.shape)}, whose first size is not a multiple "
-            f"of {T}; pass the T that the clip was made with"
+            f"frames of T = {T} must have B·T rows, got the shape {tuple(frames.shape)}, whose first size is not a "
+            f"multiple of {T}; pass the T that the clip was made with"
         )
     return frames.unflatten(0, (frames.shape[0] // T, T))
 
@@ -44,16 +60,25 @@ def frames_to_clip(frames: Tensor, T: int) -> Tensor:
 class Image2Video(nn.Module):
     """Turn images into clips by a genotype, and bring maps of the frames back to the image.
 
-    `genotype`: a `Genotype`, or a text, .json path or "preset:NAME". `T`: the number of frames. `schedule`: the power
-    of each frame, one of `from_zero` (default; frame 0 is the image), `ramp`, `centred`, `mirror` (see
-    `schedule_steps`). `padding`: what stands outside the image: `zeros` (the mean colour of normalised images),
-    `border` or `reflection`. `interpolation`: `bilinear`, `nearest` or `bicubic`. `mean`, `std`: how the images are
-    normalised (numbers, or one per channel; 0 and 1 for images in 0 … 1), needed by photometric ops alone.
-
     Frame t is one resampling of the image by M(t) = A_n^{s(t)} ··· A_1^{s(t)} (Casarin et al., CVPR 2024, Eq. 7, with
     other schedules added), or one per run of geometric ops where photometric ops stand between; frames with s(t) = 0
-    are the image bit for bit. There are no parameters and no buffers. Raises `InputError` and `InputTypeError` for
-    options that it does not know, and for photometric ops without mean and std.
+    are the image bit for bit. There are no parameters and no buffers.
+
+    Args:
+        genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`.
+        T: frames of a clip.
+        schedule: the power of each frame: `from_zero` (frame 0 is the image), `ramp`, `centred` or `mirror`; see
+            `schedule_steps`.
+        padding: what stands outside the image: `zeros` (the mean colour of normalised images), `border` or
+            `reflection`.
+        interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
+        mean: of the images' normalisation, a number or one per channel (0 for images in 0 … 1); photometric ops need
+            it, with `std`.
+        std: of the images' normalisation (1 for images in 0 … 1).
+
+    Raises:
+        InputError: an unknown option, or photometric ops without mean and std.
+        InputTypeError: an option of the wrong type.
 
     >>> to_video = Image2Video("translate_x(0.06) > rotate(10)", T=3)
     >>> to_video(torch.zeros(2, 3, 32, 48)).shape
@@ -79,7 +104,15 @@ class Image2Video(nn.Module):
 
     @classmethod
     def of(cls, genotype: Genotype | str, options: ClipOptions) -> Image2Video:
-        """The module of a genotype and ready options."""
+        """Make the module from ready options.
+
+        Args:
+            genotype: as in the constructor.
+            options: everything else.
+
+        Returns:
+            The new module.
+        """
         return cls(genotype, **options.arguments())
 
     @property
@@ -108,57 +141,97 @@ class Image2Video(nn.Module):
         return self.options.colours
 
     def set_frames(self, T: int) -> None:
-        """Make clips of T frames from now on; raises `InputTypeError` or `InputError` for no integer of at least 1."""
+        """Make clips of T frames from now on.
+
+        Args:
+            T: an integer of at least 1; `InputError` and `InputTypeError` refuse anything else.
+        """
         options = self.options.replace(T=T)
         self.genotype.check_steps(options.steps)
         self.options = options
 
     def forward(self, images: Tensor, T: int | None = None) -> Tensor:
-        """The clip `(B, T, C, H, W)` of images `(B, C, H, W)`, floating point and normalised, in their dtype.
+        """Make the clip of images; `InputTypeError` and `InputError` refuse other dtypes and shapes.
 
-        `T` overrides the module's number of frames for this call. Raises `InputTypeError` for images that are not
-        floating point, `InputError` for other shapes.
+        Args:
+            images: `(B, C, H, W)`, floating point and normalised.
+            T: frames of this clip; by default those of the module.
+
+        Returns:
+            The clip `(B, T, C, H, W)` in the dtype of the images.
         """
         check_images(images)
         steps = self._steps(T)
-        height, width = images.shape[-2:]
         if not self.genotype.is_geometric:
             return chain_clip(images, self.genotype, steps, self.options)
+        height, width = images.shape[-2:]
         matrices = self.genotype.step_matrices(steps, height, width, matrix_device(images))
-        copied = [self._is_copy(s) for s in steps]
+        copied = [is_copy(self.genotype, step) for step in steps]
         return warp(images, matrices, padding=self.padding, interpolation=self.interpolation, copied=copied)
 
     def unwarp(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
-        """Maps of the frames `(B·T, K, h, w)` as `(B, T, K, h, w)`, each in the reference image; zeros outside.
+        """Bring maps of the frames back to the reference image; zeros stand where a frame shows nothing.
 
-        `image_size` is (H, W) of the image that the frames were made from; the maps may have any other size. Maps of
-        frames with s(t) = 0 come back bit for bit. Interpolation is bilinear, or nearest where the module's is; a
-        bicubic one would overshoot. Raises `InputError` for other shapes, `InputTypeError` for maps that are not
-        floating point.
+        Maps of frames with s(t) = 0 come back bit for bit. Interpolation is nearest where the module's is, and bilinear
+        otherwise. `InputError` refuses other shapes, `InputTypeError` maps that are not floating point.
+
+        Args:
+            maps: `(B·T, K, h, w)`, of any size.
+            image_size: (H, W) of the image that the frames were made from.
+            T: frames of the clip; by default those of the module.
+
+        Returns:
+            The unwarped maps `(B, T, K, h, w)`.
         """
-        maps = self._clip_of_maps(maps, T)
-        return self._unwarp(maps, image_size, self._steps(T))
+        return self._unwarp(self._clip_of_maps(maps, T), self._steps(T), image_size)
 
     def unwarp_frame(
         self, maps: Tensor, t: int, image_size: tuple[int, int], T: int | None = None, *, padding: str = "zeros"
     ) -> Tensor:
-        """Maps of frame t alone `(B, K, h, w)` in the reference image: what `unwarp` gives at `[:, t]`.
+        """Bring maps of one frame back to the reference image: what `unwarp` gives at `[:, t]`.
 
-        For whoever adds up frames one by one, where all of them would not fit. `padding="border"` goes on beyond the
-        frame with its edge. Raises as `unwarp` does, and `InputError` for t that is no frame.
+        It serves whoever adds up frames one by one, where all of them would not fit into memory.
+
+        Args:
+            maps: of frame t, `(B, K, h, w)`.
+            t: the frame.
+            image_size: (H, W) of the image.
+            T: frames of the clip; by default those of the module.
+            padding: `"zeros"`, or `"border"` to continue the frame with its edge.
+
+        Returns:
+            The unwarped maps `(B, K, h, w)`.
+
+        Raises:
+            InputError: a t that is no frame of the clip, and whatever `unwarp` refuses.
         """
         steps = self._steps(T)
         if not 0 <= t < len(steps):
-            raise InputError(f"there is no frame {t}: the clip has the frames 0 … {len(steps) - 1}")
-        return self._unwarp(self._clip_of_maps(maps, 1), image_size, steps[t : t + 1], padding)[:, 0]
+            raise InputError(f"t must be a frame of the clip, 0 … {len(steps) - 1}, got {t}")
+        return self._unwarp(self._clip_of_maps(maps, 1), steps[t : t + 1], image_size, padding)[:, 0]
 
     def nearest_frame(self, T: int | None = None) -> int:
-        """The frame with the smallest |s|, the first of equals."""
-        return min(enumerate(self._steps(T)), key=lambda step: abs(step[1]))[0]
+        """Find the frame with the smallest |s|.
+
+        Args:
+            T: frames of the clip; by default those of the module.
+
+        Returns:
+            Its index; the first of equals.
+        """
+        sizes = [abs(step) for step in self._steps(T)]
+        return sizes.index(min(sizes))
 
     def keeps_image(self, T: int | None = None) -> bool:
-        """Whether some frame has the image's pixels in their place, so that the frames together show all of it."""
-        return any(self._is_copy(s) for s in self._steps(T))
+        """Say whether some frame has all of the image's pixels in their place, so that no pixel is unseen.
+
+        Args:
+            T: frames of the clip; by default those of the module.
+
+        Returns:
+            True where there is such a frame.
+        """
+        return any(is_copy(self.genotype, step) for step in self._steps(T))
 
     def valid_mask(
         self,
@@ -170,45 +243,61 @@ class Image2Video(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """How much of every reference pixel each frame shows: `(T, 1, h, w)` in [0, 1], the unwarped maps of ones.
+        """Tell how much of every reference pixel each frame shows: the unwarped maps of ones.
 
-        `valid` `(B, 1, H, W)` (bool or 0 … 1; 0 on padding) gives images their own valid area; the mask is then
-        `(B, T, 1, h, w)`. `device` and `dtype` default to the CPU (or `valid`'s device) and float32.
-        Raises `InputError` for sizes that are not (height, width).
+        Args:
+            map_size: (h, w) of the maps.
+            image_size: (H, W) of the image.
+            T: frames of the clip; by default those of the module.
+            valid: `(B, 1, H, W)`, bool or 0 … 1, with 0 on padding; it gives every image its own valid area.
+            device: of the mask; by default that of `valid`, or the CPU.
+            dtype: of the mask.
+
+        Returns:
+            The mask `(T, 1, h, w)` in [0, 1], or `(B, T, 1, h, w)` with `valid`.
         """
         h, w = check_size(map_size, "map_size")
         steps = self._steps(T)
         if valid is None:
             ones = torch.ones((1, len(steps), 1, h, w), device=device, dtype=dtype)
-            return self._unwarp(ones, image_size, steps)[0]
-        weights = self._frame_weights(valid.to(device=device or valid.device, dtype=dtype), (h, w), image_size, steps)
-        return self._unwarp(weights, image_size, steps)
+            return self._unwarp(ones, steps, image_size)[0]
+        valid = valid.to(device=device or valid.device, dtype=dtype)
+        return self._unwarp(frame_weights(valid, self.genotype, steps, (h, w), image_size), steps, image_size)
 
     def unwarped_mean(
-        self,
-        maps: Tensor,
-        image_size: tuple[int, int],
-        T: int | None = None,
-        *,
-        valid: Tensor | None = None,
+        self, maps: Tensor, image_size: tuple[int, int], T: int | None = None, *, valid: Tensor | None = None
     ) -> Tensor:
-        """The average over the frames of maps `(B·T, K, h, w)` in the reference image: `(B, K, h, w)`, in their dtype.
+        """Average maps over the frames in the reference image: Σ_t unwarp(map_t) / Σ_t mask_t.
 
-        Σ_t unwarp(map_t) / Σ_t mask_t, summed in float32 (float64 for float64 maps); where Σ mask < 1e-3 the frame with
-        the smallest |s|, unwarped with border padding. A constant map stays constant, gradients are finite. `valid`
-        `(B, 1, H, W)` as in `valid_mask`. Raises as `unwarp` does.
+        Sums are taken in float32 (float64 for float64 maps). Where Σ mask < 1e-3, the result is the frame with the
+        smallest |s|, unwarped with border padding. A constant map stays constant, and gradients are finite.
+
+        Args:
+            maps: `(B·T, K, h, w)`, of any size.
+            image_size: (H, W) of the image.
+            T: frames of the clip; by default those of the module.
+            valid: the valid area of every image, as in `valid_mask`.
+
+        Returns:
+            The mean `(B, K, h, w)` in the dtype of the maps.
+
+        Raises:
+            InputError: a `valid` of another number of images, and whatever `unwarp` refuses.
         """
         clip = self._clip_of_maps(maps, T)
         steps = self._steps(T)
         clip = clip.to(torch.float64 if maps.dtype == torch.float64 else torch.float32)
-        weights = None
-        if valid is not None:
+        if valid is None:
+            weights = torch.ones_like(clip[:1, :, :1])
+            weighted = clip
+        else:
             if valid.shape[0] != clip.shape[0]:
-                raise InputError(f"valid has {valid.shape[0]} rows for maps of {clip.shape[0]} images")
-            weights = self._frame_weights(valid.to(clip), (clip.shape[-2], clip.shape[-1]), image_size, steps)
-        total = self._unwarp(clip if weights is None else clip * weights, image_size, steps).sum(dim=1)
-        ones = torch.ones_like(clip[:1, :, :1]) if weights is None else weights
-        cover = self._unwarp(ones, image_size, steps).sum(dim=1)
+                raise InputError(f"valid must have the rows of {clip.shape[0]} images, got {valid.shape[0]}")
+            size = (clip.shape[-2], clip.shape[-1])
+            weights = frame_weights(valid.to(clip), self.genotype, steps, size, image_size)
+            weighted = clip * weights
+        total = self._unwarp(weighted, steps, image_size).sum(dim=1)
+        cover = self._unwarp(weights, steps, image_size).sum(dim=1)
 
         def nearest_frame() -> Tensor:
             t = self.nearest_frame(T)
@@ -219,58 +308,35 @@ class Image2Video(nn.Module):
         return covered_mean(total, cover, None if all_seen else nearest_frame).to(maps.dtype)
 
     def extra_repr(self) -> str:
-        """The options, as `print(model)` shows them."""
+        """Show the options in `print(model)`.
+
+        Returns:
+            The genotype and the options, with the colours only where they matter.
+        """
         options = f"T={self.T}, schedule={self.schedule}, padding={self.padding}, interpolation={self.interpolation}"
         if self.colours is not None and not self.genotype.is_geometric:
             options += f", mean={self.colours.mean}, std={self.colours.std}"
         return f"{self.genotype}, {options}"
 
     def _steps(self, T: int | None) -> tuple[float, ...]:
+        """Return the power of every frame, at this call's number of frames."""
         steps = schedule_steps(self.schedule, self.T if T is None else T)
+        # The constructor has checked the module's own number of frames.
         if len(steps) != self.T and not torch.compiler.is_compiling():
             self.genotype.check_steps(steps)
         return steps
 
-    def _is_copy(self, step: float) -> bool:
-        """Whether the geometric part of the chain leaves the pixels of that step in their place."""
-        return step == 0 or not any(t.geometric for t in self.genotype.chain)
-
     def _clip_of_maps(self, maps: Tensor, T: int | None) -> Tensor:
+        """Check maps `(B·T, K, h, w)` and reshape them to `(B, T, K, h, w)`."""
         if maps.ndim != 4:
-            raise InputError(f"maps of frames have the shape (B·T, K, h, w), got {tuple(maps.shape)}")
+            raise InputError(f"maps of frames must have the shape (B·T, K, h, w), got {tuple(maps.shape)}")
         if not maps.is_floating_point():
             raise InputTypeError(f"maps of frames must be floating point to be resampled, got {maps.dtype}")
         return frames_to_clip(maps, self.T if T is None else T)
 
     def _unwarp(
-        self, clip: Tensor, image_size: tuple[int, int], steps: tuple[float, ...], padding: str = "zeros"
+        self, clip: Tensor, steps: tuple[float, ...], image_size: tuple[int, int], padding: str = "zeros"
     ) -> Tensor:
-        height, width = check_size(image_size, "image_size")
-        sampled = [t for t, step in enumerate(steps) if not self._is_copy(step)]
-        if not sampled:
-            return clip
-        powers = [steps[t] for t in sampled]
-        # The way back reads the frame at M · p, so the frame's own matrix is the backward map; in [-1, 1] coordinates
-        # it is the same for maps of every size.
-        matrices = self.genotype.step_matrices(powers, height, width, matrix_device(clip))
-        theta = normalise(matrices, height, width)
-        source = clip if len(sampled) == len(steps) else torch.stack([clip[:, t] for t in sampled], dim=1)
-        mode = "nearest" if self.interpolation == "nearest" else "bilinear"
-        out = resample(clip_to_frames(source), theta.repeat(clip.shape[0], 1, 1), padding=padding, interpolation=mode)
-        out = frames_to_clip(out, len(sampled))
-        if len(sampled) == len(steps):
-            return out
-        moved = iter(out.unbind(1))
-        return torch.stack([clip[:, t] if self._is_copy(s) else next(moved) for t, s in enumerate(steps)], dim=1)
-
-    def _frame_weights(
-        self, valid: Tensor, size: tuple[int, int], image_size: tuple[int, int], steps: tuple[float, ...]
-    ) -> Tensor:
-        height, width = check_size(image_size, "image_size")
-        if valid.ndim != 4 or valid.shape[1:] != (1, height, width):
-            raise InputError(f"valid must have the shape (B, 1, {height}, {width}), got {tuple(valid.shape)}")
-        small = nn.functional.adaptive_avg_pool2d(valid, size)
-        scale = small.new_tensor([size[1] / width, size[0] / height, 1.0], dtype=torch.float64, device="cpu")
-        matrices = self.genotype.step_matrices(steps, height, width) * scale.unsqueeze(-1) / scale
-        # Beyond the canvas the area goes on as at its edge: images that fill it get the mask of images without `valid`.
-        return warp(small, matrices, padding="border", copied=[self._is_copy(s) for s in steps])
+        """Bring maps `(B, S, K, h, w)` of the frames at the given powers back to the image."""
+        how = {"interpolation": self.interpolation, "padding": padding}
+        return unwarp_clip(clip, self.genotype, steps, image_size, **how)

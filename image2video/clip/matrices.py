@@ -17,7 +17,7 @@ from image2video.errors import InputError
 
 
 def chain_matrices(ops: Sequence[str | Op], magnitudes: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
-    """The frame matrices M(t) = A_n^{s(t)} ··· A_1^{s(t)} of a chain: each op at its own power, the first op first.
+    """Compute the frame matrices M(t) = A_n^{s(t)} ··· A_1^{s(t)} of a chain, whose first op acts first.
 
     `magnitudes` `(n,)` and `steps` `(S,)`, floating point, of one device; the result is `(S, 3, 3)` in the dtype of the
     magnitudes, in pixels of an image of `height` × `width`, and differentiable in the magnitudes. (It is not
@@ -40,16 +40,17 @@ def chain_matrices(ops: Sequence[str | Op], magnitudes: Tensor, steps: Tensor, h
 
 
 def compose(after: Tensor, before: Tensor) -> Tensor:
-    """The matrix product after · before of `(…, 3, 3)` tensors, in full precision under autocast and TF32."""
+    """Return the matrix product after · before of `(…, 3, 3)` tensors, in full precision under autocast and TF32."""
     return (after.unsqueeze(-1) * before.unsqueeze(-3)).sum(dim=-2)
 
 
 def inverse_affine(matrices: Tensor) -> Tensor:
-    """The inverse of affine matrices `(…, 3, 3)` with last row (0, 0, 1), in closed form; same shape.
+    """Return the inverse of affine matrices `(…, 3, 3)` with last row (0, 0, 1), in closed form; same shape.
 
     Differentiable. A singular matrix gives inf or NaN: genotypes refuse singular chains when they are made.
     """
-    (a, b, tx), (c, d, ty) = matrices[..., 0, :].unbind(-1), matrices[..., 1, :].unbind(-1)
+    a, b, tx = matrices[..., 0, :].unbind(-1)
+    c, d, ty = matrices[..., 1, :].unbind(-1)
     det = a * d - b * c
     ia, ib, ic, id_ = d / det, -b / det, -c / det, a / det
     zero, one = torch.zeros_like(det), torch.ones_like(det)
@@ -58,11 +59,11 @@ def inverse_affine(matrices: Tensor) -> Tensor:
 
 
 def normalise(matrices: Tensor, height: int, width: int) -> Tensor:
-    """Matrices `(…, 3, 3)` from centred pixels of a `height` × `width` image to its [−1, 1] coordinates: N⁻¹ M N.
+    """Bring matrices `(…, 3, 3)` from centred pixels of an image to its [−1, 1] coordinates: N⁻¹ M N.
 
     N = diag(W/2, H/2, 1). In these coordinates a matrix holds for maps of every size of the same image: it equals the
     normalised form of the pixel matrix conjugated by diag(w/W, h/H, 1).
     """
-    half = [matrices.new_full((), width / 2), matrices.new_full((), height / 2), matrices.new_ones(())]
-    n = torch.stack(half)
+    # Filled on the device: a copy from the host would stall it.
+    n = torch.stack([matrices.new_full((), value) for value in (width / 2, height / 2, 1.0)])
     return matrices * n / n.unsqueeze(-1)

@@ -61,7 +61,7 @@ class ClipOptions:
         return schedule_steps(self.schedule, self.T)
 
     def replace(self, **changes: Any) -> ClipOptions:
-        """The same options with some of them changed.
+        """Return the same options with some of them changed.
 
         Args:
             **changes: new values by the names of the attributes.
@@ -72,7 +72,7 @@ class ClipOptions:
         return dataclasses.replace(self, **changes)
 
     def with_colours(self, colours: Colours | None) -> ClipOptions:
-        """The same options for images that are normalised so.
+        """Return the same options for images that are normalised so.
 
         Args:
             colours: the mean and std; None where they are not known.
@@ -85,7 +85,7 @@ class ClipOptions:
         return self.replace(mean=colours.mean, std=colours.std)
 
     def with_colours_of(self, backbone: object) -> ClipOptions:
-        """The same options where they hold a mean and std; otherwise with those of the backbone's own config.
+        """Fill in mean and std from the backbone's own config, where the options have none.
 
         Args:
             backbone: what the images are for; see `Colours.of`.

@@ -41,8 +41,17 @@ class ChainSpace(Protocol):
 class ChainLaw:
     """How random chains are drawn: those of a cell in which every node keeps one incoming edge, all uniform.
 
-    The law is that of `image2video.search.random_genotype`: from the last of `nodes` nodes back to one of `inputs`
-    inputs, each time over an edge from any earlier node, with a candidate on every edge passed.
+    The law is that of `image2video.search.random_genotype`: a walk from the last node back to an input, each time over
+    an edge from any earlier node, with a candidate on every edge passed.
+
+    Attributes:
+        candidates: what an edge may hold.
+        inputs: the number of inputs of the cell.
+        nodes: the number of nodes after them.
+
+    Raises:
+        InputError: no candidate, or a count below 1.
+        InputTypeError: candidates that are no sequence.
     """
 
     candidates: tuple[Genotype, ...]
@@ -51,9 +60,9 @@ class ChainLaw:
 
     def __post_init__(self) -> None:
         if isinstance(self.candidates, str) or not isinstance(self.candidates, Sequence):
-            raise InputTypeError(f"candidates are a tuple of genotypes or texts, got {self.candidates!r:.80}")
+            raise InputTypeError(f"candidates must be a tuple of genotypes or texts, got {self.candidates!r:.80}")
         if not self.candidates:
-            raise InputError("random chains need at least one candidate, such as 'rotate(10)'")
+            raise InputError("random chains need at least one candidate, such as 'rotate(10)'; got none")
         for what, value in (("inputs", self.inputs), ("nodes", self.nodes)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{what} must be an integer of at least 1, got {value!r}")
@@ -62,31 +71,32 @@ class ChainLaw:
 
     @classmethod
     def of(cls, space: ChainLaw | ChainSpace | Sequence[Genotype | str]) -> ChainLaw:
-        """The law of a search space; a sequence of candidates is a cell of one edge: each chain is one of them."""
+        """Return the law of a search space, or of a sequence of candidates, of which each chain is one."""
         if isinstance(space, ChainLaw):
             return space
         if isinstance(space, Sequence) and not isinstance(space, str):
             return cls(tuple(Genotype.coerce(candidate) for candidate in space), nodes=1)
         if isinstance(space, str) or not hasattr(space, "candidates"):
             raise InputTypeError(
-                f"random chains are drawn from a search space or a list of candidates, got {space!r:.80}; "
+                f"random chains need a search space or a list of candidates, got {space!r:.80}; "
                 "get_space(NAME) gives a registered space"
             )
         return cls(space.candidates, space.inputs, space.nodes)
 
     def check_steps(self, steps: Sequence[float]) -> None:
-        """Raise `InputError` where a chain that can be drawn cannot be inverted in numbers at one of these powers.
-
-        The chains tried hold one candidate as often as a chain can: there scales are most extreme.
-        """
+        """Raise `InputError` where a chain that can be drawn cannot be inverted in numbers at one of these powers."""
+        # Scales are most extreme in a chain that holds one candidate as often as it can.
         for candidate in self.candidates:
             text = " > ".join([str(candidate)] * self.nodes)
             check_invertible(candidate.geometric.chain * self.nodes, steps, text)
 
     def draw(self, generator: torch.Generator) -> Genotype:
-        """A random chain."""
-        node, passed = self.inputs + self.nodes - 1, []
+        """Draw a random chain."""
+        node = self.inputs + self.nodes - 1
+        passed: list[Genotype] = []
         while node >= self.inputs:
-            passed.append(self.candidates[int(torch.randint(len(self.candidates), (), generator=generator))])
+            candidate = int(torch.randint(len(self.candidates), (), generator=generator))
+            passed.append(self.candidates[candidate])
             node = int(torch.randint(node, (), generator=generator))
+        # The walk goes from the last node to an input, images go the other way.
         return Genotype(tuple(transform for candidate in reversed(passed) for transform in candidate.chain))

@@ -24,8 +24,15 @@ class RandomClips(FrameSource):
     The control of Casarin et al., CVPR 2024, Table 8, in its strongest form: the network sees all chains, none is
     chosen. All images of a batch share a chain, and all processes of a distributed run draw the same.
 
-    space: a `SearchSpace`, a `ChainLaw`, or candidates of which each chain is one; schedule: that of the space by
-    default. T, padding, interpolation, mean, std: as in `Image2Video`.
+    Args:
+        space: a `SearchSpace`, a `ChainLaw`, or candidates, of which each chain is one.
+        T: frames of a clip.
+        schedule: the power of each frame; by default that of the space, or `from_zero`.
+        padding: as in `Image2Video`.
+        interpolation: as in `Image2Video`.
+        mean: as in `Image2Video`.
+        std: as in `Image2Video`.
+        seed: of the draws, an integer of at least 0.
 
     >>> source = RandomClips(("rotate(10)", "scale(1.1)"), T=3)
     >>> source(torch.zeros(2, 3, 16, 24)).shape
@@ -61,23 +68,52 @@ class RandomClips(FrameSource):
         return self.law.draw(stream(self.seed, EVALUATION))
 
     def clip(self, images: Tensor, T: int, generator: torch.Generator) -> tuple[Tensor, Unwarper]:
-        """The clip of a chain that the generator draws; raises what `Image2Video` raises."""
+        """Make the clip of a chain that the generator draws.
+
+        Args:
+            images: `(B, C, H, W)`, floating point and normalised.
+            T: frames of the clip.
+            generator: of the draw.
+
+        Returns:
+            The clip `(B, T, C, H, W)`, and the `Image2Video` that made it.
+        """
         to_video = Image2Video.of(self.law.draw(generator), self._options.replace(T=T))
         return to_video(images), to_video
 
     def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
-        """Bring maps back by the chain of evaluation; in training, where every batch has its own, it is refused."""
+        """Bring maps back by the chain of evaluation; refused in training, where every batch has its own chain.
+
+        Args:
+            maps: maps of frames, `(B·T, K, h, w)`.
+            image_size: (H, W) of the image.
+            T: frames of the clip; by default those of the module.
+
+        Returns:
+            The mean `(B, K, h, w)` in the reference image.
+        """
         if self.training:
             return super().unwarped_mean(maps, image_size, T)
         return Image2Video.of(self.genotype, self._options.replace(T=self.T)).unwarped_mean(maps, image_size, T)
 
     def to_dict(self) -> dict[str, Any]:
-        """The arguments of the constructor, as JSON values."""
+        """Record the source for a file.
+
+        Returns:
+            The arguments of the constructor, as JSON values.
+        """
         law = {"candidates": [str(c) for c in self.law.candidates], "inputs": self.law.inputs, "nodes": self.law.nodes}
         return {"space": law, **self._options.replace(T=self.T).to_dict(), "seed": self.seed}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The source that `to_dict` described."""
+        """Make the source that `to_dict` recorded.
+
+        Args:
+            record: what `to_dict` returned.
+
+        Returns:
+            The new source.
+        """
         law = record["space"]
         return cls(**{**record, "space": ChainLaw(tuple(law["candidates"]), law["inputs"], law["nodes"])})

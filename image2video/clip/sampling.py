@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,12 @@ def warp(
     interpolation: str = "bilinear",
     copied: Sequence[bool] | None = None,
 ) -> Tensor:
-    """Every image moved by every matrix: `(N, C, H, W)` and `(S, 3, 3)` give `(N, S, C, H, W)`.
+    """Move every image by every matrix: `(N, C, H, W)` and `(S, 3, 3)` give `(N, S, C, H, W)`.
 
     Convention: pixel centres, `align_corners=False`; a matrix maps a point of the image to where its content stands in
     the frame (centred pixels, x right, y down): frame(p) = image(M⁻¹ p). `padding`: `zeros` (outside is 0, the mean
     colour of normalised images), `border` or `reflection`. `interpolation`: `bilinear`, `nearest` or `bicubic`.
-    `copied[s]` marks frames that are the image itself: they are copied bit for bit and never sampled, and the caller
-    knows them without looking into the matrices.
+    `copied[s]` marks frames that are the image itself; they are copied bit for bit and never sampled.
 
     Differentiable in images and matrices. Coordinates are float32 (float64 for float64 images) under autocast too;
     half-precision images are sampled in float32 and come back in their dtype. Images that are channels_last give frames
@@ -45,7 +44,7 @@ def warp(
         )
     copied = [False] * matrices.shape[0] if copied is None else list(copied)
     if len(copied) != matrices.shape[0]:
-        raise InputError(f"copied has {len(copied)} entries for {matrices.shape[0]} matrices")
+        raise InputError(f"copied must have one entry per matrix, {matrices.shape[0]}, got {len(copied)}")
     _check_options(padding, interpolation)
     N, C, H, W = images.shape
     rows = [s for s, copy in enumerate(copied) if not copy]
@@ -53,20 +52,19 @@ def warp(
     if rows:
         chosen = matrices if len(rows) == len(copied) else torch.stack([matrices[s] for s in rows])
         theta = normalise(inverse_affine(chosen), H, W)
-        # The images of a group are channels of one picture: the sampler works out its weights once per picture. One
-        # group is expanded over the frames without a copy.
+        # The images of a group are channels of one picture: the sampler works out its weights once per picture.
         groups = _groups(images, len(rows))
         picture = images.to(working_dtype(images)).reshape(1, groups, N // groups * C, H, W)
+        # One group is expanded over the frames without a copy.
         pictures = picture.expand(len(rows), -1, -1, -1, -1).flatten(0, 1)
         theta = theta.repeat_interleave(groups, dim=0)
         out = resample(pictures, theta, padding=padding, interpolation=interpolation)
         sampled = out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
-    source = iter(sampled)
-    return stack_frames([images if copy else next(source) for copy in copied], like=images)
+    return stack_frames(in_order(copied, [images] * len(copied), sampled), like=images)
 
 
 def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
-    """Every frame moved by its own matrix, the same for all images: `(S, N, C, H, W)` and `(S, 3, 3)`; same shape.
+    """Move every frame `(S, N, C, H, W)` by its own matrix of `(S, 3, 3)`, the same for all images; same shape.
 
     Convention, options, precision and errors as in `warp`, whose frames all start from the same image.
     """
@@ -84,7 +82,7 @@ def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", int
 
 
 def resample(x: Tensor, theta: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
-    """`(G, C, H, W)` sampled at theta · p for every output pixel p: one backward map `(G, 3, 3)` per row of `x`.
+    """Sample `(G, C, H, W)` at theta · p for every output pixel p: one backward map `(G, 3, 3)` per row of `x`.
 
     Convention: `theta` acts on [−1, 1] coordinates with `align_corners=False` (see `normalise`) and maps output points
     to input points. Differentiable in both. `x` may be expanded (stride 0); it is not copied. Raises `InputError` for
@@ -101,23 +99,34 @@ def resample(x: Tensor, theta: Tensor, *, padding: str = "zeros", interpolation:
 
 
 def _grid(theta: Tensor, height: int, width: int) -> Tensor:
-    # affine_grid multiplies matrices, which autocast and TF32 would round to a tenth of a pixel; sums of products are
-    # left alone by both.
+    """Return the sampling points `(G, H, W, 2)` of backward maps, as `affine_grid` does."""
+    # affine_grid multiplies matrices, which autocast and TF32 would round to a tenth of a pixel; both leave sums of
+    # products alone.
     xs = (torch.arange(width, device=theta.device, dtype=theta.dtype) * 2 + 1) / width - 1
     ys = ((torch.arange(height, device=theta.device, dtype=theta.dtype) * 2 + 1) / height - 1).unsqueeze(-1)
     a = theta[:, :2, :, None, None]
-    return torch.stack([a[:, row, 0] * xs + a[:, row, 1] * ys + a[:, row, 2] for row in (0, 1)], dim=-1)
+    x = a[:, 0, 0] * xs + a[:, 0, 1] * ys + a[:, 0, 2]
+    y = a[:, 1, 0] * xs + a[:, 1, 1] * ys + a[:, 1, 2]
+    return torch.stack([x, y], dim=-1)
 
 
 def _groups(images: Tensor, frames: int) -> int:
-    # The smallest divisor of the batch at which every thread of the device has work: on a CPU a thread takes a whole
-    # picture, on a GPU one pixel of a picture, through all its channels.
+    """Return into how many groups a batch is split: its smallest divisor at which every thread has work."""
     N = images.shape[0]
     if torch.compiler.is_compiling() or N == 0:
         return 1
-    pixels = 1 if images.device.type == "cpu" else images.shape[2] * images.shape[3]
-    wanted = torch.get_num_threads() if images.device.type == "cpu" else _GPU_THREADS
-    return next(g for g in range(1, N + 1) if N % g == 0 and (g * frames * pixels >= wanted or g == N))
+    if images.device.type == "cpu":  # a thread takes a whole picture
+        work, wanted = frames, torch.get_num_threads()
+    else:  # a thread takes one pixel of a picture, through all its channels
+        work, wanted = frames * images.shape[2] * images.shape[3], _GPU_THREADS
+    divisors = [g for g in range(1, N + 1) if N % g == 0]
+    return next((g for g in divisors if g * work >= wanted), N)
+
+
+def in_order(copied: Sequence[bool], still: Sequence[Tensor], moved: Iterable[Tensor]) -> list[Tensor]:
+    """List all frames: `still[s]` where frame s is copied, and the next moved one where it is not."""
+    rest = iter(moved)
+    return [still[s] if copy else next(rest) for s, copy in enumerate(copied)]
 
 
 def stack_frames(frames: Sequence[Tensor], *, like: Tensor) -> Tensor:
@@ -132,7 +141,7 @@ def stack_frames(frames: Sequence[Tensor], *, like: Tensor) -> Tensor:
 
 
 def matrix_device(tensor: Tensor) -> torch.device | str:
-    """Where float64 matrices for `tensor` are computed: on the CPU, but in a graph compiled for CUDA on its device."""
+    """Say where to compute float64 matrices for `tensor`: on the CPU, but on the device in a graph for CUDA."""
     # A compiled graph stays on one device (a copy from the CPU would keep it out of CUDA graphs); in eager mode the
     # handful of 3×3 operations is cheaper on the CPU. MPS has no float64.
     if torch.compiler.is_compiling() and tensor.device.type == "cuda":
@@ -141,5 +150,6 @@ def matrix_device(tensor: Tensor) -> torch.device | str:
 
 
 def _check_options(padding: str, interpolation: str) -> None:
+    """Raise `InputError` for an unknown option."""
     check_choice("padding", padding, PADDINGS)
     check_choice("interpolation", interpolation, INTERPOLATIONS)

@@ -8,7 +8,7 @@ SCHEDULES: tuple[str, ...] = ("from_zero", "ramp", "centred", "mirror")
 
 
 def schedule_steps(schedule: str, T: int) -> tuple[float, ...]:
-    """The power s(t) of every frame t = 0 … T−1.
+    """Return the power s(t) of every frame t = 0 … T−1.
 
     `from_zero`: 0 … T−1 (ours, the default; frame 0 is the image itself). `ramp`: 1 … T (Casarin et al., CVPR 2024,
     Eq. 7). `centred`: −⌊T/2⌋ … T−1−⌊T/2⌋ (ours). `mirror`: |t − ⌊T/2⌋| (the authors' research code).

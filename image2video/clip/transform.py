@@ -21,8 +21,13 @@ _TINY = 1e-12
 class Transform:
     """One op of a chain with its magnitude per step, in the op's unit.
 
-    Raises `InputError` for an unknown op or a magnitude that is not finite or out of range, `InputTypeError` for wrong
-    types.
+    Attributes:
+        op: the name of a registered op.
+        magnitude: finite and within the range of the op.
+
+    Raises:
+        InputError: an unknown op, or another magnitude.
+        InputTypeError: wrong types.
     """
 
     op: str
@@ -33,7 +38,7 @@ class Transform:
 
     @property
     def is_identity(self) -> bool:
-        """Whether the transform does nothing: `translate_x(0)`, `scale(1)`, `identity`."""
+        """Whether the transform does nothing, as `translate_x(0)`, `scale(1)` and `identity` do."""
         return self.magnitude == get_op(self.op).neutral
 
     @property
@@ -46,7 +51,7 @@ class Transform:
 
 
 def split_runs(chain: Sequence[Transform]) -> list[tuple[Transform, ...]]:
-    """The chain in order as maximal runs of geometric transforms, and single photometric ones between them."""
+    """Split a chain into maximal runs of geometric transforms, and single photometric ones between them."""
     runs: list[tuple[Transform, ...]] = []
     for geometric, items in itertools.groupby(chain, key=lambda transform: transform.geometric):
         if geometric:
@@ -59,7 +64,7 @@ def split_runs(chain: Sequence[Transform]) -> list[tuple[Transform, ...]]:
 def run_matrices(
     run: Sequence[Transform], steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """The matrices of geometric transforms at the given powers: `(S, 3, 3)` float64 on `device`, in centred pixels."""
+    """Compute the matrices of geometric transforms: `(S, 3, 3)` float64 on `device`, in centred pixels."""
     # The device is named, so that `with torch.device("meta")` around a constructor changes nothing here.
     magnitudes = torch.tensor([t.magnitude for t in run], dtype=torch.float64, device=device)
     powers = torch.tensor(list(steps), dtype=torch.float64, device=device)
@@ -68,6 +73,7 @@ def run_matrices(
 
 def check_invertible(run: Sequence[Transform], steps: Sequence[float], text: str) -> None:
     """Raise `InputError` where geometric transforms cannot be inverted in numbers at one of these powers."""
+    # Whether a matrix is singular does not depend on the size of the image: any will do.
     linear = run_matrices(run, steps, 224, 128)[:, :2, :2]
     dets = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).tolist()
     for step, det, size in zip(steps, dets, linear.abs().amax(dim=(1, 2)).tolist(), strict=True):

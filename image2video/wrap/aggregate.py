@@ -26,7 +26,7 @@ Aggregation = str | Callable[[Any, int], Any]
 class OutputFormats:
     """What is known of the layouts of a backbone's outputs.
 
-    Args:
+    Attributes:
         declared: the backbone's own `output_fmt` for maps, `"NCHW"` or `"NHWC"`; None where it declares none.
         layouts: layouts by path in the output (`""`, `"[1]"`, `"['aux']"`), read from a trace of the backbone.
     """
@@ -39,9 +39,9 @@ def check_aggregation(how: Aggregation) -> None:
     """Raise `InputError` for an unknown name, `InputTypeError` for what is neither a name nor callable."""
     if isinstance(how, str):
         if how not in AGGREGATIONS:
-            raise InputError(f"aggregate={how!r} is unknown; choose one of {', '.join(AGGREGATIONS)}, or a callable")
+            raise InputError(f"unknown aggregate {how!r}; choose one of {', '.join(AGGREGATIONS)}, or a callable")
     elif not callable(how):
-        raise InputTypeError(f"aggregate must be a name or a callable (outputs, T); got {type(how).__name__}")
+        raise InputTypeError(f"aggregate must be a name or a callable (outputs, T), got {type(how).__name__}")
 
 
 def aggregate(
@@ -54,94 +54,95 @@ def aggregate(
     formats: OutputFormats | None = None,
     rows: int | None = None,
 ) -> Any:
-    """Aggregate whatever a backbone returned for frames `(B·T, …)` over T.
+    """Turn what a backbone returned for frames `(B·T, …)` into outputs for B images.
 
-    Tensors, tuples, lists, dicts and dataclasses are walked, and keep their types; None stays None. Sums are taken in
-    float32, results have the output's dtype. The choices of `how`:
+    Tensors are aggregated; tuples, lists, dicts and dataclasses that hold them keep their types; None stays None. Sums
+    are taken in float32, and results have the dtype of the outputs.
 
-    - `"auto"`: vectors `(B·T, K)` → mean; maps (4-D) → unwarped to the reference image, then averaged where valid;
-      tokens `(B·T, N, C)` → the same on their grid, prefix tokens averaged as they are.
-    - `"mean"`: the mean over T of every tensor, unwarping nothing (the paper's, for logits).
-    - `"mean_prob"`: the log of the mean of softmax(output) over T, so that cross-entropy stays right (ours).
-    - `"first"`: frame 0 of every tensor; under the schedule `from_zero` that is the image itself.
-    - `"unwarp"`: as `"auto"`, but an error where the outputs hold no map and no tokens.
-    - `"none"`: `(B, T, …)`, nothing aggregated.
-    - a callable `(outputs, T)`, which gets the outputs as they are.
+    Args:
+        outputs: what the backbone returned.
+        T: frames per image.
+        how: `"auto"`: vectors `(B·T, K)` → their mean; maps (4-D) → unwarped to the image, then averaged where valid;
+            tokens `(B·T, N, C)` → the same on their grid, with the plain mean of prefix tokens.
+            `"mean"`: the mean over T of every tensor, nothing unwarped (the paper's, for logits).
+            `"mean_prob"`: the log of the mean of softmax(output) over T, so that cross-entropy stays right (ours).
+            `"first"`: frame 0 of every tensor; with the schedule `from_zero` that is the image itself.
+            `"unwarp"`: as `"auto"`, but outputs without a map and tokens are an error.
+            `"none"`: `(B, T, …)`, nothing aggregated.
+            A callable `(outputs, T)` gets the outputs as they are, and its result is returned.
+        to_video: what brings maps of the frames back to the image.
+        image_size: (height, width) of the images, for unwarping.
+        formats: what is known of the layouts of the outputs.
+        rows: B·T, where the caller knows it.
 
-    `rows` is B·T where the caller knows it; `image_size` is (height, width) of the images, for unwarping.
-    Raises `InputError` for a leading dimension that is not B·T, `InputTypeError` for what is no tensor or has a dtype
-    that cannot be averaged, `UnsupportedError` for a layout that is not known; each names the path, as `out[1]["aux"]`.
+    Returns:
+        The outputs of the images, in the same structure.
+
+    Raises:
+        InputError: a leading dimension other than B·T, a scalar, or `"unwarp"` with nothing to unwarp.
+        InputTypeError: something that is no tensor, or a dtype that has no mean.
+        UnsupportedError: a layout that is not known. All three name the place, as `out[1]["aux"]`.
     """
     check_aggregation(how)
     if not isinstance(how, str):
         return how(outputs, T)
-    walk = _Aggregator(T, how, to_video, image_size, formats or OutputFormats(), rows)
-    result = walk(outputs, "")
-    if how == "unwarp" and not walk.unwarped:
+    aggregator = _Aggregator(T, how, to_video, image_size, formats or OutputFormats(), rows)
+    result = aggregator.walk(outputs, "")
+    if how == "unwarp" and not aggregator.unwarped:
         raise InputError(
-            'aggregate="unwarp" found no map and no tokens in the outputs, so it would have had no effect; '
-            'use aggregate="mean" or "auto"'
+            'aggregate="unwarp" needs a map or tokens in the outputs, and there are none; use aggregate="mean" or '
+            '"auto"'
         )
     return result
 
 
+@dataclass
 class _Aggregator:
-    """One walk over one output structure."""
+    """Aggregates the outputs of one forward pass, and notes whether something was unwarped."""
 
-    def __init__(
-        self,
-        T: int,
-        how: str,
-        to_video: Unwarper,
-        image_size: tuple[int, int],
-        formats: OutputFormats,
-        rows: int | None,
-    ) -> None:
-        self.T, self.how, self.to_video, self.image_size = T, how, to_video, image_size
-        self.formats, self.rows = formats, rows
-        self.unwarped = False
+    T: int
+    how: str
+    to_video: Unwarper
+    image_size: tuple[int, int]
+    formats: OutputFormats
+    rows: int | None
+    unwarped: bool = False
 
-    def __call__(self, value: Any, path: str) -> Any:
+    def walk(self, value: Any, path: str) -> Any:
+        """Aggregate every tensor in a structure; `path` is where the structure stands in the outputs."""
         if isinstance(value, Tensor):
             return self._tensor(value, path)
         if value is None:
             return None
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            names = [f.name for f in dataclasses.fields(value) if f.init]
-            return dataclasses.replace(value, **{n: self(getattr(value, n), f"{path}.{n}") for n in names})
+            names = [field.name for field in dataclasses.fields(value) if field.init]
+            return dataclasses.replace(value, **{n: self.walk(getattr(value, n), f"{path}.{n}") for n in names})
         if isinstance(value, Mapping):
             return self._mapping(value, path)
         if isinstance(value, tuple | list):
-            items = [self(item, f"{path}[{index}]") for index, item in enumerate(value)]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+            items = [self.walk(item, f"{path}[{index}]") for index, item in enumerate(value)]
+            is_named_tuple = hasattr(value, "_fields")
+            return type(value)(*items) if is_named_tuple else type(value)(items)
         raise InputTypeError(
             f"{_show(path)} is a {type(value).__name__}, which cannot be aggregated over {self.T} frames; "
             "return tensors (B·T, …) from the backbone, or pass aggregate=callable(outputs, T)"
         )
 
     def _mapping(self, value: Mapping[Any, Any], path: str) -> Any:
-        items = {key: self(item, f"{path}[{key!r}]") for key, item in value.items()}
+        """Aggregate the values of a mapping."""
+        items = {key: self.walk(item, f"{path}[{key!r}]") for key, item in value.items()}
         if type(value) is dict:
             return items
+        # Other types (transformers' ModelOutput) may take other arguments than dict: copy, then fill in.
         same: Any = copy.copy(value)
         for key, item in items.items():
             same[key] = item
         return same
 
     def _tensor(self, value: Tensor, path: str) -> Tensor:
-        if value.ndim == 0:
-            raise InputError(
-                f"{_show(path)} is a scalar: it has no frames to aggregate; return it per frame, (B·T,), "
-                "or pass aggregate=callable(outputs, T)"
-            )
-        if value.shape[0] % self.T or self.rows not in (None, value.shape[0]):
-            multiple = self.rows is None or self.rows % self.T
-            needed = f"a multiple of T = {self.T}" if multiple else f"B·T = {self.rows}"
-            raise InputError(
-                f"{_show(path)} has shape {tuple(value.shape)}: its leading dimension is {value.shape[0]}, not "
-                f"{needed}; only outputs with one row per frame can be aggregated. Pass aggregate=callable(outputs, T)"
-            )
-        clip = value.reshape(-1, self.T, *value.shape[1:])
+        """Aggregate one tensor as `how` says."""
+        self._check_rows(value, path)
+        clip = self._clip(value)
         if self.how == "none":
             return clip
         if self.how == "first":
@@ -154,19 +155,38 @@ class _Aggregator:
         if self.how == "mean":
             return _mean(clip)
         if self.how == "mean_prob":
-            return self._mean_prob(value, clip, path)
-        return self._auto(value, clip, path)
-
-    def _auto(self, value: Tensor, clip: Tensor, path: str) -> Tensor:
+            return self._mean_of_probabilities(value, path)
         if value.ndim <= 2:
             return _mean(clip)
         if value.ndim == 3:
             return self._tokens(value, path)
-        return self._map(value, self._map_layout(value, path))
+        return self._unwarped_mean(value, self._map_layout(value, path))
 
-    def _mean_prob(self, value: Tensor, clip: Tensor, path: str) -> Tensor:
+    def _check_rows(self, value: Tensor, path: str) -> None:
+        """Refuse a tensor without one row per frame."""
+        if value.ndim == 0:
+            raise InputError(
+                f"{_show(path)} is a scalar and has no frames to aggregate; return it per frame, (B·T,), "
+                "or pass aggregate=callable(outputs, T)"
+            )
+        count = value.shape[0]
+        if count % self.T == 0 and self.rows in (None, count):
+            return
+        # The batch itself may be no multiple of T; then B·T is no number to ask for.
+        needed = f"a multiple of T = {self.T}" if self.rows is None or self.rows % self.T else f"B·T = {self.rows}"
+        raise InputError(
+            f"the leading dimension of {_show(path)} must be {needed}, got the shape {tuple(value.shape)}; only "
+            "outputs with one row per frame can be aggregated; pass aggregate=callable(outputs, T) for others"
+        )
+
+    def _clip(self, value: Tensor) -> Tensor:
+        """View `(B·T, …)` as `(B, T, …)`."""
+        return value.reshape(-1, self.T, *value.shape[1:])
+
+    def _mean_of_probabilities(self, value: Tensor, path: str) -> Tensor:
+        """Return the log of the mean class probabilities of scores `(B·T, K)` or of maps of them."""
         if value.ndim == 2:
-            log_probs = _wide(clip).log_softmax(-1)
+            log_probs = _wide(self._clip(value)).log_softmax(-1)
             return (log_probs.logsumexp(1) - math.log(self.T)).to(value.dtype)
         if value.ndim != 4:
             raise UnsupportedError(
@@ -174,19 +194,22 @@ class _Aggregator:
                 f"{tuple(value.shape)}"
             )
         layout = self._map_layout(value, path)
-        probs = self._map(_wide(value).softmax(layout.channel_dim), layout)
+        probs = self._unwarped_mean(_wide(value).softmax(layout.channel_dim), layout)
+        # A class without any probability would have the logarithm −inf.
         return probs.clamp_min(torch.finfo(torch.float32).tiny).log().to(value.dtype)
 
-    def _map(self, value: Tensor, layout: Layout) -> Tensor:
-        """The unwarped mean of maps `(B·T, …)` in either layout, in the layout and dtype that they came in."""
+    def _unwarped_mean(self, body: Tensor, layout: Layout) -> Tensor:
+        """Return the unwarped mean of maps or of tokens without their prefix, in the layout and dtype they came in."""
         self.unwarped = True
-        mean = self.to_video.unwarped_mean(_wide(layout.to_maps(value)), self.image_size, self.T)
-        return layout.from_maps(mean, mean).to(value.dtype)
+        mean = self.to_video.unwarped_mean(_wide(layout.to_maps(body)), self.image_size, self.T)
+        one_row_per_image = body[:: self.T]
+        return layout.from_maps(mean, one_row_per_image).to(body.dtype)
 
     def _map_layout(self, value: Tensor, path: str) -> Layout:
+        """Return the layout of a map: declared by the backbone, read from its trace, or NCHW if the shape allows it."""
         if value.ndim != 4:
             raise UnsupportedError(
-                f"{_show(path)} has shape {tuple(value.shape)}: only vectors (2-D), tokens (3-D) and maps (4-D) are "
+                f"{_show(path)} has shape {tuple(value.shape)}; only vectors (2-D), tokens (3-D) and maps (4-D) are "
                 'aggregated by themselves; use aggregate="mean" or a callable (outputs, T)'
             )
         if self.formats.declared is not None:
@@ -194,10 +217,10 @@ class _Aggregator:
         traced = self.formats.layouts.get(path)
         if traced is not None and traced.spatial == "map":
             return traced
+        # An NHWC map, read as NCHW, has the channels for its width: its sides are out of proportion.
         height, width = self.image_size
-        ratio = (height * value.shape[3]) / (width * value.shape[2])
-        if not 0.5 <= ratio <= 2:
-            # Read as NCHW, a channels-last map has the channels for its width: its shape gives it away.
+        proportion = (height * value.shape[3]) / (width * value.shape[2])
+        if not 0.5 <= proportion <= 2:
             raise UnsupportedError(
                 f"{_show(path)} has shape {tuple(value.shape)}, which is no (B·T, C, h, w) map of a {height}×{width} "
                 'image, and the backbone declares no layout; set backbone.output_fmt = "NHWC" (or "NCHW"), or use '
@@ -206,36 +229,39 @@ class _Aggregator:
         return NCHW
 
     def _tokens(self, value: Tensor, path: str) -> Tensor:
-        layout = self.formats.layouts.get(path)
-        tokens = value.shape[1] if layout is None or layout.channel_dim == -1 else value.shape[2]
-        known = layout is not None and layout.spatial == "tokens" and layout.grid is not None
-        if layout is None or not known or tokens != layout.prefix_tokens + _area(layout.grid):
-            raise UnsupportedError(
-                f"{_show(path)} has shape {tuple(value.shape)}: a sequence whose grid in the image is not known "
-                f"(the plan says {layout.describe() if layout else 'nothing'}); "
-                'use aggregate="mean" for the mean without unwarping, "first", "none", or a callable (outputs, T)'
-            )
+        """Unwarp and average tokens on their grid; prefix tokens have no place in the image and get the plain mean."""
+        layout = self._token_layout(value, path)
         prefix, body = layout.split_prefix(value)
-        self.unwarped = True
-        mean = self.to_video.unwarped_mean(_wide(layout.to_maps(body)), self.image_size, self.T)
-        images = layout.from_maps(mean, body[:: self.T]).to(value.dtype)
+        images = self._unwarped_mean(body, layout)
         if prefix is None:
             return images
-        return layout.join_prefix(_mean(prefix.reshape(-1, self.T, *prefix.shape[1:])), images)
+        return layout.join_prefix(_mean(self._clip(prefix)), images)
 
-
-def _area(grid: tuple[int, int] | None) -> int:
-    return grid[0] * grid[1] if grid is not None else 0
+    def _token_layout(self, value: Tensor, path: str) -> Layout:
+        """Return the traced layout of a sequence, if its grid is known and has as many places as there are tokens."""
+        layout = self.formats.layouts.get(path)
+        if layout is not None and layout.spatial == "tokens" and layout.grid is not None:
+            height, width = layout.grid
+            token_dim = 1 if layout.channel_dim == -1 else 2
+            if value.shape[token_dim] == layout.prefix_tokens + height * width:
+                return layout
+        raise UnsupportedError(
+            f"{_show(path)} has shape {tuple(value.shape)}: a sequence whose grid in the image is not known "
+            f"(the plan says {layout.describe() if layout else 'nothing'}); "
+            'use aggregate="mean" for the mean without unwarping, "first", "none", or a callable (outputs, T)'
+        )
 
 
 def _mean(clip: Tensor) -> Tensor:
+    """Return the mean over T of `(B, T, …)`, summed in float32."""
     return _wide(clip).mean(1).to(clip.dtype)
 
 
 def _wide(value: Tensor) -> Tensor:
-    """Float32, or float64 where it came so: what sums over frames are taken in."""
+    """Return float64 as it is, and everything else in float32: sums over frames are taken in these."""
     return value if value.dtype == torch.float64 else value.float()
 
 
 def _show(path: str) -> str:
+    """Name a place in the outputs in a message."""
     return "out" + path.replace("'", '"')

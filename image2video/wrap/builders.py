@@ -18,12 +18,18 @@ ENTRY_POINT_GROUP = "image2video.builders"
 
 @dataclass(frozen=True)
 class Builder:
-    """How to build a bare backbone again: `name` is `<builder>:<model>`, `kwargs` are JSON values.
+    """How to build a bare backbone again.
 
     `timm:resnet50` with `{"num_classes": 10}` calls the builder that the entry point `timm` of the group
     `image2video.builders` names, as `build("resnet50", num_classes=10)`.
 
-    Raises `InputError` for a name without a builder and a model, `InputTypeError` for arguments that JSON cannot hold.
+    Attributes:
+        name: `<builder>:<model>`.
+        kwargs: arguments of the builder, as JSON values.
+
+    Raises:
+        InputError: a name without a builder and a model.
+        InputTypeError: arguments that JSON cannot hold.
     """
 
     name: str
@@ -32,7 +38,7 @@ class Builder:
     def __post_init__(self) -> None:
         builder, colon, model = self.name.partition(":")
         if not (builder and colon and model):
-            raise InputError(f"a builder's name is `<builder>:<model>`, as in `timm:resnet50`; got {self.name!r}")
+            raise InputError(f"a builder's name must be `<builder>:<model>`, as in `timm:resnet50`; got {self.name!r}")
         try:
             text = json.dumps(dict(self.kwargs), allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -42,14 +48,25 @@ class Builder:
         object.__setattr__(self, "kwargs", json.loads(text))
 
     def with_kwargs(self, **changes: Any) -> Builder:
-        """The same builder with some arguments replaced; None removes one."""
+        """Return the same builder with some arguments replaced.
+
+        Args:
+            **changes: new values; None removes an argument.
+
+        Returns:
+            The new builder.
+        """
         kwargs = {**self.kwargs, **changes}
         return Builder(self.name, {key: value for key, value in kwargs.items() if value is not None})
 
     def build(self) -> nn.Module:
-        """The bare backbone, freshly initialised.
+        """Build the backbone.
 
-        Raises `MissingError` if no installed package announces the builder.
+        Returns:
+            The bare backbone, freshly initialised.
+
+        Raises:
+            MissingError: no installed package announces the builder.
         """
         builder, _, model = self.name.partition(":")
         found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
@@ -61,12 +78,26 @@ class Builder:
         return found[builder].load()(model, **self.kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON values: `{"name": …, "kwargs": …}`."""
+        """Record the builder for a file.
+
+        Returns:
+            JSON values, `{"name": …, "kwargs": …}`.
+        """
         return {"name": self.name, "kwargs": dict(self.kwargs)}
 
     @classmethod
     def from_dict(cls, record: Any) -> Builder:
-        """The builder that `to_dict` wrote; raises `InputError` for any other shape."""
+        """Read the builder that `to_dict` recorded.
+
+        Args:
+            record: what `to_dict` returned.
+
+        Returns:
+            The builder.
+
+        Raises:
+            InputError: any other record.
+        """
         if not isinstance(record, Mapping) or set(record) != {"name", "kwargs"}:
             raise InputError(f"a builder's record is an object with `name` and `kwargs`; got {record!r}")
         name, kwargs = record["name"], record["kwargs"]

@@ -41,17 +41,14 @@ def adapt_state_dict(
     if DRAWN not in own:
         state_dict.pop(prefix + DRAWN, None)
     bare = {name.removeprefix(BACKBONE) for name in own if name.startswith(BACKBONE)}
-    given = [key for key in state_dict if key.startswith(prefix)]
-    names = {key: _strip_shells(key[len(prefix) :], own.keys() | bare) for key in given}
+    keys = [key for key in state_dict if key.startswith(prefix)]
+    given = {_strip_shells(key[len(prefix) :], own.keys() | bare): state_dict.pop(key) for key in keys}
     # A backbone may itself hold a child called `backbone`: what fits more keys decides.
-    fits_wrapped = sum(name in own for name in names.values())
-    fits_bare = sum(name in bare for name in names.values())
-    is_bare = fits_bare > fits_wrapped
-    values = {names[key]: state_dict.pop(key) for key in given}
-    for name, value in values.items():
-        state_dict[prefix + (BACKBONE if is_bare else "") + name] = value
+    is_bare = sum(name in bare for name in given) > sum(name in own for name in given)
+    start = prefix + BACKBONE if is_bare else prefix
+    state_dict.update({start + name: value for name, value in given.items()})
     fusion = {name: value for name, value in own.items() if name.startswith(FUSION)}
-    holds_fusion = not is_bare and any(name.startswith(FUSION) for name in values)
+    holds_fusion = not is_bare and any(name.startswith(FUSION) for name in given)
     if fusion and given and not holds_fusion:
         state_dict.update({prefix + name: value for name, value in fusion.items()})
         warnings.warn(
@@ -63,12 +60,13 @@ def adapt_state_dict(
 
 
 def _named_state(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of the state dict by name: parameters themselves, so that assign=True keeps them parameters."""
+    """Return the tensors of the state dict; parameters themselves, so that assign=True keeps them parameters."""
     state: dict[str, Any] = module.state_dict(keep_vars=True)
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _strip_shells(name: str, known: set[str]) -> str:
+    """Strip what DDP and torch.compile put before a name, until it is known."""
     while name not in known and name.startswith(_SHELLS):
         name = name.split(".", 1)[1]
     return name

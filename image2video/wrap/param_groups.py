@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from image2video.errors import InputError
+from image2video.fusion.base import Fusion
 
 
 class NoFusionParametersWarning(UserWarning):
@@ -23,10 +24,20 @@ def param_groups(
 
     Up to four groups: backbone and fusion, each with and without weight decay. Biases, norms, residual scales (all of
     at most one dimension) and what the model's own `no_weight_decay()` names take none. The fusion groups have
-    `lr · fusion_lr_mult`; each group has its `name`. The model may be a `VideoWrap`, bare, or hold one (DDP).
+    `lr · fusion_lr_mult`; each group has its `name`. A `NoFusionParametersWarning` says that `fusion_lr_mult` has no
+    parameter to act on.
 
-    Raises `InputError` for a negative or non-finite number. Where `fusion_lr_mult` has no parameter to act on, one
-    `NoFusionParametersWarning`.
+    Args:
+        model: a `VideoWrap`, a module that holds one (DDP), or a bare model.
+        lr: the learning rate of the backbone.
+        fusion_lr_mult: what the learning rate of the fusions is multiplied by.
+        weight_decay: of the parameters that take it.
+
+    Returns:
+        The groups, as optimisers take them.
+
+    Raises:
+        InputError: a negative or non-finite number, or a model without trainable parameters.
 
     >>> from torch import nn, optim
     >>> [group["name"] for group in param_groups(nn.Linear(2, 2), lr=0.1, weight_decay=1e-4)]
@@ -41,18 +52,17 @@ def param_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = "fusion" if id(parameter) in fusion else "backbone"
+        is_fusion = id(parameter) in fusion
         decays = parameter.ndim > 1 and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-        group = groups.setdefault(
-            part if decays else f"{part}_no_decay",
-            {
-                "name": part if decays else f"{part}_no_decay",
+        group_name = ("fusion" if is_fusion else "backbone") + ("" if decays else "_no_decay")
+        if group_name not in groups:
+            groups[group_name] = {
+                "name": group_name,
                 "params": [],
-                "lr": lr * fusion_lr_mult if part == "fusion" else lr,
+                "lr": lr * fusion_lr_mult if is_fusion else lr,
                 "weight_decay": weight_decay if decays else 0.0,
-            },
-        )
-        group["params"].append(parameter)
+            }
+        groups[group_name]["params"].append(parameter)
     if not groups:
         raise InputError("the model has no trainable parameter; set requires_grad on some, or check the model")
     if fusion_lr_mult != 1.0 and not any(name.startswith("fusion") for name in groups):
@@ -65,14 +75,12 @@ def param_groups(
 
 
 def _fusion_parameters(model: nn.Module) -> set[int]:
-    """The identities of all parameters that belong to fusion modules."""
-    from image2video.fusion.base import Fusion
-
+    """Return the identities of all parameters that belong to fusion modules."""
     return {id(p) for module in model.modules() if isinstance(module, Fusion) for p in module.parameters()}
 
 
 def _no_weight_decay(model: nn.Module) -> set[str]:
-    """What modules name in their own `no_weight_decay()`, as patterns of full parameter names."""
+    """Collect what modules name in their own `no_weight_decay()`, as patterns of full parameter names."""
     patterns: set[str] = set()
     for path, module in model.named_modules():
         own = getattr(module, "no_weight_decay", None)

@@ -28,10 +28,10 @@ Sites = str | Sequence[str] | Callable[[Site], bool] | Plan | None
 def clip_maker(
     backbone: nn.Module, source: FrameSource | None, genotype: Genotype | str, options: ClipOptions
 ) -> Image2Video | FrameSource:
-    """What makes a wrapper's clips: the source, or an `Image2Video` of the genotype and the options.
+    """Return what makes a wrapper's clips: the source, or an `Image2Video` of the genotype and the options.
 
-    `mean` and `std` default to what the backbone's config says. Raises `InputTypeError` for a source that is none,
-    `InputError` where one is given beside options that it decides itself, and what `Image2Video` raises.
+    `mean` and `std` default to what the backbone's config says. Raises `InputTypeError` for a source of another type,
+    and `InputError` for a source beside options that it decides itself.
     """
     if source is None:
         return Image2Video.of(genotype, options.with_colours_of(backbone))
@@ -48,7 +48,7 @@ def clip_maker(
 
 
 def make_clip(to_video: Image2Video | FrameSource, images: Tensor, T: int | None) -> tuple[Tensor, Unwarper]:
-    """The clip `(B, T, C, H, W)` of images, and what brings maps of its frames back to them."""
+    """Return the clip `(B, T, C, H, W)` of images, and what brings maps of its frames back to them."""
     return to_video.make(images, T) if isinstance(to_video, FrameSource) else (to_video(images, T), to_video)
 
 
@@ -59,13 +59,13 @@ def plan_for(
     input_size: tuple[int, int, int] | None,
     example_input: Tensor | None,
 ) -> Plan:
-    """The plan of a wrapper: the given one, or that of the backbone at the size that is given or that it tells itself.
+    """Return the given plan, or make one at the given size or at the size that the backbone's config tells.
 
     Raises `InputError` for a plan of another fusion, and what `plan` raises.
     """
     if isinstance(sites, Plan):
         if sites.fusion != config:
-            raise InputError(f"the plan is for {sites.fusion}, but fusion={config}; pass the plan's own fusion")
+            raise InputError(f"the plan is for {sites.fusion}, got fusion={config}; pass the plan's own fusion")
         return sites
     known = input_size is not None or example_input is not None or nominal_size(backbone) is not None
     if not known and not config.active and sites is None:
@@ -75,15 +75,14 @@ def plan_for(
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
-    """The batch norms of a backbone that keep running statistics."""
-    # Batch norms without running statistics compute the same in both modes; eval would be a change without a purpose.
+    """List the batch norms of a backbone that keep running statistics; others compute the same in both modes."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 def output_formats(backbone: nn.Module, plan: Plan) -> OutputFormats:
-    """What the backbone declares (timm's `output_fmt`) and the plan has traced of the layouts of its outputs."""
+    """Return what is known of the layouts of a backbone's outputs: what it declares itself, and what was traced."""
     declared = getattr(backbone, "output_fmt", None)
-    # timm's Format is an enumeration of strings; its others (NLC) are no layouts of maps.
+    # timm's `output_fmt` is an enumeration of strings; its other values (NLC) are no layouts of maps.
     name = str(getattr(declared, "value", declared)).upper()
     layouts = {output.path: output.layout for output in plan.outputs if output.layout is not None}
     return OutputFormats(name if name in ("NCHW", "NHWC") else None, layouts)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ _AUTO_GROUP = 12  # parameters per layer where the backbone names no layers: tim
 
 
 def _of_backbone(name: str, doc: str) -> Any:
-    """A property that is the backbone's attribute; an AttributeError where the backbone has none."""
+    """Make a property that reads the backbone's attribute, with AttributeError where it has none."""
     return property(lambda self: getattr(self.backbone, name), doc=doc)
 
 
@@ -42,7 +42,7 @@ class TimmLike(nn.Module):
     _traits = _of_backbone("_traits", "Input traits that timm keeps on a model.")
 
     def get_classifier(self, *args: Any, **kwargs: Any) -> Any:
-        """The backbone's classifier; arguments as the backbone's own method takes them."""
+        """Return the backbone's classifier; the arguments are those of the backbone's own method."""
         return self._method("get_classifier")(*args, **kwargs)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None, **kwargs: Any) -> None:
@@ -59,13 +59,13 @@ class TimmLike(nn.Module):
         self._method("set_grad_checkpointing")(enable)
 
     def no_weight_decay(self) -> set[str]:
-        """Names (or patterns) of parameters without weight decay: the backbone's own, and each fusion's."""
+        """Name the parameters without weight decay (or patterns of them): the backbone's own, and each fusion's."""
         own = getattr(self.backbone, "no_weight_decay", None)
         names = {BACKBONE + name for name in own()} if callable(own) else set()
         return names | {FUSION + name for name in self.fusion.no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], Ordinal]:
-        """A function from parameter names to layers: the bare model's layers, a fusion in its site's.
+        """Return a function from parameter names to layers; a fusion is in the layer of its site.
 
         timm's `group_parameters(model, model.group_matcher())` and with it `layer_decay` find exactly the groups of the
         bare model. Where the backbone names no layers, its parameters are grouped in order, as timm does then.
@@ -84,17 +84,18 @@ class TimmLike(nn.Module):
         return layer
 
     def _method(self, name: str) -> Callable[..., Any]:
+        """Return a method of the backbone, or raise `UnsupportedError`."""
         method = getattr(self.backbone, name, None)
         if not callable(method):
             raise UnsupportedError(
-                f"the backbone {type(self.backbone).__name__} has no {name}(); only backbones that have it "
-                "(timm's) can be asked through the wrapper"
+                f"the backbone {type(self.backbone).__name__} has no {name}(), which the wrapper needs here; use a "
+                "backbone that has it, such as timm's"
             )
         return method
 
 
 def _compile(matcher: Any) -> Callable[[str], Ordinal]:
-    """A name's ordinal under a timm matcher: a callable, or patterns by group with an optional suffix."""
+    """Return the layer of a name under a timm matcher: a callable, or patterns by group with an optional suffix."""
     if callable(matcher):
         return lambda name: _ordinal(matcher(name))
     rules: list[tuple[re.Pattern[str], int, Any]] = []
@@ -106,18 +107,21 @@ def _compile(matcher: Any) -> Callable[[str], Ordinal]:
         for pattern, group, suffix in rules:
             match = pattern.match(name)
             if match:
-                return (float(group), *(float(g) for g in match.groups() if g), *(float(s) for s in suffix or ()))
+                # As timm orders layers: by group, then by the numbers in the name, then by the suffix.
+                numbers = [number for number in match.groups() if number]
+                return tuple(float(part) for part in (group, *numbers, *(suffix or ())))
         return _UNMATCHED
 
     return layer
 
 
 def _ordinal(value: Any) -> Ordinal:
+    """Return a layer as a tuple, which a matcher may give as one number."""
     return tuple(value) if isinstance(value, Iterable) else (value,)
 
 
 def _in_order(names: list[str], classifier: tuple[str, ...]) -> Callable[[str], Ordinal]:
-    """Layers of a backbone without a matcher: groups of its parameters in order, the classifier last.
+    """Make layers for a backbone without a matcher: groups of its parameters in order, the classifier last.
 
     Without a named classifier all parameters are one layer, as in timm.
     """
@@ -127,6 +131,7 @@ def _in_order(names: list[str], classifier: tuple[str, ...]) -> Callable[[str], 
 
 
 def _classifier(backbone: nn.Module) -> tuple[str, ...]:
+    """Return the names of the classifier's modules, as timm's config gives them."""
     name = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier")
     if not name:
         return ()
@@ -134,7 +139,7 @@ def _classifier(backbone: nn.Module) -> tuple[str, ...]:
 
 
 def _host(name: str, backbone_names: list[str]) -> str:
-    """A parameter of the backbone that stands at the site of a fusion parameter, or nearest above it."""
+    """Return a parameter of the backbone that stands at the site of a fusion parameter, or nearest above it."""
     for path in _parents(name):
         for candidate in backbone_names:
             if candidate.startswith(path + "."):
@@ -143,6 +148,7 @@ def _host(name: str, backbone_names: list[str]) -> str:
 
 
 def _parents(name: str) -> Iterator[str]:
+    """Go through the paths above a name, the nearest first."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name

@@ -41,18 +41,23 @@ class VideoWrap(TimmLike):
             config such as `GSFConfig(ratio=0.25)`.
         genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`. The default is gentle (ours).
         T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it.
-        schedule, padding, interpolation: as in `Image2Video`.
-        mean, std: how images are normalised, for photometric ops; by default as the backbone's `pretrained_cfg` says.
-        frames: a `FrameSource` that draws clips, such as `RandomClips`, in place of all from `genotype` to `std`.
+        schedule: as in `Image2Video`.
         aggregate: how outputs become those of images; see `image2video.wrap.aggregate.aggregate`.
         residual: start as the average of the bare model over the frames (ours, for trained backbones); False uses the
             fusions as published, for training from scratch.
         sites: where fusions act: a regular expression (fullmatch on module names), a list of names, a predicate on a
             `Site`, or a `Plan` made before; None for all that the rule finds.
         input_size: `(C, H, W)` for the trace that finds the sites, where the backbone's config does not tell.
-        example_input: an input for the trace instead, `(B, C, H, W)`.
-        freeze_bn: keep the backbone's batch norms in eval mode in training too: their running statistics do not move,
-            their weights and biases still learn (a batch of B·T frames is correlated). The fusions' own norms train.
+        freeze_bn: keep the backbone's batch norms in eval mode in training too, since a batch of B·T frames is
+            correlated: their running statistics do not move, their weights and biases still learn. The fusions' own
+            norms train.
+        padding: as in `Image2Video`.
+        interpolation: as in `Image2Video`.
+        example_input: an input for the trace, `(B, C, H, W)`, in place of `input_size`.
+        mean: of the images' normalisation, for photometric ops; by default as the backbone's `pretrained_cfg` says.
+        std: likewise.
+        frames: a `FrameSource` that draws clips, such as `RandomClips`; it takes the place of the genotype and of all
+            options of the clip.
 
     Raises:
         InputError: an unknown option, `sites` that match nothing, no known input size, no mean and std where needed.
@@ -86,15 +91,15 @@ class VideoWrap(TimmLike):
         frames: FrameSource | None = None,
     ) -> None:
         super().__init__()
+        # All checks come before `inject_`, the first change of the backbone.
         check_backbone(backbone)
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
         options = ClipOptions(T, schedule, padding, interpolation, mean, std)
-        to_video = clip_maker(backbone, frames, genotype, options)
+        self.to_video = clip_maker(backbone, frames, genotype, options)
         the_plan = plan_for(backbone, config, sites, input_size, example_input)
-        injection = inject_(backbone, the_plan, residual=residual)
-        self.to_video = to_video
-        self.fusion = injection  # before the backbone: timm's reparameterize_model meets its refusal first
+        # Before the backbone: timm's reparameterize_model goes through the children and meets the fusions' refusal.
+        self.fusion = inject_(backbone, the_plan, residual=residual)
         self.backbone = backbone
         self.aggregate = aggregate
         self.residual = bool(residual)
@@ -108,9 +113,16 @@ class VideoWrap(TimmLike):
         self.register_load_state_dict_pre_hook(adapt_state_dict)
 
     def forward(self, images: Tensor, T: int | None = None) -> Any:
-        """What the bare backbone returns for images `(B, C, H, W)`, each seen as T frames (default `self.T`).
+        """See each image as T frames, and return what the bare backbone returns for B images.
 
-        Raises `InputTypeError` for images that are not floating point, `InputError` for other shapes or channels.
+        `InputTypeError` refuses images that are not floating point, `InputError` other shapes and channels.
+
+        Args:
+            images: `(B, C, H, W)`, normalised.
+            T: frames per image; by default `self.T`.
+
+        Returns:
+            The backbone's outputs, aggregated over T.
         """
         frames, T, unwarper = self._frames(images, T)
         with self.fusion.frames(T):
@@ -118,7 +130,15 @@ class VideoWrap(TimmLike):
         return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
-        """The backbone's features of every frame, `(B·T, …)`; `forward_head` aggregates them."""
+        """Return the features of every frame; `forward_head` aggregates them.
+
+        Args:
+            images: `(B, C, H, W)`, normalised.
+            T: frames per image; by default `self.T`.
+
+        Returns:
+            What the backbone's `forward_features` returns for the frames, `(B·T, …)`.
+        """
         method = self._method("forward_features")
         frames, T, _ = self._frames(images, T)
         with self.fusion.frames(T, rows=frames.shape[0]):
@@ -132,10 +152,17 @@ class VideoWrap(TimmLike):
         T: int | None = None,
         image_size: tuple[int, int] | None = None,
     ) -> Any:
-        """The backbone's head on frame features `(B·T, …)`, aggregated over T to the outputs of B images.
+        """Apply the backbone's head: `forward(x)` equals `forward_head(forward_features(x))`.
 
-        `forward(x)` equals `forward_head(forward_features(x))`. `T` must be that of `forward_features`; `image_size`
-        (height, width; default: that of the plan) matters only to a head that returns maps, which are unwarped.
+        Args:
+            features: of the frames, `(B·T, …)`.
+            pre_logits: return what stands before the classifier.
+            T: the T of `forward_features`; by default `self.T`.
+            image_size: (height, width), by default that of the plan; it matters where the head returns maps, which are
+                unwarped.
+
+        Returns:
+            The outputs of B images.
         """
         self._check_use()
         method = self._method("forward_head")
@@ -156,9 +183,12 @@ class VideoWrap(TimmLike):
         raise AttributeError(f"T is read-only; use model.set_frames({value}), or model(images, T={value}) for one call")
 
     def set_frames(self, T: int) -> None:
-        """See every image as T frames from now on (1 or more); parameters do not depend on T.
+        """See every image as T frames from now on; parameters do not depend on T.
 
         Under `torch.compile` every value of T compiles once; from the ninth on torch runs it eagerly, with a log line.
+
+        Args:
+            T: 1 or more.
         """
         self.to_video.set_frames(T)
 
@@ -173,22 +203,37 @@ class VideoWrap(TimmLike):
         return self.fusion.plan
 
     def train(self, mode: bool = True) -> VideoWrap:
-        """Set the training mode; with `freeze_bn`, the backbone's batch norms stay in eval mode."""
+        """Set the training mode; with `freeze_bn`, the backbone's batch norms stay in eval mode.
+
+        Args:
+            mode: True for training, False for evaluation.
+
+        Returns:
+            This module.
+        """
         super().train(mode)
         self._freeze_norms()
         return self
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None, **kwargs: Any) -> None:
-        """Replace the backbone's classifier by a fresh one with `num_classes` classes (0: none)."""
+        """Replace the backbone's classifier by a fresh one.
+
+        Args:
+            num_classes: its number of classes; 0 for none.
+            global_pool: another pooling; None keeps it.
+            **kwargs: further arguments of the backbone's own method.
+        """
         super().reset_classifier(num_classes, global_pool, **kwargs)
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
 
     def unwrap(self) -> nn.Module:
-        """Give back the backbone object as it was: no hooks, nothing added; this wrapper then refuses use.
+        """Take the fusions out of the backbone; this wrapper then refuses use.
 
-        Values that training changed stay changed; untrained, it is bit for bit as it came.
+        Returns:
+            The backbone object, without hooks. Values that training changed stay changed; untrained, it is bit for bit
+            as it came.
         """
         self._check_use()
         backbone = self.backbone
@@ -201,10 +246,12 @@ class VideoWrap(TimmLike):
         return backbone
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write `model.safetensors` and `config.json` to a folder (made if needed); see `from_pretrained`.
+        """Write `model.safetensors` and `config.json`, each whole or not at all; see `from_pretrained`.
 
-        Each file is written whole or not at all. Raises `InputTypeError` for an `aggregate` callable, which JSON
-        cannot hold.
+        `InputTypeError` refuses a callable as `aggregate`, which JSON cannot hold.
+
+        Args:
+            directory: the folder, which is made if needed.
         """
         self._check_use()
         options = {"aggregate": self.aggregate, "residual": self.residual, "freeze_bn": self.freeze_bn}
@@ -215,13 +262,19 @@ class VideoWrap(TimmLike):
     def from_pretrained(
         cls, path: str | os.PathLike[str], backbone: nn.Module | None = None, *, revision: str | None = None
     ) -> VideoWrap:
-        """The wrapper that `save_pretrained` wrote, in eval mode.
+        """Load the wrapper that `save_pretrained` wrote.
 
-        `path` is a local folder or the id of a Hugging Face Hub repository (then with an optional `revision`). Without
-        `backbone`, the config must name a builder, which integrations record (`timm:resnet50` with its arguments).
+        `MissingError` says that files or the builder are missing. `InputError` refuses a config that is not ours, and a
+        backbone in which the rule finds other sites than were saved; it lists both.
 
-        Raises `MissingError` where files or the builder are missing, `InputError` where the config is not ours or the
-        sites that the rule finds in the backbone are not those that were saved: both are listed.
+        Args:
+            path: a local folder, or the id of a Hugging Face Hub repository.
+            backbone: the bare backbone, built as it was; by default the builder makes it that the config names and that
+                integrations record (`timm:resnet50` with its arguments).
+            revision: a branch, tag or commit of the repository.
+
+        Returns:
+            The wrapper, in eval mode.
         """
         saved = pretrained.read(path, backbone, revision)
         model = cls(saved.backbone, **saved.arguments)
@@ -230,30 +283,38 @@ class VideoWrap(TimmLike):
         return model.eval()
 
     def extra_repr(self) -> str:
-        """The options, as `print(model)` shows them."""
+        """Show the options in `print(model)`.
+
+        Returns:
+            The fusion and the options of the wrapper.
+        """
         fusion = f"{self.plan.fusion} at {len(self.plan.sites)} sites"
         return f"fusion={fusion}, aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
 
     def _frames(self, images: Tensor, T: int | None) -> tuple[Tensor, int, Unwarper]:
+        """Return the frames of images, their number per image, and what brings maps of them back."""
         self._check_use()
         clip, unwarper = make_clip(self.to_video, images, T)
         channels = self.plan.input_size[0]
         if channels and images.shape[1] != channels:
             raise InputError(
                 f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; the backbone was planned for "
-                f"{channels}. Pass images (B, {channels}, H, W)"
+                f"{channels}: pass images (B, {channels}, H, W)"
             )
         return clip_to_frames(clip), self.T if T is None else T, unwarper
 
     def _aggregate(self, outputs: Any, T: int, size: Sequence[int], rows: int | None, unwarper: Unwarper) -> Any:
+        """Aggregate the outputs of the frames of images of this (height, width) over T."""
         formats, size = output_formats(self.backbone, self.plan), (size[0], size[1])
         return aggregate(outputs, T, self.aggregate, to_video=unwarper, image_size=size, formats=formats, rows=rows)
 
     def _freeze_norms(self) -> None:
+        """Put the backbone's batch norms into eval mode, where `freeze_bn` asks for it."""
         if self.freeze_bn and not self._unwrapped:
             for norm in batch_norms(self.backbone):
                 norm.eval()
 
     def _check_use(self) -> None:
+        """Raise `StateError` after `unwrap`."""
         if self._unwrapped:
             raise StateError("this VideoWrap was unwrapped and has no backbone; wrap the backbone again")

@@ -7,9 +7,9 @@ import pickle
 
 import pytest
 import torch
+from clip_cases import CHAIN, H, W, noise, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from image2video.clip import image_to_video as clip_module
 from image2video.clip.colours import Colours
@@ -21,21 +21,8 @@ from image2video.clip.sampling import warp
 from image2video.clip.schedules import SCHEDULES, schedule_steps
 from image2video.errors import InputError, InputTypeError
 
-H, W = 24, 36
-TEXT = "translate_x(0.06) > rotate(10) > scale(1.1)"
 MIXED = "rotate(10) > brightness(1.2) > translate_x(0.1) > solarize(0.2)"
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def smooth(B: int, C: int, height: int = H, width: int = W) -> Tensor:
-    ys = torch.linspace(0, 1, height)[:, None]
-    xs = torch.linspace(0, 1, width)
-    waves = [torch.sin(2 * xs + 3 * ys + n) + ys * xs * n / 6 for n in range(B * C)]
-    return torch.stack(waves).view(B, C, height, width)
 
 
 def test_frame_t_of_image_b_is_its_row_with_its_channels() -> None:
@@ -61,7 +48,7 @@ def test_clip_to_frames_and_back(B: int, T: int, rest: list[int]) -> None:
 
 
 def test_rows_are_a_multiple_of_the_frames() -> None:
-    with pytest.raises(InputError, match=r"frames of T = 4 have B·T rows, got the shape \(10, 3, 2, 2\)"):
+    with pytest.raises(InputError, match=r"frames of T = 4 must have B·T rows, got the shape \(10, 3, 2, 2\)"):
         frames_to_clip(torch.zeros(10, 3, 2, 2), 4)
     with pytest.raises(InputTypeError, match="must be an integer"):
         frames_to_clip(torch.zeros(10, 3), 2.5)  # type: ignore[arg-type]
@@ -72,7 +59,7 @@ def test_rows_are_a_multiple_of_the_frames() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_frames_at_step_zero_are_the_image(schedule: str) -> None:
     images = noise(2, 3, H, W)
-    clip = Image2Video(TEXT, T=5, schedule=schedule)(images)
+    clip = Image2Video(CHAIN, T=5, schedule=schedule)(images)
     zero = {"from_zero": [0], "ramp": [], "centred": [2], "mirror": [2]}[schedule]
     for t in range(5):
         assert torch.equal(clip[:, t], images) == (t in zero)
@@ -81,7 +68,7 @@ def test_frames_at_step_zero_are_the_image(schedule: str) -> None:
 def test_frames_follow_the_matrices_of_the_genotype() -> None:
     """Each frame of the composed chain is the frame that one matrix gives, so it was resampled once."""
     images = smooth(1, 2)
-    to_video = Image2Video(TEXT, T=3)
+    to_video = Image2Video(CHAIN, T=3)
     clip = to_video(images)
     ys, xs = torch.meshgrid(torch.arange(H) - (H - 1) / 2, torch.arange(W) - (W - 1) / 2, indexing="ij")
     points = torch.stack([xs, ys, torch.ones_like(xs)]).double().flatten(1)
@@ -128,16 +115,16 @@ def test_geometric_chains_take_the_way_they_took(monkeypatch: pytest.MonkeyPatch
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("a geometric chain went through the way of mixed ones")
 
-    expected = Image2Video(TEXT, T=3)(noise(1, 3, H, W))
+    expected = Image2Video(CHAIN, T=3)(noise(1, 3, H, W))
     monkeypatch.setattr(clip_module, "chain_clip", refuse)
-    assert torch.equal(Image2Video(TEXT, T=3, mean=MEAN, std=STD)(noise(1, 3, H, W)), expected)
+    assert torch.equal(Image2Video(CHAIN, T=3, mean=MEAN, std=STD)(noise(1, 3, H, W)), expected)
 
 
 def test_photometric_ops_need_to_know_the_colours() -> None:
     for text in (MIXED, "cutout(0.5)"):
         with pytest.raises(InputError, match="say how the images are normalised: mean=…, std=…"):
             Image2Video(text)
-    with pytest.raises(InputError, match="mean and std go together, only std was given"):
+    with pytest.raises(InputError, match="mean and std go together, got only std"):
         Image2Video(MIXED, std=1)
     with pytest.raises(InputError, match="mean has 3 values and std 3, but the images are"):
         Image2Video(MIXED, mean=MEAN, std=STD)(noise(1, 1, H, W))
@@ -153,7 +140,7 @@ def test_gradients_reach_maps_and_images() -> None:
 
 def test_half_precision_and_layout_of_images() -> None:
     images = noise(2, 3, H, W)
-    for to_video in (Image2Video(TEXT, T=3), Image2Video(MIXED, T=3, mean=MEAN, std=STD)):
+    for to_video in (Image2Video(CHAIN, T=3), Image2Video(MIXED, T=3, mean=MEAN, std=STD)):
         expected = to_video(images)
         assert to_video(images.bfloat16()).dtype == torch.bfloat16
         frames = clip_to_frames(to_video(images.to(memory_format=torch.channels_last)))
@@ -165,7 +152,7 @@ def test_half_precision_and_layout_of_images() -> None:
 
 def test_frames_of_a_call_and_of_the_module() -> None:
     images = noise(2, 3, H, W)
-    to_video = Image2Video(TEXT, T=3)
+    to_video = Image2Video(CHAIN, T=3)
     assert to_video.T == 3
     eight = to_video(images, T=8)
     assert eight.shape[1] == 8
@@ -180,7 +167,7 @@ def test_frames_of_a_call_and_of_the_module() -> None:
 
 
 def test_nothing_is_stored() -> None:
-    for to_video in (Image2Video(TEXT, T=3), Image2Video(MIXED, T=3, mean=MEAN, std=STD)):
+    for to_video in (Image2Video(CHAIN, T=3), Image2Video(MIXED, T=3, mean=MEAN, std=STD)):
         to_video(noise(1, 3, H, W))
         assert to_video.state_dict() == {}
         assert not list(to_video.buffers())
@@ -188,7 +175,7 @@ def test_nothing_is_stored() -> None:
 
 
 def test_copies_and_pickles() -> None:
-    to_video = Image2Video(TEXT, T=4, schedule="mirror", padding="border", interpolation="nearest")
+    to_video = Image2Video(CHAIN, T=4, schedule="mirror", padding="border", interpolation="nearest")
     images = noise(1, 3, H, W)
     for again in (copy.deepcopy(to_video), pickle.loads(pickle.dumps(to_video))):
         assert torch.equal(again(images), to_video(images))
@@ -197,13 +184,13 @@ def test_copies_and_pickles() -> None:
     for again in (copy.deepcopy(coloured), pickle.loads(pickle.dumps(coloured))):
         assert torch.equal(again(images), coloured(images))
     assert "mean=(0.5, 0.4, 0.3), std=(0.5,)" in repr(coloured)
-    assert TEXT in repr(to_video)
+    assert CHAIN in repr(to_video)
     assert "T=4, schedule=mirror, padding=border, interpolation=nearest" in repr(to_video)
 
 
 def test_compiles_to_one_graph() -> None:
     torch._dynamo.reset()
-    to_video = Image2Video(TEXT, T=5)
+    to_video = Image2Video(CHAIN, T=5)
     compiled = torch.compile(to_video, fullgraph=True, backend="aot_eager")
     images = noise(2, 3, H, W)
     for T in (5, 3, 8):
@@ -228,7 +215,7 @@ def test_photometric_ops_compile_without_a_break(gradient: str) -> None:
     assert torch.allclose(found, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("text", [TEXT, MIXED])
+@pytest.mark.parametrize("text", [CHAIN, MIXED])
 def test_exports_with_a_dynamic_batch(text: str) -> None:
     to_video = Image2Video(text, T=4, schedule="centred", mean=MEAN, std=STD)
     batch = {"images": {0: torch.export.Dim("batch")}}
@@ -238,40 +225,34 @@ def test_exports_with_a_dynamic_batch(text: str) -> None:
         assert torch.allclose(program.module()(images), to_video(images), atol=1e-6)
 
 
-def test_bad_images_are_refused() -> None:
-    to_video = Image2Video(TEXT, T=3)
-    uint8 = torch.zeros(2, 3, H, W, dtype=torch.uint8)
-    with pytest.raises(InputTypeError, match=r"images are uint8; convert .*v2: .*ToDtype\(torch.float32, scale=True\)"):
-        to_video(uint8)
-    with pytest.raises(InputTypeError, match=r"must be floating point .* got torch.complex64"):
-        to_video(torch.zeros(2, 3, H, W, dtype=torch.complex64))
-    with pytest.raises(InputTypeError, match=r"must be floating point .* got torch.int64"):
-        to_video(torch.zeros(2, 3, H, W, dtype=torch.int64))
-    with pytest.raises(InputTypeError, match=r"must be a tensor .* got list"):
-        to_video([1])
-    for shape in ((3, H, W), (2, 3, 4, H, W)):
-        with pytest.raises(InputError, match=r"must have the shape \(B, C, H, W\), got"):
-            to_video(torch.zeros(shape))
-    with pytest.raises(InputError, match="at least one pixel"):
-        to_video(torch.zeros(2, 3, 0, W))
-    for T in (1.5, 3.0, True, "3"):
-        with pytest.raises(InputTypeError, match="number of frames, must be an integer"):
-            to_video(noise(1, 3, H, W), T=T)
-    with pytest.raises(InputError, match="must be at least 1, got 0"):
-        to_video(noise(1, 3, H, W), T=0)
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.zeros(2, 3, H, W, dtype=torch.uint8), InputTypeError, r"uint8; convert .*v2: .*ToDtype.*scale=True\)"),
+        (
+            torch.zeros(2, 3, H, W, dtype=torch.complex64),
+            InputTypeError,
+            "must be floating point .* got torch.complex64",
+        ),
+        (torch.zeros(2, 3, H, W, dtype=torch.int64), InputTypeError, "must be floating point .* got torch.int64"),
+        ([1], InputTypeError, "must be a tensor .* got list"),
+        (torch.zeros(3, H, W), InputError, r"must have the shape \(B, C, H, W\), got"),
+        (torch.zeros(2, 3, 4, H, W), InputError, r"must have the shape \(B, C, H, W\), got"),
+        (torch.zeros(2, 3, 0, W), InputError, "at least one pixel"),
+    ],
+)
+def test_bad_images_are_refused(images: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Image2Video(CHAIN, T=3)(images)
 
 
 def test_bad_options_are_refused() -> None:
-    with pytest.raises(InputError, match="unknown schedule 'zero'; choose one of from_zero, ramp, centred, mirror"):
-        Image2Video(TEXT, schedule="zero")
-    with pytest.raises(InputError, match="unknown padding 'same'; choose one of zeros, border, reflection"):
-        Image2Video(TEXT, padding="same")
-    with pytest.raises(InputError, match="unknown interpolation 'linear'; choose one of bilinear, nearest, bicubic"):
-        Image2Video(TEXT, interpolation="linear")
-    with pytest.raises(InputTypeError, match="T, the number of frames"):
-        Image2Video(TEXT, T=True)
-    with pytest.raises(InputError, match="at least 1, got 0"):
-        Image2Video(TEXT, T=0)
+    """Those of the clip alone stand in test_options.py."""
+    for T, error in ((True, InputTypeError), (3.0, InputTypeError), ("3", InputTypeError), (0, InputError)):
+        with pytest.raises(error, match="T, the number of frames, must be"):
+            Image2Video(CHAIN, T=T)
+        with pytest.raises(error, match="T, the number of frames, must be"):
+            Image2Video(CHAIN, T=3)(noise(1, 3, H, W), T=T)
     with pytest.raises(InputTypeError, match="a genotype is given as"):
         Image2Video(None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"'scale\(4\)' is singular: at step 20"):

@@ -51,8 +51,8 @@ def test_as_users_give_them() -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "error", "message"),
     [
-        (MEAN, None, InputError, "mean and std go together, only mean was given; images in 0 … 1 have mean=0, std=1"),
-        (None, 1.0, InputError, "only std was given"),
+        (MEAN, None, InputError, "mean and std go together, got only mean; images in 0 … 1 have mean=0, std=1"),
+        (None, 1.0, InputError, "got only std"),
         (MEAN, (0.2, 0.0, 0.3), InputError, r"every std must be above 0, got \(0.2, 0.0, 0.3\)"),
         (MEAN, (0.2, 0.2), InputError, "mean has 3 values and std 2"),
         ((0.5, math.nan), 1.0, InputError, "mean must hold finite numbers"),

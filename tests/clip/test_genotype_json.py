@@ -38,10 +38,14 @@ def nested(depth: int) -> Any:
     ("value", "error", "message"),
     [
         ([], InputTypeError, "the top level must be an object"),
-        ({}, InputError, "the top level lacks the key 'schema_version'"),
-        ({"schema_version": 1}, InputError, "lacks the key 'chain'"),
-        (record(schema_version=2), InputError, "schema_version is 2, this image2video reads 1; .*newer image2video"),
-        (record(schema_version=0), InputError, "schema_version is 0, this image2video reads 1$"),
+        ({}, InputError, "the top level needs the key 'schema_version'"),
+        ({"schema_version": 1}, InputError, "needs the key 'chain'"),
+        (
+            record(schema_version=2),
+            InputError,
+            "schema_version must be 1 for this image2video, got 2; a newer image2video",
+        ),
+        (record(schema_version=0), InputError, "schema_version must be 1 for this image2video, got 0$"),
         (record(schema_version=True), InputTypeError, "schema_version must be an integer, got True"),
         (record(schema_version=1.0), InputTypeError, "schema_version must be an integer"),
         (record(genotype=1), InputError, "unknown key 'genotype'; known keys: schema_version, chain, provenance"),
@@ -58,9 +62,9 @@ def nested(depth: int) -> Any:
         (item(magnitude=-math.inf), InputError, "-Infinity is no JSON number"),
         (item(magnitude=10**400), InputError, r"chain\[1\]\.magnitude: .* must be finite"),
         (item(steps=3), InputError, r"chain\[1\] has the unknown key 'steps'"),
-        (record(chain=[{"op": "rotate"}]), InputError, r"chain\[0\] lacks the key 'magnitude'"),
+        (record(chain=[{"op": "rotate"}]), InputError, r"chain\[0\] needs the key 'magnitude'"),
         (record(provenance=[]), InputTypeError, "provenance must be an object, got list"),
-        (record(provenance={"a": nested(40)}), InputError, r"provenance\.a.*more than 32 levels"),
+        (record(provenance={"a": nested(40)}), InputError, r"provenance\.a.*at most 32 levels"),
     ],
 )
 def test_bad_json_is_refused_with_its_path(value: Any, error: type[Image2VideoError], message: str) -> None:
@@ -84,7 +88,7 @@ def test_bad_json_is_refused_with_its_path(value: Any, error: type[Image2VideoEr
         ('{"a":' * 100_000, "nested too deeply"),
         (
             '{"schema_version": 1, "chain": [], "provenance": {"a": ' + "[" * 600 + "]" * 600 + "}}",
-            "more than 32 levels",
+            "at most 32 levels",
         ),
         (" " * (MAX_FILE_BYTES + 1), f"at most {MAX_FILE_BYTES}"),
     ],
@@ -146,7 +150,7 @@ def test_bad_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         Genotype.load(tmp_path)
     path = tmp_path / "bad.json"
     path.write_bytes(b'{"schema_version": 1, "chain": [\xff]}')
-    with pytest.raises(InputError, match=r"bad\.json' is not UTF-8 text: byte 32 is 0xff"):
+    with pytest.raises(InputError, match=r"bad\.json' must be UTF-8 text, got 0xff at byte 32"):
         Genotype.load(path)
     path.write_text(json.dumps(item(magnitude=9)))
     with pytest.raises(InputError, match=r"bad\.json': chain\[1\]\.magnitude"):
@@ -171,7 +175,7 @@ def test_presets_are_files_of_the_package(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(MissingError, match="known presets: a, gentle"):
             Genotype.preset(name)
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(InputError, match="preset 'a': the top level lacks"):
+    with pytest.raises(InputError, match="preset 'a': the top level needs"):
         Genotype.preset("a")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from image2video.clip.matrices import chain_matrices, compose, inverse_affine, normalise
 from image2video.clip.ops.registry import get_op, op_names
-from image2video.clip.schedules import SCHEDULES, schedule_steps
+from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 
 EYE = torch.eye(3, dtype=torch.float64)
@@ -54,17 +54,13 @@ def test_schedules(schedule: str, T: int, steps: tuple[float, ...]) -> None:
     assert schedule_steps(schedule, T) == steps
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_frames_are_a_positive_integer(schedule: str) -> None:
+def test_what_is_no_schedule_of_frames_is_refused() -> None:
     for T in (1.5, 2.0, True, None, "3"):
         with pytest.raises(InputTypeError, match="number of frames, must be an integer"):
-            schedule_steps(schedule, T)  # type: ignore[arg-type]
+            schedule_steps("ramp", T)  # type: ignore[arg-type]
     for T in (0, -1):
         with pytest.raises(InputError, match=f"must be at least 1, got {T}"):
-            schedule_steps(schedule, T)
-
-
-def test_unknown_schedules_list_the_known() -> None:
+            schedule_steps("ramp", T)
     with pytest.raises(InputError, match="unknown schedule 'linear'; choose one of from_zero, ramp, centred, mirror"):
         schedule_steps("linear", 3)
 

@@ -1,25 +1,26 @@
 """The options of a clip: checked once, equal however they were given, and the arguments of whoever makes clips."""
 
 import dataclasses
+import inspect
+import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from image2video import Image2Video
+from image2video import Image2Video, RandomClips, VideoWrap
 from image2video.clip import ClipOptions
 from image2video.errors import InputError, InputTypeError
 
 
-def test_the_defaults_are_those_of_image2video() -> None:
-    made = Image2Video("identity")
-    options = ClipOptions()
-    assert (made.T, made.schedule, made.padding, made.interpolation) == (
-        options.T,
-        options.schedule,
-        options.padding,
-        options.interpolation,
-    )
-    assert made.colours is options.colours is None
+def test_the_defaults_are_those_of_whoever_makes_clips() -> None:
+    assert Image2Video("identity").options == ClipOptions()
+    assert ClipOptions().colours is None
+    for maker in (Image2Video, VideoWrap, RandomClips):
+        parameters = inspect.signature(maker).parameters
+        for name, value in ClipOptions().arguments().items():
+            # Random clips take the schedule of their space.
+            assert parameters[name].default == value or (maker is RandomClips and name == "schedule")
 
 
 @pytest.mark.parametrize("mean", [0.5, (0.5,), [0.5], torch.tensor([0.5])])
@@ -33,10 +34,28 @@ def test_equal_options_are_equal_however_they_were_given(mean: object) -> None:
 
 def test_they_are_arguments_of_image2video() -> None:
     options = ClipOptions(T=3, schedule="centred", padding="border", interpolation="nearest", mean=0.5, std=0.25)
-    made = Image2Video("rotate(10)", **options.arguments())
-    assert (made.T, made.schedule, made.padding, made.interpolation) == (3, "centred", "border", "nearest")
-    assert made.colours == options.colours
+    for made in (Image2Video("rotate(10)", **options.arguments()), Image2Video.of("rotate(10)", options)):
+        assert made.options == options
+        assert (made.T, made.schedule, made.padding, made.interpolation) == (3, "centred", "border", "nearest")
+        assert made.colours == options.colours
+        made.set_frames(4)
+        assert made.options == options.replace(T=4)
     assert options.steps == (-1.0, 0.0, 1.0)
+
+
+def test_they_are_json_values() -> None:
+    options = ClipOptions(T=3, mean=(0.5, 0.4, 0.3), std=0.25)
+    record = json.loads(json.dumps(options.to_dict()))
+    assert record == options.to_dict()
+    assert ClipOptions(**record) == options
+
+
+def test_mean_and_std_may_come_from_the_backbone() -> None:
+    backbone = SimpleNamespace(pretrained_cfg={"mean": (0.5,), "std": (0.25,)})
+    assert ClipOptions(T=3).with_colours_of(backbone) == ClipOptions(T=3, mean=0.5, std=0.25)
+    given = ClipOptions(mean=0.0, std=1.0)
+    assert given.with_colours_of(backbone) is given
+    assert given.with_colours(None) == ClipOptions()
 
 
 def test_a_change_is_checked() -> None:
@@ -53,9 +72,13 @@ def test_a_change_is_checked() -> None:
     [
         ({"T": 0}, InputError, "at least 1"),
         ({"T": 2.0}, InputTypeError, "must be an integer"),
-        ({"schedule": "back"}, InputError, "unknown schedule 'back'"),
-        ({"padding": "wrap"}, InputError, "unknown padding 'wrap'"),
-        ({"interpolation": "cubic"}, InputError, "unknown interpolation 'cubic'"),
+        ({"schedule": "back"}, InputError, "unknown schedule 'back'; choose one of from_zero, ramp, centred, mirror"),
+        ({"padding": "wrap"}, InputError, "unknown padding 'wrap'; choose one of zeros, border, reflection"),
+        (
+            {"interpolation": "cubic"},
+            InputError,
+            "unknown interpolation 'cubic'; choose one of bilinear, nearest, bicubic",
+        ),
         ({"mean": 0.5}, InputError, "mean and std go together"),
         ({"mean": "red", "std": 1.0}, InputTypeError, "mean must be"),
     ],

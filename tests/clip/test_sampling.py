@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from clip_cases import H, W, noise
 from torch import Tensor, nn
 
 from image2video.clip import sampling
@@ -14,12 +15,6 @@ from image2video.clip.image_to_video import clip_to_frames
 from image2video.clip.matrices import chain_matrices, inverse_affine, normalise
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS, resample, warp
 from image2video.errors import InputError
-
-H, W = 24, 36
-
-
-def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def matrices(text: str, steps: tuple[float, ...] = (1.0,), height: int = H, width: int = W) -> Tensor:
@@ -202,7 +197,7 @@ def test_wrong_shapes_and_options_are_refused() -> None:
         warp(images[0], M)
     with pytest.raises(InputError, match=r"got \(1, 3, 24, 36\) and \(3, 3\)"):
         warp(images, M[0])
-    with pytest.raises(InputError, match="copied has 2 entries for 1 matrices"):
+    with pytest.raises(InputError, match="copied must have one entry per matrix, 1, got 2"):
         warp(images, M, copied=(True, False))
     with pytest.raises(InputError, match="unknown padding 'wrap'; choose one of zeros, border, reflection"):
         warp(images, M, padding="wrap")

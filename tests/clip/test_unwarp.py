@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from clip_cases import CHAIN, H, W, noise, smooth
 
 from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
 from image2video.clip.schedules import SCHEDULES
 from image2video.errors import InputError, InputTypeError
-
-H, W = 24, 36
-TEXT = "translate_x(0.06) > rotate(10) > scale(1.1)"
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def smooth(B: int, C: int, height: int = H, width: int = W) -> Tensor:
-    ys = torch.linspace(0, 1, height)[:, None]
-    xs = torch.linspace(0, 1, width)
-    waves = [torch.sin(2 * xs + 3 * ys + n) + ys * xs * n / 6 for n in range(B * C)]
-    return torch.stack(waves).view(B, C, height, width)
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
@@ -57,7 +43,7 @@ def test_warp_then_unwarp_is_the_image_inside_the_mask(schedule: str, padding: s
 
 def test_unwarped_frames_at_step_zero_are_copies() -> None:
     maps = noise(10, 4, 6, 9)
-    to_video = Image2Video(TEXT, T=5, schedule="centred")
+    to_video = Image2Video(CHAIN, T=5, schedule="centred")
     assert torch.equal(to_video.unwarp(maps, (H, W))[:, 2], frames_to_clip(maps, 5)[:, 2])
     assert torch.equal(Image2Video("identity", T=5).unwarp(maps, (H, W)), frames_to_clip(maps, 5))
 
@@ -86,7 +72,7 @@ def test_the_image_size_matters_for_rotations() -> None:
 
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("text", ["translate_x(0.5)", TEXT, "scale(0.6)", "scale(1.7) > rotate(33)", "identity"])
+@pytest.mark.parametrize("text", ["translate_x(0.5)", CHAIN, "scale(0.6)", "scale(1.7) > rotate(33)", "identity"])
 def test_constant_maps_stay_constant_with_finite_gradients(text: str, schedule: str, padding: str) -> None:
     to_video = Image2Video(text, T=3, schedule=schedule, padding=padding)
     maps = torch.full((6, 2, 5, 7), 7.0, requires_grad=True)
@@ -117,7 +103,7 @@ def test_the_mean_weighs_frames_by_what_they_show() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_means_are_summed_in_full_precision(dtype: torch.dtype) -> None:
-    to_video = Image2Video(TEXT, T=5)
+    to_video = Image2Video(CHAIN, T=5)
     maps = smooth(10, 2, 6, 9).to(dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     mean = to_video.unwarped_mean(maps, (H, W))
@@ -158,17 +144,17 @@ def test_padding_does_not_pollute_the_mean() -> None:
 
 def test_the_way_back_compiles_to_one_graph() -> None:
     torch._dynamo.reset()
-    to_video = Image2Video(TEXT, T=5, schedule="ramp")
+    to_video = Image2Video(CHAIN, T=5, schedule="ramp")
     mean = torch.compile(to_video.unwarped_mean, fullgraph=True, backend="aot_eager")
     maps = noise(10, 4, 6, 9)
     assert torch.allclose(mean(maps, (H, W)), to_video.unwarped_mean(maps, (H, W)), atol=1e-6)
 
 
 def test_bad_maps_are_refused() -> None:
-    to_video = Image2Video(TEXT, T=3)
-    with pytest.raises(InputError, match=r"T = 3 have B·T rows, got the shape \(4, 2, 6, 9\)"):
+    to_video = Image2Video(CHAIN, T=3)
+    with pytest.raises(InputError, match=r"T = 3 must have B·T rows, got the shape \(4, 2, 6, 9\)"):
         to_video.unwarp(noise(4, 2, 6, 9), (H, W))
-    with pytest.raises(InputError, match=r"shape \(B·T, K, h, w\), got \(3, 2, 6\)"):
+    with pytest.raises(InputError, match=r"must have the shape \(B·T, K, h, w\), got \(3, 2, 6\)"):
         to_video.unwarped_mean(noise(3, 2, 6), (H, W))
     with pytest.raises(InputTypeError, match=r"must be floating point to be resampled, got torch.int64"):
         to_video.unwarp(torch.zeros(3, 1, 6, 9, dtype=torch.int64), (H, W))
@@ -179,5 +165,5 @@ def test_bad_maps_are_refused() -> None:
         to_video.valid_mask((0, 3), (H, W))
     with pytest.raises(InputError, match=r"valid must have the shape \(B, 1, 24, 36\), got \(2, 1, 6, 9\)"):
         to_video.valid_mask((6, 9), (H, W), valid=torch.ones(2, 1, 6, 9))
-    with pytest.raises(InputError, match="valid has 2 rows for maps of 1 images"):
+    with pytest.raises(InputError, match="valid must have the rows of 1 images, got 2"):
         to_video.unwarped_mean(noise(3, 2, 6, 9), (H, W), valid=torch.ones(2, 1, H, W))

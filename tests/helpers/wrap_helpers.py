@@ -6,8 +6,10 @@ from torch import nn
 
 from image2video.clip.image_to_video import clip_to_frames
 from image2video.integrations import timm_cifar  # noqa: F401 (registers the small-image ResNets)
+from image2video.wrap.video_wrap import VideoWrap
 
 CHAIN = "translate_x(0.1) > rotate(12) > scale(1.1)"
+ALL_FUSIONS = ("none", "gsf", "gsm", "tsm", "conv3d")
 COLOURFUL = "rotate(12) > contrast(1.4) > translate_x(0.1) > solarize(0.3)"
 
 
@@ -34,6 +36,14 @@ def stir(injection, seed=3):
     with torch.no_grad():
         for parameter in injection.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * 0.5)
+
+
+def wrapped(fusion="gsf", name="cifar_resnet8", *, stirred=False, **options):
+    """A wrapped backbone; `stirred` lets its fusions mix the frames."""
+    model = VideoWrap(backbone(name), fusion, **({"genotype": CHAIN, "T": 3} | options))
+    if stirred:
+        stir(model.fusion)
+    return model
 
 
 def images(b=2, size=(3, 32, 40), seed=5):

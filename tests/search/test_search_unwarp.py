@@ -216,7 +216,7 @@ def test_half_precision_maps_are_summed_in_float32(dtype: torch.dtype) -> None:
 
 def test_bad_maps_are_refused() -> None:
     cell = Cell(get_space("affine5"), T=3)
-    with pytest.raises(InputError, match=r"T = 3 have B·T rows, got the shape \(4, 2, 6, 9\)"):
+    with pytest.raises(InputError, match=r"T = 3 must have B·T rows, got the shape \(4, 2, 6, 9\)"):
         cell.unwarped_mean(torch.zeros(4, 2, 6, 9), SIZE)
     with pytest.raises(InputError, match=r"shape \(B·T, K, h, w\), got \(3, 2, 6\)"):
         cell.unwarped_mean(torch.zeros(3, 2, 6), SIZE)

@@ -164,7 +164,7 @@ def test_first_none_and_mean():
 
 def test_unwarp_without_a_map_is_an_error():
     torch.testing.assert_close(run([logits(), maps()], "unwarp")[1], run(maps()))
-    with pytest.raises(InputError, match='aggregate="unwarp" found no map'):
+    with pytest.raises(InputError, match='aggregate="unwarp" needs a map or tokens'):
         run(logits(), "unwarp")
 
 
@@ -192,11 +192,11 @@ def test_scalars_are_refused_with_their_path(outputs, path):
 
 def test_a_leading_dimension_that_is_not_bt_is_refused():
     boxes = (logits(), torch.randn(7, 4))
-    with pytest.raises(InputError, match=r"out\[1\] has shape \(7, 4\).*not a multiple of T = 3"):
+    with pytest.raises(InputError, match=r"dimension of out\[1\] must be a multiple of T = 3, got the shape \(7, 4\)"):
         run(boxes)
-    with pytest.raises(InputError, match=r"leading dimension is 9, not B·T = 6"):
+    with pytest.raises(InputError, match=r"must be B·T = 6, got the shape \(9, 4\)"):
         run(torch.randn(9, 4), rows=6)
-    with pytest.raises(InputError, match=r"leading dimension is 8, not a multiple of T = 3"):
+    with pytest.raises(InputError, match=r"must be a multiple of T = 3, got the shape \(8, 4\)"):
         run(torch.randn(8, 4), rows=8)
 
 
@@ -221,7 +221,7 @@ def test_five_dimensions_are_refused():
 def test_names_are_checked():
     for name in AGGREGATIONS:
         check_aggregation(name)
-    with pytest.raises(InputError, match="aggregate='median' is unknown; choose one of auto, mean"):
+    with pytest.raises(InputError, match="unknown aggregate 'median'; choose one of auto, mean"):
         check_aggregation("median")
     with pytest.raises(InputTypeError, match="callable"):
         check_aggregation(3)

@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from wrap_helpers import CHAIN, COLOURFUL, backbone, images, same_state, state_of, stir
+from wrap_helpers import CHAIN, COLOURFUL, backbone, images, same_state, state_of, stir, wrapped
 
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, InputTypeError, MissingError
@@ -16,17 +16,11 @@ from image2video.integrations import timm_models  # noqa: F401 (registers the wr
 from image2video.wrap.video_wrap import VideoWrap
 
 
-def wrapped(fusion="gsf", **options):
-    model = VideoWrap(backbone(), fusion, **({"genotype": CHAIN, "T": 3} | options))
-    stir(model.fusion)
-    return model
-
-
 @pytest.mark.parametrize("fusion", [GSFConfig(ratio=0.5), GSMConfig(), TSMConfig(), Conv3dConfig(), NoFusionConfig()])
 @torch.no_grad()
 def test_round_trip(fusion, tmp_path):
     options = {"schedule": "centred", "padding": "border", "interpolation": "bicubic", "aggregate": "mean_prob"}
-    model = wrapped(fusion, residual=False, freeze_bn=True, **options)
+    model = wrapped(fusion, stirred=True, residual=False, freeze_bn=True, **options)
     model.save_pretrained(tmp_path / "saved")
     assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == ["config.json", "model.safetensors"]
     twin = VideoWrap.from_pretrained(tmp_path / "saved", backbone=backbone(seed=9))
@@ -66,14 +60,14 @@ def test_a_classifier_that_was_reset_is_rebuilt(tmp_path):
 
 
 def test_without_a_builder_a_backbone_is_needed(tmp_path):
-    wrapped().save_pretrained(tmp_path)
+    wrapped(stirred=True).save_pretrained(tmp_path)
     with pytest.raises(MissingError, match=r"names no builder.*pass from_pretrained\(path, backbone=…\)"):
         VideoWrap.from_pretrained(tmp_path)
 
 
 @torch.no_grad()
 def test_chosen_sites_are_kept(tmp_path):
-    model = wrapped("gsf", sites=r"layer[13]\..*")
+    model = wrapped("gsf", stirred=True, sites=r"layer[13]\..*")
     assert len(model.plan.sites) == 2
     model.save_pretrained(tmp_path)
     twin = VideoWrap.from_pretrained(tmp_path, backbone=backbone())
@@ -82,7 +76,7 @@ def test_chosen_sites_are_kept(tmp_path):
 
 
 def test_other_sites_are_an_error_that_lists_both(tmp_path):
-    wrapped().save_pretrained(tmp_path)
+    wrapped(stirred=True).save_pretrained(tmp_path)
     before = timm.create_model("cifar_resnet18")
     with pytest.raises(InputError) as error:
         VideoWrap.from_pretrained(tmp_path, backbone=before)
@@ -93,7 +87,7 @@ def test_other_sites_are_an_error_that_lists_both(tmp_path):
 
 
 def test_the_config_says_everything(tmp_path):
-    wrapped().save_pretrained(tmp_path)
+    wrapped(stirred=True).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["library"] == "image2video"
     assert config["schema_version"] == 1
@@ -108,7 +102,7 @@ def test_the_config_says_everything(tmp_path):
 @pytest.mark.parametrize("given", [{}, {"mean": 0.25, "std": (0.1, 0.2, 0.3)}])
 @torch.no_grad()
 def test_the_colours_are_kept(given, tmp_path):
-    model = wrapped(genotype=COLOURFUL, **given)
+    model = wrapped(stirred=True, genotype=COLOURFUL, **given)
     model.save_pretrained(tmp_path)
     other = backbone()
     other.pretrained_cfg = {**other.pretrained_cfg, "mean": (0.9,) * 3}  # what was saved counts
@@ -119,7 +113,7 @@ def test_the_colours_are_kept(given, tmp_path):
 
 @torch.no_grad()
 def test_a_config_of_before_there_were_colours_still_loads(tmp_path):
-    model = wrapped()
+    model = wrapped(stirred=True)
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["mean"] == list(model.to_video.colours.mean)
@@ -132,13 +126,13 @@ def test_a_config_of_before_there_were_colours_still_loads(tmp_path):
 
 def test_the_provenance_of_a_genotype_is_kept(tmp_path):
     genotype = Genotype.parse(CHAIN).with_provenance({"dataset": "digits", "seed": 3})
-    wrapped(genotype=genotype).save_pretrained(tmp_path)
+    wrapped(stirred=True, genotype=genotype).save_pretrained(tmp_path)
     twin = VideoWrap.from_pretrained(tmp_path, backbone=backbone())
     assert dict(twin.genotype.provenance) == {"dataset": "digits", "seed": 3}
 
 
 def test_saved_weights_have_the_names_of_the_state_dict(tmp_path):
-    model = wrapped().to(memory_format=torch.channels_last)
+    model = wrapped(stirred=True).to(memory_format=torch.channels_last)
     model.save_pretrained(tmp_path)
     saved = load_file(tmp_path / "model.safetensors")
     assert same_state(saved, state_of(model))
@@ -163,7 +157,7 @@ def test_tied_weights(tmp_path):
 
 def test_a_callable_aggregation_cannot_be_saved(tmp_path):
     with pytest.raises(InputTypeError, match=r"callable.*JSON"):
-        wrapped(aggregate=lambda out, T: out).save_pretrained(tmp_path)
+        wrapped(stirred=True, aggregate=lambda out, T: out).save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -180,7 +174,7 @@ def test_a_callable_aggregation_cannot_be_saved(tmp_path):
     ],
 )
 def test_bad_configs(change, match, tmp_path):
-    wrapped().save_pretrained(tmp_path)
+    wrapped(stirred=True).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     change(config)
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -191,7 +185,7 @@ def test_bad_configs(change, match, tmp_path):
 def test_missing_files(tmp_path):
     with pytest.raises(MissingError, match=r"holds no config.json"):
         VideoWrap.from_pretrained(tmp_path)
-    wrapped().save_pretrained(tmp_path)
+    wrapped(stirred=True).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(MissingError, match=r"holds no model.safetensors"):
         VideoWrap.from_pretrained(tmp_path, backbone=backbone())
@@ -202,7 +196,7 @@ def test_missing_files(tmp_path):
 
 @torch.no_grad()
 def test_hub_ids_are_downloaded(tmp_path, monkeypatch):
-    model = wrapped()
+    model = wrapped(stirred=True)
     model.save_pretrained(tmp_path)
     asked = []
 

@@ -6,17 +6,13 @@ import pytest
 import torch
 from timm.utils import reparameterize_model
 from torch import nn
-from wrap_helpers import CHAIN, COLOURFUL, backbone, bare_mean, images, same_state, state_of
+from wrap_helpers import COLOURFUL, backbone, bare_mean, images, same_state, state_of, wrapped
 
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.fusion import GSFConfig
 from image2video.wrap.video_wrap import VideoWrap
-
-
-def wrapped(fusion="gsf", **options):
-    return VideoWrap(backbone(), fusion, **({"genotype": CHAIN, "T": 3} | options))
 
 
 def test_an_unwrapped_wrapper_refuses_use(tmp_path):
@@ -38,17 +34,12 @@ def test_t_is_read_only():
 
 
 def test_input_checks():
+    """Of the channels; what images must be at all stands with the tests of clips."""
     model = wrapped()
-    with pytest.raises(InputTypeError, match="uint8; convert them to float and normalise"):
-        model(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(InputTypeError, match="floating point"):
-        model(torch.zeros(2, 3, 32, 32, dtype=torch.int64))
-    with pytest.raises(InputError, match=r"\(B, C, H, W\), got \(3, 32, 32\)"):
-        model(torch.zeros(3, 32, 32))
     with pytest.raises(InputError, match=r"images have 1 channels.*planned for 3"):
         model(torch.zeros(2, 1, 32, 32))
-    with pytest.raises(InputTypeError, match="tensor"):
-        model([1, 2])
+    with pytest.raises(InputTypeError, match="uint8; convert them to float and normalise"):
+        model(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     for bad in (0, 1.5):
         with pytest.raises((InputError, InputTypeError)):
             model(images(), T=bad)
@@ -61,7 +52,7 @@ def test_input_checks():
         ({"schedule": "sideways"}, "schedule"),
         ({"padding": "mirror"}, "padding"),
         ({"interpolation": "lanczos"}, "interpolation"),
-        ({"aggregate": "median"}, "aggregate='median'"),
+        ({"aggregate": "median"}, "unknown aggregate 'median'"),
         ({"genotype": "jump(3)"}, "jump"),
         ({"fusion": "lstm"}, "lstm"),
         ({"sites": "no_such_layer"}, "no_such_layer"),
@@ -90,20 +81,18 @@ def test_what_cannot_be_wrapped():
 
 def test_the_bare_backbone_is_refused_outside_of_its_wrapper():
     model = wrapped()
-    with pytest.raises(StateError, match="outside of its wrapper"):
-        model.backbone(images())
-    with pytest.raises(StateError, match="outside of its wrapper"):
-        model.backbone.forward_features(images())
+    for entrance in (model.backbone, model.backbone.forward_features):
+        with pytest.raises(StateError, match="outside of its wrapper"):
+            entrance(images())
     model.backbone = copy.deepcopy(model.backbone)  # as a tool does that works on a copy
     with pytest.raises(StateError, match=r"copy or reparameterise.*call wrapper\.unwrap\(\)"):
         model(images())
 
 
 def test_sites_without_a_fusion_are_refused():
-    with pytest.raises(InputError, match="has no effect"):
-        VideoWrap(backbone(), "none", sites=r"layer1\..*")
-    with pytest.raises(InputError, match="has no effect"):
-        VideoWrap(nn.Sequential(nn.Conv2d(3, 8, 3)), "none", sites=["0"])
+    for net, sites in ((backbone(), r"layer1\..*"), (nn.Sequential(nn.Conv2d(3, 8, 3)), ["0"])):
+        with pytest.raises(InputError, match="has no effect"):
+            VideoWrap(net, "none", sites=sites)
 
 
 def test_no_fusion_needs_no_input_size():
@@ -120,7 +109,7 @@ def test_sites_by_pattern_list_predicate_and_plan():
     for sites in (r"layer2\..*", chosen, lambda site: site.name.startswith("layer2")):
         assert list(wrapped(sites=sites).plan.names) == chosen
     assert wrapped(sites=every).plan is every
-    with pytest.raises(InputError, match=r"the plan is for GSF.*fusion=TSM"):
+    with pytest.raises(InputError, match=r"the plan is for GSF.*got fusion=TSM"):
         wrapped("tsm", sites=every)
 
 

@@ -6,18 +6,9 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from wrap_helpers import CHAIN, backbone, images, same_state, state_of, stir
+from wrap_helpers import ALL_FUSIONS, backbone, images, same_state, state_of, stir, wrapped
 
 from image2video.wrap.video_wrap import VideoWrap
-
-ALL = ("none", "gsf", "gsm", "tsm", "conv3d")
-
-
-def wrapped(fusion="gsf", name="cifar_resnet8", *, stirred=False, **options):
-    model = VideoWrap(backbone(name), fusion, **({"genotype": CHAIN, "T": 3} | options))
-    if stirred:
-        stir(model.fusion)
-    return model
 
 
 def test_the_mode_of_the_backbone_is_kept():
@@ -85,7 +76,7 @@ def test_channels_last():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("fusion", ALL)
+@pytest.mark.parametrize("fusion", ALL_FUSIONS)
 def test_autocast(fusion, dtype):
     model = wrapped(fusion, stirred=True).train()
     with torch.autocast("cpu", dtype):

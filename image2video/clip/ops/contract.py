@@ -29,13 +29,13 @@ def check_op(op: Op) -> None:
         raise InputError(f"default, low, high and neutral of op {op.name!r} must be finite numbers")
     for label, value in (("default", op.default), ("neutral", op.neutral)):
         if not op.contains(value):
-            raise InputError(f"{label} {value:g} of op {op.name!r} lies outside its range {op.range_text}")
+            raise InputError(f"{label} of op {op.name!r} must lie in its range {op.range_text}, got {value:g}")
     if op.gradient not in GRADIENTS:
         raise InputError(f"gradient {op.gradient!r} of op {op.name!r} must be one of {', '.join(GRADIENTS)}")
     if (op.matrix is None) == (op.pixels is None):
         has = "neither" if op.matrix is None else "both"
         raise InputError(
-            f"op {op.name!r} needs a matrix (geometric) or pixels (photometric), one of the two; it has {has}"
+            f"op {op.name!r} needs a matrix (geometric) or pixels (photometric), one of the two; got {has}"
         )
     if op.matrix is not None:
         if op.gradient != "exact":
@@ -48,6 +48,7 @@ def check_op(op: Op) -> None:
 
 
 def _check_matrix(op: Op, matrix: MatrixFunction) -> None:
+    """Raise `InputError` where the matrices of an op break their contract."""
     # The device is named, so that `with torch.device("meta")` around a registration changes nothing here.
     steps = torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu")
     eye = torch.eye(3, dtype=torch.float64, device="cpu")
@@ -68,31 +69,22 @@ def _check_matrix(op: Op, matrix: MatrixFunction) -> None:
 
 
 def _check_pixels(op: Op, pixels: PixelFunction) -> None:
+    """Raise `InputError` where the pixel function of an op breaks its contract."""
+    cases = (
+        ("at step 1", op.default, 1.0),
+        ("at step -2", op.default, -2.0),
+        ("at step 0", op.default, 0.0),
+        (f"at its neutral magnitude {op.neutral:g}", op.neutral, 1.0),
+    )
     for dtype in (torch.float32, torch.float64):
-        images = _example(dtype)
-        for label, magnitude, step in (
-            ("at step 1", op.default, 1.0),
-            ("at step -2", op.default, -2.0),
-            ("at step 0", op.default, 0.0),
-            (f"at its neutral magnitude {op.neutral:g}", op.neutral, 1.0),
-        ):
+        for label, magnitude, step in cases:
+            images = _example(dtype)
             given = images.clone()
             out = pixels(given, magnitude, step)
-            if not isinstance(out, Tensor) or out.shape != images.shape or out.dtype != dtype:
-                got = (tuple(out.shape), out.dtype) if isinstance(out, Tensor) else type(out).__name__
-                raise InputError(
-                    f"op {op.name!r}: pixels(images, magnitude, step) must keep shape and dtype; {label}, images "
-                    f"{tuple(images.shape)} {dtype} gave {got}"
-                )
             if not torch.equal(given, images):
                 raise InputError(f"op {op.name!r}: {label} pixels() changed its argument; it must give new images")
-            if not (out.min() >= -_TOLERANCE and out.max() <= 1 + _TOLERANCE):
-                raise InputError(
-                    f"op {op.name!r}: {label} pixels() must stay in 0 … 1, it gave {out.min():g} … {out.max():g}"
-                )
-            neutral = step == 0 or magnitude == op.neutral
-            if neutral and not torch.allclose(out, images, rtol=0, atol=_TOLERANCE):
-                raise InputError(f"op {op.name!r}: {label} pixels() must give back the images")
+            is_neutral = step == 0 or magnitude == op.neutral
+            _check_output(op, label, images, out, is_neutral)
     if op.gradient == "exact" and not pixels(_example(torch.float32).requires_grad_(), op.default, 1.0).requires_grad:
         raise InputError(
             f"op {op.name!r}: no gradient passes through pixels(); use differentiable operations, or register it with "
@@ -100,7 +92,22 @@ def _check_pixels(op: Op, pixels: PixelFunction) -> None:
         )
 
 
+def _check_output(op: Op, label: str, images: Tensor, out: object, is_neutral: bool) -> None:
+    """Raise `InputError` where a pixel function made something wrong of the images; `label` says when."""
+    if not isinstance(out, Tensor) or out.shape != images.shape or out.dtype != images.dtype:
+        got = (tuple(out.shape), out.dtype) if isinstance(out, Tensor) else type(out).__name__
+        raise InputError(
+            f"op {op.name!r}: pixels(images, magnitude, step) must keep shape and dtype; {label}, images "
+            f"{tuple(images.shape)} {images.dtype} gave {got}"
+        )
+    if not (out.min() >= -_TOLERANCE and out.max() <= 1 + _TOLERANCE):
+        raise InputError(f"op {op.name!r}: {label} pixels() must stay in 0 … 1, got {out.min():g} … {out.max():g}")
+    if is_neutral and not torch.allclose(out, images, rtol=0, atol=_TOLERANCE):
+        raise InputError(f"op {op.name!r}: {label} pixels() must give back the images")
+
+
 def _example(dtype: torch.dtype) -> Tensor:
-    """Two images `(2, 3, 5, 7)` whose values fill 0 … 1, ends included."""
+    """Return two images `(2, 3, 5, 7)` whose values fill 0 … 1, ends included."""
+    # Multiples of a number that shares no factor with the count visit every value once, in a mixed order.
     values = torch.linspace(0, 1, 2 * 3 * 5 * 7, dtype=dtype, device="cpu")
     return values[torch.arange(values.numel(), device="cpu") * 37 % values.numel()].view(2, 3, 5, 7)

@@ -15,46 +15,47 @@ from torch import Tensor
 
 from image2video.clip.ops.op import Op
 
+Entry = Tensor | float
 
-def _affine(a: Tensor, b: Tensor, tx: Tensor, c: Tensor, d: Tensor, ty: Tensor) -> Tensor:
-    zero, one = torch.zeros_like(a), torch.ones_like(a)
-    return torch.stack([a, b, tx, c, d, ty, zero, zero, one], dim=-1).unflatten(-1, (3, 3))
+
+def _affine(
+    steps: Tensor, *, a: Entry = 1, b: Entry = 0, tx: Entry = 0, c: Entry = 0, d: Entry = 1, ty: Entry = 0
+) -> Tensor:
+    """Return the matrices [[a, b, tx], [c, d, ty], [0, 0, 1]], one per step; numbers hold for all steps."""
+    entries = (a, b, tx, c, d, ty, 0, 0, 1)
+    columns = [entry if isinstance(entry, Tensor) else torch.full_like(steps, entry) for entry in entries]
+    return torch.stack(columns, dim=-1).unflatten(-1, (3, 3))
 
 
 def _translate_x(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
-    zero, one = torch.zeros_like(steps), torch.ones_like(steps)
-    return _affine(one, zero, steps * magnitude * width, zero, one, zero)
+    return _affine(steps, tx=steps * magnitude * width)
 
 
 def _translate_y(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
-    zero, one = torch.zeros_like(steps), torch.ones_like(steps)
-    return _affine(one, zero, zero, zero, one, steps * magnitude * height)
+    return _affine(steps, ty=steps * magnitude * height)
 
 
 def _rotate(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
     angle = steps * magnitude * (math.pi / 180)
-    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(steps)
-    return _affine(cos, sin, zero, -sin, cos, zero)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return _affine(steps, a=cos, b=sin, c=-sin, d=cos)
 
 
 def _scale(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
-    factor, zero = torch.pow(magnitude, steps), torch.zeros_like(steps)
-    return _affine(factor, zero, zero, zero, factor, zero)
+    factor = torch.pow(magnitude, steps)
+    return _affine(steps, a=factor, d=factor)
 
 
 def _shear_x(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
-    zero, one = torch.zeros_like(steps), torch.ones_like(steps)
-    return _affine(one, steps * torch.tan(magnitude * (math.pi / 180)), zero, zero, one, zero)
+    return _affine(steps, b=steps * torch.tan(magnitude * (math.pi / 180)))
 
 
 def _shear_y(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
-    zero, one = torch.zeros_like(steps), torch.ones_like(steps)
-    return _affine(one, zero, zero, steps * torch.tan(magnitude * (math.pi / 180)), one, zero)
+    return _affine(steps, c=steps * torch.tan(magnitude * (math.pi / 180)))
 
 
 def _identity(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
-    zero, one = torch.zeros_like(steps), torch.ones_like(steps)
-    return _affine(one, zero, zero, zero, one, zero)
+    return _affine(steps)
 
 
 GEOMETRIC_OPS: tuple[Op, ...] = (

@@ -57,14 +57,23 @@ class Op:
         return self.matrix is not None
 
     def apply(self, images: Tensor, magnitude: float, step: float) -> Tensor:
-        """A photometric op at power `step` on images `(N, C, H, W)` in 0 … 1; same shape and dtype, in 0 … 1.
+        """Apply a photometric op; the gradient is as `self.gradient` says.
 
-        Values beyond 0 … 1 are clamped first. Half precision is computed in float32, under autocast too. At step 0 and
-        at the neutral magnitude the images come back as they are. The gradient is that of `self.gradient`. Raises
-        `InputError` for a geometric op, and where the op cannot treat images of that number of channels.
+        Values beyond 0 … 1 are clamped first. Half precision is computed in float32, under autocast too.
+
+        Args:
+            images: `(N, C, H, W)` in 0 … 1.
+            magnitude: of one step.
+            step: the power; at 0 and at the neutral magnitude the images come back as they are.
+
+        Returns:
+            Images of the same shape and dtype in 0 … 1.
+
+        Raises:
+            InputError: a geometric op, or a number of channels that the op cannot treat.
         """
         if self.pixels is None:
-            raise InputError(f"op {self.name!r} is geometric: it has a matrix, and no pixels to apply")
+            raise InputError(f"op {self.name!r} is geometric; expected a photometric one, which has pixels to apply")
         if step == 0 or magnitude == self.neutral:
             return images
         with full_precision(images.device):
@@ -78,13 +87,31 @@ class Op:
         return out.to(images.dtype)
 
     def contains(self, magnitude: float) -> bool:
-        """Whether the magnitude is allowed (NaN is not)."""
+        """Say whether a magnitude is in the range of the op.
+
+        Args:
+            magnitude: of one step.
+
+        Returns:
+            True where it is allowed; NaN is not.
+        """
         if self.open_ends:
             return self.low < magnitude < self.high
         return self.low <= magnitude <= self.high
 
     def check(self, magnitude: object) -> float:
-        """The magnitude as a float; raises `InputTypeError` for anything but a number, `InputError` out of range."""
+        """Check a magnitude.
+
+        Args:
+            magnitude: of one step, as a user gave it.
+
+        Returns:
+            The magnitude as a float.
+
+        Raises:
+            InputError: a number that is not finite or out of range.
+            InputTypeError: anything but a number.
+        """
         if isinstance(magnitude, bool) or not isinstance(magnitude, int | float):
             raise InputTypeError(
                 f"the magnitude of {self.name} must be a number, got {magnitude!r:.80} ({type(magnitude).__name__})"
@@ -107,19 +134,19 @@ class Op:
 
 
 def working_dtype(images: Tensor) -> torch.dtype:
-    """The dtype that images are computed in: float64 stays, everything else is float32."""
+    """Return the dtype that images are computed in: float64 stays, everything else is float32."""
     return torch.float64 if images.dtype == torch.float64 else torch.float32
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """A context without autocast, on devices that have it."""
+    """Switch autocast off in a context, on devices that have it."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
 
 
 class _StraightThrough(torch.autograd.Function):
-    """`value`, with the gradient of `images`."""
+    """Returns `value` and passes the gradient on to `images` (the straight-through estimator)."""
 
     generate_vmap_rule = True
 

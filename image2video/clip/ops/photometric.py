@@ -26,10 +26,10 @@ _LARGEST_POWER = 64.0  # of two: beyond it every pixel is clamped anyway
 
 
 def autocontrast(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """Each channel stretched so that it fills 0 … 1, blended in with weight min(|s|·magnitude, 1); exact gradient.
+    """Stretch each channel so that it fills 0 … 1, with weight min(|s|·magnitude, 1) of a blend; exact gradient.
 
-    A channel whose values span less than half an 8-bit grey level stays as it is (torchvision, which sees integers
-    there, stretches only what differs; in floats that would blow up rounding errors).
+    A channel whose values span less than half an 8-bit grey level stays as it is. torchvision stretches whatever
+    differs; in floats that would blow up rounding errors.
     """
     strength = _strength(magnitude, step)
     if strength == 0:
@@ -41,13 +41,13 @@ def autocontrast(images: Tensor, magnitude: float, step: float) -> Tensor:
 
 
 def invert(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """1 − x, blended in with weight min(|s|·magnitude, 1); exact gradient."""
+    """Blend in 1 − x with weight min(|s|·magnitude, 1); exact gradient."""
     strength = _strength(magnitude, step)
     return images if strength == 0 else _blend(images, _torchvision().invert(images), strength)
 
 
 def equalize(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """The histogram of each channel made even, blended in with weight min(|s|·magnitude, 1); straight-through gradient.
+    """Make the histogram of each channel even, with weight min(|s|·magnitude, 1) of a blend; straight-through gradient.
 
     Values are rounded to 8 bits on the way, as in torchvision.
     """
@@ -56,13 +56,13 @@ def equalize(images: Tensor, magnitude: float, step: float) -> Tensor:
 
 
 def solarize(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """Values from the threshold 1 − |s|·magnitude (at least 0) on become 1 − x; straight-through gradient."""
+    """Replace x by 1 − x from the threshold 1 − |s|·magnitude (at least 0) on; straight-through gradient."""
     strength = _strength(magnitude, step)
     return images if strength == 0 else _torchvision().solarize(images, threshold=1.0 - strength)
 
 
 def posterize(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """Values cut to 8 − |s|·magnitude bits (rounded, at least 1); straight-through gradient.
+    """Cut values to 8 − |s|·magnitude bits (rounded, at least 1); straight-through gradient.
 
     Eight bits are the images themselves.
     """
@@ -71,7 +71,7 @@ def posterize(images: Tensor, magnitude: float, step: float) -> Tensor:
 
 
 def color(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """Saturation times magnitude^s: a blend of each image with its grey version; exact gradient.
+    """Multiply the saturation by magnitude^s: a blend of each image with its grey version; exact gradient.
 
     Images of one channel stay as they are.
     """
@@ -80,19 +80,19 @@ def color(images: Tensor, magnitude: float, step: float) -> Tensor:
 
 
 def brightness(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """Values times magnitude^s, clamped; exact gradient."""
+    """Multiply values by magnitude^s and clamp them; exact gradient."""
     _check_channels(images, "brightness")
     return _torchvision().adjust_brightness(images, brightness_factor=_factor(magnitude, step))
 
 
 def contrast(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """Distance of the values from the image's mean grey times magnitude^s, clamped; exact gradient."""
+    """Multiply the distance from the image's mean grey by magnitude^s and clamp; exact gradient."""
     _check_channels(images, "contrast")
     return _torchvision().adjust_contrast(images, contrast_factor=_factor(magnitude, step))
 
 
 def sharpness(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """Distance of the values from the smoothed image times magnitude^s, clamped; exact gradient.
+    """Multiply the distance from the smoothed image by magnitude^s and clamp; exact gradient.
 
     Smoothed by the 3×3 kernel of ones with 5 in the middle, over 13; the outermost pixels stay, and so do images of
     less than 3×3 pixels (as in torchvision).
@@ -107,7 +107,7 @@ def sharpness(images: Tensor, magnitude: float, step: float) -> Tensor:
 
 
 def cutout(images: Tensor, magnitude: float, step: float) -> Tensor:
-    """One square of each image becomes grey, 0.5 (DeVries and Taylor, 2017, arXiv 1708.04552); exact gradient.
+    """Make one square of each image grey, 0.5 (DeVries and Taylor, 2017, arXiv 1708.04552); exact gradient.
 
     See `cutout_box` for its side and place.
     """
@@ -118,31 +118,37 @@ def cutout(images: Tensor, magnitude: float, step: float) -> Tensor:
 
 
 def cutout_box(magnitude: float, step: float, height: int, width: int) -> tuple[int, int, int]:
-    """Top, left and side, in pixels, of the square that `cutout` fills in images of `height` × `width`.
+    """Return top, left and side, in pixels, of the square that `cutout` fills in images of `height` × `width`.
 
-    The side is magnitude × the shorter side at every power; the square lies inside the image, where the step alone puts
-    it: point s of the R₂ low-discrepancy sequence. (Ours: the published op draws a place at random and may cut the
-    square at the border, but a clip has to be a function of its image.)
+    The side is magnitude × the shorter side at every power. The square lies inside the image; the step alone chooses
+    its place, point s of the R₂ low-discrepancy sequence. (Ours: the published op draws a place at random and may cut
+    the square at the border, but a clip has to be a function of its image.)
     """
     side = min(max(1, math.floor(magnitude * min(height, width) + 0.5)), height, width)
     y, x = (0.5 + step / _PLASTIC**2) % 1.0, (0.5 + step / _PLASTIC) % 1.0
-    top, left = (min(int(u * (free + 1)), free) for u, free in ((y, height - side), (x, width - side)))
+    last_top, last_left = height - side, width - side
+    top = min(int(y * (last_top + 1)), last_top)
+    left = min(int(x * (last_left + 1)), last_left)
     return top, left, side
 
 
 def _strength(magnitude: float, step: float) -> float:
+    """Return the weight of a blend at a power: |s|·magnitude, at most 1."""
     return min(abs(step) * magnitude, 1.0)
 
 
 def _factor(magnitude: float, step: float) -> float:
+    """Return magnitude^s, kept from overflowing."""
     return 2.0 ** max(-_LARGEST_POWER, min(_LARGEST_POWER, step * math.log2(magnitude)))
 
 
 def _blend(images: Tensor, changed: Tensor, strength: float) -> Tensor:
+    """Mix the changed images into the given ones."""
     return changed if strength == 1 else torch.lerp(images, changed, strength)
 
 
 def _check_channels(images: Tensor, name: str) -> None:
+    """Raise `InputError` for images that torchvision takes for neither grey nor RGB."""
     if images.shape[-3] not in (1, 3):
         raise InputError(
             f"{name} needs images with 1 or 3 channels (grey or RGB), got {images.shape[-3]}; leave it out of the "
@@ -151,6 +157,7 @@ def _check_channels(images: Tensor, name: str) -> None:
 
 
 def _torchvision() -> ModuleType:
+    """Import torchvision's functions at their first use, so that importing the library stays quick."""
     from torchvision.transforms.v2 import functional
 
     return functional

@@ -15,12 +15,19 @@ _REGISTRY: dict[str, Op] = {op.name: op for op in (*GEOMETRIC_OPS, *PHOTOMETRIC_
 
 
 def register_op(op: Op) -> Op:
-    """Add an op to those that genotypes and search spaces know; returns it.
+    """Add an op to those that genotypes and search spaces know.
 
-    A geometric op brings a matrix, a photometric one a pixel function and its gradient rule; see `Op`. Raises
-    `InputTypeError` for anything but an `Op`, and `InputError` where the name is taken or malformed, the numbers
-    contradict each other, or the function breaks its contract: shape and last row of matrices, shape, dtype and range
-    of pixels, and the identity at step 0 and at the neutral magnitude.
+    Args:
+        op: with a matrix (geometric), or a pixel function and its gradient rule (photometric); see `Op`.
+
+    Returns:
+        The op.
+
+    Raises:
+        InputError: a name that is taken or malformed, numbers that contradict each other, or a function that breaks
+            its contract: shape and last row of matrices; shape, dtype and range of pixels; the identity at step 0 and
+            at the neutral magnitude.
+        InputTypeError: anything but an `Op`.
 
     >>> import torch
     >>> from image2video.clip.ops.registry import Op, register_op
@@ -37,17 +44,17 @@ def register_op(op: Op) -> Op:
 
 
 def get_op(name: str) -> Op:
-    """The op of that name; raises `InputError` with the closest name and the list of all."""
+    """Return the op of that name; `InputError` gives the closest name and the list of all."""
     if not isinstance(name, str):
         raise InputTypeError(f"an op is named by a string, got {name!r:.80} of type {type(name).__name__}")
     if name not in _REGISTRY:
         close = difflib.get_close_matches(name[:100], _REGISTRY, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         shown = name if len(name) <= 40 else name[:40] + "…"
-        raise InputError(f"unknown op {shown!r}{hint} Known ops: {', '.join(op_names())}")
+        raise InputError(f"unknown op {shown!r}{hint}; known ops: {', '.join(op_names())}")
     return _REGISTRY[name]
 
 
 def op_names() -> tuple[str, ...]:
-    """The names of all registered ops: ours, geometric before photometric, then others in order of registration."""
+    """List all registered ops: ours, geometric before photometric, then others in order of registration."""
     return tuple(_REGISTRY)

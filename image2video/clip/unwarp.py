@@ -1,0 +1,67 @@
+"""The way back from frames to their image: resampling of maps, and how much of each image its frames show."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from image2video.clip.checks import check_size
+from image2video.clip.genotype import Genotype
+from image2video.clip.matrices import normalise
+from image2video.clip.sampling import in_order, matrix_device, resample, warp
+from image2video.errors import InputError
+
+
+def is_copy(genotype: Genotype, step: float) -> bool:
+    """Whether the geometric part of the chain leaves the pixels of the frame at that step in their place."""
+    return step == 0 or not any(t.geometric for t in genotype.chain)
+
+
+def unwarp_clip(
+    clip: Tensor,
+    genotype: Genotype,
+    steps: tuple[float, ...],
+    image_size: tuple[int, int],
+    *,
+    interpolation: str,
+    padding: str = "zeros",
+) -> Tensor:
+    """Bring maps `(B, S, K, h, w)` of the frames at the given powers back to the image; same shape.
+
+    Maps of frames that leave the pixels in their place come back bit for bit.
+    """
+    height, width = check_size(image_size, "image_size")
+    copied = [is_copy(genotype, step) for step in steps]
+    if all(copied):
+        return clip
+    sampled = [t for t, copy in enumerate(copied) if not copy]
+    moving = clip if len(sampled) == len(steps) else torch.stack([clip[:, t] for t in sampled], dim=1)
+    # The way back reads the frame at M · p, so the frame's own matrix is the backward map; in [-1, 1] coordinates it is
+    # the same for maps of every size.
+    matrices = genotype.step_matrices([steps[t] for t in sampled], height, width, matrix_device(clip))
+    theta = normalise(matrices, height, width).repeat(clip.shape[0], 1, 1)
+    # Bicubic weights are negative in places: averages of maps would overshoot.
+    mode = "nearest" if interpolation == "nearest" else "bilinear"
+    out = resample(moving.flatten(0, 1), theta, padding=padding, interpolation=mode)
+    out = out.unflatten(0, (clip.shape[0], len(sampled)))
+    if len(sampled) == len(steps):
+        return out
+    return torch.stack(in_order(copied, clip.unbind(1), out.unbind(1)), dim=1)
+
+
+def frame_weights(
+    valid: Tensor, genotype: Genotype, steps: tuple[float, ...], size: tuple[int, int], image_size: tuple[int, int]
+) -> Tensor:
+    """Return how much of every pixel of each frame's map shows the valid area: `(B, S, 1, h, w)`.
+
+    `valid` `(B, 1, H, W)` is 1 on the image and 0 on padding; `size` is (h, w) of the maps.
+    """
+    height, width = check_size(image_size, "image_size")
+    if valid.ndim != 4 or valid.shape[1:] != (1, height, width):
+        raise InputError(f"valid must have the shape (B, 1, {height}, {width}), got {tuple(valid.shape)}")
+    small = nn.functional.adaptive_avg_pool2d(valid, size)
+    # The matrices of the image in pixels of the map: conjugated by the ratio of the sizes.
+    ratio = small.new_tensor([size[1] / width, size[0] / height, 1.0], dtype=torch.float64, device="cpu")
+    matrices = genotype.step_matrices(steps, height, width) * ratio.unsqueeze(-1) / ratio
+    # Beyond the canvas the area goes on as at its edge: images that fill it get the mask of images without `valid`.
+    return warp(small, matrices, padding="border", copied=[is_copy(genotype, step) for step in steps])
