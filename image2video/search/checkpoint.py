@@ -57,7 +57,10 @@ def load_run(run: SearchRun, path: Path) -> None:
     accelerator = run.accelerator
     saved = _from_main(torch_load_last(path) if accelerator.is_main_process else None, accelerator)
     if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
-        raise InputError(f"{path} is not a checkpoint of a search that this version of image2video can resume")
+        raise InputError(
+            f"{path} is no checkpoint of a search that this version of image2video can resume; begin anew with "
+            "overwrite=True"
+        )
     check_same_search(saved["config"], run.config.to_dict(), path)
     check_same_search(saved["space"], run.space.to_dict(), path)
     try:

@@ -82,6 +82,9 @@ def search(
         settings: what to record in `config.yaml` in place of `config`, such as all options of a command.
         files: further texts for the folder, by file name.
 
+    Returns:
+        The genotype with all records.
+
     Raises:
         ExistsError: `out` holds another run.
         InputError: settings that contradict each other, a backbone whose outputs the task does not take, another run's

@@ -71,11 +71,19 @@ class SearchResult:
         return self.state.frames
 
     def decidedness(self) -> Decidedness | None:
-        """How many edges and nodes are decided; None where none was judged by masking."""
+        """How many edges and nodes are decided.
+
+        Returns:
+            The counts; None where no edge was judged by masking.
+        """
         return Decidedness.of(self.state)
 
     def decided_sentence(self) -> str:
-        """How much the choice is worth, in words, for every selection."""
+        """How much the choice is worth, for every selection.
+
+        Returns:
+            A sentence or two.
+        """
         counts = self.decidedness()
         if counts is not None:
             return counts.sentence()
@@ -84,7 +92,11 @@ class SearchResult:
         return f"Nothing was compared: selection={self.config.selection!r} judges no op on held-out images."
 
     def tau_record(self) -> dict[str, Any]:
-        """The content of `tau.json`: τ over the steps, softmax weights and entropy over the epochs."""
+        """The content of `tau.json`.
+
+        Returns:
+            τ over the steps, softmax weights and entropy over the epochs.
+        """
         return {
             "schema_version": SCHEMA_VERSION,
             "candidates": list(self.space.labels),
@@ -94,7 +106,11 @@ class SearchResult:
         }
 
     def scores_record(self) -> dict[str, Any]:
-        """The content of `scores.json`: what every decision was based on, and what was chosen."""
+        """The content of `scores.json`.
+
+        Returns:
+            What every decision was based on, and what was chosen.
+        """
         decisions, decidedness = self.state.decisions, self.decidedness()
         return {
             "schema_version": SCHEMA_VERSION,
@@ -114,11 +130,14 @@ class SearchResult:
         }
 
     def summary(self) -> dict[str, Any] | None:
-        """The search as the report draws it; None where no cell was searched (`one_shot`, `fixed_weights`).
+        """The search as the report draws it.
 
         `weights[epoch][edge][candidate]` are softmax weights, `drops[edge][candidate]` the points of the held-out
         metric that masking cost (None where nothing was masked), `path` the edges of the genotype, input to output.
         `ops` are the candidates with the space's magnitudes; learned ones stand in `genotype`.
+
+        Returns:
+            JSON values; None where chains were ranked and no cell was searched.
         """
         if self.ranking is not None:
             return None
@@ -145,7 +164,11 @@ class SearchResult:
         }
 
     def write(self, folder: OutputDirectory) -> None:
-        """Write `genotype.json`, `tau.json` and `scores.json`: no dates, no paths, no durations."""
+        """Write `genotype.json`, `tau.json` and `scores.json`: no dates, no paths, no durations.
+
+        Args:
+            folder: the result folder.
+        """
         atomic_write_json(folder / "tau.json", self.tau_record())
         atomic_write_json(folder / "scores.json", self.scores_record())
         self.genotype.save(folder / "genotype.json")

@@ -49,7 +49,7 @@ class LossWatch:
             if not abs(value) < float("inf"):
                 raise StateError(
                     f"the {self.what} loss is {value} at step {self.first_step + len(self._seen)}; the search "
-                    "stopped and its last checkpoint is kept. Lower the learning rate, or search in float32"
+                    "stopped and its last checkpoint is kept; lower the learning rate, or search in float32"
                 )
             self._seen.append(value)
 

@@ -16,10 +16,21 @@ _DRAWS_IN_VAIN = 200  # then the space is taken to hold no further chain
 
 
 def candidate_chains(space: SearchSpace, count: int, seed: int) -> tuple[Genotype, ...]:
-    """`count` chains of a space that give different frames, the identity first: single steps up to half, then random.
+    """Draw chains of a space that give different frames.
 
-    Of chains with the same frames the one that comes first stays. Fewer where the space has no more. Raises
-    `InputError` for a count below 1.
+    The identity comes first, then single steps up to half of `count`, then random chains. Of chains with the same
+    frames the first one stays.
+
+    Args:
+        space: candidates and graph.
+        count: how many, the identity included.
+        seed: of the draw.
+
+    Returns:
+        The chains; fewer where the space has no more.
+
+    Raises:
+        InputError: a count below 1.
     """
     if count < 1:
         raise InputError(f"the number of candidates must be at least 1, got {count}")

@@ -52,6 +52,11 @@ def score_chains(
         task: what is predicted; classification by default.
         accelerator: where each process holds a share of the images; the scores are those of all.
 
+    Returns:
+        Scores of as many variants as there are chains.
+
+    Raises:
+        InputError: no chain, no image, or chains that change colours where `colours` is None.
     """
     if not chains:
         raise InputError("there is no chain to score; give at least one, such as 'identity'")
@@ -65,10 +70,21 @@ def score_chains(
 
 
 def chain_score_by_tau(tau: Tensor, space: SearchSpace, chain: Genotype | str) -> float:
-    """How likely τ `(edges, candidates)` makes a chain: the mean log softmax weight along its best path, in nats.
+    """How likely τ makes a chain: the mean log softmax weight along its best path.
 
     The chain may lie on several paths from an input to the last node, with identities between; the path counts on which
-    the mean over the edges is largest. Raises `InputError` where no path of the cell gives the chain.
+    the mean over the edges is largest.
+
+    Args:
+        tau: `(edges, candidates)`.
+        space: candidates and graph.
+        chain: a genotype or its text.
+
+    Returns:
+        The mean, in nats.
+
+    Raises:
+        InputError: a chain that no path of the cell gives.
 
     >>> from image2video.search import get_space
     >>> round(chain_score_by_tau(torch.zeros(10, 5), get_space("affine5"), "rotate(10) > scale(1.1)"), 4)
@@ -81,11 +97,21 @@ def chain_score_by_tau(tau: Tensor, space: SearchSpace, chain: Genotype | str) -
 def chain_score_by_perturbation(
     records: Iterable[Mapping[str, Any]], space: SearchSpace, chain: Genotype | str
 ) -> float:
-    """How much held-out accuracy (0 … 1) the cell lost in all when the parts of a chain were masked, one at a time.
+    """How much held-out accuracy the cell lost in all when the parts of a chain were masked, one at a time.
 
-    `records` are the `edges` of `scores.json`. The drops `accuracy − masked_accuracy` are summed up along the path from
-    an input to the last node that gives the chain (identities between count too) and on which the sum is largest.
-    Raises `InputError` where an edge was not measured, or no path of the cell gives the chain.
+    The drops `accuracy − masked_accuracy` are summed up along the path from an input to the last node that gives the
+    chain (identities between count too) and on which the sum is largest.
+
+    Args:
+        records: the `edges` of `scores.json`.
+        space: candidates and graph.
+        chain: a genotype or its text.
+
+    Returns:
+        The sum of the drops; a drop of 1 is all of the accuracy.
+
+    Raises:
+        InputError: an edge that was not measured, or a chain that no path of the cell gives.
     """
     measured = {record["edge"]: record for record in records if record.get("masked_accuracy") is not None}
     missing = [edge for edge in range(len(space.edges)) if edge not in measured]

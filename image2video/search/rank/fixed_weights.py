@@ -90,6 +90,9 @@ def rank_genotypes(
         provenance: JSON values to write into the best genotype's provenance (dataset, backbone, …).
         progress: called as frames go by.
 
+    Returns:
+        All chains with their scores, and the best one with its provenance.
+
     Raises:
         InputError: no images, no candidates, outputs that the task does not take, NaN in them, photometric candidates
             for images of unknown colours.

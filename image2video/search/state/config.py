@@ -169,7 +169,11 @@ class SearchConfig:
         return ClipOptions(self.T, schedule, self.padding, self.interpolation, mean, std)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
+        """The settings for records.
+
+        Returns:
+            Plain JSON values.
+        """
         return {**asdict(self), "tau_betas": list(self.tau_betas)}
 
 
