@@ -341,7 +341,7 @@ def test_what_cannot_be_learned_is_refused() -> None:
     colours = SearchSpace("colours", ("color(1.2)", "identity"))
     with pytest.raises(InputError, match=r"'colours' has no geometric transform .*color\(1.2\), identity"):
         learning(colours)
-    with pytest.raises(InputError, match="interpolation='nearest', which has no gradient"):
+    with pytest.raises(InputError, match="an interpolation with a gradient, got 'nearest'"):
         learning(get_space("affine5"), interpolation="nearest")
     with pytest.raises(InputError, match="unknown sharing of magnitudes 'cell'; choose one of node, edge"):
         learning(get_space("affine5"), magnitudes_per="cell")

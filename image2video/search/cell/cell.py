@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from image2video.clip.chain import check_colours
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
-from image2video.clip.matrices import check_choice, check_frames, schedule_steps
 from image2video.clip.ops.op import full_precision
+from image2video.clip.options import ClipOptions
 from image2video.clip.random_chain import ChainLaw
-from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
 from image2video.errors import InputError, InputTypeError
 from image2video.search.cell.graph import CellTrace, CellWalk
 from image2video.search.cell.magnitudes import MagnitudeUnits
@@ -83,13 +82,12 @@ class Cell(nn.Module):
     ) -> None:
         super().__init__()
         self.space = space
-        self.T = check_frames(T)
-        steps = schedule_steps(space.schedule, T)
+        mean, std = (None, None) if colours is None else (colours.mean, colours.std)
+        options = ClipOptions(T, space.schedule, padding, interpolation, mean, std)
+        self.T, steps = T, options.steps
         for candidate in space.candidates:
             check_colours(candidate, colours)
         ChainLaw.of(space).check_steps(steps)
-        check_choice("padding", padding, PADDINGS)
-        check_choice("interpolation", interpolation, INTERPOLATIONS)
         shape = (len(space.edges), len(space.candidates))
         start = torch.zeros(shape) if generator is None else 1e-3 * torch.randn(shape, generator=generator)
         self.tau = nn.Parameter(start)
@@ -98,7 +96,7 @@ class Cell(nn.Module):
         if learn_magnitudes:
             if interpolation == "nearest":
                 raise InputError(
-                    "learn_magnitudes needs an interpolation that has a gradient, got 'nearest'; use 'bilinear'"
+                    "learn_magnitudes needs an interpolation with a gradient, got 'nearest'; use 'bilinear'"
                 )
             units = MagnitudeUnits(space, magnitudes_per, magnitude_bound, steps)
             self.magnitudes = nn.Parameter(units.start())
@@ -107,9 +105,7 @@ class Cell(nn.Module):
         self._has_still = 0.0 in steps
         distinct = (0.0, *powers) if self._has_still else powers
         self._order = tuple(distinct.index(s) for s in steps)
-        self._warps = CandidateWarps(
-            space, powers, padding=padding, interpolation=interpolation, colours=colours, units=units
-        )
+        self._warps = CandidateWarps(space, powers, options, units)
         self._unwarp = RelaxedUnwarp(self._warps, steps)
 
     def mixing(self) -> Tensor:

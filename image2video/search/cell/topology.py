@@ -114,6 +114,9 @@ def random_decisions(space: SearchSpace, generator: torch.Generator) -> Decision
         A decision for every edge and every node.
     """
 
+    # `clip.random_chain.ChainLaw` draws chains of the same law, but only the choices along their path, last node first.
+    # Seeds of searches and published results rest on the draws here, those of augmented training on the draws there:
+    # neither order can take the place of the other, and only this one gives a choice for the whole cell.
     def draw(count: int) -> int:
         return int(torch.randint(count, (), generator=generator))
 
