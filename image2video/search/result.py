@@ -137,9 +137,9 @@ class SearchResult:
         `ops` are the candidates with the space's magnitudes; learned ones stand in `genotype`.
 
         Returns:
-            JSON values; None where chains were ranked and no cell was searched.
+            JSON values; None where no cell was decided, as in rankings of chains.
         """
-        if self.ranking is not None:
+        if self.ranking is not None or not self.state.decisions.ops:
             return None
         count, decisions = len(self.space.candidates), self.state.decisions
         drops: list[list[float | None]] = [[None] * count for _ in self.space.edges]

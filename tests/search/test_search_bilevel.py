@@ -190,7 +190,7 @@ def test_the_rate_falls_from_high_to_low() -> None:
         ({"validation_images": 0}, "validation_images"),
         ({"tau_lr": float("nan")}, "tau_lr must be a finite number of at least 0, got nan"),
         ({"grad_clip": -1.0}, "grad_clip"),
-        ({"lr": float("inf")}, "learning rate"),
+        ({"lr": float("inf")}, "lr must be"),
         ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
         ({"accumulate": 0}, "accumulate must be an integer of at least 1, got 0"),
         ({"orders": True}, "orders must be an integer of at least 1, got True"),

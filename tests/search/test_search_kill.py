@@ -19,6 +19,7 @@ register_space(SearchSpace("small", ("translate_x(0.1)", "rotate(10)", "identity
 FILES = ("genotype.json", "tau.json", "scores.json", "config.yaml")
 BASE = {"space": "small", "T": 3, "epochs": 3, "warmup_epochs": 1, "batch_size": 10, "device": "cpu"}
 WAYS: dict[str, dict[str, Any]] = {
+    "as in the paper": {},
     "second order, learned magnitudes": {"second_order": True, "learn_magnitudes": True},
     "single path, accumulated, checkpointed": {
         "relaxation": "single_path",
@@ -62,6 +63,7 @@ def test_a_search_that_is_stopped_again_and_again_ends_as_one_that_was_not(tmp_p
             stops += 1
         assert stops < 50
     assert stops >= 1
+    assert not run(out, WAYS[way], -1)  # nothing is left to do
     for name in FILES:
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 

@@ -161,9 +161,9 @@ class Bilevel:
         halved = not self.config.second_order
         scaler = self.accelerator.scaler if halved else None
         scale = 1.0 if scaler is None else float(scaler.get_scale())
-        relaxed = any(tensor is self.cell.tau for tensor in wanted)
+        relaxed = any(tensor is self.cell.tau for tensor in wanted)  # else the weights' gradients are wanted
         losses: list[Tensor] = []
-        sums: list[Tensor] = []
+        sums = [torch.zeros_like(tensor) for tensor in wanted]
         for images, labels, share in self._pieces(images=batch[0], labels=batch[1]):
             with torch.set_grad_enabled(relaxed):
                 path = (None, None) if draw is None else draw.path(self.cell.tau, self.cell.space)
@@ -172,8 +172,8 @@ class Bilevel:
             with self._precision(halved):
                 loss = share * self.task.loss(predictions(self.bare, clip, self.task, back), labels)
             found = torch.autograd.grad(loss * scale, list(wanted), allow_unused=True)
-            parts = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
-            sums = parts if not sums else [a + b for a, b in zip(sums, parts, strict=True)]
+            # A part of the outer parameters may take no part in the loss: magnitudes of candidates that none drew.
+            sums = [total if part is None else total + part for total, part in zip(sums, found, strict=True)]
             losses.append(loss.detach())
         gradients = averaged(sums, self.accelerator)
         return torch.stack(losses).sum(), [g if scale == 1.0 else g / scale for g in gradients]

@@ -130,20 +130,21 @@ def chain_score_by_perturbation(
 def _best_sums(values: Sequence[Sequence[float]], space: SearchSpace, chain: Genotype | str) -> dict[int, float]:
     """The largest sum of `values[edge][candidate]` over all paths that give the chain, per length of the path."""
     wanted = Genotype.coerce(chain).chain
-    parts = [candidate.chain for candidate in space.candidates]
-    # sums[node][(transforms done, edges passed)]: the best sum on the way from an input to the node.
-    sums: list[dict[tuple[int, int], float]] = [{(0, 0): 0.0} for _ in range(space.inputs)]
+    # A way into a node is known by how many transforms of the chain it holds and how many edges it passes; of ways
+    # that agree in both, only the one with the largest sum can be part of the best path.
+    best_into: list[dict[tuple[int, int], float]] = [{(0, 0): 0.0} for _ in range(space.inputs)]
     for node in range(space.inputs, space.num_nodes):
         best: dict[tuple[int, int], float] = {}
         for edge in space.incoming(node):
-            for (done, length), total in sums[space.edges[edge][0]].items():
-                for candidate, part in enumerate(parts):
-                    end = done + len(part)
-                    if wanted[done:end] == part:
+            source, _ = space.edges[edge]
+            for (done, length), total in best_into[source].items():
+                for candidate, value in zip(space.candidates, values[edge], strict=True):
+                    end = done + len(candidate.chain)
+                    if wanted[done:end] == candidate.chain:
                         key = (end, length + 1)
-                        best[key] = max(best.get(key, -math.inf), total + values[edge][candidate])
-        sums.append(best)
-    found = {length: total for (done, length), total in sums[-1].items() if done == len(wanted)}
+                        best[key] = max(best.get(key, -math.inf), total + value)
+        best_into.append(best)
+    found = {length: total for (done, length), total in best_into[-1].items() if done == len(wanted)}
     if not found:
         raise InputError(
             f"no path through the cell of {space.name!r} gives the chain {Genotype.coerce(chain)}: it has "

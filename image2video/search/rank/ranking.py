@@ -167,14 +167,22 @@ class Ranking:
         return cls(**{**record, "best": Genotype.parse(record["best"]), "entries": entries}, seconds=seconds)
 
 
+def criterion_first(criterion: str, accuracy: float, loss: float, position: int) -> tuple[float, float, int]:
+    """A sorting key: the criterion decides, the other value breaks ties, the position those that are left."""
+    return (accuracy, loss, position) if criterion == "accuracy" else (loss, accuracy, position)
+
+
 def order_of(scores: Scores, criterion: str = "accuracy") -> list[int]:
     """The variants by accuracy, ties by loss (`criterion="loss"`: the reverse), further ties by position."""
+    return sorted(
+        range(scores.variants),
+        key=lambda variant: criterion_first(criterion, -scores.accuracy(variant), scores.mean_loss(variant), variant),
+    )
 
-    def key(variant: int) -> tuple[float, float, int]:
-        accuracy, loss = -scores.accuracy(variant), scores.mean_loss(variant)
-        return (accuracy, loss, variant) if criterion == "accuracy" else (loss, accuracy, variant)
 
-    return sorted(range(scores.variants), key=key)
+def lead_of(scores: Scores, better: int, worse: int, criterion: str) -> tuple[float, float]:
+    """By how much one variant is better than another one, in the criterion's unit, with its standard error."""
+    return scores.accuracy_gap(better, worse) if criterion == "accuracy" else scores.loss_gap(worse, better)
 
 
 def simplest_of_the_best(genotypes: Sequence[Genotype], scores: Scores) -> int:
@@ -194,7 +202,7 @@ def is_decided(scores: Scores, variant: int, other: int, criterion: str = "accur
     """Whether a variant's lead over another one exceeds two standard errors."""
     if variant == other:
         return False
-    lead, error = scores.accuracy_gap(variant, other) if criterion == "accuracy" else scores.loss_gap(other, variant)
+    lead, error = lead_of(scores, variant, other, criterion)
     return lead > 0 and lead > DECIDED * error
 
 
