@@ -67,9 +67,7 @@ def measure_case(space: str, model: str, size: int, options: Any) -> dict[str, A
     backbone = build(model, num_classes=CLASSES)
     colours = Colours.of(backbone)
     assert colours is not None
-    network = build_network(
-        backbone, options.fusion, residual=True, input_size=(3, size, size), channels_last=options.channels_last
-    ).train()
+    network = build_network(backbone, options.fusion, residual=True, input_size=(3, size, size)).train()
     if options.channels_last:
         network.backbone.to(memory_format=torch.channels_last)
     prepared, optimizer = accelerator.prepare(network, weight_optimizer(network, config))

@@ -18,7 +18,7 @@ from image2video.search.state.state import CHECKPOINT_FORMAT, SearchState, check
 
 
 def save_run(run: SearchRun, path: Path) -> None:
-    """Write the checkpoint (the main process does; all take part); the one before stays beside it.
+    """Write the checkpoint; the one before stays beside it. All processes must call this, the main one writes.
 
     It holds weights, τ, both optimisers, the snapshot where there is one, the global generators of every process, and
     the records: tensors and plain values, no code.

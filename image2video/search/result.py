@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from image2video.clip.genotype import Genotype
 from image2video.runs.folders import OutputDirectory, atomic_write_json
 from image2video.search.rank.ranking import Ranking
 from image2video.search.select.decidedness import Decidedness
-from image2video.search.select.selection import get_selection
+from image2video.search.select.selection import Run, get_selection
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import SearchConfig
 from image2video.search.state.state import SearchState
@@ -19,24 +19,6 @@ from image2video.version import __version__
 
 SCHEMA_VERSION = 1
 _SCORES = {"score": "accuracy", "score_error": "accuracy_error", "images": "images"}
-
-
-class Found(Protocol):
-    """What a result is made of: a run that is over.
-
-    Attributes:
-        space: candidates and graph.
-        state: the records.
-
-    """
-
-    space: SearchSpace
-    state: SearchState
-
-    @property
-    def ranking(self) -> Ranking | None:
-        """The ranking that the search made; None where it made none."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -174,7 +156,7 @@ class SearchResult:
         self.genotype.save(folder / "genotype.json")
 
 
-def result_of(run: Found, config: SearchConfig, provenance: dict[str, Any], out: Path | None) -> SearchResult:
+def result_of(run: Run, config: SearchConfig, provenance: dict[str, Any], out: Path | None) -> SearchResult:
     """The result of a search that is over; the genotype's provenance says how it was found."""
     state, space, ranking = run.state, run.space, run.ranking
     if ranking is not None and ranking.best.provenance is not None:  # it says itself how it was found

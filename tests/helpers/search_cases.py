@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+
+from image2video.search.cell import warps as cell_warps
 
 
 class Arrays:
@@ -26,17 +30,8 @@ class Arrays:
     def take(self, count: int, *, seed: int) -> Arrays:
         return self._at(torch.randperm(self.num_images, generator=torch.Generator().manual_seed(seed))[:count])
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        augment: bool = False,
-        shuffle: bool = False,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        shard: tuple[int, int] = (0, 1),
-    ) -> ArrayBatches:
-        return ArrayBatches(self, batch_size, shuffle, seed, device, shard)
+    def batches(self, batch_size: int, **options: Any) -> ArrayBatches:
+        return ArrayBatches(self, batch_size, **options)
 
 
 class ArrayBatches:
@@ -44,10 +39,12 @@ class ArrayBatches:
         self,
         source: Arrays,
         batch_size: int,
-        shuffle: bool,
-        seed: int,
-        device: torch.device | str,
-        shard: tuple[int, int],
+        *,
+        augment: bool = False,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         self.source, self.batch_size, self.shuffle, self.seed = source, batch_size, shuffle, seed
         self.device, self.shard = device, shard
@@ -117,3 +114,34 @@ def planted(count: int, seed: int) -> Arrays:
     images = 0.25 * torch.randn(count, 1, 24, 32, generator=generator)
     images[:, 0, 10:14, 8:12] += (2 * labels - 1).float().view(-1, 1, 1)
     return Arrays(images, labels)
+
+
+class CountedResample:
+    """Counts the pictures that each call of the cell's sampler moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[int] = []
+        self._resample = cell_warps.resample
+        monkeypatch.setattr(cell_warps, "resample", self)
+
+    def __call__(self, x: Tensor, theta: Tensor, **options: str) -> Tensor:
+        self.rows.append(x.shape[0])
+        return self._resample(x, theta, **options)
+
+
+class KilledError(Exception):
+    pass
+
+
+class Killer:
+    """A progress callback that notes the stages of a search and ends it at its `at`-th step."""
+
+    def __init__(self, at: int = -1) -> None:
+        self.at = at
+        self.stages: list[str] = []
+
+    def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
+        assert 0 < done <= total
+        self.stages.append(stage)
+        if len(self.stages) == self.at:
+            raise KilledError

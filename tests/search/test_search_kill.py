@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_cases import blobs, tiny_network
+from search_cases import KilledError, Killer, blobs, tiny_network
 
 from image2video.runs.folders import torch_load_last
 from image2video.search import SearchConfig, SearchSpace, register_space, search
@@ -33,22 +33,12 @@ WAYS: dict[str, dict[str, Any]] = {
 pytestmark = pytest.mark.filterwarnings("ignore:the budget .* was spent before", "ignore:.*chose the identity")
 
 
-class KilledError(Exception):
-    pass
-
-
 def run(out: Path, options: dict[str, Any], at: int) -> list[str]:
     """Go on with a search until its `at`-th step; the stages of the steps that it took."""
-    stages: list[str] = []
-
-    def progress(stage: str, *_: object, **figures: float) -> None:
-        stages.append(stage)
-        if len(stages) == at:
-            raise KilledError
-
+    killer = Killer(at)
     config = SearchConfig(**{**BASE, **options})
-    search(tiny_network(), blobs(60, 0), config, out=out, resume=True, progress=progress)
-    return stages
+    search(tiny_network(), blobs(60, 0), config, out=out, resume=True, progress=killer)
+    return killer.stages
 
 
 @pytest.mark.parametrize("way", WAYS)

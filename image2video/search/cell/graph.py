@@ -74,7 +74,7 @@ class CellWalk:
             self._spread_active(source, frames, [e for bundle in bundles for e in bundle if self.active[e] >= 0])
 
     def _spread_all(self, source: int, frames: Tensor, bundles: list[tuple[int, ...]]) -> None:
-        """Add the mixtures of all candidates; each moves the source once for all edges, unless edges differ in it."""
+        """Add the mixtures of all candidates, each of which moves the source once for all edges where it can."""
         warps = self.warps
         edges = [edge for bundle in bundles for edge in bundle]
         moving = tuple(op for op in warps.moving if op not in warps.own)
@@ -90,7 +90,7 @@ class CellWalk:
                 add_mixed(self.nodes, [target], frames, self._rows((edge,)), copies, (), warps.index)
 
     def _spread_active(self, source: int, frames: Tensor, edges: list[int]) -> None:
-        """Add the one candidate that each edge has; edges with the same one share its frames where they may."""
+        """Add the one candidate that each edge has; edges with the same one share its frames where they can."""
         assert self.active is not None
         warps = self.warps
         shared: dict[int, Tensor] = {}
@@ -122,7 +122,7 @@ class CellWalk:
         edges: list[int],
         values: Tensor | None,
     ) -> Copies:
-        """The copies of a source for `edges`, from the trace where they may be shared."""
+        """The moved frames of a source for `edges`; passes that share a trace share them."""
         if key in self.trace.copies:
             return self.trace.copies[key]
         shared = source < self.trace.first

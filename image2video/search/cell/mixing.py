@@ -145,6 +145,7 @@ def _overwritten(weights: Tensor, ops: dict[int, int]) -> Tensor:
 
 
 def _edge_scales(space: SearchSpace, decisions: Decisions, masked_edge: int | None, renormalise: bool) -> Tensor:
+    """What every edge's weights are multiplied by, `(edges,)`: 0 where its node ignores it or it is masked."""
     scales = torch.zeros(len(space.edges), dtype=torch.float64, device="cpu")
     for node in range(space.inputs, space.num_nodes):
         kept = [decisions.sources[node]] if node in decisions.sources else list(space.incoming(node))

@@ -141,6 +141,7 @@ class _Walk:
 
 
 def _check(maps: Tensor, image_size: tuple[int, int]) -> None:
+    """Refuse what is no `(B·T, K, h, w)` of floats, and sizes that are none."""
     if maps.ndim != 4:
         raise InputError(f"maps of frames have the shape (B·T, K, h, w), got {tuple(maps.shape)}")
     if not maps.is_floating_point():

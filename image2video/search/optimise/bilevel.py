@@ -78,7 +78,7 @@ class Bilevel:
     def tau_step(
         self, images: Tensor, labels: Tensor, train_batch: Batch | None = None, draw: Draw | None = None
     ) -> Tensor:
-        """Move the outer parameters against the gradient of the loss on a validation batch; returns that loss.
+        """Take a step with the outer parameters on a validation batch; returns the loss before it.
 
         `train_batch` is that of the weight step which follows; the second order needs it (`InputError`), the first
         ignores it. `draw` is the path of `single_path`.
@@ -108,7 +108,7 @@ class Bilevel:
         mixing: Tensor | None = None,
         active: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Move the weights against the gradient of the loss on a training batch; returns the loss, detached.
+        """Take a step with the weights on a training batch; returns the loss before it, detached.
 
         The clip is the cell's, under its own τ or `mixing`; `active` names the candidates of a single path.
         """
@@ -188,7 +188,7 @@ class Bilevel:
     def _way_back(
         self, images: Tensor, mixing: Tensor | None, active: tuple[int, ...] | None, *, frozen: bool = True
     ) -> Unwarp:
-        """The cell's inverse for maps of these images' frames; `frozen`: without a gradient for τ."""
+        """The way back for maps of these images' frames; a `frozen` one gives τ no gradient."""
         size = (images.shape[-2], images.shape[-1])
 
         def back(maps: Tensor) -> Tensor:
@@ -198,6 +198,7 @@ class Bilevel:
         return back
 
     def _descend(self, images: Tensor, labels: Tensor, view: View) -> Tensor:
+        """Take a step with the weights through the clips that `view` makes, piece by piece."""
         trains = self.optimizer is not None
         network = self.network if trains else self.bare
         if self.optimizer is not None:
@@ -220,7 +221,7 @@ class Bilevel:
         return torch.stack(losses).sum()
 
     def _pieces(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """The batch in pieces that fit, each with its share of the images."""
+        """Cut a batch into pieces of at most `config.batch_size` images; each comes with its share of the images."""
         largest = -(-self.config.batch_size // self.accelerator.num_processes)
         count = min(self.config.accumulate, max(1, -(-len(labels) // largest)))
         for part, targets in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
@@ -230,7 +231,7 @@ class Bilevel:
         return self.accelerator.autocast() if halved else nullcontext()
 
     def _held_back(self, more: bool) -> AbstractContextManager[Any]:
-        """Leaves the reduction of the weights' gradients to the last piece."""
+        """Where `more` pieces follow, leave the reduction of the weights' gradients to the last one."""
         return self.accelerator.no_sync(self.network) if more else nullcontext()
 
     def _forget_outer(self) -> None:

@@ -12,7 +12,7 @@ from image2video.protocols import Progress
 
 
 class LossWatch:
-    """Keeps the losses of one epoch on the device and stops at the first that is not finite, by its step.
+    """Keeps the losses of one epoch on the device; raises at the first that is not finite, and names its step.
 
     Reading a loss back stalls an accelerator, so there it looks only every `every` steps.
     """

@@ -40,9 +40,10 @@ def candidate_chains(space: SearchSpace, count: int, seed: int) -> tuple[Genotyp
     chains = {frames_key(chain): chain for chain in [Genotype.identity(), *(singles[i] for i in drawn)]}
     in_vain = 0
     while len(chains) < count and in_vain < _DRAWS_IN_VAIN:
-        chain, known = random_genotype(space, generator), len(chains)
-        chains.setdefault(frames_key(chain), chain)
-        in_vain = 0 if len(chains) > known else in_vain + 1
+        chain = random_genotype(space, generator)
+        key = frames_key(chain)
+        in_vain = in_vain + 1 if key in chains else 0
+        chains.setdefault(key, chain)
     return tuple(chains.values())[:count]
 
 
@@ -59,7 +60,11 @@ def frames_key(chain: Genotype) -> tuple[object, ...]:
     key: list[object] = []
     for run in chain.runs():
         if run.is_geometric:
-            key += [value for matrix in run.step_matrices((1.0, 2.0), 100, 130) for value in matrix_key(matrix)]
+            # Powers and an image of two different sizes each, so that no two ops agree by chance.
+            for matrix in run.step_matrices((1.0, 2.0), 100, 130):
+                key += matrix_key(matrix)
         else:
-            key += [str(run)]
-    return tuple(key) or tuple(value for _ in range(2) for value in matrix_key(torch.eye(3)))
+            key.append(str(run))
+    if not key:  # the identity has no run, and the frames of any chain that moves nothing
+        key += 2 * matrix_key(torch.eye(3))
+    return tuple(key)

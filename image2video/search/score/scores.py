@@ -242,6 +242,8 @@ class PairedScores(Scores):
         return float(self.loss[a] - self.loss[b]) / self.n, error
 
     def _error(self, sums: Tensor, products: Tensor, terms: list[tuple[int, float]]) -> float:
+        """The standard error of a mean over the images: of the sum of some variants' values, each with its sign."""
         mean = sum(sign * float(sums[v]) for v, sign in terms) / self.n
+        # The square of a sum, as the sum of all products of two of its terms.
         square = sum(s * t * float(products[v, w]) for v, s in terms for w, t in terms) / self.n
         return (max(square - mean * mean, 0.0) / self.n) ** 0.5

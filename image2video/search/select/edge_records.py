@@ -24,10 +24,10 @@ def hurt_most(scores: Scores, criterion: str) -> list[int]:
 
 
 def clear_gap(criterion: str, errors: float | None) -> Callable[[Scores], bool] | None:
-    """Whether the first two parts are further apart than so many standard errors, asked after every batch.
+    """A question to ask after every batch: are the first two parts further apart than so many standard errors?
 
-    Below 256 images the answer is no. Many looks at growing scores find a gap more often than one look does: take more
-    standard errors than for one. None for `errors=None`.
+    Below 256 images the answer is no. Whoever looks at growing scores many times finds a gap more often than by one
+    look, so `errors` should be larger than for one. None for `errors=None`.
     """
     if errors is None:
         return None
@@ -63,7 +63,7 @@ def record(scores: Scores, order: list[int], criterion: str = "accuracy") -> dic
 
 
 def tau_record(chosen: int) -> dict[str, Any]:
-    """What stands in place of scores where the budget was spent: the choice, read from τ, is not decided."""
+    """The record of a choice that was read from τ, since the budget was spent: there are no scores."""
     scored = ("accuracy", "loss", "masked_accuracy", "masked_loss", "drop_error", "loss_drop_error")
     gaps = ("gap", "gap_error", "loss_gap", "loss_gap_error")
     return {"decided_by": "tau", "images": 0, **dict.fromkeys(scored + gaps), "chosen": chosen, "decided": False}
@@ -134,7 +134,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _gaps(gaps: dict[str, tuple[float, float]], criterion: str) -> dict[str, Any]:
-    """The gaps by criterion for a record, and whether the criterion's own is decided; one part alone always is."""
+    """The gaps as a record holds them, and whether the criterion's gap is decided; a single part is decided."""
     gap, gap_error = gaps.get("accuracy", (None, None))
     loss_gap, loss_gap_error = gaps.get("loss", (None, None))
     judged = gaps.get(criterion)

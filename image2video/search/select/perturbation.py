@@ -89,6 +89,7 @@ def _tuning(place: int, config: SearchConfig) -> list[Unit]:
 
 
 def _decide_edge(edge: int, run: Run) -> None:
+    """Keep the candidate of an edge whose removal hurts most."""
     space, tau = run.space, run.tau()
     parts = [{"masked_op": (edge, candidate)} for candidate in range(len(space.candidates))]
     entry = _judge(run, tau, parts, space.edges[edge][1])
@@ -99,6 +100,7 @@ def _decide_edge(edge: int, run: Run) -> None:
 
 
 def _decide_node(node: int, run: Run) -> None:
+    """Keep the incoming edge of a node whose removal hurts most."""
     tau, incoming = run.tau(), run.space.incoming(node)
     entry = _judge(run, tau, [{"masked_edge": edge} for edge in incoming], node)
     if entry is None:
@@ -123,7 +125,7 @@ def _judge(run: Run, tau: Tensor, parts: list[dict[str, Any]], first: int) -> di
 
 
 def _start_order(order: int, run: Run) -> None:
-    """Back to the searched network with nothing decided; the records of the order before are kept."""
+    """Begin an order with the searched network and no decision; keep the records of the order before."""
     if order == 0:
         run.snapshot()
         return
@@ -134,7 +136,7 @@ def _start_order(order: int, run: Run) -> None:
 
 
 def _settle(run: Run) -> None:
-    """Decide every edge by its means over the orders; one that no order measured is read from τ."""
+    """Decide every edge by its means over the orders, or by τ where no order measured it."""
     state, tau = run.state, run.tau()
     state.orders.append(state.edges)
     state.edges, state.decisions.ops = [], {}

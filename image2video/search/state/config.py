@@ -103,7 +103,7 @@ class SearchConfig:
         interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
         device: `auto` or `cpu`, where the search makes its own accelerator.
         precision: mixed precision where the search makes its own accelerator: `no`, `fp16` or `bf16`.
-        channels_last: memory layout of network and frames.
+        channels_last: memory layout of the network.
         checkpoint_activations: keep no activations inside the network's blocks and compute them again in the backward
             pass: less memory, more time.
         seed: of every random draw.
