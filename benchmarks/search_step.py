@@ -94,9 +94,7 @@ def build_steps(config: SearchConfig, model: str, size: int, options: Any, *, ch
     colours = Colours.of(backbone)
     assert colours is not None
     shape = (3, size, size)
-    network = build_network(
-        backbone, options.fusion, residual=True, input_size=shape, channels_last=channels_last
-    ).train()
+    network = build_network(backbone, options.fusion, residual=True, input_size=shape).train()
     if channels_last:
         network.backbone.to(memory_format=torch.channels_last)
     if config.checkpoint_activations:

@@ -1,4 +1,9 @@
-"""Differentiable augmentation search: spaces, the cell, selection strategies, and genotypes for trained models."""
+"""Differentiable augmentation search: spaces, the cell, selections, and genotypes for trained models.
+
+Each room stands on those before it: space, cell, score, state, then optimise and rank (side by side), then
+select. The driver joins them: `search` sets up a run (`run`, or `bare` where nothing is trained), `work` carries out
+its units of work, and `result` writes down what was found.
+"""
 
 from image2video.search import select as select
 from image2video.search.cell.cell import Cell

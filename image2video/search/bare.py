@@ -93,6 +93,7 @@ class BareRun:
         return 0.0
 
     def _untrained(self, what: str) -> StateError:
+        """The error of a selection that asks for what only training makes."""
         name = self.config.selection
         return StateError(f"selection={name!r} trains no network, so there is no {what}; it needs trains=True")
 

@@ -18,7 +18,7 @@ from image2video.search.state.state import CHECKPOINT_FORMAT, SearchState, check
 
 
 def save_run(run: SearchRun, path: Path) -> None:
-    """Write the checkpoint (the main process does; all take part); the one before stays beside it.
+    """Write the checkpoint; the one before stays beside it. All processes must call this, the main one writes.
 
     It holds weights, τ, both optimisers, the snapshot where there is one, the global generators of every process, and
     the records: tensors and plain values, no code.
@@ -57,7 +57,10 @@ def load_run(run: SearchRun, path: Path) -> None:
     accelerator = run.accelerator
     saved = _from_main(torch_load_last(path) if accelerator.is_main_process else None, accelerator)
     if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
-        raise InputError(f"{path} is not a checkpoint of a search that this version of image2video can resume")
+        raise InputError(
+            f"{path} is no checkpoint of a search that this version of image2video can resume; begin anew with "
+            "overwrite=True"
+        )
     check_same_search(saved["config"], run.config.to_dict(), path)
     check_same_search(saved["space"], run.space.to_dict(), path)
     try:

@@ -82,6 +82,9 @@ def search(
         settings: what to record in `config.yaml` in place of `config`, such as all options of a command.
         files: further texts for the folder, by file name.
 
+    Returns:
+        The genotype with all records.
+
     Raises:
         ExistsError: `out` holds another run.
         InputError: settings that contradict each other, a backbone whose outputs the task does not take, another run's
@@ -162,7 +165,7 @@ def make_accelerator(config: SearchConfig) -> Accelerator:
 def _claim(
     out: Path, settings: Mapping[str, Any] | None, files: Mapping[str, str], setup: Setup, **how: bool
 ) -> OutputDirectory:
-    """The result folder, with the settings in it from the start; those of a run that goes on stay."""
+    """Open the result folder and write the settings into it; a run that goes on keeps its own."""
     folder = OutputDirectory(out, "search", **how)
     accelerator, space = setup.accelerator, setup.space
     folder.note(versions=versions(), processes=accelerator.num_processes, device=str(accelerator.device))
@@ -177,6 +180,7 @@ def _claim(
 
 
 def _warn(result: SearchResult) -> None:
+    """Warn of a budget that left choices open, and of a search that found nothing but identities."""
     spent = budget_warning(result)
     if spent is not None:
         warnings.warn(spent, stacklevel=3)
@@ -185,7 +189,7 @@ def _warn(result: SearchResult) -> None:
 
 
 def _prepare(backbone: nn.Module, train: ImageSet, validation: ImageSet | None, setup: Setup) -> SearchRun:
-    """The cell and the fused copy of the backbone with their images, before the first step."""
+    """Make the cell and the fused copy of the backbone, with their images."""
     # A space from a file is compared by its content, wherever the file lies.
     config = replace(setup.config, space=setup.space.name)
     if validation is None:

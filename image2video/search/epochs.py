@@ -72,7 +72,7 @@ def tune_epoch(run: SearchRun, epoch: int, total: int) -> None:
 
 
 def one_shot_epoch(run: SearchRun, epoch: int) -> None:
-    """One epoch of weight steps on clips of chains: each batch goes through one, drawn by (seed, epoch, step)."""
+    """One epoch of weight steps; each batch goes through the clip of one chain, drawn by (seed, epoch, step)."""
     config, steps = run.config, run.steps_per_epoch
     watch = LossWatch("training", epoch * steps, run.device)
     pace = _Pace(run, "sampled", epoch, config.epochs, steps, 0.0, SEARCH_SHARE)
@@ -142,12 +142,12 @@ class _Pace:
         self._meter.step(images * self._run.accelerator.num_processes, **figures)
 
     def cut(self) -> dict[str, int]:
-        """For the record of an epoch that the budget has cut short: its steps."""
+        """What the record of an epoch says in addition where the budget has cut it short."""
         return {} if self.done == self._steps else {"steps": self.done}
 
 
 def _draw(run: SearchRun, share: float, purpose: str) -> Draw | None:
-    """The path of one step of `single_path`; None for the mixture."""
+    """How one step of `single_path` draws its path; None for the mixture."""
     config = run.config
     if config.relaxation == "mixture":
         return None
@@ -168,13 +168,13 @@ def _mean(run: SearchRun, watch: LossWatch) -> float:
 
 
 def _grouped(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-    """`count` batches as one, the last group as far as they go."""
+    """Join every `count` batches into one; the last group may be smaller."""
     rest = iter(batches)
     while group := list(islice(rest, count)):
         yield group[0] if len(group) == 1 else (torch.cat([b[0] for b in group]), torch.cat([b[1] for b in group]))
 
 
 def _endless(batches: Batches, epoch: int) -> Iterator[Batch]:
-    """The batches of an epoch over and over: the two parts may differ by a batch."""
+    """Repeat the batches of an epoch, since the two parts of the images may differ by a batch."""
     while True:
         yield from batches.epoch(epoch)

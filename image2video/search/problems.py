@@ -89,7 +89,11 @@ class Problem:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
-        """Counts and sizes, ready for JSON."""
+        """Counts and sizes.
+
+        Returns:
+            JSON values.
+        """
         return {
             "name": self.short_name,
             "train_images": self.train.num_images,
@@ -103,8 +107,17 @@ class Problem:
 def build_problem(text: str, request: Request | None = None) -> Problem:
     """What the builder of `BUILDER:WHAT` makes of WHAT.
 
-    Raises `InputError` for a text of another form, `MissingError` where no installed package announces the builder or
-    a library that it needs is not installed, and what the builder raises.
+    Args:
+        text: such as `mmseg:CONFIG`.
+        request: what the builder is told beside it.
+
+    Returns:
+        The problem.
+
+    Raises:
+        InputError: a text of another form.
+        MissingError: no installed package announces the builder, or a library that it needs is not installed.
+        InputTypeError: a builder that returns no `Problem`; builders raise errors of their own beside these.
     """
     name, colon, what = text.partition(":")
     if not (name and colon and what):
@@ -124,5 +137,5 @@ def build_problem(text: str, request: Request | None = None) -> Problem:
         ) from error
     problem = build(what, request or Request())
     if not isinstance(problem, Problem):
-        raise InputTypeError(f"the builder of the task {name!r} returned {type(problem).__name__}, needed a Problem")
+        raise InputTypeError(f"the builder of the task {name!r} must return a Problem, got {type(problem).__name__}")
     return problem

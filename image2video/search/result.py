@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from image2video.clip.genotype import Genotype
 from image2video.runs.folders import OutputDirectory, atomic_write_json
 from image2video.search.rank.ranking import Ranking
 from image2video.search.select.decidedness import Decidedness
-from image2video.search.select.selection import get_selection
+from image2video.search.select.selection import Run, get_selection
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import SearchConfig
 from image2video.search.state.state import SearchState
@@ -19,24 +19,6 @@ from image2video.version import __version__
 
 SCHEMA_VERSION = 1
 _SCORES = {"score": "accuracy", "score_error": "accuracy_error", "images": "images"}
-
-
-class Found(Protocol):
-    """What a result is made of: a run that is over.
-
-    Attributes:
-        space: candidates and graph.
-        state: the records.
-
-    """
-
-    space: SearchSpace
-    state: SearchState
-
-    @property
-    def ranking(self) -> Ranking | None:
-        """The ranking that the search made; None where it made none."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -71,11 +53,19 @@ class SearchResult:
         return self.state.frames
 
     def decidedness(self) -> Decidedness | None:
-        """How many edges and nodes are decided; None where none was judged by masking."""
+        """How many edges and nodes are decided.
+
+        Returns:
+            The counts; None where no edge was judged by masking.
+        """
         return Decidedness.of(self.state)
 
     def decided_sentence(self) -> str:
-        """How much the choice is worth, in words, for every selection."""
+        """How much the choice is worth, for every selection.
+
+        Returns:
+            A sentence or two.
+        """
         counts = self.decidedness()
         if counts is not None:
             return counts.sentence()
@@ -84,7 +74,11 @@ class SearchResult:
         return f"Nothing was compared: selection={self.config.selection!r} judges no op on held-out images."
 
     def tau_record(self) -> dict[str, Any]:
-        """The content of `tau.json`: τ over the steps, softmax weights and entropy over the epochs."""
+        """The content of `tau.json`.
+
+        Returns:
+            τ over the steps, softmax weights and entropy over the epochs.
+        """
         return {
             "schema_version": SCHEMA_VERSION,
             "candidates": list(self.space.labels),
@@ -94,7 +88,11 @@ class SearchResult:
         }
 
     def scores_record(self) -> dict[str, Any]:
-        """The content of `scores.json`: what every decision was based on, and what was chosen."""
+        """The content of `scores.json`.
+
+        Returns:
+            What every decision was based on, and what was chosen.
+        """
         decisions, decidedness = self.state.decisions, self.decidedness()
         return {
             "schema_version": SCHEMA_VERSION,
@@ -114,13 +112,16 @@ class SearchResult:
         }
 
     def summary(self) -> dict[str, Any] | None:
-        """The search as the report draws it; None where no cell was searched (`one_shot`, `fixed_weights`).
+        """The search as the report draws it.
 
         `weights[epoch][edge][candidate]` are softmax weights, `drops[edge][candidate]` the points of the held-out
         metric that masking cost (None where nothing was masked), `path` the edges of the genotype, input to output.
         `ops` are the candidates with the space's magnitudes; learned ones stand in `genotype`.
+
+        Returns:
+            JSON values; None where no cell was decided, as in rankings of chains.
         """
-        if self.ranking is not None:
+        if self.ranking is not None or not self.state.decisions.ops:
             return None
         count, decisions = len(self.space.candidates), self.state.decisions
         drops: list[list[float | None]] = [[None] * count for _ in self.space.edges]
@@ -145,13 +146,17 @@ class SearchResult:
         }
 
     def write(self, folder: OutputDirectory) -> None:
-        """Write `genotype.json`, `tau.json` and `scores.json`: no dates, no paths, no durations."""
+        """Write `genotype.json`, `tau.json` and `scores.json`: no dates, no paths, no durations.
+
+        Args:
+            folder: the result folder.
+        """
         atomic_write_json(folder / "tau.json", self.tau_record())
         atomic_write_json(folder / "scores.json", self.scores_record())
         self.genotype.save(folder / "genotype.json")
 
 
-def result_of(run: Found, config: SearchConfig, provenance: dict[str, Any], out: Path | None) -> SearchResult:
+def result_of(run: Run, config: SearchConfig, provenance: dict[str, Any], out: Path | None) -> SearchResult:
     """The result of a search that is over; the genotype's provenance says how it was found."""
     state, space, ranking = run.state, run.space, run.ranking
     if ranking is not None and ranking.best.provenance is not None:  # it says itself how it was found

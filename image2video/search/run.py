@@ -109,6 +109,7 @@ class SearchRun:
         meter = Meter(self.progress, "select", decided * batches, max(self.measurements, decided + 1) * batches)
 
         def variants(images: Tensor) -> list[Any]:
+            # The clips agree in the nodes before `first`: these are computed once.
             trace, size = CellTrace(first), (images.shape[-2], images.shape[-1])
 
             def predicted(mixing: Tensor) -> Any:
@@ -193,7 +194,7 @@ class SearchRun:
         return self._video(chain)
 
     def _prepared(self, network: FrameNetwork) -> Bilevel:
-        """The optimisers over the network as accelerate prepares it, laid out and checkpointed as the settings say."""
+        """Lay out the network and prepare it for training, as the settings say."""
         config, accelerator = self.config, self.accelerator
         if config.channels_last:
             network.backbone.to(memory_format=torch.channels_last)  # 5-D gates of the fusions know no such layout
@@ -235,6 +236,7 @@ class SearchRun:
 
 
 def _check_accelerator(accelerator: Accelerator) -> None:
+    """Refuse accelerators that do part of the search's own work, or split the model."""
     steps = accelerator.gradient_accumulation_steps
     if steps != 1:
         raise InputError(

@@ -33,7 +33,7 @@ class Curves:
         self._folder = folder
 
     def add(self, unit: Unit, number: int, state: SearchState) -> None:
-        """Write the record that `unit`, the `number`-th one, has left in `state`."""
+        """Write what a unit, the `number`-th of the search, has added to the records."""
         if self._writer is None or self._folder is None:
             return
         with writing(self._folder):

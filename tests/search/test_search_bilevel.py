@@ -127,19 +127,6 @@ def test_the_fused_network_starts_as_the_mean_over_the_frames() -> None:
     assert torch.equal(backbone(clip[:, 0]), tiny_network().eval()(clip[:, 0]))
 
 
-def test_frames_come_in_channels_last_where_asked() -> None:
-    seen: list[bool] = []
-
-    class Look(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(x.is_contiguous(memory_format=torch.channels_last))
-            return x.mean((2, 3))
-
-    for channels_last in (True, False):
-        FrameNetwork(Look(), None, channels_last=channels_last)(torch.rand(2, 3, 4, 8, 8).flip(0))
-    assert seen == [True, False]
-
-
 def test_a_backbone_that_is_no_classifier_is_refused() -> None:
     class Pair(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor]:
@@ -190,7 +177,7 @@ def test_the_rate_falls_from_high_to_low() -> None:
         ({"validation_images": 0}, "validation_images"),
         ({"tau_lr": float("nan")}, "tau_lr must be a finite number of at least 0, got nan"),
         ({"grad_clip": -1.0}, "grad_clip"),
-        ({"lr": float("inf")}, "learning rate"),
+        ({"lr": float("inf")}, "lr must be"),
         ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
         ({"accumulate": 0}, "accumulate must be an integer of at least 1, got 0"),
         ({"orders": True}, "orders must be an integer of at least 1, got True"),

@@ -190,33 +190,6 @@ def test_a_search_overruns_by_one_validation_pass_at_most(selection: str, images
     assert again.state.edges == result.state.edges
 
 
-class KilledError(Exception):
-    pass
-
-
-def test_a_killed_search_keeps_to_its_budget(tmp_path: Path) -> None:
-    def run(out: Path, at: int = -1, **options: object) -> int:
-        calls = 0
-
-        def progress(*_: object, **figures: float) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == at:
-                raise KilledError
-
-        search(tiny_network(), blobs(60, 0), config(max_images=400), out=out, progress=progress, **options)  # type: ignore[arg-type]
-        return calls
-
-    calls = run(tmp_path / "whole")
-    expected = [(tmp_path / "whole" / name).read_bytes() for name in FILES]
-    for at in (2, calls // 2, calls):
-        out = tmp_path / str(at)
-        with pytest.raises(KilledError):
-            run(out, at)
-        run(out, resume=True)
-        assert [(out / name).read_bytes() for name in FILES] == expected
-
-
 def test_a_snapshot_brings_back_weights_and_momentum() -> None:
     run = running()
     with pytest.raises(StateError, match="no snapshot of the network"):

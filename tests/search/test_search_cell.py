@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_cases import CountedResample
 from torch import Tensor
 
 from image2video import Genotype, Image2Video
 from image2video.clip.sampling import warp
 from image2video.errors import InputError, InputTypeError
 from image2video.search import Cell, Decisions, SearchSpace, get_space, random_decisions
-from image2video.search.cell import warps as cell_warps
 from image2video.search.cell.cell import CellTrace
 from image2video.search.cell.mixing import mixing_matrix
 
@@ -126,17 +126,6 @@ def test_longer_paths_differ_from_the_genotype_by_resampling_alone() -> None:
     cell = Cell(space, T=3)
     clip = cell(images(), mixing_matrix(cell.tau.detach(), space, decisions))
     assert torch.allclose(clip, Image2Video(decisions.genotype(space), T=3)(images()), atol=1e-4)
-
-
-class CountedResample:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.rows: list[int] = []
-        self._resample = cell_warps.resample
-        monkeypatch.setattr(cell_warps, "resample", self)
-
-    def __call__(self, x: Tensor, theta: Tensor, **options: str) -> Tensor:
-        self.rows.append(x.shape[0])
-        return self._resample(x, theta, **options)
 
 
 def test_every_source_is_warped_once_by_every_op(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,7 +203,7 @@ def test_a_loader_sorted_by_class_warns_where_images_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        ([], InputError, "no held-out images"),
+        ([], InputError, "needs held-out images"),
         ([(torch.zeros(2, 1, 12, 16, dtype=torch.uint8), [0, 1])], InputTypeError, r"float .*got torch\.uint8"),
         ([(torch.zeros(2, 1, 12, 16), [0, 1, 2])], InputError, "one class index per image"),
         ([torch.zeros(2, 1, 12, 16)], InputTypeError, r"must be \(images, labels\), got Tensor"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_cases import blobs, tiny_network
+from search_cases import KilledError, Killer, blobs, tiny_network
 
 from image2video.runs.folders import torch_load_last
 from image2video.search import SearchConfig, SearchSpace, register_space, search
@@ -19,6 +19,7 @@ register_space(SearchSpace("small", ("translate_x(0.1)", "rotate(10)", "identity
 FILES = ("genotype.json", "tau.json", "scores.json", "config.yaml")
 BASE = {"space": "small", "T": 3, "epochs": 3, "warmup_epochs": 1, "batch_size": 10, "device": "cpu"}
 WAYS: dict[str, dict[str, Any]] = {
+    "as in the paper": {},
     "second order, learned magnitudes": {"second_order": True, "learn_magnitudes": True},
     "single path, accumulated, checkpointed": {
         "relaxation": "single_path",
@@ -32,22 +33,12 @@ WAYS: dict[str, dict[str, Any]] = {
 pytestmark = pytest.mark.filterwarnings("ignore:the budget .* was spent before", "ignore:.*chose the identity")
 
 
-class KilledError(Exception):
-    pass
-
-
 def run(out: Path, options: dict[str, Any], at: int) -> list[str]:
     """Go on with a search until its `at`-th step; the stages of the steps that it took."""
-    stages: list[str] = []
-
-    def progress(stage: str, *_: object, **figures: float) -> None:
-        stages.append(stage)
-        if len(stages) == at:
-            raise KilledError
-
+    killer = Killer(at)
     config = SearchConfig(**{**BASE, **options})
-    search(tiny_network(), blobs(60, 0), config, out=out, resume=True, progress=progress)
-    return stages
+    search(tiny_network(), blobs(60, 0), config, out=out, resume=True, progress=killer)
+    return killer.stages
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -62,6 +53,7 @@ def test_a_search_that_is_stopped_again_and_again_ends_as_one_that_was_not(tmp_p
             stops += 1
         assert stops < 50
     assert stops >= 1
+    assert not run(out, WAYS[way], -1)  # nothing is left to do
     for name in FILES:
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_cases import CountedResample
 from torch import Tensor
 from torch.func import functional_call
 
@@ -15,7 +16,6 @@ from image2video import Genotype, Image2Video
 from image2video.clip.colours import Colours
 from image2video.errors import InputError
 from image2video.search import Cell, Decisions, SearchSpace, get_space, random_decisions
-from image2video.search.cell import warps as cell_warps
 from image2video.search.cell.cell import CellTrace
 from image2video.search.cell.mixing import mixing_matrix
 
@@ -266,17 +266,6 @@ def test_what_lies_within_the_bounds_is_left_alone() -> None:
     assert torch.equal(cell.magnitudes, values)
 
 
-class CountedResample:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.rows: list[int] = []
-        self._resample = cell_warps.resample
-        monkeypatch.setattr(cell_warps, "resample", self)
-
-    def __call__(self, x: Tensor, theta: Tensor, **options: str) -> Tensor:
-        self.rows.append(x.shape[0])
-        return self._resample(x, theta, **options)
-
-
 def test_sources_are_warped_once_or_once_per_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = CountedResample(monkeypatch)
     learning(get_space("affine5"))(images())
@@ -341,7 +330,7 @@ def test_what_cannot_be_learned_is_refused() -> None:
     colours = SearchSpace("colours", ("color(1.2)", "identity"))
     with pytest.raises(InputError, match=r"'colours' has no geometric transform .*color\(1.2\), identity"):
         learning(colours)
-    with pytest.raises(InputError, match="interpolation='nearest', which has no gradient"):
+    with pytest.raises(InputError, match="an interpolation with a gradient, got 'nearest'"):
         learning(get_space("affine5"), interpolation="nearest")
     with pytest.raises(InputError, match="unknown sharing of magnitudes 'cell'; choose one of node, edge"):
         learning(get_space("affine5"), magnitudes_per="cell")

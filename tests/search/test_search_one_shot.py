@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from search_cases import Arrays, CentreWindow, blobs, planted, tiny_network
+from search_cases import Arrays, blobs, tiny_network
 from torch import Tensor, nn
 
 from image2video import Colours, Genotype, Image2Video
@@ -23,7 +23,6 @@ from image2video.search import (
     chain_score_by_perturbation,
     chain_score_by_tau,
     get_space,
-    random_share,
     register_space,
     score_chains,
     search,
@@ -94,43 +93,6 @@ def test_the_ranking_survives_its_record(finished: tuple[SearchResult, Path]) ->
     assert again.entries == ranking.entries
 
 
-class KilledError(Exception):
-    pass
-
-
-class Killer:
-    """A progress callback that ends the search at one of its steps."""
-
-    def __init__(self, at: int) -> None:
-        self.calls, self.at = 0, at
-        self.stages: set[str] = set()
-
-    def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
-        self.stages.add(stage)
-        self.calls += 1
-        if self.calls == self.at:
-            raise KilledError
-
-
-def test_a_killed_one_shot_search_resumes_bit_for_bit(finished: tuple[SearchResult, Path], tmp_path: Path) -> None:
-    whole = {name: (finished[1] / name).read_bytes() for name in FILES}
-    counter = Killer(at=-1)
-    run(tmp_path / "count", progress=counter)
-    assert counter.stages == {"sampled", "rank"}
-    stops = sorted({2, 6, counter.calls - 1, counter.calls})
-    assert len(stops) == 4
-    for stop in stops:
-        out = tmp_path / f"killed{stop}"
-        with pytest.raises(KilledError):
-            run(out, progress=Killer(stop))
-        result = run(out, resume=True)
-        assert {name: (out / name).read_bytes() for name in FILES} == whole, f"stopped at step {stop}"
-    assert result.ranking is not None
-    done = run(out, resume=True)  # nothing is left to do
-    assert done.ranking is not None
-    assert done.ranking.to_dict() == result.ranking.to_dict()
-
-
 def test_shared_weights_predict_the_clip_of_every_chain() -> None:
     network = build_network(tiny_network(), "gsf", residual=False, input_size=(1, 12, 16)).eval()
     data = blobs(9, 0)
@@ -157,21 +119,6 @@ def test_maps_are_unwarped_before_they_are_averaged() -> None:
     (maps,) = shared.predictions(images, [chain])
     # Whole pixels (3 and 4): what is seen in any frame is the image itself, frame 0 sees all of it.
     assert torch.allclose(maps[:, :1], images, atol=1e-4)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_planted_need_is_found_by_one_shot(seed: int) -> None:
-    share = random_share(get_space("affine5"), "translate_x")
-    print(f"share of random genotypes of affine5 that hold translate_x: {share:.4f}")
-    assert share**5 < 0.01
-    settings = SearchConfig(
-        selection="one_shot", space="affine5", fusion="none", epochs=1, batch_size=64, seed=seed, device="cpu"
-    )
-    result = search(CentreWindow(), planted(800, seed), settings)
-    assert result.ranking is not None
-    assert "translate_x" in {t.op for t in result.genotype.chain}
-    assert result.ranking.decided
-    assert result.ranking.best_entry.accuracy > 0.95
 
 
 def test_the_default_space_has_magnitudes_to_choose_from() -> None:

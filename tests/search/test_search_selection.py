@@ -101,37 +101,6 @@ def test_the_means_over_the_orders_decide(averaged: tuple[SearchResult, Path]) -
     assert scores["decidedness"] == result.decidedness().to_dict()  # type: ignore[union-attr]
 
 
-class KilledError(Exception):
-    pass
-
-
-class Killer:
-    """A progress callback that ends the search at one of its steps."""
-
-    def __init__(self, at: int) -> None:
-        self.calls, self.at = 0, at
-
-    def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
-        assert 0 < done <= total
-        self.calls += 1
-        if self.calls == self.at:
-            raise KilledError
-
-
-def test_orders_that_are_killed_resume_bit_for_bit(averaged: tuple[SearchResult, Path], tmp_path: Path) -> None:
-    whole = {name: (averaged[1] / name).read_bytes() for name in FILES}
-    counter = Killer(at=-1)
-    run(tmp_path / "count", orders=2, progress=counter)
-    stops = [counter.calls * part // 8 for part in range(1, 8)]
-    assert stops == sorted(set(stops))
-    for stop in stops[1::2]:
-        out = tmp_path / f"killed{stop}"
-        with pytest.raises(KilledError):
-            run(out, orders=2, progress=Killer(stop))
-        run(out, orders=2, resume=True)
-        assert {name: (out / name).read_bytes() for name in FILES} == whole, f"stopped at step {stop}"
-
-
 def test_the_planted_need_is_found_by_the_means_over_orders() -> None:
     settings = SearchConfig(fusion="none", epochs=1, tune_epochs=0, batch_size=64, orders=2, device="cpu")
     result = search(CentreWindow(), planted(128, 0), settings)

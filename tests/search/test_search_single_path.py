@@ -192,12 +192,12 @@ def test_what_does_not_belong_together_is_refused() -> None:
     space = get_space("affine5")
     cell = Cell(space, T=3)
     mixing, active = single_path_mixing(cell.tau, space, 1.0, seeded(0))
-    with pytest.raises(InputError, match="active candidates come with their mixing matrix"):
+    with pytest.raises(InputError, match="active needs its mixing matrix"):
         cell(images(), active=active)
-    with pytest.raises(InputError, match="without a trace"):
+    with pytest.raises(InputError, match="got a trace"):
         cell(images(), mixing, active=active, trace=CellTrace(2))
     for bad in (active[:-1], (*active[:-1], 5), (*active[:-1], -2)):
-        with pytest.raises(InputError, match=r"names one of 5 candidates \(or -1\) for each of 10 edges"):
+        with pytest.raises(InputError, match=r"name one of 5 candidates \(or -1\) for each of 10 edges"):
             cell(images(), mixing, active=bad)
     for temperature in (0, -1.0, math.inf, math.nan, "1"):
         with pytest.raises(InputError, match="temperature must be a finite number above 0"):

@@ -157,12 +157,12 @@ def test_the_share_in_affine5() -> None:
 
 def test_a_path_needs_its_decisions() -> None:
     space = get_space("affine5")
-    with pytest.raises(StateError, match="node 4 has 4 incoming edges"):
+    with pytest.raises(StateError, match="node 4 needs one of its 4 incoming edges"):
         Decisions().path(space)
     chosen = random_decisions(space, torch.Generator().manual_seed(1))
     edge = chosen.path(space)[-1]
     del chosen.ops[edge]
-    with pytest.raises(StateError, match="its op is not chosen yet"):
+    with pytest.raises(StateError, match="is on the path and needs an op"):
         chosen.genotype(space)
 
 

@@ -6,13 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip.chain import check_colours
-from image2video.clip.checks import check_choice, check_frames
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.ops.op import full_precision
+from image2video.clip.options import ClipOptions
 from image2video.clip.random_chain import ChainLaw
-from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
-from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 from image2video.search.cell.graph import CellTrace, CellWalk
 from image2video.search.cell.magnitudes import MagnitudeUnits
@@ -84,13 +82,12 @@ class Cell(nn.Module):
     ) -> None:
         super().__init__()
         self.space = space
-        self.T = check_frames(T)
-        steps = schedule_steps(space.schedule, T)
+        mean, std = (None, None) if colours is None else (colours.mean, colours.std)
+        options = ClipOptions(T, space.schedule, padding, interpolation, mean, std)
+        self.T, steps = T, options.steps
         for candidate in space.candidates:
             check_colours(candidate, colours)
         ChainLaw.of(space).check_steps(steps)
-        check_choice("padding", padding, PADDINGS)
-        check_choice("interpolation", interpolation, INTERPOLATIONS)
         shape = (len(space.edges), len(space.candidates))
         start = torch.zeros(shape) if generator is None else 1e-3 * torch.randn(shape, generator=generator)
         self.tau = nn.Parameter(start)
@@ -98,7 +95,9 @@ class Cell(nn.Module):
         units = None
         if learn_magnitudes:
             if interpolation == "nearest":
-                raise InputError("magnitudes cannot be learned with interpolation='nearest', which has no gradient")
+                raise InputError(
+                    "learn_magnitudes needs an interpolation with a gradient, got 'nearest'; use 'bilinear'"
+                )
             units = MagnitudeUnits(space, magnitudes_per, magnitude_bound, steps)
             self.magnitudes = nn.Parameter(units.start())
         # Equal powers give equal frames: each is computed once.
@@ -106,17 +105,23 @@ class Cell(nn.Module):
         self._has_still = 0.0 in steps
         distinct = (0.0, *powers) if self._has_still else powers
         self._order = tuple(distinct.index(s) for s in steps)
-        self._warps = CandidateWarps(
-            space, powers, padding=padding, interpolation=interpolation, colours=colours, units=units
-        )
+        self._warps = CandidateWarps(space, powers, options, units)
         self._unwarp = RelaxedUnwarp(self._warps, steps)
 
     def mixing(self) -> Tensor:
-        """The mixing matrix of τ as it is, `(edges, candidates)`; see `mixing_matrix`."""
+        """The mixing matrix of τ as it is.
+
+        Returns:
+            `(edges, candidates)`; see `mixing_matrix`.
+        """
         return mixing_matrix(self.tau, self.space)
 
     def outer_parameters(self) -> list[nn.Parameter]:
-        """What the outer problem trains: τ, and the magnitudes where they are learned."""
+        """What the outer problem trains.
+
+        Returns:
+            τ, and the magnitudes where they are learned.
+        """
         return [self.tau] if self.magnitudes is None else [self.tau, self.magnitudes]
 
     @torch.no_grad()
@@ -126,15 +131,26 @@ class Cell(nn.Module):
             self._warps.units.clamp_(self.magnitudes)
 
     def chosen_candidate(self, edge: int, candidate: int) -> Genotype:
-        """A candidate as an edge has it now: with its learned magnitudes, or as the space has it."""
+        """A candidate as an edge has it now.
+
+        Args:
+            edge: its number.
+            candidate: its number.
+
+        Returns:
+            The candidate with its learned magnitudes, or as the space has it.
+        """
         units = self._warps.units
         if self.magnitudes is None or units is None:
             return self.space.candidates[candidate]
         return units.genotype(candidate, self.magnitudes.detach()[units.row(edge)].tolist())
 
     def candidate_magnitudes(self) -> list[list[list[float]]] | None:
-        """The learned magnitudes in the ops' own units, for records: per row and candidate those of its geometric
-        transforms. Rows are sources (the inputs first, as one) or edges. None where they are fixed.
+        """The learned magnitudes in the ops' own units, for records.
+
+        Returns:
+            Per row and candidate those of its geometric transforms; rows are sources (the inputs first, as one) or
+            edges. None where the magnitudes are fixed.
         """
         units = self._warps.units
         if self.magnitudes is None or units is None:
@@ -143,9 +159,14 @@ class Cell(nn.Module):
         return [[units.numbers(o, row) for o in candidates] for row in self.magnitudes.detach().tolist()]
 
     def matrices(self, height: int, width: int) -> Tensor:
-        """The matrices of all candidates in all frames, `(candidates, T, 3, 3)` float64, in pixels.
+        """The matrices of all candidates in all frames, at the space's own magnitudes.
 
-        At the space's own magnitudes; the identity for candidates that move no pixel.
+        Args:
+            height: H of the images.
+            width: W of the images.
+
+        Returns:
+            `(candidates, T, 3, 3)` float64, in pixels; the identity for candidates that move no pixel.
         """
         return torch.stack([c.matrices(self.space.schedule, self.T, height, width) for c in self.space.candidates])
 
@@ -157,10 +178,21 @@ class Cell(nn.Module):
         trace: CellTrace | None = None,
         active: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """The clip of `images`; `mixing` takes the place of τ's matrix, `trace` shares work between passes.
+        """The clip of a batch of images.
 
-        A mixing matrix on the CPU that needs no gradient lets the cell leave out what has weight zero. `active` (with
-        its `mixing`, from `single_path_mixing`) names the only candidate of each edge that is computed.
+        Args:
+            images: `(B, C, H, W)` float.
+            mixing: a matrix in place of τ's. One on the CPU that needs no gradient lets the cell leave out what has
+                weight zero.
+            trace: shares work between passes over the same images.
+            active: the only candidate of each edge that is computed; comes with its `mixing`, see `single_path_mixing`.
+
+        Returns:
+            `(B, T, C, H, W)`.
+
+        Raises:
+            InputError: images or a mixing matrix of another shape, or candidates that do not fit.
+            InputTypeError: images that are not float.
         """
         if images.ndim != 4:
             raise InputError(f"the cell takes images (B, C, H, W), got shape {tuple(images.shape)}")
@@ -182,16 +214,26 @@ class Cell(nn.Module):
         *,
         active: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Maps of the clip's frames `(B·T, K, h, w)`, brought back to the image and averaged: `(B, K, h, w)`.
+        """Bring maps of the clip's frames back to the image, and average them.
 
         The relaxed inverse (ours; the paper has predictions unwarped by one genotype): the same sum over paths as the
         clip's, with every candidate's inverse warp in reverse order; photometric candidates and identity pass through.
         Then Σ_t unwarped / Σ_t unwarped ones, as in `Image2Video.unwarped_mean`: where no frame sees a pixel, the frame
         with the smallest |s| stands, unwarped with border padding. A cell with one op on every edge gives the unwarping
-        by those ops, one after the other. `image_size` is (H, W) of the images; the maps may have any size. `mixing`
-        and `active` are those of the clip. Differentiable in the maps, τ and magnitudes.
+        by those ops, one after the other. Differentiable in the maps, τ and magnitudes.
 
-        Raises `InputError` for other shapes, `InputTypeError` for maps that are not floating point.
+        Args:
+            maps: `(B·T, K, h, w)`, of any size.
+            image_size: (H, W) of the images.
+            mixing: that of the clip.
+            active: that of the clip.
+
+        Returns:
+            `(B, K, h, w)`.
+
+        Raises:
+            InputError: other shapes.
+            InputTypeError: maps that are not floating point.
         """
         _check_mixing(self.space, mixing, None, active)
         with full_precision(maps.device):
@@ -225,13 +267,18 @@ def _check_mixing(
 ) -> None:
     shape = (len(space.edges), len(space.candidates))
     if mixing is not None and mixing.shape != shape:
-        raise InputError(f"the mixing matrix of this cell is (edges, candidates) = {shape}, got {tuple(mixing.shape)}")
+        raise InputError(
+            f"the mixing matrix of this cell must be (edges, candidates) = {shape}, got {tuple(mixing.shape)}"
+        )
     if active is None:
         return
     if mixing is None or trace is not None:
-        raise InputError("active candidates come with their mixing matrix (see single_path_mixing) and without a trace")
+        raise InputError(
+            "active needs its mixing matrix (see single_path_mixing) and no trace, got "
+            f"{'no mixing matrix' if mixing is None else 'a trace'}"
+        )
     if len(active) != len(space.edges) or not all(-1 <= o < len(space.candidates) for o in active):
         raise InputError(
-            f"active names one of {len(space.candidates)} candidates (or -1) for each of {len(space.edges)} edges, got "
-            f"{active!r:.200}"
+            f"active must name one of {len(space.candidates)} candidates (or -1) for each of {len(space.edges)} edges, "
+            f"got {active!r:.200}"
         )

@@ -74,37 +74,38 @@ class CellWalk:
             self._spread_active(source, frames, [e for bundle in bundles for e in bundle if self.active[e] >= 0])
 
     def _spread_all(self, source: int, frames: Tensor, bundles: list[tuple[int, ...]]) -> None:
-        warps, units = self.warps, self.warps.units
-        moving = warps.moving
-        edges = [e for bundle in bundles for e in bundle]
-        own: tuple[int, ...] = ()
-        if units is not None and units.per == "edge":
-            own = warps.bending
-            moving = tuple(o for o in moving if o not in own)
+        """Add the mixtures of all candidates, each of which moves the source once for all edges where it can."""
+        warps = self.warps
+        edges = [edge for bundle in bundles for edge in bundle]
+        moving = tuple(op for op in warps.moving if op not in warps.own)
         copies = self._copies(("node", source), source, frames, moving, edges, self._row(edges[0]))
-        first, *others = (self.weights.index_select(0, warps.index(bundle, self.weights)) for bundle in bundles)
-        targets = [warps.space.edges[e][1] for e in bundles[0]]
+        # The inputs are one image: the weights of their edges into one target add up.
+        first, *others = (self._rows(bundle) for bundle in bundles)
+        targets = [warps.space.edges[edge][1] for edge in bundles[0]]
         add_mixed(self.nodes, targets, frames, sum(others, first), copies, warps.resting, warps.index)
-        for edge in edges if own else ():
-            copies = self._copies(("edge", edge), source, frames, own, [edge], self._row(edge))
-            row = self.weights.index_select(0, warps.index((edge,), self.weights))
-            add_mixed(self.nodes, [warps.space.edges[edge][1]], frames, row, copies, (), warps.index)
+        if warps.own:
+            for edge in edges:
+                copies = self._copies(("edge", edge), source, frames, warps.own, [edge], self._row(edge))
+                target = warps.space.edges[edge][1]
+                add_mixed(self.nodes, [target], frames, self._rows((edge,)), copies, (), warps.index)
 
     def _spread_active(self, source: int, frames: Tensor, edges: list[int]) -> None:
+        """Add the one candidate that each edge has; edges with the same one share its frames where they can."""
         assert self.active is not None
-        warps, units = self.warps, self.warps.units
-        flat: dict[int, Tensor] = {}
+        warps = self.warps
+        shared: dict[int, Tensor] = {}
         if edges:
-            own = warps.bending if units is not None and units.per == "edge" else ()
-            chosen = {self.active[e] for e in edges}
-            ops = tuple(o for o in warps.moving if o in chosen and o not in own)
-            flat = self._moved(source, frames, ops, self._row(edges[0]))
+            chosen = {self.active[edge] for edge in edges}
+            ops = tuple(op for op in warps.moving if op in chosen and op not in warps.own)
+            shared = self._moved(source, frames, ops, self._row(edges[0]))
         for edge in edges:
             op = self.active[edge]
-            mine = flat
-            if op in warps.moving and op not in flat:
-                mine = self._moved(source, frames, (op,), self._row(edge))
-            moved = mine[op].view(frames.shape) if op in mine else frames
+            if op in warps.resting:
+                moved = frames
+            elif op in shared:
+                moved = shared[op].view(frames.shape)
+            else:
+                moved = self._moved(source, frames, (op,), self._row(edge))[op].view(frames.shape)
             add_one(self.nodes, warps.space.edges[edge][1], moved, self.weights[edge, op])
 
     def _open(self, source: int) -> tuple[int, ...]:
@@ -121,7 +122,7 @@ class CellWalk:
         edges: list[int],
         values: Tensor | None,
     ) -> Copies:
-        """The copies of a source for `edges`, from the trace where they may be shared."""
+        """The moved frames of a source for `edges`; passes that share a trace share them."""
         if key in self.trace.copies:
             return self.trace.copies[key]
         shared = source < self.trace.first
@@ -136,6 +137,8 @@ class CellWalk:
         return self.warps.copies(frames, ops, self.batch, same=source == 0, stacked=False, values=values).by_candidate()
 
     def _row(self, edge: int) -> Tensor | None:
-        if self.values is None or self.warps.units is None:
-            return None
-        return self.values[self.warps.units.row(edge)]
+        return self.warps.row(self.values, edge)
+
+    def _rows(self, edges: tuple[int, ...]) -> Tensor:
+        """The weights of some edges, `(edges, candidates)`."""
+        return self.weights.index_select(0, self.warps.index(edges, self.weights))

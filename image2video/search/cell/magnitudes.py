@@ -126,7 +126,7 @@ class MagnitudeUnits:
 
 
 def _limits(transform: Transform, neutral: float, deviation: float, bound: float) -> tuple[float, float]:
-    """The bounds of a value: ±`bound`, and just inside the op's range, so that a rounded value is still in it."""
+    """The bounds of a value: ±`bound`, and no further than just inside the op's range, for the sake of rounding."""
     op = get_op(transform.op)
     margin = _MARGIN * (op.high - op.low)
     ends = sorted(((op.low + margin - neutral) / deviation, (op.high - margin - neutral) / deviation))

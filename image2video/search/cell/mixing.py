@@ -36,15 +36,7 @@ def mixing_matrix(
     if decisions.ops:
         weights = _overwritten(weights, decisions.ops)
     if masked_op is not None:
-        edge, candidate = masked_op
-        keep = torch.ones_like(weights)
-        keep[edge, candidate] = 0
-        weights = weights * keep
-        if renormalise:
-            rest = weights[edge].sum()
-            scale = torch.ones_like(weights[:, :1])
-            scale[edge] = torch.where(rest > 0, 1 / rest.clamp_min(1e-12), rest).detach()
-            weights = weights * scale
+        weights = _without(weights, *masked_op, renormalise)
     if not decisions.sources and masked_edge is None:
         return weights * _plain_scales(space, weights.device, weights.dtype)
     return weights * _scales_like(weights, space, decisions, masked_edge, renormalise)
@@ -83,13 +75,14 @@ def single_path_mixing(
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise InputError(f"the temperature must be a finite number above 0, got {temperature!r}")
     decisions = decisions or Decisions()
-    uniform = torch.rand(tau.shape, dtype=torch.float64, device=generator.device, generator=generator).cpu()
-    gumbel = -torch.log(-torch.log(uniform.clamp_min(torch.finfo(torch.float64).tiny)))
+    gumbel = _gumbel(tau.shape, generator)
+    # Drawn in float64 on the CPU, so that every device draws alike.
     score = torch.log_softmax(tau.detach().cpu().double(), dim=-1) + gumbel
     drawn = score.argmax(dim=-1).tolist()
     for edge, op in decisions.ops.items():
         drawn[edge] = op
-    soft = torch.softmax((torch.log_softmax(tau, dim=-1) + gumbel.to(tau.dtype).to(tau.device)) / temperature, dim=-1)
+    noise = gumbel.to(tau.dtype).to(tau.device)  # in this order: there are devices without float64
+    soft = torch.softmax((torch.log_softmax(tau, dim=-1) + noise) / temperature, dim=-1)
     if decisions.ops:
         soft = _overwritten(soft, decisions.ops)
     hot = torch.nn.functional.one_hot(torch.tensor(drawn, device="cpu"), tau.shape[1]).to(soft)
@@ -100,6 +93,12 @@ def single_path_mixing(
         drawn = [op if scale else -1 for op, scale in zip(drawn, kept, strict=True)]
         return mixing * _scales_like(mixing, space, decisions), tuple(drawn)
     return mixing * _plain_scales(space, mixing.device, mixing.dtype), tuple(drawn)
+
+
+def _gumbel(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Numbers of the Gumbel distribution, float64 on the CPU."""
+    uniform = torch.rand(shape, dtype=torch.float64, device=generator.device, generator=generator).cpu()
+    return -torch.log(-torch.log(uniform.clamp_min(torch.finfo(torch.float64).tiny)))
 
 
 @functools.lru_cache(maxsize=32)
@@ -121,7 +120,22 @@ def _scales_like(
     return _edge_scales(space, decisions, masked_edge, renormalise).to(like.dtype).to(like.device).unsqueeze(-1)
 
 
+def _without(weights: Tensor, edge: int, candidate: int, renormalise: bool) -> Tensor:
+    """The weights without one candidate of one edge; the edge's others scaled up to 1 where `renormalise` asks."""
+    keep = torch.ones_like(weights)
+    keep[edge, candidate] = 0
+    weights = weights * keep
+    if not renormalise:
+        return weights
+    rest = weights[edge].sum()
+    scale = torch.ones_like(weights[:, :1])
+    # A decided edge whose op is masked has no rest: it stays at 0.
+    scale[edge] = torch.where(rest > 0, 1 / rest.clamp_min(1e-12), rest).detach()
+    return weights * scale
+
+
 def _overwritten(weights: Tensor, ops: dict[int, int]) -> Tensor:
+    """The weights with 1 on the op of every decided edge, and 0 on its others."""
     fixed = torch.zeros_like(weights)
     free = torch.ones_like(weights[:, :1])
     for edge, candidate in ops.items():
@@ -131,6 +145,7 @@ def _overwritten(weights: Tensor, ops: dict[int, int]) -> Tensor:
 
 
 def _edge_scales(space: SearchSpace, decisions: Decisions, masked_edge: int | None, renormalise: bool) -> Tensor:
+    """What every edge's weights are multiplied by, `(edges,)`: 0 where its node ignores it or it is masked."""
     scales = torch.zeros(len(space.edges), dtype=torch.float64, device="cpu")
     for node in range(space.inputs, space.num_nodes):
         kept = [decisions.sources[node]] if node in decisions.sources else list(space.incoming(node))

@@ -131,18 +131,18 @@ class _Walk:
         """Frames moved by the inverse of each op, at the magnitudes of `edge`."""
         if not ops:
             return Copies()
-        units = self.warps.units
-        values = None if self.values is None or units is None else self.values[units.row(edge)]
+        values = self.warps.row(self.values, edge)
         # The way back reads the frame at M · p, so a candidate's own matrix is the backward map; in [−1, 1] coordinates
         # it is the same for maps of every size.
         maps = self.warps.maps(ops, frames, values, inverse=False, size=self.image_size)
         if powers != tuple(range(maps.shape[1])):
             maps = maps.index_select(1, self.warps.index(powers, maps))
-        mode = "nearest" if self.warps.interpolation == "nearest" else "bilinear"
+        mode = "nearest" if self.warps.options.interpolation == "nearest" else "bilinear"
         return Copies(((ops, sample(frames, maps, padding=padding, interpolation=mode)),))
 
 
 def _check(maps: Tensor, image_size: tuple[int, int]) -> None:
+    """Refuse what is no `(B·T, K, h, w)` of floats, and sizes that are none."""
     if maps.ndim != 4:
         raise InputError(f"maps of frames have the shape (B·T, K, h, w), got {tuple(maps.shape)}")
     if not maps.is_floating_point():

@@ -23,7 +23,12 @@ class LearnedCandidates(Protocol):
 
 @dataclass
 class Decisions:
-    """What has been decided so far: `ops[edge]` is a candidate, `sources[node]` the one incoming edge that is kept."""
+    """What has been decided so far.
+
+    Attributes:
+        ops: the candidate of every decided edge.
+        sources: the one incoming edge that a decided node keeps.
+    """
 
     ops: dict[int, int] = field(default_factory=dict)
     sources: dict[int, int] = field(default_factory=dict)
@@ -31,44 +36,87 @@ class Decisions:
     def path(self, space: SearchSpace) -> tuple[int, ...]:
         """The kept edges from an input to the last node, in that order.
 
-        A node with one incoming edge needs no decision. Raises `StateError` where another one is undecided.
+        A node with one incoming edge needs no decision.
+
+        Args:
+            space: candidates and graph.
+
+        Returns:
+            The numbers of the edges.
+
+        Raises:
+            StateError: a node on the way is undecided.
         """
         node, path = space.num_nodes - 1, []
         while node >= space.inputs:
             incoming = space.incoming(node)
             edge = incoming[0] if len(incoming) == 1 else self.sources.get(node)
             if edge is None:
-                raise StateError(f"node {node} has {len(incoming)} incoming edges and none is chosen yet")
+                raise StateError(
+                    f"node {node} needs one of its {len(incoming)} incoming edges; put it into sources[{node}]"
+                )
             path.append(edge)
             node = space.edges[edge][0]
         return tuple(reversed(path))
 
     def genotype(self, space: SearchSpace, cell: LearnedCandidates | None = None) -> Genotype:
-        """The ops along the path, input to output, as a genotype; with the magnitudes that `cell` has learned.
+        """The ops along the path, input to output.
 
-        Raises `StateError` where something is undecided.
+        Args:
+            space: candidates and graph.
+            cell: where magnitudes come from that were learned.
+
+        Returns:
+            The chain, without provenance.
+
+        Raises:
+            StateError: something on the path is undecided.
         """
         path = self.path(space)
         undecided = [edge for edge in path if edge not in self.ops]
         if undecided:
-            raise StateError(f"edge {space.edges[undecided[0]]} is on the path and its op is not chosen yet")
+            raise StateError(
+                f"edge {space.edges[undecided[0]]} is on the path and needs an op; put one into ops[{undecided[0]}]"
+            )
         chosen = [(edge, self.ops[edge]) for edge in path]
         chains = [space.candidates[op] if cell is None else cell.chosen_candidate(edge, op) for edge, op in chosen]
         return Genotype(tuple(transform for chain in chains for transform in chain.chain))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """The decisions for a checkpoint.
+
+        Returns:
+            Plain values.
+        """
         return {"ops": dict(self.ops), "sources": dict(self.sources)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Decisions:
-        """The decisions that `to_dict` gave."""
+        """The decisions that `to_dict` gave.
+
+        Args:
+            record: what it gave.
+
+        Returns:
+            Equal decisions.
+        """
         return cls(dict(record["ops"]), dict(record["sources"]))
 
 
 def random_decisions(space: SearchSpace, generator: torch.Generator) -> Decisions:
-    """A random candidate on every edge and a random incoming edge for every node, uniform and independent."""
+    """A random candidate on every edge and a random incoming edge for every node, uniform and independent.
 
+    Args:
+        space: candidates and graph.
+        generator: where the draws come from.
+
+    Returns:
+        A decision for every edge and every node.
+    """
+
+    # `clip.random_chain.ChainLaw` draws chains of the same law, but only the choices along their path, last node first.
+    # Seeds of searches and published results rest on the draws here, those of augmented training on the draws there:
+    # neither order can take the place of the other, and only this one gives a choice for the whole cell.
     def draw(count: int) -> int:
         return int(torch.randint(count, (), generator=generator))
 
@@ -83,19 +131,35 @@ def random_decisions(space: SearchSpace, generator: torch.Generator) -> Decision
 def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
     """The genotype of a randomly discretised cell: the control that a search has to beat.
 
+    Args:
+        space: candidates and graph.
+        generator: where the draws come from.
+
+    Returns:
+        The chain of `random_decisions`.
+
     Example:
         >>> from image2video.search import get_space
         >>> g = random_genotype(get_space("affine5"), torch.Generator().manual_seed(0))
-
     """
     return random_decisions(space, generator).genotype(space)
 
 
 def random_share(space: SearchSpace, wanted: str | Callable[[Genotype], bool]) -> float:
-    """The exact share (0 … 1) of random genotypes that hold an op, or a candidate for which `wanted` is true.
+    """The exact share of random genotypes that hold an op, or a candidate of another kind.
 
     Every node keeps a uniform incoming edge and every edge a uniform candidate, so the share of chains *without* it is
     q(j) = (1 − p) · mean over i < j of q(i), with q(input) = 1 and p the share of wanted candidates.
+
+    Args:
+        space: candidates and graph.
+        wanted: the op's name, or a function that is true for the candidates in question.
+
+    Returns:
+        The share, 0 … 1.
+
+    Raises:
+        InputError: an op that no candidate holds.
     """
     holds = (lambda chain: any(t.op == wanted for t in chain.chain)) if isinstance(wanted, str) else wanted
     count = sum(bool(holds(candidate)) for candidate in space.candidates)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from image2video.clip.chain import apply_chain
-from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.matrices import chain_matrices, inverse_affine, normalise
 from image2video.clip.options import ClipOptions
@@ -30,9 +29,7 @@ class CandidateWarps:
     Args:
         space: the candidates.
         powers: the power of each of the S frames.
-        padding: see `image2video.clip.sampling.warp`.
-        interpolation: see `image2video.clip.sampling.warp`.
-        colours: how the images are normalised; needed by photometric transforms.
+        options: padding, interpolation and colours of the clips.
         units: what learned magnitudes stand for, where they are learned.
 
     Attributes:
@@ -42,21 +39,14 @@ class CandidateWarps:
         photometric: candidates that hold a photometric transform.
         bending: candidates that move pixels: all that the way back has to undo.
         straight: all others.
+        own: candidates whose magnitudes every edge has for itself.
 
     """
 
     def __init__(
-        self,
-        space: SearchSpace,
-        powers: tuple[float, ...],
-        *,
-        padding: str,
-        interpolation: str,
-        colours: Colours | None,
-        units: MagnitudeUnits | None,
+        self, space: SearchSpace, powers: tuple[float, ...], options: ClipOptions, units: MagnitudeUnits | None
     ) -> None:
-        self.space, self.powers, self.colours, self.units = space, powers, colours, units
-        self.padding, self.interpolation = padding, interpolation
+        self.space, self.powers, self.options, self.units = space, powers, options, units
         chains = dict(enumerate(space.candidates))
         self.resting = tuple(o for o, c in chains.items() if not c.chain)
         self.geometric = tuple(o for o, c in chains.items() if c.chain and c.is_geometric)
@@ -64,6 +54,7 @@ class CandidateWarps:
         self.photometric = tuple(o for o, c in chains.items() if not c.is_geometric)
         self.bending = tuple(o for o, c in chains.items() if c.geometric.chain)
         self.straight = tuple(o for o in chains if o not in self.bending)
+        self.own = self.bending if units is not None and units.per == "edge" else ()
         self._constants: dict[tuple[tuple[float, ...], torch.device, torch.dtype], Tensor] = {}
         self._maps: dict[tuple[int, int, torch.device, torch.dtype, bool], Tensor] = {}
 
@@ -81,7 +72,8 @@ class CandidateWarps:
         geometric = tuple(o for o in ops if o in self.geometric)
         if geometric:
             maps = self.maps(geometric, frames, values, inverse=True)
-            moved = sample(frames, maps, padding=self.padding, interpolation=self.interpolation, same=same)
+            how = {"padding": self.options.padding, "interpolation": self.options.interpolation}
+            moved = sample(frames, maps, **how, same=same)
             blocks.append((geometric, moved))
         others = tuple(o for o in ops if o in self.photometric)
         flat = [self._through_chain(o, frames, batch, values).reshape(-1) for o in others]
@@ -108,8 +100,7 @@ class CandidateWarps:
         height, width = size or (like.shape[-2], like.shape[-1])
         if values is not None:
             matrices = torch.stack([self._learned(o, values, height, width) for o in ops])
-            matrices = normalise(inverse_affine(matrices) if inverse else matrices, height, width)
-            return matrices.to(like.dtype)
+            return _in_unit_square(matrices, inverse, height, width).to(like.dtype)
         key = (height, width, like.device, like.dtype, inverse)
         if key not in self._maps:
             if len(self._maps) >= _CACHED_SIZES:
@@ -117,10 +108,17 @@ class CandidateWarps:
             with torch.inference_mode(False):  # a later pass may need gradients
                 chains = [self.space.candidates[o] for o in self.bending]
                 matrices = torch.stack([c.step_matrices(self.powers, height, width) for c in chains])
-                matrices = normalise(inverse_affine(matrices) if inverse else matrices, height, width)
+                matrices = _in_unit_square(matrices, inverse, height, width)
                 self._maps[key] = matrices.to(like.dtype).to(like.device)
         maps = self._maps[key]
-        return maps if ops == self.bending else maps.index_select(0, self.index(_positions(self.bending, ops), maps))
+        if ops == self.bending:
+            return maps
+        rows = tuple(self.bending.index(o) for o in ops)
+        return maps.index_select(0, self.index(rows, maps))
+
+    def row(self, values: Sequence[Tensor] | None, edge: int) -> Tensor | None:
+        """Of the learned magnitudes the row that an edge reads; None where they are fixed."""
+        return None if values is None or self.units is None else values[self.units.row(edge)]
 
     def index(self, numbers: tuple[int, ...], like: Tensor) -> Tensor:
         """`numbers` as a tensor that stays on the device: a copy from the host would stall it."""
@@ -165,15 +163,16 @@ class CandidateWarps:
                 continue
             mine = magnitudes[used : used + len(run.chain)]
             used += len(run.chain)
-            matrices = self._matrices([t.op for t in run.chain], mine, clip.shape[-2], clip.shape[-1])
-            maps = normalise(inverse_affine(matrices), clip.shape[-2], clip.shape[-1]).to(frames.dtype)
-            moved = resample(clip.flatten(1, 2), maps, padding=self.padding, interpolation=self.interpolation)
+            height, width = clip.shape[-2:]
+            matrices = self._matrices([t.op for t in run.chain], mine, height, width)
+            maps = _in_unit_square(matrices, True, height, width).to(frames.dtype)
+            options = self.options
+            moved = resample(clip.flatten(1, 2), maps, padding=options.padding, interpolation=options.interpolation)
             clip = moved.unflatten(1, (batch, -1))
         return clip
 
     def _apply(self, clip: Tensor, chain: Genotype) -> Tensor:
-        options = ClipOptions(padding=self.padding, interpolation=self.interpolation).with_colours(self.colours)
-        return apply_chain(clip, chain, self.powers, options)
+        return apply_chain(clip, chain, self.powers, self.options)
 
 
 def sample(frames: Tensor, maps: Tensor, *, padding: str, interpolation: str, same: bool = False) -> Tensor:
@@ -186,5 +185,6 @@ def sample(frames: Tensor, maps: Tensor, *, padding: str, interpolation: str, sa
     return resample(stacked, maps.reshape(ops * S, 3, 3), padding=padding, interpolation=interpolation).view(ops, -1)
 
 
-def _positions(among: tuple[int, ...], chosen: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(among.index(item) for item in chosen)
+def _in_unit_square(matrices: Tensor, inverse: bool, height: int, width: int) -> Tensor:
+    """Matrices in pixels, or their inverses, in [−1, 1] coordinates."""
+    return normalise(inverse_affine(matrices) if inverse else matrices, height, width)

@@ -78,7 +78,7 @@ class Bilevel:
     def tau_step(
         self, images: Tensor, labels: Tensor, train_batch: Batch | None = None, draw: Draw | None = None
     ) -> Tensor:
-        """Move the outer parameters against the gradient of the loss on a validation batch; returns that loss.
+        """Take a step with the outer parameters on a validation batch; returns the loss before it.
 
         `train_batch` is that of the weight step which follows; the second order needs it (`InputError`), the first
         ignores it. `draw` is the path of `single_path`.
@@ -108,7 +108,7 @@ class Bilevel:
         mixing: Tensor | None = None,
         active: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Move the weights against the gradient of the loss on a training batch; returns the loss, detached.
+        """Take a step with the weights on a training batch; returns the loss before it, detached.
 
         The clip is the cell's, under its own τ or `mixing`; `active` names the candidates of a single path.
         """
@@ -161,9 +161,9 @@ class Bilevel:
         halved = not self.config.second_order
         scaler = self.accelerator.scaler if halved else None
         scale = 1.0 if scaler is None else float(scaler.get_scale())
-        relaxed = any(tensor is self.cell.tau for tensor in wanted)
+        relaxed = any(tensor is self.cell.tau for tensor in wanted)  # else the weights' gradients are wanted
         losses: list[Tensor] = []
-        sums: list[Tensor] = []
+        sums = [torch.zeros_like(tensor) for tensor in wanted]
         for images, labels, share in self._pieces(images=batch[0], labels=batch[1]):
             with torch.set_grad_enabled(relaxed):
                 path = (None, None) if draw is None else draw.path(self.cell.tau, self.cell.space)
@@ -172,8 +172,8 @@ class Bilevel:
             with self._precision(halved):
                 loss = share * self.task.loss(predictions(self.bare, clip, self.task, back), labels)
             found = torch.autograd.grad(loss * scale, list(wanted), allow_unused=True)
-            parts = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
-            sums = parts if not sums else [a + b for a, b in zip(sums, parts, strict=True)]
+            # A part of the outer parameters may take no part in the loss: magnitudes of candidates that none drew.
+            sums = [total if part is None else total + part for total, part in zip(sums, found, strict=True)]
             losses.append(loss.detach())
         gradients = averaged(sums, self.accelerator)
         return torch.stack(losses).sum(), [g if scale == 1.0 else g / scale for g in gradients]
@@ -188,7 +188,7 @@ class Bilevel:
     def _way_back(
         self, images: Tensor, mixing: Tensor | None, active: tuple[int, ...] | None, *, frozen: bool = True
     ) -> Unwarp:
-        """The cell's inverse for maps of these images' frames; `frozen`: without a gradient for τ."""
+        """The way back for maps of these images' frames; a `frozen` one gives τ no gradient."""
         size = (images.shape[-2], images.shape[-1])
 
         def back(maps: Tensor) -> Tensor:
@@ -198,6 +198,7 @@ class Bilevel:
         return back
 
     def _descend(self, images: Tensor, labels: Tensor, view: View) -> Tensor:
+        """Take a step with the weights through the clips that `view` makes, piece by piece."""
         trains = self.optimizer is not None
         network = self.network if trains else self.bare
         if self.optimizer is not None:
@@ -220,7 +221,7 @@ class Bilevel:
         return torch.stack(losses).sum()
 
     def _pieces(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """The batch in pieces that fit, each with its share of the images."""
+        """Cut a batch into pieces of at most `config.batch_size` images; each comes with its share of the images."""
         largest = -(-self.config.batch_size // self.accelerator.num_processes)
         count = min(self.config.accumulate, max(1, -(-len(labels) // largest)))
         for part, targets in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
@@ -230,7 +231,7 @@ class Bilevel:
         return self.accelerator.autocast() if halved else nullcontext()
 
     def _held_back(self, more: bool) -> AbstractContextManager[Any]:
-        """Leaves the reduction of the weights' gradients to the last piece."""
+        """Where `more` pieces follow, leave the reduction of the weights' gradients to the last one."""
         return self.accelerator.no_sync(self.network) if more else nullcontext()
 
     def _forget_outer(self) -> None:

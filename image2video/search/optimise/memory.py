@@ -30,7 +30,10 @@ def checkpoint_activations_(network: FrameNetwork) -> None:
 
 
 def outer_blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The outermost children with parts of their own in a container, in order; the backbone itself where none is."""
+    """The outermost blocks of a backbone: children of a container that have children themselves.
+
+    A backbone without any is one block.
+    """
     found: list[nn.Module] = []
 
     def walk(module: nn.Module) -> None:
@@ -46,6 +49,7 @@ def outer_blocks(backbone: nn.Module) -> list[nn.Module]:
 
 
 def _own_checkpointing(backbone: nn.Module) -> bool:
+    """Switch on the checkpointing that a backbone has itself; False where it has none."""
     switch: Any = getattr(backbone, "set_grad_checkpointing", None)
     if not callable(switch):
         return False

@@ -19,9 +19,9 @@ def work_share(done: int, total: int, spent: float, low: float, high: float) -> 
     """How much of a stage is done, 0 … 1: by its epochs, or by the budget where that ends it first.
 
     The stage has `total` epochs, of which `done` are over; of the whole budget a share `spent` is used, and the stage
-    may use it from `low` to `high`. How many epochs a budget of minutes allows is not known beforehand, so rates follow
-    whichever is further: the epochs (without a budget, these alone) or the budget, counted in steps of 1 / `total` so
-    that one which is never reached changes nothing.
+    may use it from `low` to `high`. How many epochs a budget of minutes allows is not known beforehand. So rates follow
+    the epochs or the budget, whichever is further. The budget is counted in steps of 1 / `total`: a budget that is
+    never reached then changes nothing.
     """
     if total == 0:
         return 1.0

@@ -72,7 +72,10 @@ def unrolled_gradients(
 def _borrowed(
     network: nn.Module, weights: Sequence[Tensor]
 ) -> Iterator[tuple[list[Tensor], Callable[[Sequence[Tensor]], None]]]:
-    """The weights as they are, and a function that sets others and puts buffers and random numbers back."""
+    """Lend the weights: yields copies of them, and a function that sets others.
+
+    That function also puts buffers and random numbers back; at the end everything is as it was.
+    """
     start = [w.detach().clone() for w in weights]
     buffers = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
     randomness = random_state()
@@ -105,7 +108,7 @@ def _clipping(slopes: Sequence[Tensor], limit: float) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _sgd_step(optimizer: torch.optim.Optimizer, slopes: Sequence[Tensor]) -> list[Tensor]:
-    """The weights after the step that `optimizer` would take along `slopes`; it takes none."""
+    """The weights as a step of `optimizer` along `slopes` would make them; the weights themselves stay."""
     moved, rest = [], iter(slopes)
     for group in optimizer.param_groups:
         assert not group["nesterov"]

@@ -20,7 +20,7 @@ def averaged(tensors: Sequence[Tensor], accelerator: Accelerator) -> list[Tensor
 
 
 def on_cpu(value: Any) -> Any:
-    """Containers with their tensors copied to the CPU: what is changed later is not changed in the copy."""
+    """Copy containers and their tensors to the CPU; later changes do not reach the copy."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -12,7 +12,7 @@ from image2video.protocols import Progress
 
 
 class LossWatch:
-    """Keeps the losses of one epoch on the device and stops at the first that is not finite, by its step.
+    """Keeps the losses of one epoch on the device; raises at the first that is not finite, and names its step.
 
     Reading a loss back stalls an accelerator, so there it looks only every `every` steps.
     """
@@ -49,7 +49,7 @@ class LossWatch:
             if not abs(value) < float("inf"):
                 raise StateError(
                     f"the {self.what} loss is {value} at step {self.first_step + len(self._seen)}; the search "
-                    "stopped and its last checkpoint is kept. Lower the learning rate, or search in float32"
+                    "stopped and its last checkpoint is kept; lower the learning rate, or search in float32"
                 )
             self._seen.append(value)
 

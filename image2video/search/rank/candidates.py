@@ -16,10 +16,21 @@ _DRAWS_IN_VAIN = 200  # then the space is taken to hold no further chain
 
 
 def candidate_chains(space: SearchSpace, count: int, seed: int) -> tuple[Genotype, ...]:
-    """`count` chains of a space that give different frames, the identity first: single steps up to half, then random.
+    """Draw chains of a space that give different frames.
 
-    Of chains with the same frames the one that comes first stays. Fewer where the space has no more. Raises
-    `InputError` for a count below 1.
+    The identity comes first, then single steps up to half of `count`, then random chains. Of chains with the same
+    frames the first one stays.
+
+    Args:
+        space: candidates and graph.
+        count: how many, the identity included.
+        seed: of the draw.
+
+    Returns:
+        The chains; fewer where the space has no more.
+
+    Raises:
+        InputError: a count below 1.
     """
     if count < 1:
         raise InputError(f"the number of candidates must be at least 1, got {count}")
@@ -29,9 +40,10 @@ def candidate_chains(space: SearchSpace, count: int, seed: int) -> tuple[Genotyp
     chains = {frames_key(chain): chain for chain in [Genotype.identity(), *(singles[i] for i in drawn)]}
     in_vain = 0
     while len(chains) < count and in_vain < _DRAWS_IN_VAIN:
-        chain, known = random_genotype(space, generator), len(chains)
-        chains.setdefault(frames_key(chain), chain)
-        in_vain = 0 if len(chains) > known else in_vain + 1
+        chain = random_genotype(space, generator)
+        key = frames_key(chain)
+        in_vain = in_vain + 1 if key in chains else 0
+        chains.setdefault(key, chain)
     return tuple(chains.values())[:count]
 
 
@@ -48,7 +60,11 @@ def frames_key(chain: Genotype) -> tuple[object, ...]:
     key: list[object] = []
     for run in chain.runs():
         if run.is_geometric:
-            key += [value for matrix in run.step_matrices((1.0, 2.0), 100, 130) for value in matrix_key(matrix)]
+            # Powers and an image of two different sizes each, so that no two ops agree by chance.
+            for matrix in run.step_matrices((1.0, 2.0), 100, 130):
+                key += matrix_key(matrix)
         else:
-            key += [str(run)]
-    return tuple(key) or tuple(value for _ in range(2) for value in matrix_key(torch.eye(3)))
+            key.append(str(run))
+    if not key:  # the identity has no run, and the frames of any chain that moves nothing
+        key += 2 * matrix_key(torch.eye(3))
+    return tuple(key)

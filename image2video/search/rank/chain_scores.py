@@ -52,6 +52,11 @@ def score_chains(
         task: what is predicted; classification by default.
         accelerator: where each process holds a share of the images; the scores are those of all.
 
+    Returns:
+        Scores of as many variants as there are chains.
+
+    Raises:
+        InputError: no chain, no image, or chains that change colours where `colours` is None.
     """
     if not chains:
         raise InputError("there is no chain to score; give at least one, such as 'identity'")
@@ -65,10 +70,21 @@ def score_chains(
 
 
 def chain_score_by_tau(tau: Tensor, space: SearchSpace, chain: Genotype | str) -> float:
-    """How likely τ `(edges, candidates)` makes a chain: the mean log softmax weight along its best path, in nats.
+    """How likely τ makes a chain: the mean log softmax weight along its best path.
 
     The chain may lie on several paths from an input to the last node, with identities between; the path counts on which
-    the mean over the edges is largest. Raises `InputError` where no path of the cell gives the chain.
+    the mean over the edges is largest.
+
+    Args:
+        tau: `(edges, candidates)`.
+        space: candidates and graph.
+        chain: a genotype or its text.
+
+    Returns:
+        The mean, in nats.
+
+    Raises:
+        InputError: a chain that no path of the cell gives.
 
     >>> from image2video.search import get_space
     >>> round(chain_score_by_tau(torch.zeros(10, 5), get_space("affine5"), "rotate(10) > scale(1.1)"), 4)
@@ -81,11 +97,21 @@ def chain_score_by_tau(tau: Tensor, space: SearchSpace, chain: Genotype | str) -
 def chain_score_by_perturbation(
     records: Iterable[Mapping[str, Any]], space: SearchSpace, chain: Genotype | str
 ) -> float:
-    """How much held-out accuracy (0 … 1) the cell lost in all when the parts of a chain were masked, one at a time.
+    """How much held-out accuracy the cell lost in all when the parts of a chain were masked, one at a time.
 
-    `records` are the `edges` of `scores.json`. The drops `accuracy − masked_accuracy` are summed up along the path from
-    an input to the last node that gives the chain (identities between count too) and on which the sum is largest.
-    Raises `InputError` where an edge was not measured, or no path of the cell gives the chain.
+    The drops `accuracy − masked_accuracy` are summed up along the path from an input to the last node that gives the
+    chain (identities between count too) and on which the sum is largest.
+
+    Args:
+        records: the `edges` of `scores.json`.
+        space: candidates and graph.
+        chain: a genotype or its text.
+
+    Returns:
+        The sum of the drops; a drop of 1 is all of the accuracy.
+
+    Raises:
+        InputError: an edge that was not measured, or a chain that no path of the cell gives.
     """
     measured = {record["edge"]: record for record in records if record.get("masked_accuracy") is not None}
     missing = [edge for edge in range(len(space.edges)) if edge not in measured]
@@ -104,20 +130,21 @@ def chain_score_by_perturbation(
 def _best_sums(values: Sequence[Sequence[float]], space: SearchSpace, chain: Genotype | str) -> dict[int, float]:
     """The largest sum of `values[edge][candidate]` over all paths that give the chain, per length of the path."""
     wanted = Genotype.coerce(chain).chain
-    parts = [candidate.chain for candidate in space.candidates]
-    # sums[node][(transforms done, edges passed)]: the best sum on the way from an input to the node.
-    sums: list[dict[tuple[int, int], float]] = [{(0, 0): 0.0} for _ in range(space.inputs)]
+    # A way into a node is known by how many transforms of the chain it holds and how many edges it passes; of ways
+    # that agree in both, only the one with the largest sum can be part of the best path.
+    best_into: list[dict[tuple[int, int], float]] = [{(0, 0): 0.0} for _ in range(space.inputs)]
     for node in range(space.inputs, space.num_nodes):
         best: dict[tuple[int, int], float] = {}
         for edge in space.incoming(node):
-            for (done, length), total in sums[space.edges[edge][0]].items():
-                for candidate, part in enumerate(parts):
-                    end = done + len(part)
-                    if wanted[done:end] == part:
+            source, _ = space.edges[edge]
+            for (done, length), total in best_into[source].items():
+                for candidate, value in zip(space.candidates, values[edge], strict=True):
+                    end = done + len(candidate.chain)
+                    if wanted[done:end] == candidate.chain:
                         key = (end, length + 1)
-                        best[key] = max(best.get(key, -math.inf), total + values[edge][candidate])
-        sums.append(best)
-    found = {length: total for (done, length), total in sums[-1].items() if done == len(wanted)}
+                        best[key] = max(best.get(key, -math.inf), total + value)
+        best_into.append(best)
+    found = {length: total for (done, length), total in best_into[-1].items() if done == len(wanted)}
     if not found:
         raise InputError(
             f"no path through the cell of {space.name!r} gives the chain {Genotype.coerce(chain)}: it has "

@@ -90,6 +90,9 @@ def rank_genotypes(
         provenance: JSON values to write into the best genotype's provenance (dataset, backbone, …).
         progress: called as frames go by.
 
+    Returns:
+        All chains with their scores, and the best one with its provenance.
+
     Raises:
         InputError: no images, no candidates, outputs that the task does not take, NaN in them, photometric candidates
             for images of unknown colours.
@@ -155,7 +158,7 @@ def rank_genotypes(
 def _predictor(
     model: nn.Module, options: ClipOptions, task: Task, batch_size: int, autocast: torch.dtype | None
 ) -> Predictor:
-    """What predicts the images under many chains at once where that is possible, else under each by itself."""
+    """A predictor that shares frames between chains where the task allows it."""
     if type(task) is ClassificationTask:
         return AveragedFrames(model, options, batch_size, autocast)
 
@@ -167,7 +170,7 @@ def _predictor(
 
 
 def _images_per_batch(predictor: Predictor, frames: int) -> int:
-    """How many images are read at once where so many frames go through the model at once."""
+    """How many images are read at once if `frames` frames go through the model at once."""
     # A clip of its own has T frames an image; shared frames come a few at a time, however many there are.
     return max(1, frames // (4 if isinstance(predictor, AveragedFrames) else predictor.T))
 

@@ -123,7 +123,7 @@ class Halving:
         )
 
     def _next(self, images: int, *, whole: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """The next `images` of the stream, this process's share; a batch that reaches beyond is cut, its rest kept.
+        """This process's share of the next `images` of the stream; what is left of a batch is kept for the next round.
 
         It ends early when it is late, unless the round is to be `whole`.
         """
@@ -140,7 +140,7 @@ class Halving:
                 return
 
     def _late(self) -> bool:
-        """Whether to end; clocks differ, so one process that is late ends it for all."""
+        """Whether to end. Clocks differ between processes: one that is late ends it for all."""
         if self.rules.late is None:
             return False
         late = self.rules.late()

@@ -58,7 +58,7 @@ class HeldOut:
             self._images, self._labels = _read(data, limit, class_labels)
             self.num_images = len(self._labels)
         if self.num_images == 0:
-            raise InputError("there are no held-out images to rank on")
+            raise InputError(f"a ranking needs held-out images, got {type(data).__name__} with none")
 
     def stream(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All batches, once."""
@@ -95,7 +95,7 @@ def _read(data: Iterable[Any], limit: int, class_labels: bool) -> tuple[Tensor, 
         more = len(y) > limit - count
         count += len(labels[-1])
     if not images:
-        raise InputError("there are no held-out images to rank on: the iterable gave no batch")
+        raise InputError("a ranking needs held-out images: the iterable gave no batch")
     y = torch.cat(labels)
     if more and len(y) > 1 and class_labels and bool((y.diff() >= 0).all()):
         warnings.warn(

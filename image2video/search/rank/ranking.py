@@ -18,10 +18,21 @@ DECIDED = 2.0
 
 @dataclass(frozen=True)
 class RankedGenotype:
-    """One chain with its scores on `images` held-out images; gains are over the identity on the same images.
+    """One chain with its scores on held-out images; gains are over the identity on the same images.
 
-    Accuracies (the task's metric) are 0 … 1, losses nats; every `*_error` is one standard error. `gain` > 0 and
-    `loss_gain` < 0 are better than the identity.
+    Every `*_error` is one standard error. `gain` > 0 and `loss_gain` < 0 are better than the identity.
+
+    Attributes:
+        genotype: the chain.
+        images: how many images scored it.
+        accuracy: the task's metric, 0 … 1.
+        accuracy_error: its error.
+        loss: the mean loss, such as nats.
+        loss_error: its error.
+        gain: accuracy above that of the identity.
+        gain_error: its error, paired over the images.
+        loss_gain: loss above that of the identity.
+        loss_gain_error: its error, paired over the images.
     """
 
     genotype: Genotype
@@ -36,13 +47,24 @@ class RankedGenotype:
     loss_gain_error: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, the genotype as text."""
+        """The entry for records.
+
+        Returns:
+            Plain JSON values, the genotype as text.
+        """
         values = {name: value for name, value in asdict(self).items() if name != "genotype"}
         return {"genotype": str(self.genotype), **values}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> RankedGenotype:
-        """The entry that `to_dict` gave."""
+        """The entry that `to_dict` gave.
+
+        Args:
+            record: what it gave.
+
+        Returns:
+            An equal entry.
+        """
         return cls(**{**record, "genotype": Genotype.parse(record["genotype"])})
 
 
@@ -88,7 +110,11 @@ class Ranking:
         return next(entry for entry in self.entries if not entry.genotype.chain)
 
     def sentence(self) -> str:
-        """What the ranking says, in one sentence that claims no gain which is not decided."""
+        """What the ranking says, without claiming a gain that is not decided.
+
+        Returns:
+            One sentence.
+        """
         entry = self.best_entry
         if not self.best.chain:
             return (
@@ -100,13 +126,21 @@ class Ranking:
         return f"{self.best} is {verdict}: {gain} (one standard error)."
 
     def tied_sentence(self) -> str:
-        """How many finalists other held-out images could put first."""
+        """How many finalists other held-out images could put first.
+
+        Returns:
+            One sentence.
+        """
         return (
             f"{self.tied} of the {self.finalists - 1} other finalists lie within two standard errors of the first one."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, without durations."""
+        """The ranking for records.
+
+        Returns:
+            Plain JSON values, without durations.
+        """
         return {
             "best": str(self.best),
             "decided": self.decided,
@@ -120,19 +154,35 @@ class Ranking:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], seconds: float = 0.0) -> Ranking:
-        """The ranking that `to_dict` gave; the best chain comes without provenance."""
+        """The ranking that `to_dict` gave.
+
+        Args:
+            record: what it gave.
+            seconds: the time taken, which records do not hold.
+
+        Returns:
+            The ranking; its best chain comes without provenance.
+        """
         entries = tuple(RankedGenotype.from_dict(entry) for entry in record["entries"])
         return cls(**{**record, "best": Genotype.parse(record["best"]), "entries": entries}, seconds=seconds)
 
 
+def criterion_first(criterion: str, accuracy: float, loss: float, position: int) -> tuple[float, float, int]:
+    """A sorting key: the criterion decides, the other value breaks ties, the position those that are left."""
+    return (accuracy, loss, position) if criterion == "accuracy" else (loss, accuracy, position)
+
+
 def order_of(scores: Scores, criterion: str = "accuracy") -> list[int]:
     """The variants by accuracy, ties by loss (`criterion="loss"`: the reverse), further ties by position."""
+    return sorted(
+        range(scores.variants),
+        key=lambda variant: criterion_first(criterion, -scores.accuracy(variant), scores.mean_loss(variant), variant),
+    )
 
-    def key(variant: int) -> tuple[float, float, int]:
-        accuracy, loss = -scores.accuracy(variant), scores.mean_loss(variant)
-        return (accuracy, loss, variant) if criterion == "accuracy" else (loss, accuracy, variant)
 
-    return sorted(range(scores.variants), key=key)
+def lead_of(scores: Scores, better: int, worse: int, criterion: str) -> tuple[float, float]:
+    """By how much one variant is better than another one, in the criterion's unit, with its standard error."""
+    return scores.accuracy_gap(better, worse) if criterion == "accuracy" else scores.loss_gap(worse, better)
 
 
 def simplest_of_the_best(genotypes: Sequence[Genotype], scores: Scores) -> int:
@@ -152,7 +202,7 @@ def is_decided(scores: Scores, variant: int, other: int, criterion: str = "accur
     """Whether a variant's lead over another one exceeds two standard errors."""
     if variant == other:
         return False
-    lead, error = scores.accuracy_gap(variant, other) if criterion == "accuracy" else scores.loss_gap(other, variant)
+    lead, error = lead_of(scores, variant, other, criterion)
     return lead > 0 and lead > DECIDED * error
 
 

@@ -66,7 +66,7 @@ def score_variants(
 
 
 def _added(total: Scores | None, fresh: list[tuple[Tensor, Tensor]], task: Task) -> Scores | None:
-    """`total` and the scores of further batches; values stay on the device until then."""
+    """Add the scores of further batches to `total`; their values have stayed on the device so far."""
     if not fresh:
         return total
     added = task.collect(torch.cat([q for q, _ in fresh], 1), torch.cat([x for _, x in fresh], 1))
@@ -74,7 +74,7 @@ def _added(total: Scores | None, fresh: list[tuple[Tensor, Tensor]], task: Task)
 
 
 def _over_processes(scores: Scores | None, accelerator: Accelerator | None) -> Scores | None:
-    """The scores of all processes together, the same on each; a process whose share was empty takes part with None."""
+    """The scores of all processes together, the same on each; None stands for an empty share."""
     if accelerator is None or accelerator.num_processes == 1:
         return scores
     total: Scores | None = None

@@ -25,25 +25,20 @@ class FrameNetwork(nn.Module):
     Args:
         backbone: the backbone with its hooks, or a bare one where `fusion` is None (frames never mix).
         fusion: the injection that holds the fusions.
-        channels_last: lay the frames out channels_last before the backbone.
 
     """
 
-    def __init__(self, backbone: nn.Module, fusion: Injection | None, *, channels_last: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, fusion: Injection | None) -> None:
         super().__init__()
         self.backbone = backbone
         self.fusion = fusion
-        self.channels_last = channels_last
 
     def forward(self, clip: Tensor) -> Any:
         """The outputs of a clip's frames."""
-        T = clip.shape[1]
         frames = clip_to_frames(clip)
-        if self.channels_last:
-            frames = frames.contiguous(memory_format=torch.channels_last)
         if self.fusion is None:
             return self.backbone(frames)
-        with self.fusion.frames(T):
+        with self.fusion.frames(clip.shape[1]):
             return self.backbone(frames)
 
 
@@ -87,7 +82,6 @@ def build_network(
     *,
     residual: bool,
     input_size: tuple[int, int, int],
-    channels_last: bool = False,
     task: Task | None = None,
 ) -> FrameNetwork:
     """A `FrameNetwork` around a copy of `backbone`; the backbone itself stays as it is.
@@ -98,6 +92,6 @@ def build_network(
     own = copy.deepcopy(backbone)
     config = resolve_fusion(fusion)
     if config.name == "none":
-        return FrameNetwork(own, None, channels_last=channels_last)
+        return FrameNetwork(own, None)
     part, sites = (task or ClassificationTask()).plan(own, config, input_size)
-    return FrameNetwork(own, inject_(part, sites, residual=residual), channels_last=channels_last)
+    return FrameNetwork(own, inject_(part, sites, residual=residual))

@@ -60,35 +60,73 @@ class Task(ABC):
     def plan(
         self, network: nn.Module, fusion: FusionConfig, input_size: tuple[int, int, int]
     ) -> tuple[nn.Module, Plan]:
-        """The part of `network` whose frames mix, and where they do: all of it, unless a task knows better.
+        """Say which part of a network mixes its frames, and where: all of it, unless a task knows better.
 
-        `input_size` is (C, H, W) of the images. Raises what `image2video.plan` raises.
+        Args:
+            network: the bare network.
+            fusion: how frames mix.
+            input_size: (C, H, W) of the images.
+
+        Returns:
+            The part, and its plan; raises what `image2video.plan` raises.
         """
         return network, plan(network, fusion=fusion, input_size=input_size)
 
     @abstractmethod
     def check(self, outputs: Any, rows: int) -> None:
-        """Raise `InputTypeError` or `InputError` where `outputs` are not what the task needs for `rows` frames."""
+        """Raise `InputTypeError` or `InputError` where outputs are not what the task needs.
+
+        Args:
+            outputs: what the network returned.
+            rows: the number of frames.
+        """
 
     @abstractmethod
     def predict(self, outputs: Any, T: int, unwarp: Unwarp) -> Any:
-        """The predictions of B images from the outputs of B·T frames: `(B·T, …)` -> `(B, …)`, or tensors in containers.
+        """The predictions of images from the outputs of their frames.
 
-        `unwarp` brings maps back through the inverse of what made the frames, and averages them over T.
+        Args:
+            outputs: of B·T frames, `(B·T, …)`.
+            T: frames of an image.
+            unwarp: brings maps back through the inverse of what made the frames, and averages them over T.
+
+        Returns:
+            `(B, …)`, or tensors in containers.
         """
 
     @abstractmethod
     def loss(self, predictions: Any, labels: Tensor) -> Tensor:
-        """The mean loss of a batch, 0-d, to be minimised."""
+        """The loss of a batch, to be minimised.
+
+        Args:
+            predictions: what `predict` gave.
+            labels: the labels of the batch.
+
+        Returns:
+            The mean, 0-d.
+        """
 
     @abstractmethod
     def per_image(self, predictions: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What `collect` needs of every image: its quality `(B, …)` and its loss `(B,)`."""
+        """What `collect` needs of every image.
+
+        Args:
+            predictions: what `predict` gave.
+            labels: the labels of the batch.
+
+        Returns:
+            Its quality `(B, …)` and its loss `(B,)`.
+        """
 
     def collect(self, quality: Tensor, loss: Tensor) -> Scores:
-        """The scores of V variants on n images from what `per_image` gave: `(V, n, …)` and `(V, n)`.
+        """The scores of V variants on n images; here the means of one number per image.
 
-        Here the means over images of one number each, `(V, n)`.
+        Args:
+            quality: `(V, n, …)`, from `per_image`.
+            loss: `(V, n)`, likewise.
+
+        Returns:
+            The scores.
         """
         return PairedScores.from_images(quality, loss)
 
@@ -100,7 +138,16 @@ class ClassificationTask(Task):
     metric = "accuracy"
 
     def check(self, outputs: Any, rows: int) -> None:
-        """Raise where `outputs` are not logits `(rows, K)`."""
+        """Refuse what is no logits `(rows, K)`.
+
+        Args:
+            outputs: what the network returned.
+            rows: the number of frames.
+
+        Raises:
+            InputTypeError: outputs that are no tensor.
+            InputError: another shape.
+        """
         _check_tensor(outputs, "classification needs a classifier that returns logits (B, K)")
         if outputs.ndim != 2 or outputs.shape[0] != rows:
             raise InputError(
@@ -109,15 +156,40 @@ class ClassificationTask(Task):
             )
 
     def predict(self, outputs: Tensor, T: int, unwarp: Unwarp) -> Tensor:
-        """The mean of the logits over T (Casarin et al., CVPR 2024), in float32 where they are of half precision."""
+        """The mean of the logits over the frames (Casarin et al., CVPR 2024).
+
+        Args:
+            outputs: logits `(B·T, K)`.
+            T: frames of an image.
+            unwarp: not used.
+
+        Returns:
+            `(B, K)`, in float32 where the logits are of half precision.
+        """
         return frames_to_clip(_wide(outputs), T).mean(1)
 
     def loss(self, predictions: Tensor, labels: Tensor) -> Tensor:
-        """The mean cross-entropy in nats."""
+        """The mean cross-entropy in nats.
+
+        Args:
+            predictions: logits `(B, K)`.
+            labels: `(B,)`.
+
+        Returns:
+            The loss, 0-d.
+        """
         return cross_entropy(predictions, labels)
 
     def per_image(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Right or wrong (0 or 1) and the cross-entropy of every image: two `(B,)` float."""
+        """Right or wrong, and the cross-entropy.
+
+        Args:
+            predictions: logits `(B, K)`.
+            labels: `(B,)`.
+
+        Returns:
+            Two `(B,)` float; the first holds 0 or 1.
+        """
         losses = cross_entropy(_wide(predictions), labels, reduction="none")
         return (predictions.argmax(dim=1) == labels).to(losses.dtype), losses
 
@@ -149,7 +221,16 @@ class SegmentationTask(Task):
         self.ignore_index = ignore_index
 
     def check(self, outputs: Any, rows: int) -> None:
-        """Raise where `outputs` are not logits `(rows, num_classes, h, w)`."""
+        """Refuse what is no logits `(rows, num_classes, h, w)`.
+
+        Args:
+            outputs: what the network returned.
+            rows: the number of frames.
+
+        Raises:
+            InputTypeError: outputs that are no tensor.
+            InputError: another shape.
+        """
         needed = f"({rows}, {self.num_classes}, h, w)"
         _check_tensor(outputs, "segmentation needs a network that returns logits of pixels (B, K, h, w)")
         if outputs.ndim != 4 or outputs.shape[:2] != (rows, self.num_classes):
@@ -159,31 +240,83 @@ class SegmentationTask(Task):
             )
 
     def predict(self, outputs: Tensor, T: int, unwarp: Unwarp) -> Tensor:
-        """The unwarped mean of the logits, `(B, K, h, w)`, in float32 where they are of half precision."""
+        """The unwarped mean of the logits.
+
+        Args:
+            outputs: logits `(B·T, K, h, w)`.
+            T: not used: `unwarp` knows it.
+            unwarp: see `Task.predict`.
+
+        Returns:
+            `(B, K, h, w)`, in float32 where the logits are of half precision.
+        """
         return unwarp(_wide(outputs))
 
     def full_size(self, predictions: Tensor, labels: Tensor) -> Tensor:
-        """Predictions `(B, K, h, w)` at the size of the labels `(B, H, W)`, resized where they differ (bilinear)."""
+        """Predictions at the size of the labels, resized where they differ (bilinear).
+
+        Args:
+            predictions: logits `(B, K, h, w)`.
+            labels: `(B, H, W)`.
+
+        Returns:
+            `(B, K, H, W)`.
+        """
         return label_sized(predictions, labels)
 
     def loss(self, predictions: Tensor, labels: Tensor) -> Tensor:
-        """The mean cross-entropy of a labelled pixel in nats; 0 where no pixel is labelled."""
+        """The mean cross-entropy of a labelled pixel in nats.
+
+        Args:
+            predictions: logits `(B, K, h, w)`.
+            labels: `(B, H, W)`.
+
+        Returns:
+            The loss, 0-d; 0 where no pixel is labelled.
+        """
         return pixel_loss(predictions, labels, ignore_index=self.ignore_index)
 
     def per_image(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels of intersection and union `(B, 2, K)` and the summed cross-entropy `(B,)` of every image."""
+        """Pixels of intersection and union, and the summed cross-entropy.
+
+        Args:
+            predictions: logits `(B, K, h, w)`.
+            labels: `(B, H, W)`.
+
+        Returns:
+            `(B, 2, K)` and `(B,)`.
+        """
         sized = self.full_size(predictions, labels)
         counts = overlaps(sized, labels, self.num_classes, ignore_index=self.ignore_index)
         return counts, pixel_losses(sized, labels, ignore_index=self.ignore_index)
 
     def collect(self, quality: Tensor, loss: Tensor) -> SegmentationScores:
-        """mIoU and mean pixel loss of V variants."""
+        """mIoU and mean pixel loss of V variants.
+
+        Args:
+            quality: `(V, n, …)`, from `per_image`.
+            loss: `(V, n)`, likewise.
+
+        Returns:
+            The scores.
+        """
         # Half the memory, since all images are kept; no float64 on MPS.
         return SegmentationScores(quality.cpu().int(), loss.cpu().double())
 
 
 def get_task(name: str, num_classes: int) -> Task:
-    """The task of that name, with `num_classes` classes; raises `InputError` with the list of all."""
+    """The task of that name.
+
+    Args:
+        name: `classification` or `segmentation`.
+        num_classes: K.
+
+    Returns:
+        The task.
+
+    Raises:
+        InputError: an unknown name; the message lists all.
+    """
     if name == "classification":
         return ClassificationTask()
     if name == "segmentation":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from image2video.search.rank.ranking import DECIDED
+from image2video.search.rank.ranking import DECIDED, criterion_first, lead_of
 from image2video.search.score.scores import Scores
 
 LEAST_IMAGES = 256
@@ -13,20 +13,21 @@ LEAST_IMAGES = 256
 
 
 def hurt_most(scores: Scores, criterion: str) -> list[int]:
-    """The masked parts (counted from 0; variant 0 is the unmasked cell) by how much their removal hurts, most first."""
+    """The masked parts by how much their removal hurts, most first.
 
-    def key(part: int) -> tuple[float, float, int]:
-        accuracy, loss = scores.accuracy(part + 1), -scores.mean_loss(part + 1)
-        return (accuracy, loss, part) if criterion == "accuracy" else (loss, accuracy, part)
-
-    return sorted(range(scores.variants - 1), key=key)
+    Variant 0 of the scores is the unmasked cell, so part p is variant p + 1.
+    """
+    return sorted(
+        range(scores.variants - 1),
+        key=lambda part: criterion_first(criterion, scores.accuracy(part + 1), -scores.mean_loss(part + 1), part),
+    )
 
 
 def clear_gap(criterion: str, errors: float | None) -> Callable[[Scores], bool] | None:
-    """Whether the first two parts are further apart than so many standard errors, asked after every batch.
+    """A question to ask after every batch: are the first two parts further apart than so many standard errors?
 
-    Below 256 images the answer is no. Many looks at growing scores find a gap more often than one look does: take more
-    standard errors than for one. None for `errors=None`.
+    Below 256 images the answer is no. Whoever looks at growing scores many times finds a gap more often than by one
+    look, so `errors` should be larger than for one. None for `errors=None`.
     """
     if errors is None:
         return None
@@ -46,9 +47,7 @@ def clear_gap(criterion: str, errors: float | None) -> Callable[[Scores], bool] 
 def record(scores: Scores, order: list[int], criterion: str = "accuracy") -> dict[str, Any]:
     """The scores of one decision as plain values: masked parts in their own order, gap of the first two with error."""
     parts = range(1, scores.variants)
-    gap, loss_gap = None, None
-    if len(order) > 1:
-        gap, loss_gap = _gap(scores, order, "accuracy"), _gap(scores, order, "loss")
+    gaps = {} if len(order) < 2 else {name: _gap(scores, order, name) for name in ("accuracy", "loss")}
     return {
         "decided_by": "scores",
         "images": scores.n,
@@ -59,12 +58,12 @@ def record(scores: Scores, order: list[int], criterion: str = "accuracy") -> dic
         "drop_error": [scores.accuracy_gap(0, v)[1] for v in parts],
         "loss_drop_error": [scores.loss_gap(v, 0)[1] for v in parts],
         "chosen": order[0],
-        **_gaps(gap, loss_gap, criterion),
+        **_gaps(gaps, criterion),
     }
 
 
 def tau_record(chosen: int) -> dict[str, Any]:
-    """What stands in place of scores where the budget was spent: the choice, read from τ, is not decided."""
+    """The record of a choice that was read from τ, since the budget was spent: there are no scores."""
     scored = ("accuracy", "loss", "masked_accuracy", "masked_loss", "drop_error", "loss_drop_error")
     gaps = ("gap", "gap_error", "loss_gap", "loss_gap_error")
     return {"decided_by": "tau", "images": 0, **dict.fromkeys(scored + gaps), "chosen": chosen, "decided": False}
@@ -82,14 +81,14 @@ def mean_record(records: Sequence[dict[str, Any]], criterion: str) -> dict[str, 
 
     def key(part: int) -> tuple[float, float, int]:
         # Equal counts may give means that differ in the last bit: those are ties.
-        drop, rise = -round(_mean(drops[part]), 12), -round(_mean(rises[part]), 12)
-        return (drop, rise, part) if criterion == "accuracy" else (rise, drop, part)
+        drop, rise = round(_mean(drops[part]), 12), round(_mean(rises[part]), 12)
+        return criterion_first(criterion, -drop, -rise, part)
 
     order = sorted(parts, key=key)
-    gap, loss_gap = None, None
+    gaps = {}
     if len(order) > 1:
-        gap = _mean_gap(drops, [r["drop_error"] for r in records], order)
-        loss_gap = _mean_gap(rises, [r["loss_drop_error"] for r in records], order)
+        gaps["accuracy"] = _mean_gap(drops, [r["drop_error"] for r in records], order)
+        gaps["loss"] = _mean_gap(rises, [r["loss_drop_error"] for r in records], order)
     return {
         "decided_by": "orders",
         "orders": len(records),
@@ -101,14 +100,14 @@ def mean_record(records: Sequence[dict[str, Any]], criterion: str) -> dict[str, 
         "drop_error": [_error(drops[p], [r["drop_error"][p] for r in records]) for p in parts],
         "loss_drop_error": [_error(rises[p], [r["loss_drop_error"][p] for r in records]) for p in parts],
         "chosen": order[0],
-        **_gaps(gap, loss_gap, criterion),
+        **_gaps(gaps, criterion),
     }
 
 
 def _gap(scores: Scores, order: list[int], criterion: str) -> tuple[float, float]:
     """How much more the first part's removal costs than the second's, with its standard error."""
-    first, second = order[0] + 1, order[1] + 1
-    return scores.accuracy_gap(second, first) if criterion == "accuracy" else scores.loss_gap(first, second)
+    # The cell is better without the second part than without the first.
+    return lead_of(scores, order[1] + 1, order[0] + 1, criterion)
 
 
 def _mean_gap(
@@ -122,8 +121,11 @@ def _mean_gap(
 
 
 def _error(values: Sequence[float], errors: Sequence[float]) -> float:
+    """The error of the mean of one value per order, each with its own error; see `mean_record`."""
     mean, count = _mean(values), len(values)
-    between = sum((value - mean) ** 2 for value in values) / (count - 1) / count if count > 1 else 0.0
+    between = 0.0
+    if count > 1:
+        between = sum((value - mean) ** 2 for value in values) / (count - 1) / count
     return (_mean(errors) ** 2 + between) ** 0.5
 
 
@@ -131,13 +133,15 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _gaps(gap: tuple[float, float] | None, loss_gap: tuple[float, float] | None, criterion: str) -> dict[str, Any]:
-    """Both gaps for a record, and whether the criterion's exceeds two standard errors; one part alone is decided."""
-    judged = gap if criterion == "accuracy" else loss_gap
+def _gaps(gaps: dict[str, tuple[float, float]], criterion: str) -> dict[str, Any]:
+    """The gaps as a record holds them, and whether the criterion's gap is decided; a single part is decided."""
+    gap, gap_error = gaps.get("accuracy", (None, None))
+    loss_gap, loss_gap_error = gaps.get("loss", (None, None))
+    judged = gaps.get(criterion)
     return {
-        "gap": None if gap is None else gap[0],
-        "gap_error": None if gap is None else gap[1],
-        "loss_gap": None if loss_gap is None else loss_gap[0],
-        "loss_gap_error": None if loss_gap is None else loss_gap[1],
+        "gap": gap,
+        "gap_error": gap_error,
+        "loss_gap": loss_gap,
+        "loss_gap_error": loss_gap_error,
         "decided": judged is None or judged[0] > DECIDED * judged[1],
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from image2video.search.cell.mixing import mixing_matrix
 from image2video.search.select.controls import largest_edge, largest_op
@@ -37,16 +40,17 @@ class Perturbation(Selection):
         """Epochs of search; per edge a decision and its tuning (in every order); a decision per node; a score."""
         units = [Unit("search", epoch) for epoch in range(config.epochs)]
         several = config.orders > 1
-        tuned = 0
         for order in range(config.orders):
-            units += [Unit("order", order)] if several else []
-            tuned = 0
-            for edge in edge_order(space, config.seed, order):
-                units += [Unit("edge", edge), *_tuning(tuned, config)]
-                tuned += config.tune_epochs
-        units += [Unit("settle"), *_tuning(tuned, config)] if several else []
-        nodes = [n for n in range(space.inputs, space.num_nodes) if len(space.incoming(n)) > 1]
-        return [*units, *(Unit("node", node) for node in nodes), Unit("score")]
+            if several:
+                units.append(Unit("order", order))
+            for place, edge in enumerate(edge_order(space, config.seed, order)):
+                units += [Unit("edge", edge), *_tuning(place, config)]
+        if several:
+            units += [Unit("settle"), *_tuning(len(space.edges), config)]
+        for node in range(space.inputs, space.num_nodes):
+            if len(space.incoming(node)) > 1:
+                units.append(Unit("node", node))
+        return [*units, Unit("score")]
 
     def decide(self, unit: Unit, run: Run) -> None:
         """Decide one edge or one node, start an order, or settle all edges."""
@@ -78,42 +82,50 @@ def edge_order(space: SearchSpace, seed: int, order: int = 0) -> list[int]:
     return edges
 
 
-def _tuning(tuned: int, config: SearchConfig) -> list[Unit]:
-    return [Unit("tune", tuned + epoch) for epoch in range(config.tune_epochs)]
+def _tuning(place: int, config: SearchConfig) -> list[Unit]:
+    """The tuning after the decision number `place` of an order."""
+    first = place * config.tune_epochs
+    return [Unit("tune", first + epoch) for epoch in range(config.tune_epochs)]
 
 
 def _decide_edge(edge: int, run: Run) -> None:
-    space, config, decisions, tau = run.space, run.config, run.state.decisions, run.tau()
-    if run.spent() >= 1:
+    """Keep the candidate of an edge whose removal hurts most."""
+    space, tau = run.space, run.tau()
+    parts = [{"masked_op": (edge, candidate)} for candidate in range(len(space.candidates))]
+    entry = _judge(run, tau, parts, space.edges[edge][1])
+    if entry is None:
         entry = tau_record(largest_op(tau, edge))
-    else:
-        mixings = [mixing_matrix(tau, space, decisions)]
-        for candidate in range(len(space.candidates)):
-            masked = (edge, candidate)
-            mixings.append(mixing_matrix(tau, space, decisions, masked_op=masked, renormalise=config.renormalise))
-        scores = run.score(mixings, space.edges[edge][1], clear_gap(config.criterion, config.stop_early))
-        entry = record(scores, hurt_most(scores, config.criterion), config.criterion)
     run.state.edges.append({"edge": edge, **entry, "weights": torch.softmax(tau[edge], 0).tolist()})
-    decisions.ops[edge] = entry["chosen"]
+    run.state.decisions.ops[edge] = entry["chosen"]
 
 
 def _decide_node(node: int, run: Run) -> None:
-    space, config, decisions, tau = run.space, run.config, run.state.decisions, run.tau()
-    incoming = space.incoming(node)
-    if run.spent() >= 1:
+    """Keep the incoming edge of a node whose removal hurts most."""
+    tau, incoming = run.tau(), run.space.incoming(node)
+    entry = _judge(run, tau, [{"masked_edge": edge} for edge in incoming], node)
+    if entry is None:
         entry = tau_record(incoming.index(largest_edge(tau, incoming)))
-    else:
-        mixings = [mixing_matrix(tau, space, decisions)]
-        for edge in incoming:
-            mixings.append(mixing_matrix(tau, space, decisions, masked_edge=edge, renormalise=config.renormalise))
-        scores = run.score(mixings, node, clear_gap(config.criterion, config.stop_early))
-        entry = record(scores, hurt_most(scores, config.criterion), config.criterion)
     run.state.nodes.append({"node": node, "edges": list(incoming), **entry})
-    decisions.sources[node] = incoming[entry["chosen"]]
+    run.state.decisions.sources[node] = incoming[entry["chosen"]]
+
+
+def _judge(run: Run, tau: Tensor, parts: list[dict[str, Any]], first: int) -> dict[str, Any] | None:
+    """The record of the part whose removal hurts most; None where the budget is spent.
+
+    A part is what `mixing_matrix` is to mask; all of them end in the node `first`.
+    """
+    if run.spent() >= 1:
+        return None
+    space, config, decisions = run.space, run.config, run.state.decisions
+    mixings = [mixing_matrix(tau, space, decisions)]
+    for part in parts:
+        mixings.append(mixing_matrix(tau, space, decisions, **part, renormalise=config.renormalise))
+    scores = run.score(mixings, first, clear_gap(config.criterion, config.stop_early))
+    return record(scores, hurt_most(scores, config.criterion), config.criterion)
 
 
 def _start_order(order: int, run: Run) -> None:
-    """Back to the searched network with nothing decided; the records of the order before are kept."""
+    """Begin an order with the searched network and no decision; keep the records of the order before."""
     if order == 0:
         run.snapshot()
         return
@@ -124,7 +136,7 @@ def _start_order(order: int, run: Run) -> None:
 
 
 def _settle(run: Run) -> None:
-    """Decide every edge by its means over the orders; one that no order measured is read from τ."""
+    """Decide every edge by its means over the orders, or by τ where no order measured it."""
     state, tau = run.state, run.tau()
     state.orders.append(state.edges)
     state.edges, state.decisions.ops = [], {}

@@ -35,6 +35,11 @@ class Run(Protocol):
     config: SearchConfig
     state: SearchState
 
+    @property
+    def ranking(self) -> Ranking | None:
+        """The last ranking that `rank` made; None before."""
+        ...
+
     def tau(self) -> Tensor:
         """τ as it is, on the CPU, without gradient."""
         ...

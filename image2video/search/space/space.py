@@ -116,15 +116,33 @@ class SearchSpace:
         return tuple(str(candidate) for candidate in self.candidates)
 
     def incoming(self, node: int) -> tuple[int, ...]:
-        """The edges (their indices) that end in `node`."""
+        """The edges that end in a node.
+
+        Args:
+            node: its number.
+
+        Returns:
+            The numbers of the edges.
+        """
         return tuple(index for index, (_, target) in enumerate(self.edges) if target == node)
 
     def outgoing(self, node: int) -> tuple[int, ...]:
-        """The edges (their indices) that start from `node`."""
+        """The edges that start from a node.
+
+        Args:
+            node: its number.
+
+        Returns:
+            The numbers of the edges.
+        """
         return tuple(index for index, (source, _) in enumerate(self.edges) if source == node)
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as plain JSON values."""
+        """The space as a record.
+
+        Returns:
+            Plain JSON values.
+        """
         return {
             "name": self.name,
             "candidates": list(self.labels),
@@ -135,7 +153,11 @@ class SearchSpace:
         }
 
     def describe(self) -> dict[str, Any]:
-        """What a listing shows: name, candidates and edges as counts, size as a number and as a text, the cell."""
+        """What a listing shows.
+
+        Returns:
+            Name, candidates and edges as counts, size as a number and as a text, the cell.
+        """
         return {
             "name": self.name,
             "candidates": len(self.candidates),
@@ -152,9 +174,17 @@ class SearchSpace:
     def from_dict(cls, record: Mapping[str, Any]) -> SearchSpace:
         """The space that `to_dict` wrote, or one written by hand.
 
-        Keys: `name`; `candidates`, a list of texts, or `ops`, a mapping of ops to one magnitude, several, or None for
-        the op's default (a list of ops means their defaults); `inputs`, `nodes`, `reduce` and `schedule` where they are
-        not the defaults. Raises `InputError` or `InputTypeError` that names the key; unknown keys are refused.
+        Args:
+            record: the key `name`; `candidates`, a list of texts, or `ops`, a mapping of ops to one magnitude, several,
+                or None for the op's default (a list of ops means their defaults); `inputs`, `nodes`, `reduce` and
+                `schedule` where they are not the defaults.
+
+        Returns:
+            The space.
+
+        Raises:
+            InputError: an unknown or a missing key, or a value that cannot be used; the message names the key.
+            InputTypeError: a value of the wrong type.
 
         >>> SearchSpace.from_dict({"name": "turns", "ops": {"rotate": [5, -5], "scale": None, "identity": None}}).labels
         ('rotate(5)', 'rotate(-5)', 'scale(1.1)', 'identity')
@@ -164,16 +194,25 @@ class SearchSpace:
         if unknown:
             raise InputError(f"a search space has no key {unknown[0]!r}; its keys are {', '.join(known)}")
         if "name" not in record:
-            raise InputError("a search space needs the key 'name'")
+            raise InputError(f"a search space needs the key 'name', got {', '.join(map(str, record)) or 'no key'}")
         rest = {key: value for key, value in record.items() if key not in ("candidates", "ops")}
         return cls(candidates=record_candidates(record), **rest)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SearchSpace:
-        """The space in a .yaml, .yml or .json file; its keys are those of `from_dict`, its name the file's by default.
+        """The space in a file.
 
-        Raises `MissingError` where there is no such file, `InputError` or `InputTypeError` that name the file and the
-        key, or the line, for anything else: a file of more than 1 000 000 bytes, unknown keys, unknown ops.
+        Args:
+            path: of a .yaml, .yml or .json file; its keys are those of `from_dict`, its name the file's by default.
+
+        Returns:
+            The space.
+
+        Raises:
+            MissingError: there is no such file.
+            InputError: unknown keys or ops, more than 1 000 000 bytes, or no YAML or JSON; the message names the file
+                and the key, or the line.
+            InputTypeError: a value of the wrong type.
         """
         record = {"name": Path(path).stem, **read_space_file(path)}
         try:
@@ -183,9 +222,16 @@ class SearchSpace:
 
 
 def register_space(space: SearchSpace) -> SearchSpace:
-    """Make `space` known to configs under its name.
+    """Make a space known to configs under its name.
 
-    Raises `InputError` where another space has that name, or where it looks like a file's.
+    Args:
+        space: the space.
+
+    Returns:
+        The same.
+
+    Raises:
+        InputError: a name that another space has, or that looks like a file's.
     """
     if is_space_file(space.name):
         raise InputError(f"a space cannot be registered as {space.name!r}: such names stand for files; choose another")
@@ -196,9 +242,17 @@ def register_space(space: SearchSpace) -> SearchSpace:
 
 
 def get_space(name: str | os.PathLike[str]) -> SearchSpace:
-    """The registered space of that name, or the one in a .yaml, .yml or .json file.
+    """The registered space of that name, or the one in a file.
 
-    Raises `InputError` with the list of all names, and what `SearchSpace.load` raises.
+    Args:
+        name: a registered name, or the path of a .yaml, .yml or .json file.
+
+    Returns:
+        The space.
+
+    Raises:
+        InputTypeError: a name that is no text and no path.
+        InputError: an unknown name; the message lists all. Files raise what `SearchSpace.load` raises.
     """
     if not isinstance(name, str | os.PathLike):
         raise InputTypeError(f"a search space is named by a text or a path, got {name!r:.80}")
@@ -213,7 +267,11 @@ def get_space(name: str | os.PathLike[str]) -> SearchSpace:
 
 
 def space_names() -> tuple[str, ...]:
-    """The names of all registered spaces."""
+    """The names of all registered spaces.
+
+    Returns:
+        The built-in ones first, the others in the order of their registration.
+    """
     return tuple(_REGISTRY)
 
 

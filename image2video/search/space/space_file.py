@@ -37,23 +37,23 @@ def read_space_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not is_space_file(path):
         raise InputError(f"{path}: a search space is read from a file that ends in {', '.join(SUFFIXES)}")
     if not path.exists():
-        raise MissingError(f"there is no search space file {str(path)!r}")
+        raise MissingError(f"there is no search space file {str(path)!r}; give the path of a .yaml or .json file")
     if not path.is_file():
         raise InputError(f"{str(path)!r} is not a file; a search space is read from a YAML or JSON file")
     size = path.stat().st_size
     if size > MAX_SPACE_BYTES:
-        raise InputError(f"{path} has {size} bytes, at most {MAX_SPACE_BYTES} are read here")
+        raise InputError(f"{path} must have at most {MAX_SPACE_BYTES} bytes, got {size}")
     try:
         text = path.read_bytes().decode("utf-8")
         record = _from_json(text, path) if path.suffix.lower() == ".json" else _from_yaml(text, path)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from error
+        raise InputError(f"{path} must be UTF-8 text, got another byte at {error.start}") from error
     except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply to hold a search space") from error
+        raise InputError(f"{path} is nested too deeply; a search space needs a mapping of lists at most") from error
     if not isinstance(record, Mapping):
         raise InputError(
-            f"{path} holds {_shown(record)}; a search space is a mapping such as\n  name: shifts\n  ops:\n"
-            "    translate_x: [0.03, -0.03]\n    identity:"
+            f"{path} must hold a mapping with the keys of a search space, such as {{name: shifts, ops: {{translate_x: "
+            f"[0.03, -0.03], identity: null}}}}; got {_shown(record)}"
         )
     odd = [key for key in record if not isinstance(key, str)]
     if odd:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,28 @@ PRECISIONS = ("no", "fp16", "bf16")
 DEVICES = ("auto", "cpu")
 RELAXATIONS = ("mixture", "single_path")
 SHARINGS = ("node", "edge")
+
+_NUMBERS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
+    (
+        ("lr", "lr_min", "weight_decay", "grad_clip", "tau_lr", "tau_weight_decay", "magnitude_lr"),
+        "a finite number of at least 0",
+        lambda value: 0 <= value < math.inf,
+    ),
+    (
+        ("temperature", "temperature_min", "max_minutes", "stop_early"),
+        "a finite number above 0",
+        lambda value: 0 < value < math.inf,
+    ),
+    (("momentum",), "at least 0 and below 1", lambda value: 0 <= value < 1),
+    (
+        ("magnitude_bound",),
+        "a finite number of at least 1 (where magnitudes start)",
+        lambda value: 1 <= value < math.inf,
+    ),
+    (("validation_share",), "between 0 and 1", lambda value: 0 < value < 1),
+)
+"""Settings that are numbers, what they must be, and whether a number is that."""
+_OPTIONAL_NUMBERS = ("max_minutes", "stop_early")
 
 DEFAULT_SPACES: dict[str, str] = {}
 """The space of every registered selection where the settings name none; `register_selection` fills it."""
@@ -80,7 +103,7 @@ class SearchConfig:
         interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
         device: `auto` or `cpu`, where the search makes its own accelerator.
         precision: mixed precision where the search makes its own accelerator: `no`, `fp16` or `bf16`.
-        channels_last: memory layout of network and frames.
+        channels_last: memory layout of the network.
         checkpoint_activations: keep no activations inside the network's blocks and compute them again in the backward
             pass: less memory, more time.
         seed: of every random draw.
@@ -169,7 +192,11 @@ class SearchConfig:
         return ClipOptions(self.T, schedule, self.padding, self.interpolation, mean, std)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
+        """The settings for records.
+
+        Returns:
+            Plain JSON values.
+        """
         return {**asdict(self), "tau_betas": list(self.tau_betas)}
 
 
@@ -196,27 +223,17 @@ def _check_switches(config: SearchConfig) -> None:
 
 
 def _check_numbers(config: SearchConfig) -> None:
-    optional = ("max_minutes", "stop_early")
-    for name in ("weight_decay", "grad_clip", "tau_lr", "tau_weight_decay", "magnitude_lr"):
-        if not (_is_number(getattr(config, name)) and 0 <= getattr(config, name) < math.inf):
-            raise InputError(f"{name} must be a finite number of at least 0, got {getattr(config, name)!r}")
-    for name in ("temperature", "temperature_min", *optional):
-        value = getattr(config, name)
-        if not (_is_number(value) and 0 < value < math.inf) and not (value is None and name in optional):
-            raise InputError(f"{name} must be a finite number above 0, got {value!r}")
+    for names, needed, fits in _NUMBERS:
+        for name in names:
+            value = getattr(config, name)
+            if value is None and name in _OPTIONAL_NUMBERS:
+                continue
+            if not (_is_number(value) and fits(value)):
+                raise InputError(f"{name} must be {needed}, got {value!r}")
     betas = config.tau_betas
     if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(_is_number(b) and 0 <= b < 1 for b in betas):
         raise InputError(f"tau_betas must be two numbers, each at least 0 and below 1, got {betas!r}")
-    if not (_is_number(config.momentum) and 0 <= config.momentum < 1):
-        raise InputError(f"momentum must be at least 0 and below 1, got {config.momentum!r}")
-    if not (_is_number(config.magnitude_bound) and 1 <= config.magnitude_bound < math.inf):
-        raise InputError(
-            f"magnitude_bound must be a finite number of at least 1 (where magnitudes start), got "
-            f"{config.magnitude_bound!r}"
-        )
-    if not (_is_number(config.validation_share) and 0 < config.validation_share < 1):
-        raise InputError(f"validation_share must lie between 0 and 1, got {config.validation_share!r}")
-    if not (_is_number(config.lr) and _is_number(config.lr_min) and 0 <= config.lr_min <= config.lr < math.inf):
+    if config.lr_min > config.lr:
         raise InputError(
             f"the learning rate must fall: 0 <= lr_min <= lr, got lr={config.lr!r}, lr_min={config.lr_min!r}"
         )
