@@ -3,16 +3,15 @@
     export OUT=benchmarks/results/receptive_field.json
     python benchmarks/receptive_field.py --part families --out $OUT
     python benchmarks/receptive_field.py --part clips --images 8 --figures docs/figures --out $OUT
-    python benchmarks/receptive_field.py --part borders --images 8 --out $OUT
     python benchmarks/receptive_field.py --part draws --out $OUT
     python benchmarks/receptive_field.py --part trained --data npz:cifar10.npz --out $OUT
     python benchmarks/receptive_field.py --part checkpoints --checkpoints bare=BARE.pth none=NONE.pth gsf=GSF.pth \
         --folder images/test --out $OUT
 
 Every part is a list of its own in the file; the others are kept. `families`: networks for images of 224 pixels and two
-segmentors, random weights. `clips`: ResNet-50 with GSF, one genotype each. `borders`: ConvNeXt with GSF and two
-paddings of the frames. `draws`: a small network, several draws of its weights. `trained`: small networks trained here,
-from scratch, with their fusions. `checkpoints`: segmentors that mmsegmentation trained, on images of a folder.
+segmentors, random weights. `clips`: ResNet-50 with GSF, one genotype each. `draws`: a small network, several draws of
+its weights. `trained`: small networks trained here, from scratch, with their fusions. `checkpoints`: segmentors that
+mmsegmentation trained, on images of a folder.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ CLIPS = {
 }
 TRAINED = ("cifar_resnet8", "small_fcn")
 COLUMNS = ("model", "unit", "network", "times_bare", "spread", "expected_spread", "axes", "expected_axes", "angle")
-PARTS = ("clips", "borders", "draws", "trained", "checkpoints")
+PARTS = ("clips", "draws", "trained", "checkpoints")
 
 
 def units_of(model: str, bare: nn.Module, size: tuple[int, int, int]) -> dict[str, Unit]:
@@ -109,21 +108,6 @@ def clips(count: int, seed: int, figures: Path | None, model: str = "resnet50") 
         figures.mkdir(parents=True, exist_ok=True)
         write_erf_figures(figures, panels, first, model=model, fusion="GSF", images="images of white noise")
         write_fields_figure(figures)
-    return found
-
-
-def borders(count: int, seed: int, model: str = "convnext_tiny") -> list[dict[str, Any]]:
-    """A network with LayerNorm and GSF: what lies outside the image matters for where its gradient enters."""
-    found = []
-    for padding in ("zeros", "border"):
-        clip, images = Clip(padding=padding), noise(count, FAMILIES[model], seed)
-        networks = random_networks(model, images, clip, ("gsf",), seed)
-        del networks[AVERAGED]
-        units = survey_units(networks[BARE], (3, FAMILIES[model], FAMILIES[model]))
-        fields = survey(networks, images, units, weights="random", seed=seed)
-        for row in rows(fields, clip, model=model, size=FAMILIES[model], padding=padding):
-            own = row["frame_shares"][0] if "frame 0" in row["unit"] else None
-            found.append(row | {"own_frame": own, "largest_share": max(row["frame_shares"])})
     return found
 
 
@@ -210,8 +194,6 @@ def measured(given: Any) -> list[dict[str, Any]]:
         return families(given.images, given.seed, given.models or list(FAMILIES))
     if given.part == "clips":
         return clips(given.images, given.seed, given.figures)
-    if given.part == "borders":
-        return borders(given.images, given.seed)
     if given.part == "draws":
         return draws(given.images, given.seeds)
     if given.part == "trained":
