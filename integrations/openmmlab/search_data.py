@@ -1,4 +1,4 @@
-"""The images of a mmsegmentation data set as a search reads them: every random draw by (seed, epoch, image)."""
+"""The images of a mmsegmentation data set as a search reads them; (seed, epoch, image) decides every random draw."""
 
 from __future__ import annotations
 
@@ -110,6 +110,8 @@ class ConfigBatches:
 
 @dataclass(frozen=True)
 class _Broken:
+    """An item that could not be read; the error is raised outside of the worker."""
+
     error: InputError | UnsupportedError
 
 
@@ -131,6 +133,7 @@ class _Epoch(Dataset):
 
 
 def _collate(samples: list[tuple[Tensor, Tensor] | _Broken]) -> tuple[Tensor, Tensor] | _Broken:
+    """Stack images and labels; the first broken item stands for the batch."""
     images, labels = [], []
     for sample in samples:
         if isinstance(sample, _Broken):
