@@ -35,10 +35,16 @@ class Clip:
     def wrap(self, bare: nn.Module, fusion: str, size: tuple[int, int, int], seed: int) -> VideoWrap:
         """A copy of the bare network as a video network, its fusions as published."""
         torch.manual_seed(seed)
-        chain = Genotype.coerce(self.genotype)
-        options: dict[str, Any] = {"genotype": chain, "T": self.T, "schedule": self.schedule, "residual": False}
-        options |= {"padding": self.padding}
-        return VideoWrap(copy.deepcopy(bare), fusion, input_size=size, **options).eval()
+        return VideoWrap(
+            copy.deepcopy(bare),
+            fusion,
+            genotype=Genotype.coerce(self.genotype),
+            T=self.T,
+            schedule=self.schedule,
+            padding=self.padding,
+            residual=False,
+            input_size=size,
+        ).eval()
 
 
 def random_networks(

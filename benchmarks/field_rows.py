@@ -39,27 +39,46 @@ def rows(fields: Survey, clip: Clip, /, **more: Any) -> list[dict[str, Any]]:
                 continue
             ratio, error = ErfPanel.of(network, field).growth(ErfPanel.of(BARE, bare))
             shares = shares_of(field, [other[network] for other in fields.values()])
-            row = {**more, "unit": name, "network": network, "half_px": round(field.measures.area[0.5], 1)}
-            row |= {"times_bare": round(ratio, 3), "times_bare_error": _round(error)}
-            row |= {"bare_spread": round(bare.measures.spread, 3), "bare_axes": round(bare.measures.anisotropy, 3)}
-            row |= _numbers(field) | _expected(bare, shares, clip)
-            found.append(row | {"weights": field.weights, "images": field.images, "described": field.described})
+            found.append(
+                {
+                    **more,
+                    "unit": name,
+                    "network": network,
+                    "half_px": round(field.measures.area[0.5], 1),
+                    "times_bare": round(ratio, 3),
+                    "times_bare_error": _round(error),
+                    "bare_spread": round(bare.measures.spread, 3),
+                    "bare_axes": round(bare.measures.anisotropy, 3),
+                    **_numbers(field),
+                    **_expected(bare, shares, clip),
+                    "weights": field.weights,
+                    "images": field.images,
+                    "described": field.described,
+                }
+            )
     return found
 
 
 def _numbers(field: EffectiveField) -> dict[str, Any]:
+    """The measures of a field, with their errors where it has them."""
     m, e = field.measures, field.errors
-    shares = None if field.frame_shares is None else [round(share, 4) for share in field.frame_shares]
-    numbers = {"spread": round(m.spread, 3), "spread_error": None if e is None else _round(e.spread)}
-    numbers |= {"axes": round(m.anisotropy, 3), "axes_error": None if e is None else _round(e.anisotropy)}
-    turned = ErfPanel.of("", field).turned
-    numbers |= {"angle": round(m.angle % 180, 1) if turned else None, "area_99_px": round(m.area[0.99], 1)}
-    return numbers | {"frame_shares": shares}
+    shares = field.frame_shares
+    turned = ErfPanel.of("", field).turned  # a round field has no angle
+    return {
+        "spread": round(m.spread, 3),
+        "spread_error": None if e is None else _round(e.spread),
+        "axes": round(m.anisotropy, 3),
+        "axes_error": None if e is None else _round(e.anisotropy),
+        "angle": round(m.angle % 180, 1) if turned else None,
+        "area_99_px": round(m.area[0.99], 1),
+        "frame_shares": None if shares is None else [round(share, 4) for share in shares],
+    }
 
 
 def _expected(bare: EffectiveField, shares: Shares | None, clip: Clip) -> dict[str, Any]:
+    """What theory expects of the bare field under the clip; None where the shares of the frames are not known."""
     if shares is None:
-        return {"expected_times_bare": None, "expected_spread": None, "expected_axes": None, "expected_angle": None}
+        return dict.fromkeys(("expected_times_bare", "expected_spread", "expected_axes", "expected_angle"))
     found, m = expected(bare, clip.genotype, clip.schedule, shares)
     turned = ErfPanel("", found.numpy(), m).turned
     return {
@@ -82,8 +101,9 @@ def over_draws(drawn: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, A
         for key in AVERAGED_KEYS:
             values = [line[key] for line in lines if line[key] is not None]
             row[key] = round(statistics.mean(values), 3) if values else None
-            spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-            row[f"{key}_error"] = None if spread is None else round(spread, 4)
+            row[f"{key}_error"] = None
+            if len(values) > 1:
+                row[f"{key}_error"] = round(statistics.stdev(values) / math.sqrt(len(values)), 4)
         found.append(row)
     return found
 

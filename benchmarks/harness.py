@@ -48,16 +48,11 @@ class PairTiming:
     ratio_high: float
 
 
-def measure(
-    function: Callable[[], object], repeats: int, *, warmup: int = 2, clock: Callable[[], float] = time.perf_counter
-) -> Timing:
-    """Time one function; on an accelerator every run is synchronised.
-
-    `clock=time.process_time` counts the processor's time instead, which other programs on the machine touch less.
-    """
+def measure(function: Callable[[], object], repeats: int, *, warmup: int = 2) -> Timing:
+    """Time one function; on an accelerator every run is synchronised."""
     for _ in range(warmup):
         function()
-    return _summary([_seconds(function, clock) for _ in range(repeats)])
+    return _summary([_seconds(function, time.perf_counter) for _ in range(repeats)])
 
 
 def measure_pair(
@@ -68,7 +63,10 @@ def measure_pair(
     warmup: int = 2,
     clock: Callable[[], float] = time.perf_counter,
 ) -> PairTiming:
-    """Time two functions in alternating runs; each pair starts with the other one. `clock` as in `measure`."""
+    """Time two functions in alternating runs; each pair starts with the other one.
+
+    `clock=time.process_time` counts the processor's time, which other programs on the machine touch less.
+    """
     for _ in range(warmup):
         first()
         second()

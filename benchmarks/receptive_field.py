@@ -3,16 +3,15 @@
     export OUT=benchmarks/results/receptive_field.json
     python benchmarks/receptive_field.py --part families --out $OUT
     python benchmarks/receptive_field.py --part clips --images 8 --figures docs/figures --out $OUT
-    python benchmarks/receptive_field.py --part borders --images 8 --out $OUT
     python benchmarks/receptive_field.py --part draws --out $OUT
     python benchmarks/receptive_field.py --part trained --data npz:cifar10.npz --out $OUT
     python benchmarks/receptive_field.py --part checkpoints --checkpoints bare=BARE.pth none=NONE.pth gsf=GSF.pth \
         --folder images/test --out $OUT
 
 Every part is a list of its own in the file; the others are kept. `families`: networks for images of 224 pixels and two
-segmentors, random weights. `clips`: ResNet-50 with GSF, one genotype each. `borders`: ConvNeXt with GSF and two
-paddings of the frames. `draws`: a small network, several draws of its weights. `trained`: small networks trained here,
-from scratch, with their fusions. `checkpoints`: segmentors that mmsegmentation trained, on images of a folder.
+segmentors, random weights. `clips`: ResNet-50 with GSF, one genotype each. `draws`: a small network, several draws of
+its weights. `trained`: small networks trained here, from scratch, with their fusions. `checkpoints`: segmentors that
+mmsegmentation trained, on images of a folder.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ CLIPS = {
 }
 TRAINED = ("cifar_resnet8", "small_fcn")
 COLUMNS = ("model", "unit", "network", "times_bare", "spread", "expected_spread", "axes", "expected_axes", "angle")
-PARTS = ("clips", "borders", "draws", "trained", "checkpoints")
+PARTS = ("clips", "draws", "trained", "checkpoints")
 
 
 def units_of(model: str, bare: nn.Module, size: tuple[int, int, int]) -> dict[str, Unit]:
@@ -109,21 +108,6 @@ def clips(count: int, seed: int, figures: Path | None, model: str = "resnet50") 
         figures.mkdir(parents=True, exist_ok=True)
         write_erf_figures(figures, panels, first, model=model, fusion="GSF", images="images of white noise")
         write_fields_figure(figures)
-    return found
-
-
-def borders(count: int, seed: int, model: str = "convnext_tiny") -> list[dict[str, Any]]:
-    """A network with LayerNorm and GSF: what lies outside the image matters for where its gradient enters."""
-    found = []
-    for padding in ("zeros", "border"):
-        clip, images = Clip(padding=padding), noise(count, FAMILIES[model], seed)
-        networks = random_networks(model, images, clip, ("gsf",), seed)
-        del networks[AVERAGED]
-        units = survey_units(networks[BARE], (3, FAMILIES[model], FAMILIES[model]))
-        fields = survey(networks, images, units, weights="random", seed=seed)
-        for row in rows(fields, clip, model=model, size=FAMILIES[model], padding=padding):
-            own = row["frame_shares"][0] if "frame 0" in row["unit"] else None
-            found.append(row | {"own_frame": own, "largest_share": max(row["frame_shares"])})
     return found
 
 
@@ -204,28 +188,28 @@ def options() -> Any:
     return parser.parse_args()
 
 
+def measured(given: Any) -> list[dict[str, Any]]:
+    """The rows of the part that was asked for."""
+    if given.part == "families":
+        return families(given.images, given.seed, given.models or list(FAMILIES))
+    if given.part == "clips":
+        return clips(given.images, given.seed, given.figures)
+    if given.part == "draws":
+        return draws(given.images, given.seeds)
+    if given.part == "trained":
+        models = given.models or list(TRAINED)
+        return trained(models, given.data, given.images, given.seed, given.epochs, given.train_images)
+    title = given.models[0] if given.models else None
+    shape = (given.folder, given.images, given.seed, given.side, given.layer)
+    return checkpoints(given.checkpoints, *shape, title)
+
+
 def main() -> None:
     given = options()
     torch.set_num_threads(given.threads)
     began = time.perf_counter()
-    training = (given.seed, given.epochs, given.train_images)
-    chosen = {
-        "families": lambda: families(given.images, given.seed, given.models or list(FAMILIES)),
-        "clips": lambda: clips(given.images, given.seed, given.figures),
-        "borders": lambda: borders(given.images, given.seed),
-        "draws": lambda: draws(given.images, given.seeds),
-        "trained": lambda: trained(given.models or list(TRAINED), given.data, given.images, *training),
-        "checkpoints": lambda: checkpoints(
-            given.checkpoints,
-            given.folder,
-            given.images,
-            given.seed,
-            given.side,
-            given.layer,
-            (given.models or [None])[0],
-        ),
-    }
-    write(given.out, given.part, chosen[given.part](), vars(given), time.perf_counter() - began)
+    found = measured(given)
+    write(given.out, given.part, found, vars(given), time.perf_counter() - began)
 
 
 def write(path: Path | None, part: str, found: list[dict[str, Any]], given: dict[str, Any], seconds: float) -> None:
@@ -234,23 +218,33 @@ def write(path: Path | None, part: str, found: list[dict[str, Any]], given: dict
     earlier = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
     kept = {name: earlier[name] for name in (*PARTS, "parts") if name in earlier}
     results = [row for row in earlier.get("results", []) if row["model"] in FAMILIES]
-    if part == "families":  # a file always has `results`: until this part has run, those of another
+    if part == "families":
         results = _merged(results, found, list(FAMILIES))
+    elif part == "trained":
+        kept[part] = _merged(kept.get(part, []), found, TRAINED)
     else:
-        kept[part] = _merged(kept.get(part, []), found, TRAINED) if part == "trained" else found
+        kept[part] = found
     hidden = ("device", "repeats", "out", "figures", "part", "checkpoints", "folder")
     settings = {name: str(value) if name == "data" else value for name, value in given.items() if name not in hidden}
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    stamp = {"commit": commit(), "date": now, "hardware": hardware(), "versions": versions()}
-    measured = {"settings": settings, **stamp, "seconds": round(seconds, 1)}
-    kept["parts"] = {**kept.get("parts", {}), "results" if part == "families" else part: measured}
+    measurement = {
+        "settings": settings,
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": versions(),
+        "seconds": round(seconds, 1),
+    }
+    kept["parts"] = {**kept.get("parts", {}), "results" if part == "families" else part: measurement}
     shared = {"clip": CLIP, "frames": FRAMES, "schedule": SCHEDULE, "part": part}
+    # A file always has `results`: until the families have run, they are the rows of another part.
     write_result(path, "receptive_field", {"settings": shared, "results": results or found, **kept}, columns=COLUMNS)
 
 
 def _merged(old: list[dict[str, Any]], new: list[dict[str, Any]], order: Sequence[str]) -> list[dict[str, Any]]:
-    measured = {row["model"] for row in new}
-    return sorted([row for row in old if row["model"] not in measured] + new, key=lambda row: order.index(row["model"]))
+    """The new rows, and the old ones of models that were not measured anew, model by model."""
+    anew = {row["model"] for row in new}
+    rows = [row for row in old if row["model"] not in anew] + new
+    return sorted(rows, key=lambda row: order.index(row["model"]))
 
 
 if __name__ == "__main__":

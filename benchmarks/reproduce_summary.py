@@ -93,18 +93,24 @@ def summary(found: dict[str, list[RowOutcome]], scale: str) -> dict[str, Any]:
     """The payload of the result file; what failed or is missing is said by table."""
     lists: dict[str, list[dict[str, Any]]] = {}
     gaps: dict[str, dict[str, Any]] = {}
+    environments: list[dict[str, Any]] = []
     for name, rows in found.items():
-        lists[name] = [line_row(name, row, line) for row in rows for line in row.lines if line.score is not None]
-        lists[f"{name}_questions"] = [question for row in rows for question in question_rows(row)]
-        missing = sum(line.missing for row in rows for line in row.lines)
-        errors = [f"{line.arm.name}, {text}" for row in rows for line in row.lines for text in line.errors]
+        lines, questions, errors, missing = [], [], [], 0
+        for row in rows:
+            questions += question_rows(row)
+            for environment in row.environments:
+                if environment not in environments:
+                    environments.append(environment)
+            for line in row.lines:
+                missing += line.missing
+                errors += [f"{line.arm.name}, {text}" for text in line.errors]
+                if line.score is not None:
+                    lines.append(line_row(name, row, line))
+        lists |= {name: lines, f"{name}_questions": questions}
         if missing or errors:
             gaps[name] = {"missing": missing, "errors": errors}
     table, arms = FRONT
     front = [line for line in lists.get(table, []) if line["arm"] in arms]
-    environments: list[dict[str, Any]] = []
-    for environment in (one for rows in found.values() for row in rows for one in row.environments):
-        environments += [environment] if environment not in environments else []
     results = [line for name in found for line in lists[name]]
     return {
         "settings": {"scale": scale, "tables": list(found)},

@@ -28,8 +28,18 @@ def build(
 ) -> nn.Module:
     """Build a bare backbone by its timm name, with or without a tag (`resnet50`, `resnet50.a1_in1k`, `cifar_resnet18`).
 
-    `num_classes` and `in_chans` default to the model's own; further arguments go to `timm.create_model` as they are.
-    Raises `InputError` for an unknown name, with the nearest known ones.
+    Args:
+        name: the model's name.
+        num_classes: outputs of the classifier; by default the model's own.
+        in_chans: channels of the images; by default the model's own.
+        pretrained: take timm's trained weights.
+        **kwargs: further arguments of `timm.create_model`.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: an unknown name; names the nearest known ones.
 
     >>> build("cifar_resnet8", num_classes=10).num_classes
     10

@@ -6,6 +6,7 @@ Importing this module registers `cifar_resnet8`, `14`, `18`, `34`, `50`, `101` a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from timm.layers import get_act_layer, get_norm_layer
@@ -65,12 +66,25 @@ class CifarResNet(ResNet):
         self.init_weights(zero_init_last=zero_init_last)
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
+_THIN: dict[str, Any] = {"channels": (16, 32, 64), "stem_channels": 16}
+_VARIANTS: dict[str, dict[str, Any]] = {  # the blocks of each stage; beside them the parameters at 10 classes
+    "cifar_resnet8": {"block": BasicBlock, "layers": (1, 1, 1), **_THIN},  # 78 thousand
+    "cifar_resnet14": {"block": BasicBlock, "layers": (2, 2, 2), **_THIN},  # 175 thousand
+    "cifar_resnet18": {"block": BasicBlock, "layers": (2, 2, 2, 2)},  # 11.17 million
+    "cifar_resnet34": {"block": BasicBlock, "layers": (3, 4, 6, 3)},  # 21.28 million
+    "cifar_resnet50": {"block": Bottleneck, "layers": (3, 4, 6, 3)},  # 23.52 million
+    "cifar_resnet101": {"block": Bottleneck, "layers": (3, 4, 23, 3)},  # 42.51 million
+    "cifar_resnet152": {"block": Bottleneck, "layers": (3, 8, 36, 3)},  # 58.16 million
+}
+
+
+def _cfg(variant: str) -> dict[str, Any]:
+    """What timm knows of a variant; three stages leave maps of 8×8 pixels, four of 4×4."""
     return {
         "url": "",
         "num_classes": 10,
         "input_size": (3, 32, 32),
-        "pool_size": (4, 4),
+        "pool_size": (8, 8) if len(_VARIANTS[variant]["layers"]) == 3 else (4, 4),
         "crop_pct": 1.0,
         "interpolation": "bilinear",
         "mean": (0.4914, 0.4822, 0.4465),
@@ -78,74 +92,25 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
         "first_conv": "conv1",
         "classifier": "fc",
         "license": "apache-2.0",
-        **kwargs,
     }
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "cifar_resnet8": _cfg(pool_size=(8, 8)),
-        "cifar_resnet14": _cfg(pool_size=(8, 8)),
-        "cifar_resnet18": _cfg(),
-        "cifar_resnet34": _cfg(),
-        "cifar_resnet50": _cfg(),
-        "cifar_resnet101": _cfg(),
-        "cifar_resnet152": _cfg(),
-    }
-)
+default_cfgs = generate_default_cfgs({variant: _cfg(variant) for variant in _VARIANTS})
 
 
-def _create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    stages = len(kwargs["layers"])
-    return build_model_with_cfg(
-        CifarResNet, variant, pretrained, feature_cfg={"out_indices": tuple(range(stages + 1))}, **kwargs
-    )
+def _entry_point(variant: str) -> Callable[..., nn.Module]:
+    """The function that timm's registry calls for a variant; arguments of the caller go before those of the table."""
+
+    def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        options = _VARIANTS[variant] | kwargs
+        indices = tuple(range(len(options["layers"]) + 1))
+        return build_model_with_cfg(CifarResNet, variant, pretrained, feature_cfg={"out_indices": indices}, **options)
+
+    entry.__name__ = entry.__qualname__ = variant
+    entry.__doc__ = f"`{variant}`: a `CifarResNet` of {len(_VARIANTS[variant]['layers'])} stages."
+    return entry
 
 
-@register_model
-def cifar_resnet8(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Three stages of one `BasicBlock` with 16, 32 and 64 channels (78 thousand parameters at 10 classes)."""
-    config: dict[str, Any] = {"block": BasicBlock, "layers": (1, 1, 1), "channels": (16, 32, 64), "stem_channels": 16}
-    return _create("cifar_resnet8", pretrained, **(config | kwargs))
-
-
-@register_model
-def cifar_resnet14(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Three stages of two `BasicBlock`s with 16, 32 and 64 channels (175 thousand parameters at 10 classes)."""
-    config: dict[str, Any] = {"block": BasicBlock, "layers": (2, 2, 2), "channels": (16, 32, 64), "stem_channels": 16}
-    return _create("cifar_resnet14", pretrained, **(config | kwargs))
-
-
-@register_model
-def cifar_resnet18(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18 with the small-image stem: 11.17 million parameters at 10 classes."""
-    config: dict[str, Any] = {"block": BasicBlock, "layers": (2, 2, 2, 2)}
-    return _create("cifar_resnet18", pretrained, **(config | kwargs))
-
-
-@register_model
-def cifar_resnet34(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-34 with the small-image stem: 21.28 million parameters at 10 classes."""
-    config: dict[str, Any] = {"block": BasicBlock, "layers": (3, 4, 6, 3)}
-    return _create("cifar_resnet34", pretrained, **(config | kwargs))
-
-
-@register_model
-def cifar_resnet50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50 with the small-image stem: 23.52 million parameters at 10 classes."""
-    config: dict[str, Any] = {"block": Bottleneck, "layers": (3, 4, 6, 3)}
-    return _create("cifar_resnet50", pretrained, **(config | kwargs))
-
-
-@register_model
-def cifar_resnet101(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-101 with the small-image stem: 42.51 million parameters at 10 classes."""
-    config: dict[str, Any] = {"block": Bottleneck, "layers": (3, 4, 23, 3)}
-    return _create("cifar_resnet101", pretrained, **(config | kwargs))
-
-
-@register_model
-def cifar_resnet152(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-152 with the small-image stem: 58.16 million parameters at 10 classes."""
-    config: dict[str, Any] = {"block": Bottleneck, "layers": (3, 8, 36, 3)}
-    return _create("cifar_resnet152", pretrained, **(config | kwargs))
+for _variant in _VARIANTS:
+    # timm finds an architecture as a function of its module.
+    globals()[_variant] = register_model(_entry_point(_variant))

@@ -20,16 +20,21 @@ _USAGE = "usage: python -m image2video.integrations.timm_launch SCRIPT.py [the s
 
 
 def launch(arguments: Sequence[str]) -> None:
-    """Run the script `arguments[0]` as `__main__` with the other arguments, the wrapped models registered.
+    """Run a script as `__main__`, with the wrapped models registered.
 
-    Raises `InputError` where no script is named, `MissingError` where there is no such file.
+    Args:
+        arguments: the script's path, and its own arguments.
+
+    Raises:
+        InputError: no script is named.
+        MissingError: there is no such file.
     """
     if not arguments or arguments[0].startswith("-"):
         came = f"got {arguments[0]!r} first" if arguments else "got no arguments"
-        raise InputError(f"name the script to run; {came}. {_USAGE}")
+        raise InputError(f"name the script to run; {came}; {_USAGE}")
     script = Path(arguments[0])
     if not script.is_file():
-        raise MissingError(f"there is no script {str(script)!r} in {Path.cwd()}. {_USAGE}")
+        raise MissingError(f"there is no script {str(script)!r} in {Path.cwd()}; {_USAGE}")
     importlib.import_module("image2video.integrations.timm_models")
     sys.argv = [str(script), *arguments[1:]]
     sys.path[0] = str(script.resolve().parent)

@@ -36,10 +36,16 @@ default_cfgs: dict[str, DefaultCfg] = {}
 
 
 def create(architecture: str, *, pretrained: bool = False, **kwargs: Any) -> VideoWrap:
-    """Build a timm model and wrap it; what the registered entry points call.
+    """Build a timm model and wrap it; the registered names call this.
 
-    `kwargs`: the arguments of `VideoWrap` (without `backbone`), and those of `timm.create_model`. The builder is
-    recorded where its arguments are JSON values, so that `VideoWrap.from_pretrained` needs no backbone.
+    Args:
+        architecture: the bare model's name, without a tag.
+        pretrained: take timm's trained weights.
+        **kwargs: arguments of `VideoWrap`, and those of `timm.create_model`.
+
+    Returns:
+        The wrapped model. Its builder is recorded where its arguments are JSON values, so that
+        `VideoWrap.from_pretrained` needs no backbone.
     """
     options = {name: kwargs.pop(name) for name in list(kwargs) if name in _WRAP_OPTIONS}
     config = kwargs.get("pretrained_cfg")
@@ -54,9 +60,12 @@ def create(architecture: str, *, pretrained: bool = False, **kwargs: Any) -> Vid
 
 
 def register_all() -> list[str]:
-    """Register `i2v_` + every architecture that timm knows now; returns the new names. Repeating it adds what is new.
+    """Register `i2v_` + every architecture that timm knows now.
 
     It runs once when this module is imported; call it again after registering models of your own.
+
+    Returns:
+        The names that were not registered before.
     """
     added = []
     for architecture in timm.list_models():

@@ -123,7 +123,17 @@ class VideoBackbone(BaseModule):
         self.register_load_state_dict_pre_hook(_adapt)
 
     def forward(self, images: Tensor) -> Any:
-        """What the bare backbone returns for images `(B, C, H, W)`; raises `InputError` for other channels."""
+        """The averaged features of images.
+
+        Args:
+            images: `(B, C, H, W)`.
+
+        Returns:
+            What the bare backbone returns for them.
+
+        Raises:
+            InputError: images of other channels than the backbone was traced with.
+        """
         T, needed = self.to_video.T, self.fusion.plan.input_size[0]
         if images.ndim != 4 or images.shape[1] != needed:
             raise InputError(
@@ -152,6 +162,7 @@ class VideoBackbone(BaseModule):
 
 
 def _build(config: Any, pretrained: str | None) -> nn.Module:
+    """Build the bare backbone, and hand it the weights of `model.pretrained`."""
     if not isinstance(config, Mapping) or "type" not in config:
         raise InputError(
             f"model.backbone.backbone must be the config of a backbone, a dict with a type, got {config!r:.80}"
@@ -177,12 +188,13 @@ def _build(config: Any, pretrained: str | None) -> nn.Module:
 
 
 def _check_init(init_cfg: Any) -> None:
+    """Refuse rules of initialisation, which would reach the fusions."""
     for one in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []:
         kind = one.get("type")
         if getattr(kind, "__name__", kind) not in ("Pretrained", "PretrainedInit"):
             raise InputError(
                 f"model.backbone.init_cfg has the type {kind!r}, which would initialise the fusions too; give it to "
-                "model.backbone.backbone.init_cfg. Here stands dict(type='Pretrained', checkpoint=…) alone"
+                "model.backbone.backbone.init_cfg; here stands dict(type='Pretrained', checkpoint=…) alone"
             )
 
 

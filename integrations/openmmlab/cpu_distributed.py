@@ -28,10 +28,15 @@ VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def join() -> bool:
-    """Join the process group that torchrun has prepared, by gloo; True if this call did.
+    """Join the process group that torchrun has prepared, by gloo.
 
-    Does nothing without RANK in the environment, with CUDA, and where a group is there already. Raises `StateError` if
-    RANK is set and another variable of torchrun's is not.
+    Does nothing without RANK in the environment, with CUDA, and where a group is there already.
+
+    Returns:
+        Whether this call has joined it.
+
+    Raises:
+        StateError: RANK is set and another variable of torchrun's is not.
     """
     if "RANK" not in os.environ or torch.cuda.is_available() or distributed.is_initialized():
         return False

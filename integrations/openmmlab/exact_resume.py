@@ -112,22 +112,22 @@ class ExactResumeHook(Hook):
 def _reasons(runner: Any, record: Any) -> list[str]:
     """Why a resumed run cannot be exact, each with what to do."""
     if record is None:
-        return ["the checkpoint was saved without ExactResumeHook. Take the hook out of custom_hooks"]
+        return ["the checkpoint was saved without ExactResumeHook; take the hook out of custom_hooks"]
     reasons = []
     saved, here = len(record["processes"]), get_world_size()
     if saved != here:
-        reasons.append(f"the checkpoint holds the generators of {saved} processes, and {here} run. Run {saved}")
+        reasons.append(f"the checkpoint holds the generators of {saved} processes, and {here} run; run {saved}")
     if record["order"] != _order_seed(runner):
         reasons.append(
-            f"the images were drawn in the order of seed {record['order']}, and now by {_order_seed(runner)}. Set "
+            f"the images were drawn in the order of seed {record['order']}, and now by {_order_seed(runner)}; set "
             f"randomness=dict(seed={record['order']})"
         )
     loop = runner.train_loop
     if getattr(loop, "fast_forward_on_resume", False):
-        reasons.append("train_cfg.fast_forward_on_resume=True starts the images anew. Set it to False")
+        reasons.append("train_cfg.fast_forward_on_resume=True starts the images anew; set it to False")
     if not hasattr(loop, "dataloader_iterator") and runner.iter != runner.epoch * len(runner.train_dataloader):
         reasons.append(
-            f"iteration {runner.iter} is in the middle of epoch {runner.epoch + 1}, which mmengine starts anew. Resume "
+            f"iteration {runner.iter} is in the middle of epoch {runner.epoch + 1}, which mmengine starts anew; resume "
             "a checkpoint of the end of an epoch"
         )
     return reasons

@@ -34,8 +34,8 @@ def content_sizes(canvas: Size, metas: Sequence[Mapping[str, Any]]) -> tuple[Siz
         height, width = canvas[0] - int(bottom), canvas[1] - int(right)
         if not (0 < height <= canvas[0] and 0 < width <= canvas[1]):
             raise InputError(
-                f"padding of {right} pixels on the right and {bottom} below does not fit a batch of "
-                f"{canvas[0]} × {canvas[1]} pixels (height × width)"
+                f"padding must leave some of a batch of {canvas[0]} × {canvas[1]} pixels (height × width), got {right} "
+                f"pixels on the right and {bottom} below"
             )
         sizes.append((height, width))
     return tuple(sizes)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
-from torch import Tensor
+from torch import Tensor, nn
 
 from image2video.functional import InputTypeError, UnsupportedError, frames_to_clip
 from image2video.integrations.openmmlab.cover import Size
 from image2video.integrations.openmmlab.frames import mean_of_frames
+
+Meta = dict[str, Any]
 
 
 class HeadRule(ABC):
@@ -22,30 +25,38 @@ class HeadRule(ABC):
 
     @abstractmethod
     def losses(
-        self,
-        head: Any,
-        features: Any,
-        samples: Sequence[Any],
-        train_cfg: Any,
-        video: HeadOutputs,
-        previous: Any = None,
+        self, head: Any, features: Any, samples: Sequence[Any], train_cfg: Any, video: HeadOutputs, previous: Any = None
     ) -> dict[str, Any]:
         """The losses of B images.
 
-        `features` are those of the B·T frames, `samples` those of the images, `previous` what the stage before gave for
-        the frames (cascades alone).
+        Args:
+            head: the head of mmsegmentation.
+            features: of the B·T frames.
+            samples: of the B images.
+            train_cfg: that of the segmentor.
+            video: how outputs of the frames become those of the images.
+            previous: in a cascade, the outputs of the stage before for the frames.
+
+        Returns:
+            The losses by name.
         """
 
     def predict(
-        self,
-        head: Any,
-        features: Any,
-        metas: Sequence[dict[str, Any]],
-        test_cfg: Any,
-        video: HeadOutputs,
-        previous: Any = None,
+        self, head: Any, features: Any, metas: Sequence[Meta], test_cfg: Any, video: HeadOutputs, previous: Any = None
     ) -> Tensor | None:
-        """The logits of B images `(B, K, H, W)`; None: predict frame by frame, and average what comes out."""
+        """The logits of B images.
+
+        Args:
+            head: the head of mmsegmentation.
+            features: of the B·T frames.
+            metas: of the B images.
+            test_cfg: that of the segmentor.
+            video: how outputs of the frames become those of the images.
+            previous: in a cascade, the outputs of the stage before for the frames.
+
+        Returns:
+            Logits `(B, K, H, W)`; None to predict every frame by itself and average the logits.
+        """
         return None
 
 
@@ -55,7 +66,15 @@ _FIRST_PREDICTS = ("DAHead", "EncHead")
 
 
 def register_head_rule(name: str, rule: HeadRule) -> None:
-    """Make `rule` that of the head class `name` and its subclasses; raises `InputTypeError` for what is no rule."""
+    """Let heads of a class compute losses and predictions over frames by a rule.
+
+    Args:
+        name: the name of the head's class; subclasses follow the same rule.
+        rule: the rule.
+
+    Raises:
+        InputTypeError: a rule that is no `HeadRule`.
+    """
     if not isinstance(rule, HeadRule):
         raise InputTypeError(f"the rule of {name} must be a HeadRule, got {type(rule).__name__}")
     _RULES[name] = rule
@@ -81,32 +100,44 @@ class HeadOutputs:
     def images(self, outputs: Any, *, align_corners: bool = False, size: Size | None = None) -> Any:
         """Outputs of the B·T frames as those of the B images.
 
-        Maps `(B·T, K, h, w)` are resized to `size` (bilinear; default: `self.size`), unwarped and averaged; vectors
-        `(B·T, K)` and the scores of queries `(B·T, Q, K)`, which have no place in the image, are averaged; tuples,
-        lists and dicts are walked, None stays None.
-        Raises `InputTypeError` for anything else.
+        Maps `(B·T, K, h, w)` are resized (bilinear), unwarped and averaged. Vectors `(B·T, K)` and the scores of
+        queries `(B·T, Q, K)` have no place in the image and are averaged alone.
+
+        Args:
+            outputs: tensors, alone or in tuples, lists and dicts, whose structure is kept; None stays None.
+            align_corners: of the resizing.
+            size: (height, width) that maps are resized to; by default `self.size`.
+
+        Returns:
+            The outputs for the images.
+
+        Raises:
+            InputTypeError: an output that cannot be averaged.
         """
         size = self.size if size is None else size
-        if isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.ndim == 4:
-            return self._map(outputs, align_corners, size)
-        if isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.ndim in (2, 3):
-            return frames_to_clip(outputs, self.to_video.T).float().mean(1)
-        if outputs is None:
-            return None
-        if isinstance(outputs, Mapping):
-            return {k: self.images(v, align_corners=align_corners, size=size) for k, v in outputs.items()}
-        if isinstance(outputs, tuple | list):
-            return like(outputs, (self.images(v, align_corners=align_corners, size=size) for v in outputs))
-        what = f"{type(outputs).__name__} {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else repr(outputs)[:80]
-        raise InputTypeError(f"a head returned {what}, which cannot be averaged over frames")
+
+        def average(output: Tensor) -> Tensor:
+            if output.is_floating_point() and output.ndim == 4:
+                return self._map(output, align_corners, size)
+            return averaged(output, self.to_video.T)
+
+        return walked(outputs, average)
 
     def mean(self, frame: Callable[[int], Tensor]) -> Tensor:
-        """The images' maps `(B, K, h, w)`: those that `frame(t)` gives for every frame, unwarped and averaged."""
+        """The unwarped mean of maps over the frames.
+
+        Args:
+            frame: gives the maps `(B, K, h, w)` of frame t; it is called once for each.
+
+        Returns:
+            The maps `(B, K, h, w)` of the images.
+        """
         return mean_of_frames(self.to_video, frame, self.content, self.canvas)
 
     def _map(self, maps: Tensor, align_corners: bool, size: Size | None) -> Tensor:
         clip = frames_to_clip(maps, self.to_video.T)
 
+        # One frame at a time: all enlarged maps together would take T times the memory.
         def frame(t: int) -> Tensor:
             one = clip[:, t]
             if size is None or one.shape[2:] == tuple(size):
@@ -116,81 +147,116 @@ class HeadOutputs:
         return self.mean(frame)
 
 
-def head_losses(head: Any, features: Any, samples: Sequence[Any], train_cfg: Any, video: HeadOutputs) -> Any:
-    """The losses of a decode or auxiliary head on the images' outputs.
+def walked(outputs: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The outputs of a module with every tensor changed; tuples, named ones too, lists and dicts keep their structure.
 
-    Raises `UnsupportedError` for a head whose loss is not the one of its outputs, naming it, unless there is a rule.
+    Raises `InputTypeError` for anything but tensors and None.
+    """
+    if outputs is None:
+        return None
+    if isinstance(outputs, Tensor):
+        return change(outputs)
+    if isinstance(outputs, Mapping):
+        return {key: walked(value, change) for key, value in outputs.items()}
+    if isinstance(outputs, tuple | list):
+        # A named tuple takes its items one by one, other tuples and lists as one iterable.
+        make = getattr(type(outputs), "_make", type(outputs))
+        return make(walked(value, change) for value in outputs)
+    raise InputTypeError(
+        f"a backbone, neck or head must return tensors, alone or in tuples, lists and dicts; got {outputs!r:.80}"
+    )
+
+
+def averaged(output: Tensor, T: int) -> Tensor:
+    """Vectors and scores of the B·T frames `(B·T, …)` averaged over each clip, in float32 at least."""
+    if not output.is_floating_point() or output.ndim not in (2, 3):
+        raise InputTypeError(
+            f"a head returned {output.dtype} {tuple(output.shape)}, which cannot be averaged over frames; needs "
+            "floating-point maps (B·T, K, h, w), scores (B·T, Q, K) or vectors (B·T, K)"
+        )
+    wide = output if output.dtype == torch.float64 else output.float()
+    return frames_to_clip(wide, T).mean(1)
+
+
+def frame_of(features: Any, t: int, T: int) -> Any:
+    """The features of frame t, `(B, …)`, out of those of all frames, `(B·T, …)`."""
+    return walked(features, lambda one: frames_to_clip(one, T)[:, t])
+
+
+def head_losses(
+    head: Any, features: Any, samples: Sequence[Any], train_cfg: Any, video: HeadOutputs, previous: Any = None
+) -> dict[str, Any]:
+    """The losses of a decode or auxiliary head on the images' outputs, by its rule where it has one.
+
+    `previous` is what the stage before gave for the frames, in cascades alone. Raises as `check_head` does.
     """
     rule = head_rule(head)
     if rule is not None:
-        return rule.losses(head, features, samples, train_cfg, video)
+        return rule.losses(head, features, samples, train_cfg, video, previous)
+    losses, _ = stage_losses(head, features, samples, video, previous)
+    return losses
+
+
+def stage_losses(
+    head: Any, features: Any, samples: Sequence[Any], video: HeadOutputs, previous: Any = None
+) -> tuple[dict[str, Any], Any]:
+    """The losses of a head without a rule, and its outputs for the frames, which the stage after it takes."""
     check_head(head)
-    outputs = video.images(head.forward(features), align_corners=head.align_corners)
-    return head.loss_by_feat(outputs, samples)
-
-
-def cascade_losses(
-    head: Any, features: Any, previous: Any, samples: Sequence[Any], train_cfg: Any, video: HeadOutputs
-) -> tuple[Any, Any]:
-    """The losses of a later stage of a cascade, and its outputs for the frames, which the stage after it takes.
-
-    Raises as `head_losses` does.
-    """
-    rule = head_rule(head)
-    if rule is not None:
-        return rule.losses(head, features, samples, train_cfg, video, previous), None
-    check_head(head)
-    outputs = head.forward(features, previous)
+    outputs = stage_outputs(head, features, previous)
     losses = head.loss_by_feat(video.images(outputs, align_corners=head.align_corners), samples)
     return losses, outputs
 
 
-def check_head(head: Any, *, at_head_size: bool = False) -> None:
-    """Raise `UnsupportedError` for a head that computes its loss by itself and has no rule, or that predicts depth.
+def stage_outputs(head: Any, features: Any, previous: Any = None) -> Any:
+    """What a head gives for features; a later stage of a cascade takes the outputs of the stage before, too."""
+    return head.forward(features) if previous is None else head.forward(features, previous)
 
-    `at_head_size`: and for one that does so with its prediction, whose maps are not known before they are resized.
+
+def check_head(head: Any, *, at_head_size: bool = False) -> None:
+    """Refuse a head whose loss or prediction over frames is not known.
+
+    Args:
+        head: the head of mmsegmentation.
+        at_head_size: whether its prediction must be that of its maps, which are then averaged at its own size.
+
+    Raises:
+        UnsupportedError: a head without a rule that computes its loss, or under `at_head_size` its prediction, in a way
+            of its own; a head that predicts depth.
     """
+    name = type(head).__name__
     if any(kind.__name__ == "VPDDepthHead" for kind in type(head).__mro__):
         raise UnsupportedError(
-            f"the head {type(head).__name__} predicts depth, not classes: video segmentors take the configs of "
-            "EncoderDecoder and CascadeEncoderDecoder"
+            f"the head {name} predicts depth, not classes: video segmentors take the configs of EncoderDecoder and "
+            "CascadeEncoderDecoder"
         )
+    if head_rule(head) is not None:
+        return
     predict = getattr(type(head), "predict", None)
-    known = predict in (BaseDecodeHead.predict, BaseCascadeDecodeHead.predict) or type(head).__name__ in _FIRST_PREDICTS
-    if at_head_size and head_rule(head) is None and not known:
+    predicts_by_maps = predict in (BaseDecodeHead.predict, BaseCascadeDecodeHead.predict) or name in _FIRST_PREDICTS
+    if at_head_size and not predicts_by_maps:
         raise UnsupportedError(
-            f"model.video.unwarp='head' needs the maps that the head {type(head).__name__} predicts by, which computes "
-            "its prediction in a way of its own; use model.video.unwarp='label'"
+            f"model.video.unwarp='head' needs the maps that the head {name} predicts by, which computes its prediction "
+            "in a way of its own; use model.video.unwarp='label'"
         )
-    loss = getattr(type(head), "loss", None)
-    if head_rule(head) is None and loss not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss):
+    if getattr(type(head), "loss", None) not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss):
         raise UnsupportedError(
-            f"the head {type(head).__name__} computes its loss in a way of its own, so the loss of averaged frames is "
-            "not known; supported are heads with the loss of BaseDecodeHead, and "
-            f"{', '.join(sorted(_RULES)) or 'none besides'}. Register a rule: image2video.integrations.openmmlab."
-            "register_head_rule"
+            f"the head {name} computes its loss in a way of its own, so the loss of averaged frames is not known; "
+            "supported are heads with the loss of BaseDecodeHead, and "
+            f"{', '.join(sorted(_RULES)) or 'none besides'}; register a rule with "
+            "image2video.integrations.openmmlab.register_head_rule"
         )
 
 
 def head_rule(head: Any) -> HeadRule | None:
     """The rule of a head's class or of the nearest base that has one; None where it needs none."""
-    return next((_RULES[kind.__name__] for kind in type(head).__mro__ if kind.__name__ in _RULES), None)
+    for kind in type(head).__mro__:
+        if kind.__name__ in _RULES:
+            return _RULES[kind.__name__]
+    return None
 
 
-def frame_of(features: Any, t: int, T: int) -> Any:
-    """The features of frame t, `(B, …)`, out of those of all frames, `(B·T, …)`; tuples, lists and dicts are walked."""
-    if isinstance(features, Tensor):
-        return frames_to_clip(features, T)[:, t]
-    if isinstance(features, Mapping):
-        return {key: frame_of(value, t, T) for key, value in features.items()}
-    if isinstance(features, tuple | list):
-        return like(features, (frame_of(value, t, T) for value in features))
-    if features is None:
-        return None
-    raise InputTypeError(f"a backbone or neck returned {type(features).__name__}, which has no frames")
-
-
-def like(values: tuple[Any, ...] | list[Any], items: Iterable[Any]) -> Any:
-    """The items as the kind of tuple or list that `values` is, named tuples included."""
-    make = getattr(type(values), "_make", type(values))
-    return make(items)
+def heads_of(part: Any) -> list[Any]:
+    """The heads in `decode_head` or `auxiliary_head` of a segmentor: one, a list of them, or none."""
+    if part is None:
+        return []
+    return list(part) if isinstance(part, nn.ModuleList) else [part]

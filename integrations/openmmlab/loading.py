@@ -8,13 +8,10 @@ from typing import Any
 
 from image2video.functional import Image2Video, Injection, InputError
 from image2video.integrations.openmmlab.options import KEY
+from image2video.wrap.checkpoint import FreshFusionWarning
 
 FUSION = "video_fusion."
 RECORD = "image2video"
-
-
-class FreshFusionWarning(UserWarning):
-    """A checkpoint without fusion parameters was loaded: the fusions keep the values that they had."""
 
 
 def record_of(to_video: Image2Video, injection: Injection, residual: bool) -> dict[str, Any]:
@@ -32,21 +29,14 @@ def record_of(to_video: Image2Video, injection: Injection, residual: bool) -> di
 
 
 def write_record(module: Any, state_dict: Any, prefix: str, local_metadata: dict[str, Any]) -> None:
-    """Put the clip and the fusion into the state dict's metadata (a state_dict hook): no key that plain ones lack."""
+    """Write the clip and the fusion into the metadata of a state dict, which adds no key (a state_dict hook)."""
     local_metadata[RECORD] = module.video_record()
 
 
 def adapt_checkpoint(
-    module: Any,
-    state_dict: dict[str, Any],
-    prefix: str,
-    local_metadata: Mapping[str, Any],
-    strict: bool,
-    missing_keys: list[str],
-    unexpected_keys: list[str],
-    error_msgs: list[str],
+    module: Any, state_dict: dict[str, Any], prefix: str, local_metadata: Mapping[str, Any], *rest: Any
 ) -> None:
-    """Before a load: compare the clips, and forgive a plain segmentor's checkpoint its missing fusions.
+    """Compare the clips, and let fusions keep their values where a checkpoint has none (a load_state_dict pre-hook).
 
     Raises `InputError` where the checkpoint was trained with another clip or fusion than the config has (a warning
     under `model.video.allow_mismatch`).
@@ -67,23 +57,25 @@ def adapt_checkpoint(
 
 
 def compare_record(module: Any, record: Any, key: str = KEY) -> None:
-    """Raise `InputError` where a checkpoint's record is not that of `module`, whose options the config has at `key`.
+    """Raise `InputError` where a checkpoint was trained with another clip or fusion than `module` has.
 
-    A warning where `module.video_options.allow_mismatch` says so; nothing for a checkpoint without a record.
+    `key` is where the config has the options of the module. It warns where `allow_mismatch` is set, and does nothing
+    for a checkpoint without a record.
     """
     if not isinstance(record, Mapping):
         return
-    mine = module.video_record()
-    differing = {name: (record[name], mine[name]) for name in mine if name in record and record[name] != mine[name]}
+    differing = []
+    for name, now in module.video_record().items():
+        was = record.get(name, now)  # older checkpoints may lack an option
+        if was != now:
+            differing.append(f"{key}.{name}={now!r:.120}, the checkpoint has {was!r:.120}")
     if not differing:
         return
-    listed = "; ".join(
-        f"{key}.{name}={now!r:.120}, the checkpoint has {was!r:.120}" for name, (was, now) in differing.items()
-    )
+    listed = "; ".join(differing)
     if module.video_options.allow_mismatch:
         warnings.warn(f"the checkpoint was trained with another video: {listed}", stacklevel=2)
         return
     raise InputError(
-        f"the checkpoint was trained with another video: {listed}. Set the config to what it was trained with, or "
+        f"the checkpoint was trained with another video: {listed}; set the config to what it was trained with, or "
         f"{key}.allow_mismatch=True to load it all the same"
     )

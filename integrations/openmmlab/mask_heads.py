@@ -11,8 +11,9 @@ from mmseg.models.decode_heads.point_head import calculate_uncertainty
 from mmseg.models.utils import resize
 from torch import Tensor
 
-from image2video.functional import InputError, clip_to_frames, frames_to_clip
-from image2video.integrations.openmmlab.heads import HeadOutputs, HeadRule, register_head_rule
+from image2video.functional import Image2Video, InputError, clip_to_frames, frames_to_clip
+from image2video.integrations.openmmlab.cover import Size
+from image2video.integrations.openmmlab.heads import HeadOutputs, HeadRule, Meta, register_head_rule
 
 
 class QueryRule(HeadRule):
@@ -24,26 +25,14 @@ class QueryRule(HeadRule):
     """
 
     def losses(
-        self,
-        head: Any,
-        features: Any,
-        samples: Sequence[Any],
-        train_cfg: Any,
-        video: HeadOutputs,
-        previous: Any = None,
+        self, head: Any, features: Any, samples: Sequence[Any], train_cfg: Any, video: HeadOutputs, previous: Any = None
     ) -> dict[str, Any]:
         """The head's own losses of B images, on the averaged queries of every decoder layer."""
         with _averaged_queries(head, video):
             return head.loss(features, samples, train_cfg)
 
     def predict(
-        self,
-        head: Any,
-        features: Any,
-        metas: Sequence[dict[str, Any]],
-        test_cfg: Any,
-        video: HeadOutputs,
-        previous: Any = None,
+        self, head: Any, features: Any, metas: Sequence[Meta], test_cfg: Any, video: HeadOutputs, previous: Any = None
     ) -> Tensor:
         """The scores `(B, K, H, W)` of the head's semantic inference, padding included."""
         # MaskFormer reads the size of its output from the one key, Mask2Former from the other, which in a sliding
@@ -64,8 +53,11 @@ def _averaged_queries(head: Any, video: HeadOutputs) -> Iterator[None]:
 
     def after(_: Any, args: tuple[Any, ...], outputs: Any) -> tuple[list[Tensor], list[Tensor]]:
         scores, masks = outputs
-        own = [(layer.shape[-2], layer.shape[-1]) for layer in masks]
-        return video.images(list(scores)), [video.images(m, size=s) for m, s in zip(masks, own, strict=True)]
+        averaged = []
+        for layer in masks:
+            height, width = layer.shape[-2:]
+            averaged.append(video.images(layer, size=(height, width)))
+        return video.images(list(scores)), averaged
 
     handles = (head.register_forward_pre_hook(before), head.register_forward_hook(after))
     try:
@@ -84,13 +76,7 @@ class PointRule(HeadRule):
     """
 
     def losses(
-        self,
-        head: Any,
-        features: Any,
-        samples: Sequence[Any],
-        train_cfg: Any,
-        video: HeadOutputs,
-        previous: Any = None,
+        self, head: Any, features: Any, samples: Sequence[Any], train_cfg: Any, video: HeadOutputs, previous: Any = None
     ) -> dict[str, Any]:
         """The head's loss of B images at points of the averaged `previous` `(B·T, K, h, w)`."""
         frames = _frames_before(previous)
@@ -101,13 +87,7 @@ class PointRule(HeadRule):
         return head.loss_by_feat(logits, points, samples)
 
     def predict(
-        self,
-        head: Any,
-        features: Any,
-        metas: Sequence[dict[str, Any]],
-        test_cfg: Any,
-        video: HeadOutputs,
-        previous: Any = None,
+        self, head: Any, features: Any, metas: Sequence[Meta], test_cfg: Any, video: HeadOutputs, previous: Any = None
     ) -> Tensor:
         """The averaged logits of the first stage, refined at their uncertain points, at the images' size."""
         frames = _frames_before(previous)
@@ -124,12 +104,14 @@ class PointRule(HeadRule):
 
 
 def _frames_before(previous: Any) -> Tensor:
+    """The logits of the frames by the stage before."""
     if not isinstance(previous, Tensor):
         raise InputError(f"the stage before PointHead must give one map of logits, got {type(previous).__name__}")
     return previous
 
 
 def _coarse(head: Any, frames: Tensor, video: HeadOutputs) -> Tensor:
+    """The averaged logits of the stage before, at their own size."""
     return video.images(frames, align_corners=head.align_corners, size=(frames.shape[2], frames.shape[3]))
 
 
@@ -155,24 +137,35 @@ def frame_places(points: Tensor, video: HeadOutputs) -> tuple[Tensor, Tensor]:
         At least one weight of a point is 1.
 
     """
-    to_video = video.to_video
-    nearest = to_video.nearest_frame()
     canvas = points.new_tensor([video.canvas[1], video.canvas[0]])
     places, weights = [], []
-    for one, (height, width) in zip(points * canvas, video.content, strict=True):
-        matrices = to_video.genotype.matrices(to_video.schedule, to_video.T, height, width)
-        matrices = matrices.to(one.dtype).to(one.device)  # in this order: MPS has no float64
-        size = one.new_tensor([width, height])
-        moved = (one - size / 2) @ matrices[:, :2, :2].transpose(1, 2) + matrices[:, None, :2, 2] + size / 2
-        padding = (one > size).any(-1)
-        place = torch.where(padding[:, None], one, moved)
-        weight = (((place >= 0) & (place <= size)).all(-1) | padding).to(one.dtype)
-        unseen = weight.sum(0) == 0
-        place[nearest] = torch.where(unseen[:, None], place[nearest].clamp_min(0).minimum(size), place[nearest])
-        weight[nearest] = weight[nearest].masked_fill(unseen, 1.0)
+    for pixels, size in zip(points * canvas, video.content, strict=True):
+        place, weight = _places_of_image(pixels, size, video.to_video)
         places.append(place / canvas)
         weights.append(weight)
     return torch.stack(places), torch.stack(weights)
+
+
+def _places_of_image(points: Tensor, size: Size, to_video: Image2Video) -> tuple[Tensor, Tensor]:
+    """The same of one image of `size` = (height, width), with points `(P, 2)` and places `(T, P, 2)` in pixels."""
+    matrices = to_video.genotype.matrices(to_video.schedule, to_video.T, *size)
+    matrices = matrices.to(points.dtype).to(points.device)  # in this order: MPS has no float64
+    corner = points.new_tensor([size[1], size[0]])
+    centre = corner / 2
+    turned = (points - centre) @ matrices[:, :2, :2].transpose(1, 2)
+    moved = turned + matrices[:, None, :2, 2] + centre
+    # Nothing moves the padding.
+    in_padding = (points > corner).any(-1)
+    places = torch.where(in_padding[:, None], points, moved)
+    inside = ((places >= 0) & (places <= corner)).all(-1)
+    weights = (inside | in_padding).to(points.dtype)
+    # The nearest frame stands in for points that no frame shows.
+    nearest = to_video.nearest_frame()
+    unseen = weights.sum(0) == 0
+    clamped = places[nearest].clamp_min(0).minimum(corner)
+    places[nearest] = torch.where(unseen[:, None], clamped, places[nearest])
+    weights[nearest] = weights[nearest].masked_fill(unseen, 1.0)
+    return places, weights
 
 
 register_head_rule("MaskFormerHead", QueryRule())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from image2video.clip.options import ClipOptions
 from image2video.functional import (
     DEFAULT_GENOTYPE,
     FusionConfig,
@@ -59,9 +60,16 @@ class VideoOptions:
 
     @classmethod
     def from_config(cls, config: Any) -> VideoOptions:
-        """The options of a config's dict; None for the defaults.
+        """The options of a config's dict.
 
-        Raises `InputError` for unknown keys and values of another type, with the key as the config spells it.
+        Args:
+            config: what stands at `model.video`; None for the defaults.
+
+        Returns:
+            The options.
+
+        Raises:
+            InputError: an unknown key, or a value of another type; names the key as the config spells it.
         """
         if config is None:
             return cls()
@@ -81,34 +89,49 @@ class VideoOptions:
                 raise InputError(f"{KEY}.{name} must be True or False, got {getattr(self, name)!r:.80}")
         if self.unwarp not in UNWARP:
             raise InputError(f"{KEY}.unwarp={self.unwarp!r} is unknown; choose one of {', '.join(UNWARP)}")
-        size = self.input_size
-        whole = isinstance(size, tuple) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size)
-        if size is not None and not (whole and len(size) == 2):
-            raise InputError(f"{KEY}.input_size must be (height, width) in pixels, got {size!r:.80}")
+        if self.input_size is not None and not _is_size(self.input_size):
+            raise InputError(f"{KEY}.input_size must be (height, width) in pixels, got {self.input_size!r:.80}")
         names = self.sites if isinstance(self.sites, tuple) else (self.sites or "",)
         if not all(isinstance(name, str) for name in names):
             raise InputError(f"{KEY}.sites must be a regular expression or a list of names, got {self.sites!r:.80}")
 
     def clip_maker(self, mean: Any = None, std: Any = None) -> Image2Video:
-        """What makes the frames; `mean` and `std` say how the images are normalised, for photometric ops."""
-        clip = {"schedule": self.schedule, "padding": self.padding, "interpolation": self.interpolation}
+        """What makes the frames.
+
+        Args:
+            mean: of the images' normalisation, for photometric ops.
+            std: goes with `mean`.
+
+        Returns:
+            The maker of clips.
+
+        Raises:
+            Image2VideoError: options of which no clip can be made, with all their values.
+        """
         try:
             genotype = Genotype.coerce(self.genotype)
             self._warn_of_another_clip(genotype)
-            return Image2Video(genotype, T=self.T, mean=mean, std=std, **clip)
+            clip = ClipOptions(self.T, self.schedule, self.padding, self.interpolation, mean, std)
+            return Image2Video(genotype, **clip.arguments())
         except Image2VideoError as error:
-            values = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("genotype", "T", *clip))
+            names = ("genotype", "T", "schedule", "padding", "interpolation")
+            values = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
             raise type(error)(f"{KEY} ({values}): {error}") from error
 
     def _warn_of_another_clip(self, genotype: Genotype) -> None:
-        """A file says how its genotype was found; with other frames its clip is another one."""
+        """Warn where the file of a genotype says that it was found with other frames, which make another clip."""
         if not str(self.genotype).endswith(".json"):
             return
-        found = {key: (genotype.provenance or {}).get(key) for key in ("T", "schedule")}
-        other = {key: was for key, was in found.items() if was is not None and was != getattr(self, key)}
+        provenance = genotype.provenance or {}
+        other = []
+        for key in ("T", "schedule"):
+            now, was = getattr(self, key), provenance.get(key)
+            if was is not None and was != now:
+                other.append(f"{KEY}.{key}={now!r}, found with {was!r}")
         if other:
-            listed = ", ".join(f"{KEY}.{key}={getattr(self, key)!r}, found with {was!r}" for key, was in other.items())
-            warnings.warn(f"{KEY}.genotype={self.genotype} was found for another clip: {listed}", stacklevel=4)
+            warnings.warn(
+                f"{KEY}.genotype={self.genotype} was found for another clip: {', '.join(other)}", stacklevel=4
+            )
 
     def fusion_config(self) -> FusionConfig:
         """The fusion that is asked for."""
@@ -119,6 +142,13 @@ class VideoOptions:
             return resolve_fusion(self.fusion)
         except Image2VideoError as error:
             raise type(error)(f"{KEY}.fusion={self.fusion!r}: {error}") from error
+
+
+def _is_size(value: Any) -> bool:
+    """Whether a value is two whole numbers above 0; True counts as none."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    return all(type(number) is int and number > 0 for number in value)
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from mmseg.utils import register_all_modules
 from image2video.functional import Image2VideoError, InputError, MissingError, UnsupportedError
 from image2video.integrations.openmmlab.search_reading import FitInside, Size
 
-_LISTS = ("data_root", "data_prefix", "ann_file", "type", "indices")
+_DECIDES_FILES = ("data_root", "data_prefix", "ann_file", "type", "indices")
 
 
 def read_config(path: str) -> Config:
@@ -30,9 +30,9 @@ def read_config(path: str) -> Config:
         raise InputError(f"{path} cannot be read as a config: {type(error).__name__}: {error}") from error
     for key in ("model", "train_dataloader"):
         if not isinstance(config.get(key), Mapping):
-            raise InputError(f"{path} has no {key}; a search needs model and train_dataloader in its config")
+            raise InputError(f"{path} has no {key}; a search needs model and train_dataloader")
     if not isinstance(config.train_dataloader.get("dataset"), Mapping):
-        raise InputError(f"{path} has no train_dataloader.dataset")
+        raise InputError(f"{path} has no train_dataloader.dataset; a search needs one")
     return config
 
 
@@ -63,24 +63,46 @@ def held_out_pipeline(config: Config, size: Size) -> list[Any]:
 
     Raises `InputError` where the config has none.
     """
-    found = None
+    reads: list[Any] = []
+    loads: list[Any] = []
+    others: list[Any] = []
+    for step in _test_pipeline(config):
+        kind = type_name(step.get("type"))
+        if kind == "LoadAnnotations":
+            loads.append(step)
+        elif kind.startswith(("Resize", "LoadAnnotations")):
+            continue
+        elif "Load" in kind:
+            # Labels are loaded after the last step that loads something, and after all that stands before it.
+            reads += [*others, step]
+            others = []
+        else:
+            others.append(step)
+    return [*reads, *(loads or [{"type": "LoadAnnotations"}]), FitInside(size), *others]
+
+
+def train_pipeline(config: Config) -> list[Any]:
+    """The pipeline of the config's training images; raises `InputError` where there is none."""
+    _, part = next(_leaves(config.train_dataloader.dataset, "train_dataloader.dataset"))
+    if not part.get("pipeline"):
+        raise InputError("train_dataloader.dataset has no pipeline; a search needs one")
+    return list(part["pipeline"])
+
+
+def _test_pipeline(config: Config) -> list[Any]:
+    """The pipeline of validation or else of test images."""
     for key in ("val_dataloader", "test_dataloader"):
         loader = config.get(key)
         if loader and loader.get("dataset"):
-            found = next((part.get("pipeline") for _, part in _leaves(loader["dataset"], key)), None)
-        if found:
-            break
-    found = found or config.get("test_pipeline")
-    if not found:
+            _, part = next(_leaves(loader["dataset"], key))
+            if part.get("pipeline"):
+                return list(part["pipeline"])
+    if not config.get("test_pipeline"):
         raise InputError(
-            "the config has no val_dataloader, test_dataloader or test_pipeline: how are held-out images read?"
+            "the config has no val_dataloader, test_dataloader or test_pipeline; a search needs one of them to read "
+            "held-out images"
         )
-    steps = [step for step in found if not type_name(step.get("type")).startswith(("Resize", "LoadAnnotations"))]
-    loads = [step for step in found if type_name(step.get("type")) == "LoadAnnotations"] or [
-        {"type": "LoadAnnotations"}
-    ]
-    place = 1 + max((i for i, step in enumerate(steps) if "Load" in type_name(step.get("type"))), default=-1)
-    return [*steps[:place], *loads, FitInside(size), *steps[place:]]
+    return list(config["test_pipeline"])
 
 
 def crop_size(config: Config) -> Size:
@@ -106,20 +128,25 @@ def same_images(first: Mapping[str, Any] | None, second: Mapping[str, Any] | Non
     """Whether two data loaders of a config read the same files."""
     if not first or not second:
         return False
+    return _files(first) == _files(second)
 
-    def files(loader: Mapping[str, Any]) -> list[Any]:
-        leaves = _leaves(loader.get("dataset") or {}, "")
-        return [{name: part.get(name) for name in _LISTS} for _, part in leaves]
 
-    return files(first) == files(second)
+def _files(loader: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What decides the files that a data loader reads."""
+    found = []
+    for _, part in _leaves(loader.get("dataset") or {}, ""):
+        found.append({name: part.get(name) for name in _DECIDES_FILES})
+    return found
 
 
 def type_name(kind: Any) -> str:
-    """The name of a class as configs give it: `mmseg.EncoderDecoder`, or the class itself."""
-    return str(kind if isinstance(kind, str) or kind is None else getattr(kind, "__name__", kind)).rpartition(".")[2]
+    """The name of a class without its scope; configs give `mmseg.EncoderDecoder`, or the class itself."""
+    name = getattr(kind, "__name__", kind)
+    return str(name).rpartition(".")[2]
 
 
 def _with_pipeline(config: Mapping[str, Any], key: str, pipeline: list[Any] | None) -> dict[str, Any]:
+    """A copy of a data set's config, repeated ones once, with `pipeline` in place of its own."""
     kind = type_name(config.get("type"))
     if kind == "RepeatDataset":  # else an image could lie in both parts of a split
         return _with_pipeline(config["dataset"], f"{key}.dataset", pipeline)
@@ -145,14 +172,14 @@ def _leaves(config: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[
 
 def _check_paths(part: Mapping[str, Any], key: str) -> None:
     """Raise `MissingError` for a local path that does not exist."""
+    if part.get("backend_args"):  # the files are elsewhere
+        return
     root = part.get("data_root")
     paths = {f"data_prefix.{name}": value for name, value in (part.get("data_prefix") or {}).items()}
     paths["ann_file"] = part.get("ann_file")
-    if part.get("backend_args"):
-        return
     for name, value in paths.items():
-        if value and not (Path(root or "") / value).exists():
+        path = Path(root or "") / (value or "")
+        if value and not path.exists():
             raise MissingError(
-                f"{key}.{name}={value!r} with data_root={root!r}: {Path(root or '') / value} does not exist; set "
-                f"{key}.data_root"
+                f"{key}.{name}={value!r} with data_root={root!r}: {path} does not exist; set {key}.data_root"
             )

@@ -1,4 +1,4 @@
-"""The images of a mmsegmentation data set as a search reads them: every random draw by (seed, epoch, image)."""
+"""The images of a mmsegmentation data set as a search reads them; (seed, epoch, image) decides every random draw."""
 
 from __future__ import annotations
 

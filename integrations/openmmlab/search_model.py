@@ -77,9 +77,11 @@ def preparation_of(segmentor: Any, task: Any, size: Size | None) -> Preparation:
     """What the segmentor's data preprocessor does to an image; `size` in place of its own."""
     found: Any = segmentor.data_preprocessor
     if not isinstance(found, SegDataPreProcessor):
-        raise UnsupportedError(f"model.data_preprocessor.type={type(found).__name__!r}; needed SegDataPreProcessor")
+        raise UnsupportedError(f"model.data_preprocessor.type must be SegDataPreProcessor, got {type(found).__name__}")
     if found.batch_augments is not None:
-        raise UnsupportedError("model.data_preprocessor.batch_augments mixes images, which a search does not")
+        raise UnsupportedError(
+            "model.data_preprocessor.batch_augments mixes images, which a search cannot use; set it to None"
+        )
     normalised = found._enable_normalize
     own = None if found.size is None else (int(found.size[0]), int(found.size[1]))
     return Preparation(
@@ -95,6 +97,7 @@ def preparation_of(segmentor: Any, task: Any, size: Size | None) -> Preparation:
 
 
 def _single_process() -> bool:
+    """Whether batch norms cannot be synchronised: without a group of processes, or without CUDA."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not distributed or torch.distributed.get_world_size() == 1 or not torch.cuda.is_available()
 
@@ -112,7 +115,7 @@ def _parts(config: Any) -> Iterator[Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """mmengine logs a line per parameter when it draws weights."""
+    """Silence mmengine, which logs a line per parameter when it draws weights."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.ERROR)

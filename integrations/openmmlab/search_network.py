@@ -14,10 +14,9 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from image2video.clip.image_to_video import frames_to_clip
 from image2video.functional import InputError, InputTypeError, Plan, UnsupportedError, plan_for
 from image2video.fusion.config import FusionConfig
-from image2video.integrations.openmmlab.heads import check_head, head_rule
+from image2video.integrations.openmmlab.heads import averaged, check_head, head_rule, heads_of, stage_outputs, walked
 from image2video.search.score.segmentation import SegmentationScores
 from image2video.search.score.task import Task, Unwarp
 from image2video.segmentation import overlaps, pixel_losses
@@ -60,29 +59,27 @@ class SegmentorFrames(nn.Module):
     @property
     def decode_heads(self) -> list[Any]:
         """The decode heads: one, or the stages of a cascade."""
-        heads = self.segmentor.decode_head
-        return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+        return heads_of(self.segmentor.decode_head)
 
     @property
     def auxiliary_heads(self) -> list[Any]:
         """The heads that count in training alone."""
-        heads = getattr(self.segmentor, "auxiliary_head", None)
-        if heads is None:
-            return []
-        return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+        return heads_of(getattr(self.segmentor, "auxiliary_head", None))
 
     def forward(self, frames: Tensor) -> dict[str, list[Any]]:
         """The outputs of the heads."""
         segmentor: Any = self.segmentor
         features = segmentor.extract_feat(frames)
         size = (frames.shape[2], frames.shape[3]) if self.full_size else None
-        decoded: list[Any] = []
-        for number, head in enumerate(self.decode_heads):
-            decoded.append(head.forward(features, decoded[-1]) if number else head.forward(features))
         heads = self.decode_heads
+        decoded: list[Any] = []
+        previous = None
+        for head in heads:
+            previous = stage_outputs(head, features, previous)
+            decoded.append(previous)
         if not self.training:
             # Heads that give several maps predict by the first.
-            last = decoded[-1][0] if isinstance(decoded[-1], tuple | list) else decoded[-1]
+            last = previous[0] if isinstance(previous, tuple | list) else previous
             return {DECODE: [_sized(last, size, heads[-1].align_corners)], AUXILIARY: []}
         auxiliary = [_sized(head.forward(features), size, head.align_corners) for head in self.auxiliary_heads]
         found = [_sized(outputs, size, head.align_corners) for outputs, head in zip(decoded, heads, strict=True)]
@@ -120,26 +117,24 @@ class SegmentorTask(Task):
     def check(self, outputs: Any, rows: int) -> None:
         """Raise where `outputs` are not those of `SegmentorFrames`, with logits `(rows, K, h, w)` last."""
         if not isinstance(outputs, Mapping) or not outputs.get(DECODE):
-            raise InputTypeError(f"needed the outputs of SegmentorFrames, got {type(outputs).__name__}")
+            raise InputTypeError(f"expected the outputs of SegmentorFrames, got {type(outputs).__name__}")
         logits = _first(outputs[DECODE][-1])
-        if logits.ndim != 4 or logits.shape[:2] != (rows, self._last.out_channels):
+        channels = self._last.out_channels
+        if logits.ndim != 4 or logits.shape[:2] != (rows, channels):
             raise InputError(
-                f"the decode head {type(self._last).__name__} returned shape {tuple(logits.shape)} for {rows} frames; "
-                f"needed ({rows}, {self._last.out_channels}, h, w)"
+                f"the decode head {type(self._last).__name__} must return ({rows}, {channels}, h, w) for {rows} "
+                f"frames, got {tuple(logits.shape)}"
             )
 
     def predict(self, outputs: Any, T: int, unwarp: Unwarp) -> Any:
         """The same structure for the images: maps unwarped and averaged, vectors averaged, in float32 at least."""
-        if isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.ndim in (2, 3, 4):
-            wide = outputs if outputs.dtype == torch.float64 else outputs.float()
-            return unwarp(wide) if wide.ndim == 4 else frames_to_clip(wide, T).mean(1)
-        if outputs is None:
-            return None
-        if isinstance(outputs, Mapping):
-            return {key: self.predict(value, T, unwarp) for key, value in outputs.items()}
-        if isinstance(outputs, tuple | list):
-            return type(outputs)(self.predict(value, T, unwarp) for value in outputs)
-        raise InputTypeError(f"a head returned {type(outputs).__name__}, which cannot be averaged over frames")
+
+        def average(output: Tensor) -> Tensor:
+            if output.is_floating_point() and output.ndim == 4:
+                return unwarp(output if output.dtype == torch.float64 else output.float())
+            return averaged(output, T)
+
+        return walked(outputs, average)
 
     def loss(self, predictions: Any, labels: Tensor) -> Tensor:
         """The sum of the losses of all heads, each computed by its head: weights, samplers and ignored labels hold."""
@@ -177,23 +172,23 @@ class SegmentorTask(Task):
 
 
 def _sized(outputs: Any, size: tuple[int, int] | None, align_corners: bool) -> Any:
-    """All maps in a head's outputs at `size`."""
-    if size is None or outputs is None:
+    """The outputs of a head with all maps at `size`; vectors and scores stay."""
+    if size is None:
         return outputs
-    if isinstance(outputs, Tensor):
-        if outputs.ndim != 4 or tuple(outputs.shape[2:]) == size:
-            return outputs
-        return resize(outputs.float(), size=size, mode="bilinear", align_corners=align_corners, warning=False)
-    if isinstance(outputs, Mapping):
-        return {key: _sized(value, size, align_corners) for key, value in outputs.items()}
-    return type(outputs)(_sized(value, size, align_corners) for value in outputs)
+
+    def enlarge(output: Tensor) -> Tensor:
+        if output.ndim != 4 or tuple(output.shape[2:]) == size:
+            return output
+        return resize(output.float(), size=size, mode="bilinear", align_corners=align_corners, warning=False)
+
+    return walked(outputs, enlarge)
 
 
 def _first(outputs: Any) -> Tensor:
     """The map that a head predicts by."""
     found = outputs[0] if isinstance(outputs, tuple | list) else outputs
     if not isinstance(found, Tensor):
-        raise InputTypeError(f"a decode head returned {type(found).__name__}, needed logits of pixels (B, K, h, w)")
+        raise InputTypeError(f"a decode head must return logits of pixels (B, K, h, w), got {type(found).__name__}")
     return found
 
 

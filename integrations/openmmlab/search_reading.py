@@ -1,4 +1,4 @@
-"""How one item of a mmsegmentation data set becomes an image and its labels; all of its draws by one seed."""
+"""Reads items of a mmsegmentation data set as image and labels; one seed decides all random draws of an item."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ class Preparation:
         return pad(image, edge, value=self.pad_val), pad(labels, edge, value=self.seg_pad_val)
 
     def _check(self, labels: Tensor) -> None:
+        """Refuse labels that are neither a class nor ignored."""
         known = labels[labels != self.ignore_index]
         if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < self.num_classes:
             raise InputError(
@@ -132,6 +133,7 @@ def seeded_globals(seed: int) -> Iterator[None]:
 
 
 def _path_of(items: Any, index: int) -> str:
+    """The file of an item, or its number where the data set does not say."""
     try:
         return str(items.get_data_info(index)["img_path"])
     except (AttributeError, KeyError, TypeError):

@@ -17,6 +17,7 @@ from image2video.integrations.openmmlab.search_config import (
     held_out_pipeline,
     read_config,
     same_images,
+    train_pipeline,
     type_name,
 )
 from image2video.integrations.openmmlab.search_data import ConfigImages
@@ -91,7 +92,7 @@ def _images(
 ) -> tuple[ConfigImages, Any]:
     """The images of a data loader of the config, by the training pipeline and by the held-out one; its data set."""
     key, found = f"{loader}.dataset", config[loader]["dataset"]
-    pipeline = None if loader == "train_dataloader" else _train_pipeline(config)
+    pipeline = None if loader == "train_dataloader" else train_pipeline(config)
     augmented = build_items(found, key, pipeline)
     plain = build_items(found, key, held_out_pipeline(config, size))
     readings = (
@@ -125,15 +126,6 @@ def _held_out(
     ]
 
 
-def _train_pipeline(config: Config) -> list[Any]:
-    part = config.train_dataloader.dataset
-    while "pipeline" not in part and ("dataset" in part or "datasets" in part):
-        part = part["dataset"] if "dataset" in part else part["datasets"][0]
-    if not part.get("pipeline"):
-        raise InputError("train_dataloader.dataset has no pipeline")
-    return list(part["pipeline"])
-
-
 def _full_size(segmentor: Any, video: VideoOptions | None, size: Size, config: SearchConfig) -> bool:
     """Whether maps are brought back at the size of the images: as the config's `video` says, else where they fit."""
     if video is not None:
@@ -143,23 +135,26 @@ def _full_size(segmentor: Any, video: VideoOptions | None, size: Size, config: S
 
 
 def _size_note(size: Size, full_size: bool) -> str:
+    """How large held-out images and averaged maps are."""
     where = "of the images" if full_size else "that the heads give"
     return f"held-out images: {size[1]}×{size[0]} pixels, padded; maps are brought back at the size {where}"
 
 
 def _video_notes(video: VideoOptions | None, config: SearchConfig) -> Iterator[str]:
-    """What the config's `video` says otherwise than the search's options, which count."""
+    """Say where the config's `video` differs from the options of the search, which count."""
     if video is None:
         return
-    now = {"T": config.T, "fusion": config.fusion, "residual": config.residual}
-    now |= {"padding": config.padding, "interpolation": config.interpolation}
-    said = {name: getattr(video, name) for name in now}
-    changed = [f"{name}: {now[name]!r} here, {said[name]!r} there" for name in now if now[name] != said[name]]
+    changed = []
+    for name in ("T", "fusion", "residual", "padding", "interpolation"):
+        here, there = getattr(config, name), getattr(video, name)
+        if here != there:
+            changed.append(f"{name}: {here!r} here, {there!r} there")
     if changed:
         yield f"the config's model.video has other values than the options of the search ({'; '.join(changed)})"
 
 
 def _classes(items: Any, count: int) -> tuple[str, ...]:
+    """The names of the classes, or their numbers; refuses a data set with another number of classes."""
     names = tuple(items.metainfo.get("classes") or ())
     if names and len(names) != count:
         raise InputError(
@@ -173,7 +168,7 @@ def _settings(config: Config, model: Any, size: Size, full_size: bool) -> dict[s
     """What decides the result beside the options, without paths."""
     return {
         "model": _plain(model),
-        "train_pipeline": _plain(_train_pipeline(config)),
+        "train_pipeline": _plain(train_pipeline(config)),
         "held_out_size": list(size),
         "full_size": full_size,
     }

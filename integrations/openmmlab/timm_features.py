@@ -14,6 +14,8 @@ from image2video.functional import InputError, MissingError
 from image2video.integrations.timm_backbones import build
 
 STRIDES = (8, 16, 32)
+# What timm raises for options that a model does not take.
+_TIMM_ERRORS = (AssertionError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @MODELS.register_module()
@@ -71,8 +73,12 @@ class TimmFeatures(BaseModule):
         super().__init__(init_cfg)
         _check_weights(pretrained, checkpoint_path)
         if output_stride not in (None, *STRIDES):
-            raise InputError(f"model.backbone.output_stride={output_stride!r} is not one of {STRIDES}")
-        options: dict[str, Any] = {"out_indices": out_indices and tuple(out_indices), "output_stride": output_stride}
+            raise InputError(f"model.backbone.output_stride must be one of {STRIDES}, got {output_stride!r}")
+        options: dict[str, Any] = dict(kwargs)
+        if out_indices is not None:
+            options["out_indices"] = tuple(out_indices)
+        if output_stride is not None:
+            options["output_stride"] = output_stride
         if checkpoint_path:
             # As timm's own weights, they load before the classifier is cut off; after it, their keys would not fit.
             options["pretrained_cfg_overlay"] = {"file": os.fspath(checkpoint_path), "source": "file"}
@@ -82,27 +88,18 @@ class TimmFeatures(BaseModule):
                 pretrained=pretrained or bool(checkpoint_path),
                 in_chans=in_channels,
                 features_only=True,
-                **{name: value for name, value in options.items() if value is not None},
-                **kwargs,
+                **options,
             )
         except InputError as error:
             raise InputError(f"model.backbone.model_name: {error}") from error
-        except (
-            AssertionError,
-            IndexError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except _TIMM_ERRORS as error:
             asked = {"out_indices": out_indices, "output_stride": output_stride, **kwargs}
-            asked |= {"checkpoint_path": checkpoint_path or None}
+            asked["checkpoint_path"] = checkpoint_path or None
             listed = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
             raise InputError(
                 f"model.backbone: timm cannot build the feature maps of {model_name!r} with {listed or 'defaults'} "
-                f"({type(error).__name__}: {error}). What maps it has, timm.create_model({model_name!r}, "
-                "features_only=True).feature_info tells"
+                f"({type(error).__name__}: {error}); timm.create_model({model_name!r}, "
+                "features_only=True).feature_info says what maps it has"
             ) from error
         info: Any = self.timm_model.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
@@ -114,7 +111,9 @@ class TimmFeatures(BaseModule):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The maps `out_indices`, channels first."""
         maps = self.timm_model(images)
-        return tuple(one.permute(0, 3, 1, 2).contiguous() if self._channels_last else one for one in maps)
+        if self._channels_last:
+            return tuple(one.permute(0, 3, 1, 2).contiguous() for one in maps)
+        return tuple(maps)
 
 
 def _check_weights(pretrained: Any, checkpoint_path: Any) -> None:

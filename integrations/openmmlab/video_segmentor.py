@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from image2video.functional import Image2VideoError, UnsupportedError, inject_, plan_for
 from image2video.integrations.openmmlab.cover import Size
 from image2video.integrations.openmmlab.frames import content_sizes, padded_frames
-from image2video.integrations.openmmlab.heads import HeadOutputs, check_head, frame_of, head_losses
+from image2video.integrations.openmmlab.heads import (
+    HeadOutputs,
+    Meta,
+    check_head,
+    frame_of,
+    head_losses,
+    head_rule,
+    heads_of,
+    stage_losses,
+    stage_outputs,
+)
 from image2video.integrations.openmmlab.loading import adapt_checkpoint, record_of, write_record
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.integrations.openmmlab.sliding import windows
@@ -23,7 +33,7 @@ _DEFAULT_SIZE = (512, 512)
 _LITTLE = 0.5
 
 
-class VideoSegmentor(ABC):
+class VideoSegmentor:
     """What both segmentors share: the clip, the fusion, the loss on averaged logits, and prediction frame by frame.
 
     Checkpoints of the plain segmentor load, with the fusions as they start; fusion parameters stand under
@@ -33,8 +43,7 @@ class VideoSegmentor(ABC):
     # What EncoderDecoder gives.
     backbone: nn.Module
     data_preprocessor: Any
-    auxiliary_head: Any
-    with_auxiliary_head: bool
+    decode_head: Any
     out_channels: int
     init_cfg: Any
     train_cfg: Any
@@ -70,7 +79,8 @@ class VideoSegmentor(ABC):
         start = {name: tensor.clone() for name, tensor in self.video_fusion.state_dict().items()}
         super().init_weights()  # type: ignore[misc]
         rules = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg or {}]
-        if not any(rule.get("type") == "Pretrained" for rule in rules):
+        kinds = [rule.get("type") for rule in rules]
+        if "Pretrained" not in kinds:
             # A rule for all convolutions of the model is none for the fusions, which would no longer start at zero.
             self.video_fusion.load_state_dict(start)
 
@@ -92,18 +102,30 @@ class VideoSegmentor(ABC):
         content = content_sizes(_size(inputs), [sample.metainfo for sample in data_samples])
         features, video = self._frame_features(inputs, content, label if self.video_options.unwarp == "label" else None)
         losses = self._decode_losses(features, data_samples, video)
-        if self.with_auxiliary_head:
-            single = not isinstance(self.auxiliary_head, nn.ModuleList)
-            for index, head in enumerate([self.auxiliary_head] if single else self.auxiliary_head):
-                found = head_losses(head, features, data_samples, self.train_cfg, video)
-                losses.update(add_prefix(found, "aux" if single else f"aux_{index}"))
+        auxiliary = getattr(self, "auxiliary_head", None)
+        several = isinstance(auxiliary, nn.ModuleList)
+        for index, head in enumerate(heads_of(auxiliary)):
+            found = head_losses(head, features, data_samples, self.train_cfg, video)
+            losses.update(add_prefix(found, f"aux_{index}" if several else "aux"))
         return losses
 
-    def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[dict[str, Any]]) -> Tensor:
+    def _decode_losses(self, features: Any, samples: Sequence[Any], video: HeadOutputs) -> dict[str, Any]:
+        """The losses of the decode heads: of a cascade, those of each stage on its own averaged outputs."""
+        *before, last = heads_of(self.decode_head)
+        losses: dict[str, Any] = {}
+        previous = None
+        for index, head in enumerate(before):
+            found, previous = stage_losses(head, features, samples, video, previous)
+            losses.update(add_prefix(found, f"decode_{index}"))
+        found = head_losses(last, features, samples, self.train_cfg, video, previous)
+        losses.update(add_prefix(found, f"decode_{len(before)}" if before else "decode"))
+        return losses
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[Meta]) -> Tensor:
         """The averaged logits of images `(B, C, H, W)`, at their size."""
         return self._decode_images(inputs, batch_img_metas, content_sizes(_size(inputs), batch_img_metas))
 
-    def slide_inference(self, inputs: Tensor, batch_img_metas: Sequence[dict[str, Any]]) -> Tensor:
+    def slide_inference(self, inputs: Tensor, batch_img_metas: Sequence[Meta]) -> Tensor:
         """Logits by overlapping windows (`test_cfg.crop_size`, `test_cfg.stride`); each is a clip of its own."""
         content = content_sizes(_size(inputs), batch_img_metas)
         total = inputs.new_zeros((len(inputs), self.out_channels, *_size(inputs)))
@@ -111,74 +133,78 @@ class VideoSegmentor(ABC):
         for top, left, bottom, right in windows(_size(inputs), self.test_cfg.crop_size, self.test_cfg.stride):
             window = inputs[:, :, top:bottom, left:right]
             metas = [{**meta, "img_shape": window.shape[2:]} for meta in batch_img_metas]
-            # A window that holds nothing but padding is cut off later; it is seen whole.
-            inside = [
-                (min(h, bottom) - top, min(w, right) - left) if h > top and w > left else _size(window)
-                for h, w in content
-            ]
+            inside = []
+            for height, width in content:
+                if height > top and width > left:
+                    inside.append((min(height, bottom) - top, min(width, right) - left))
+                else:  # nothing but padding, which is cut off later
+                    inside.append(_size(window))
             total[:, :, top:bottom, left:right] += self._decode_images(window, metas, inside)
             count[:, :, top:bottom, left:right] += 1
         return total.div_(count)
 
-    def _decode_images(self, inputs: Tensor, metas: Sequence[dict[str, Any]], content: Sequence[Size]) -> Tensor:
+    def _decode_images(self, inputs: Tensor, metas: Sequence[Meta], content: Sequence[Size]) -> Tensor:
+        """The averaged logits of images, by the rule of the last head, at its own size, or frame by frame."""
         features, video = self._frame_features(inputs, content)
-        logits = self._rule_logits(features, metas, video)
-        if logits is not None:
-            return logits
+        last = heads_of(self.decode_head)[-1]
+        rule = head_rule(last)
+        if rule is not None:
+            logits = rule.predict(last, features, metas, self.test_cfg, video, self._before_last(features))
+            if logits is not None:
+                return logits
         if self.video_options.unwarp == "head":
-            return self._at_head_size(features, metas, video)
+            outputs = self._last_outputs(features)
+            # The heads that give several maps (see `check_head`) predict by the first.
+            maps = video.images(outputs[0] if isinstance(outputs, tuple) else outputs)
+            return last.predict_by_feat(maps, metas)
         T = self.to_video.T
 
         def frame(t: int) -> Tensor:
-            return self._decode_frame(frame_of(features, t, T), [dict(meta) for meta in metas])
+            one = frame_of(features, t, T)
+            stages = (one,) if last is self.decode_head else (one, self._before_last(one))
+            return last.predict(*stages, [dict(meta) for meta in metas], self.test_cfg)
 
         return video.mean(frame)
 
-    @abstractmethod
-    def _decode_losses(self, features: Any, samples: Sequence[Any], video: HeadOutputs) -> dict[str, Any]:
-        """The losses of the decode heads on the features of the frames."""
+    def _before_last(self, features: Any) -> Any:
+        """What the stages of a cascade before the last give for features; None without a cascade."""
+        outputs = None
+        for head in heads_of(self.decode_head)[:-1]:
+            outputs = stage_outputs(head, features, outputs)
+        return outputs
 
-    @abstractmethod
-    def _decode_frame(self, features: Any, metas: list[dict[str, Any]]) -> Tensor:
-        """The logits of one frame of every image, at the images' size."""
-
-    @abstractmethod
-    def _head_outputs(self, features: Any) -> Any:
+    def _last_outputs(self, features: Any) -> Any:
         """What the last decode head gives for features, at its own size."""
-
-    @abstractmethod
-    def _rule_logits(self, features: Any, metas: Sequence[dict[str, Any]], video: HeadOutputs) -> Tensor | None:
-        """The images' logits by the rule of the last head; None where there is none."""
-
-    @abstractmethod
-    def _at_head_size(self, features: Any, metas: Sequence[dict[str, Any]], video: HeadOutputs) -> Tensor:
-        """The images' logits, averaged at the size that the head gives."""
+        return stage_outputs(heads_of(self.decode_head)[-1], features, self._before_last(features))
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:
         metas = [{} for _ in inputs] if data_samples is None else [sample.metainfo for sample in data_samples]
         content = content_sizes(_size(inputs), metas)
         features, video = self._frame_features(inputs, content)
-        return video.images(self._head_outputs(features))
+        return video.images(self._last_outputs(features))
 
     def _frame_features(
         self, inputs: Tensor, content: Sequence[Size], size: Size | None = None
     ) -> tuple[Any, HeadOutputs]:
+        """The features of the frames, and how outputs for them become those of the images."""
         frames, video = self.make_frames(inputs, content, size)
         with self.video_fusion.frames(self.to_video.T):
             return self.extract_feat(frames), video
 
-    def _heads(self) -> Iterator[nn.Module]:
-        for name in ("decode_head", "auxiliary_head"):
-            head = getattr(self, name, None)
-            yield from head if isinstance(head, nn.ModuleList) else () if head is None else (head,)
+    def _heads(self) -> list[Any]:
+        """All decode and auxiliary heads."""
+        return [*heads_of(self.decode_head), *heads_of(getattr(self, "auxiliary_head", None))]
 
     def _warn_of_empty_frames(self, size: Size) -> None:
-        small = (-(-size[0] // 8), -(-size[1] // 8))
+        """Warn where a frame shows less than half of the image."""
+        # An eighth of the size tells the shares well enough.
+        small = (math.ceil(size[0] / 8), math.ceil(size[1] / 8))
         shares = self.to_video.valid_mask(small, size, device="cpu").mean(dim=(1, 2, 3)).tolist()
-        t, share = min(enumerate(shares), key=lambda one: one[1])
-        if share < _LITTLE:
+        least = min(shares)
+        if least < _LITTLE:
+            t = shares.index(least)
             warnings.warn(
-                f"model.video.genotype={self.to_video.genotype}: frame {t} of {self.to_video.T} shows {share:.0%} of "
+                f"model.video.genotype={self.to_video.genotype}: frame {t} of {self.to_video.T} shows {least:.0%} of "
                 f"an image of {size[0]} × {size[1]} pixels, all frames together {sum(shares) / len(shares):.0%}; "
                 "smaller steps or a smaller model.video.T show more",
                 stacklevel=3,
@@ -212,6 +238,5 @@ def _colours(preprocessor: Any) -> tuple[Any, Any]:
         return None, None
     if not preprocessor._enable_normalize:
         return 0.0, 1 / 255
-    return [v / 255 for v in preprocessor.mean.flatten().tolist()], [
-        v / 255 for v in preprocessor.std.flatten().tolist()
-    ]
+    mean, std = preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
+    return [value / 255 for value in mean], [value / 255 for value in std]

@@ -125,15 +125,18 @@ class WideResNet38(BaseModule):
     ) -> None:
         super().__init__(_INIT if init_cfg is None else init_cfg)
         if output_stride not in STRIDES:
-            raise InputError(f"model.backbone.output_stride={output_stride!r} is not one of {STRIDES}")
+            raise InputError(f"model.backbone.output_stride must be one of {STRIDES}, got {output_stride!r}")
         stages = len(_STAGES)
         known = all(isinstance(i, int) and 0 <= i <= stages for i in out_indices)
         if not (out_indices and known and sorted(set(out_indices)) == list(out_indices)):
             raise InputError(
-                f"model.backbone.out_indices={tuple(out_indices)} must be ascending stages from 0 (stem) to {stages}"
+                f"model.backbone.out_indices must be ascending stages from 0 (stem) to {stages}, got "
+                f"{tuple(out_indices)}"
             )
         if len(dropout) != 2 or not all(0 <= rate < 1 for rate in dropout):
-            raise InputError(f"model.backbone.dropout={tuple(dropout)} must be the two rates of B6 and B7, in 0 … 1")
+            raise InputError(
+                f"model.backbone.dropout must be the two rates of B6 and B7, in 0 … 1, got {tuple(dropout)}"
+            )
         norm_cfg = {"type": "BN", "requires_grad": True} if norm_cfg is None else norm_cfg
         self.out_indices = tuple(out_indices)
         self.norm_eval = norm_eval
@@ -143,26 +146,22 @@ class WideResNet38(BaseModule):
         rates = (*[0.0] * (stages - len(dropout)), *dropout)
         # Stages above the highest that is returned would have parameters without a gradient.
         for index, (units, factors, kernels) in enumerate(_STAGES[: self.out_indices[-1]]):
-            halves = index < _HALVED
-            stride = 2 if halves and reached < output_stride else 1
-            before, dilation = dilation, dilation * (2 if halves and stride == 1 else 1)
-            reached *= stride
+            stride, before = 1, dilation
+            if index < _HALVED and reached < output_stride:
+                stride = 2
+                reached *= 2
+            elif index < _HALVED:  # dilation takes the place of the stride
+                dilation *= 2
             widths = [base_channels * factor for factor in factors]
-            stage = nn.Sequential()
-            for unit in range(units):
-                first = before if unit == 0 else dilation
+            shared: dict[str, Any] = {"dropout": rates[index], "norm_cfg": norm_cfg}
+            later = (dilation,) * (len(kernels) - 1)
+            first = PreActivationUnit(channels, widths, kernels, stride=stride, dilations=(before, *later), **shared)
+            stage = nn.Sequential(first)
+            channels = widths[-1]
+            for _ in range(units - 1):
                 stage.append(
-                    PreActivationUnit(
-                        channels,
-                        widths,
-                        kernels,
-                        stride=stride if unit == 0 else 1,
-                        dilations=(first, *[dilation] * (len(kernels) - 1)),
-                        dropout=rates[index],
-                        norm_cfg=norm_cfg,
-                    )
+                    PreActivationUnit(channels, widths, kernels, stride=1, dilations=(dilation, *later), **shared)
                 )
-                channels = widths[-1]
             self.stages.append(stage)
         self.closing = stages in self.out_indices
         if self.closing:

@@ -1,21 +1,10 @@
 """The benchmark's harness writes what it promises, and its textbook GSF computes what ours does."""
 
-import importlib
 import json
-from pathlib import Path
 
-import pytest
 import torch
 
 from image2video.fusion import GSF
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
 
 
 def test_pairs_alternate(load):

@@ -1,19 +1,12 @@
 """Peak and saved memory count what is alive at one time, and nothing from before."""
 
-import importlib
-from pathlib import Path
-
-import pytest
 import torch
 
 from image2video.training.live_memory import peak_bytes
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-def test_memory_is_what_is_alive_at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    memory = importlib.import_module("live_memory")
+def test_memory_is_what_is_alive_at_one_time(load) -> None:
+    memory = load("live_memory")
     x, one = torch.ones(1000, requires_grad=True), 4 * 1000
     cpu = torch.device("cpu")
 

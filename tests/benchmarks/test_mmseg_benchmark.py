@@ -1,8 +1,6 @@
 """The benchmark of segmentation measures what it says, on a small scale."""
 
-import importlib
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -13,23 +11,20 @@ from mmseg_cases import build, samples, tiny_config
 from image2video import Image2Video
 from image2video.integrations.openmmlab import frames
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("segmentation")
+def benchmark(load):
+    return load("segmentation")
 
 
-def test_a_step_and_its_shares(benchmark):
+def test_a_step_and_its_shares(benchmark, load):
     model = build(tiny_config(video={"T": 2})).train()
     inputs, found = samples(1)
     before = model.decode_head.conv_seg.weight.clone()
     step = benchmark.training_step(model, inputs, found)
     step()
     assert not model.decode_head.conv_seg.weight.equal(before)
-    timed = partial(importlib.import_module("harness").measure_pair, repeats=1, warmup=0)
+    timed = partial(load("harness").measure_pair, repeats=1, warmup=0)
     row = benchmark.step_row(step, step, "cpu", timed)
     assert row["peak_ratio"] == pytest.approx(1, rel=0.05)
     whole, resized, rest = benchmark.share_rows(model, inputs, step, timed)

@@ -23,12 +23,6 @@ SMALL = "fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py"
 RESULTS = ROOT / "benchmarks" / "results" / "mmseg_zoo.json"
 
 
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
-
-
 def test_every_folder_of_configs_has_its_row(load):
     names = load("mmseg_models").folders()
     assert len(names) > 50

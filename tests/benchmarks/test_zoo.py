@@ -1,6 +1,5 @@
 """The sweep over timm: its page is the one of its results, and it goes on where it stopped."""
 
-import importlib
 import json
 import sys
 from argparse import Namespace
@@ -12,12 +11,6 @@ pytest.importorskip("timm")
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "zoo.json"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
 
 
 def test_the_page_is_made_of_the_results(load):

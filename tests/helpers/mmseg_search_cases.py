@@ -7,8 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 from mmseg_cases import tiny_config
-from mmseg_miniatures import CAMVID_CLASSES
 
+from image2video.reproduce.miniatures import CAMVID_CLASSES
 from image2video.search import Problem, Request, SearchConfig
 
 CROP = (32, 40)

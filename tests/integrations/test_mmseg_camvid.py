@@ -14,11 +14,11 @@ import mmseg_cases  # noqa: F401 (silences mmengine's log)
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
-from mmseg_miniatures import CAMVID_UNLABELLED, make_camvid
 
 from image2video import Genotype
 from image2video.errors import MissingError
 from image2video.integrations.openmmlab import CONFIGS, CamVidDataset
+from image2video.reproduce.miniatures import CAMVID_UNLABELLED, make_camvid
 from image2video.search import get_space, random_genotype
 
 FOLDER = CONFIGS / "camvid"

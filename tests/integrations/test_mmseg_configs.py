@@ -18,9 +18,9 @@ import mmseg
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
-from mmseg_miniatures import make_cityscapes, make_voc
 
 from image2video.integrations.openmmlab import CONFIGS
+from image2video.reproduce.miniatures import make_cityscapes, make_voc
 
 STOCK = Path(mmseg.__path__[0]) / ".mim" / "configs"
 PAGE = Path(__file__).parents[2] / "docs" / "mmseg_configs.md"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmseg_miniatures import make_cityscapes
 from mmseg_tools_cases import TOOLS, read_checkpoint, run_python, small_config
 
 from image2video import StateError
 from image2video.integrations.openmmlab import cpu_distributed
+from image2video.reproduce.miniatures import make_cityscapes
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
 

@@ -13,11 +13,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from mmseg_miniatures import make_cityscapes
 from mmseg_tools_cases import EXAMPLE, EXAMPLES, forget_runs, run_tool, small_config
 from PIL import Image
 
 from image2video.cli.app import build_parser
+from image2video.reproduce.miniatures import make_cityscapes
 from test_docs import BLOCK, ROOT, commands
 
 PAGE = ROOT / "docs" / "mmsegmentation.md"

@@ -44,7 +44,7 @@ def test_padding_on_the_left_or_above_is_refused(padding):
 
 @pytest.mark.parametrize("padding", [(0, 30, 0, 0), (0, 0, 0, 25), (0, -4, 0, 0)])
 def test_padding_that_does_not_fit_is_refused(padding):
-    with pytest.raises(InputError, match="does not fit a batch of 20 × 30"):
+    with pytest.raises(InputError, match="must leave some of a batch of 20 × 30"):
         content_sizes((20, 30), [{"img_padding_size": padding}])
 
 

@@ -171,14 +171,22 @@ def test_outputs_are_walked_and_keep_their_kinds():
     assert outputs_of(size=(8, 12)).images(maps).shape == (2, 3, 8, 12)
 
 
-@pytest.mark.parametrize("output", [torch.zeros(4, 3, 4, 6, dtype=torch.long), torch.zeros(4, 1, 1, 1, 1), "logits", 3])
-def test_what_has_no_average_is_refused(output):
-    with pytest.raises(InputTypeError, match=r"a head returned .*, which cannot be averaged over frames"):
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (torch.zeros(4, 3, 4, 6, dtype=torch.long), r"returned torch.int64 \(4, 3, 4, 6\), which cannot be averaged"),
+        (torch.zeros(4, 1, 1, 1, 1), r"returned torch.float32 \(4, 1, 1, 1, 1\), which cannot be averaged"),
+        ("logits", "must return tensors, .* got 'logits'"),
+        (3, "must return tensors, .* got 3"),
+    ],
+)
+def test_what_has_no_average_is_refused(output, message):
+    with pytest.raises(InputTypeError, match=message):
         outputs_of().images([output])
 
 
 def test_features_that_have_no_frames_are_refused():
     features = heads.frame_of({"a": Named(torch.arange(6.0).view(6, 1), None)}, 1, 3)
     assert features["a"].maps.flatten().tolist() == [1.0, 4.0]
-    with pytest.raises(InputTypeError, match="a backbone or neck returned str, which has no frames"):
+    with pytest.raises(InputTypeError, match=r"must return tensors, .* got 'features'"):
         heads.frame_of(["features"], 0, 1)

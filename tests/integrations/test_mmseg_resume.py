@@ -13,12 +13,12 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmseg_miniatures import make_cityscapes
 from mmseg_tools_cases import forget_runs, load_config, read_checkpoint, small_config
 
 from image2video import InputError
 from image2video.integrations.openmmlab import ExactResumeHook
 from image2video.integrations.openmmlab.exact_resume import KEY, _reasons, _Restoring
+from image2video.reproduce.miniatures import make_cityscapes
 
 pytestmark = pytest.mark.filterwarnings("ignore:The draw is False")
 
@@ -100,7 +100,7 @@ def test_the_record_is_read_without_pickled_code(runs: SimpleNamespace, tmp_path
 
 
 def test_another_order_of_the_images_is_refused(runs: SimpleNamespace, broken: Path) -> None:
-    with pytest.raises(InputError, match=r"order of seed 0, and now by 1\. Set randomness=dict\(seed=0\)"):
+    with pytest.raises(InputError, match=r"order of seed 0, and now by 1; set randomness=dict\(seed=0\)"):
         train(broken, runs.data, 4, resume=True, **{"randomness.seed": 1})
 
 

@@ -16,13 +16,13 @@ pytest.importorskip("mmseg")
 from mmengine.config import ConfigDict
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg_cases import CLASSES, SIZE, build, pair, samples, tiny_config, total_loss
-from mmseg_miniatures import make_camvid, make_voc
 from mmseg_search_cases import CROP, built, config
 
 from image2video.clip.image_to_video import Image2Video
 from image2video.integrations.openmmlab.search_network import DECODE, SegmentorFrames, SegmentorTask
 from image2video.integrations.openmmlab.search_reading import seeded_globals
-from image2video.search import Request, SearchConfig
+from image2video.reproduce.miniatures import make_camvid, make_voc
+from image2video.search import Problem, Request, SearchConfig
 from image2video.search.score.network import build_network, predictions
 
 CHAIN = "translate_x(0.1) > rotate(10)"
@@ -32,6 +32,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:``build_pixel_sampler`` would be
 @pytest.fixture(scope="module")
 def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_camvid(tmp_path_factory.mktemp("camvid"), train=7)
+
+
+@pytest.fixture(scope="module")
+def problem(camvid: Path, tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    return built(config(camvid), tmp_path_factory.mktemp("problem"))
 
 
 def image_unwarp(video: Image2Video, size: tuple[int, int] = SIZE) -> Any:
@@ -137,8 +142,7 @@ def test_sites_of_a_video_config_hold(camvid: Path, tmp_path: Path) -> None:
     assert any("T: 3 here, 5 there" in note for note in problem.notes)
 
 
-def test_a_batch_is_what_the_data_preprocessor_makes(camvid: Path, tmp_path: Path) -> None:
-    problem = built(config(camvid), tmp_path)
+def test_a_batch_is_what_the_data_preprocessor_makes(problem: Problem) -> None:
     batches = problem.train.batches(3, augment=True, shuffle=True, seed=5)
     images, labels = next(iter(batches.epoch(1)))
     assert (len(batches), batches.num_images) == (3, 7)
@@ -159,8 +163,7 @@ def test_a_batch_is_what_the_data_preprocessor_makes(camvid: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_draws_depend_on_seed_epoch_and_image_alone(camvid: Path, tmp_path: Path, workers: int) -> None:
-    problem = built(config(camvid), tmp_path)
+def test_draws_depend_on_seed_epoch_and_image_alone(problem: Problem, workers: int) -> None:
     first, second = problem.train.split(0.5, seed=3)
     assert sorted([*first._index.tolist(), *second._index.tolist()]) == list(range(7))
     # dataclass fields of the set itself: the same images, read by other processes

@@ -14,13 +14,13 @@ from mmengine.config import Config
 from mmseg.models.decode_heads import FCNHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg_cases import build, tiny_config
-from mmseg_miniatures import make_camvid
 from mmseg_search_cases import built, config
 
 from image2video.cli import main
 from image2video.errors import Image2VideoError, InputError, MissingError, UnsupportedError
 from image2video.integrations.openmmlab import heads
 from image2video.integrations.openmmlab.search_network import SegmentorFrames
+from image2video.reproduce.miniatures import make_camvid
 from image2video.search import Request, SearchConfig
 
 
@@ -59,7 +59,7 @@ REFUSED: dict[str, tuple[Change, type[Image2VideoError], str]] = {
     "no test pipeline": (
         lambda c: (c.pop("val_dataloader"), c.pop("test_dataloader")),
         InputError,
-        "how are held-out images read",
+        "no val_dataloader, test_dataloader or test_pipeline",
     ),
     "mixed images": (
         lambda c: c.train_dataloader.update(dataset={"type": "MultiImageMixDataset", "dataset": {}, "pipeline": []}),

@@ -18,13 +18,13 @@ pytest.importorskip("mmseg")
 
 from mmengine.logging import HistoryBuffer
 from mmseg_cases import build, predictions, samples, tiny_config
-from mmseg_miniatures import make_camvid
 from mmseg_search_cases import built, config, written
 
 from image2video.cli import main
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, MissingError
 from image2video.integrations.openmmlab.search_weights import load_segmentor
+from image2video.reproduce.miniatures import make_camvid
 from image2video.search import Request, SearchConfig, build_problem, search
 
 SPACE = "name: small\nops: {rotate: 8, translate_x: 0.05, identity: null}\nnodes: 2\n"

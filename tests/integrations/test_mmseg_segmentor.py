@@ -196,8 +196,6 @@ def test_unwarping_at_head_size_is_near_to_that_at_label_size():
         found[unwarp] = torch.stack(predictions(model, *batch))
     agreed = (found["label"].argmax(1) == found["head"].argmax(1)).float().mean()
     assert 0.85 < agreed < 1
-    plain, still = pair(video={**STILL, "unwarp": "head"})
-    assert largest_difference(predictions(still, *batch), predictions(plain, *batch)) < 1e-4
 
 
 @pytest.mark.parametrize("fusion", ["gsf", "tsm"])

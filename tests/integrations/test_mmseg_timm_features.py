@@ -130,8 +130,8 @@ def test_checkpoints_are_those_of_mmsegmentations_own_wrapper() -> None:
     ("options", "message"),
     [
         ({"model_name": "no_such_net50"}, r"model\.backbone\.model_name: timm .* has no model 'no_such_net50'"),
-        ({"out_indices": (1, 9)}, r"'test_resnet' with out_indices=\(1, 9\) \(.*feature_info tells"),
-        ({"output_stride": 7}, r"model\.backbone\.output_stride=7 is not one of \(8, 16, 32\)"),
+        ({"out_indices": (1, 9)}, r"'test_resnet' with out_indices=\(1, 9\) \(.*feature_info says"),
+        ({"output_stride": 7}, r"model\.backbone\.output_stride must be one of \(8, 16, 32\), got 7"),
         ({"model_name": "test_vit", "output_stride": 8}, r"'test_vit' with output_stride=8 \(TypeError"),
         ({"wings": 2}, r"with wings=2 \(TypeError.*wings"),
         ({"pretrained": "open-mmlab://resnet50_v1c"}, r"set model\.pretrained=None, and model\.backbone\.pretrained"),

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmseg_miniatures import make_cityscapes
 from mmseg_tools_cases import TOOLS, forget_runs, load_config, read_checkpoint, run_python, run_tool, small_config
 from PIL import Image
 
 import image2video.integrations.openmmlab  # noqa: F401 (registers the video segmentors)
 from image2video import InputError
+from image2video.reproduce.miniatures import make_cityscapes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The draw is False"),

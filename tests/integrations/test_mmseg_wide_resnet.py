@@ -12,9 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 pytest.importorskip("mmseg")
 
-from mmengine.config import ConfigDict
+import mmseg_cases  # noqa: F401 (silences mmengine's log)
 from mmseg.registry import MODELS
-from mmseg_cases import build, predictions, samples, tiny_config, total_loss
 
 from image2video.errors import InputError
 from image2video.functional import plan
@@ -162,38 +161,6 @@ def test_norms_are_the_configs_and_stay_in_eval_mode() -> None:
     assert not any(norm.training for norm in norms)
 
 
-def head_config(head: Mapping[str, Any], video: Mapping[str, Any] | None = None) -> ConfigDict:
-    config = tiny_config(video=video)
-    config.backbone = ConfigDict(type="WideResNet38", base_channels=4, dropout=(0.0, 0.0))
-    config.decode_head = ConfigDict(
-        num_classes=5, channels=8, in_channels=256, in_index=3, dropout_ratio=0.0, norm_cfg={"type": "BN"}, **head
-    )
-    config.auxiliary_head.update(in_channels=128, in_index=2)
-    return config
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        {"type": "FCNHead", "num_convs": 1, "kernel_size": 3, "dilation": 12, "concat_input": False},
-        {"type": "PSPHead", "pool_scales": (1, 2)},
-        {"type": "ASPPHead", "dilations": (1, 2)},
-    ],
-    ids=lambda head: head["type"],
-)
-def test_video_segmentors_train_on_it(head: Mapping[str, Any]) -> None:
-    model = build(head_config(head, video={"genotype": "translate_x(0.05)", "T": 3}))
-    assert len(model.video_fusion.plan.sites) == 17
-    model.train()
-    inputs, found = samples(2)
-    loss = total_loss(model, inputs, found)
-    loss.backward()
-    assert loss.isfinite()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    model.eval()
-    assert predictions(model, *samples(1, test=True))[0].shape[0] == 5
-
-
 def test_fusions_go_where_the_branches_begin_and_end() -> None:
     model = WideResNet38(base_channels=4)
     ends = plan(model, fusion="gsf", input_size=(3, 64, 96))
@@ -208,8 +175,8 @@ def test_fusions_go_where_the_branches_begin_and_end() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output_stride": 4}, r"output_stride=4 is not one of \(8, 16, 32\)"),
-        ({"out_indices": (3, 7)}, r"out_indices=\(3, 7\) must be ascending stages from 0"),
+        ({"output_stride": 4}, r"output_stride must be one of \(8, 16, 32\), got 4"),
+        ({"out_indices": (3, 7)}, r"out_indices must be ascending stages from 0 .* got \(3, 7\)"),
         ({"out_indices": (6, 3)}, "must be ascending"),
         ({"out_indices": ()}, "must be ascending"),
         ({"dropout": (0.3,)}, "must be the two rates of B6 and B7"),

@@ -16,7 +16,6 @@ pytest.importorskip("mmseg")
 from accelerate import Accelerator
 from mmengine.config import Config
 from mmseg_cases import build
-from mmseg_miniatures import make_camvid
 from mmseg_search_cases import TEST, config
 from reproduce_cases import TABLE, TINY
 
@@ -28,6 +27,7 @@ from image2video.reproduce import genotypes as of_classification
 from image2video.reproduce import segment_genotypes as of_segmentation
 from image2video.reproduce.data import Shelf
 from image2video.reproduce.genotypes import choose, data_settings
+from image2video.reproduce.miniatures import make_camvid
 from image2video.reproduce.parse import experiment_from
 from image2video.reproduce.segment_genotypes import choose_for_segmentor
 from image2video.training import make_accelerator
