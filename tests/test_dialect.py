@@ -76,10 +76,10 @@ def faults_of(message: str) -> list[str]:
 
 # Not yet gone through; nothing is added. TODO: empty both.
 PENDING_ROOMS = {
-    *("cli", "clip", "data", "experiments", "fusion", "inject", "receptive_field", "report", "reproduce", "runs"),
-    *("search", "trace", "training", "wrap", "integrations"),
+    *("cli", "clip", "experiments", "fusion", "inject", "receptive_field", "report", "reproduce"),
+    *("search", "trace", "wrap", "integrations"),
 }
-PENDING_PACKAGES = set(PACKAGES)
+PENDING_PACKAGES = set(PACKAGES) - {"image2video.data", "image2video.training"}
 
 
 @pytest.mark.parametrize("room", sorted(set(rooms()) - PENDING_ROOMS))
