@@ -74,7 +74,7 @@ def finished(run: Run, book: Book) -> tuple[Chosen | None, Path]:
     """
     record = book.read(run)
     if record is None:
-        raise InputError("it has not run")
+        raise InputError("it has not run; run it first")
     if "error" in record:
         raise InputError(f"it failed: {record['error']}")
     path = book.weights_path(run)

@@ -79,7 +79,7 @@ def run_segmentation(
     bar = progress("")
     fitted = fit(own, first_weights(config, run.seed, start), accelerator, train=steps > 0, progress=bar)
     if not math.isfinite(fitted.metrics["mIoU"]):
-        raise StateError(f"the mIoU of {arm.name}, seed {run.seed}, is {fitted.metrics['mIoU']}")
+        raise StateError(f"the mIoU of {arm.name}, seed {run.seed}, must be finite, got {fitted.metrics['mIoU']}")
     cost = measure(fitted.model, crop_size(config))
     images = steps * config.train_dataloader.batch_size
     there = sum(len(leaf["indices"]) for _, leaf in loader_leaves(config, "train_dataloader"))

@@ -103,7 +103,7 @@ def with_policy(config: Config, text: str | None) -> Config:
     AugmentationPolicy(**{key: value for key, value in policy.items() if key != "type"})  # raises what it raises
     loader = config.get("train_dataloader") or {}
     if "dataset" not in loader:
-        raise InputError("the config has no train_dataloader.dataset, whose images a policy could augment")
+        raise InputError("a policy augments the images of train_dataloader.dataset: the config must have one")
     # Data sets of a config may be one and the same object.
     for dataset in {id(found): found for found in _packing(loader["dataset"], "train_dataloader.dataset")}.values():
         pipeline = list(dataset["pipeline"])
@@ -126,7 +126,7 @@ def _packing(dataset: Mapping[str, Any], where: str) -> list[Any]:
     inner = {f"{where}.dataset": dataset["dataset"]} if "dataset" in dataset else {}
     inner |= {f"{where}.datasets[{i}]": one for i, one in enumerate(dataset.get("datasets") or ())}
     if not inner:
-        raise InputError(f"{where} has no PackSegInputs in its pipeline, before which a policy would stand")
+        raise InputError(f"{where} has no PackSegInputs in its pipeline; a policy needs one to stand before")
     return [found for place, one in inner.items() for found in _packing(one, place)]
 
 

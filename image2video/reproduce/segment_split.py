@@ -41,7 +41,7 @@ def leaves(dataset: Leaf, key: str) -> Iterator[tuple[str, Leaf]]:
 def loader_leaves(config: Any, loader: str) -> list[tuple[str, Leaf]]:
     """The data sets of a data loader of the config, with their keys; raises `InputError` where it has none."""
     if not (config.get(loader) and config[loader].get("dataset")):
-        raise InputError(f"the config has no {loader}.dataset")
+        raise InputError(f"the config needs {loader}.dataset, got none")
     return list(leaves(config[loader]["dataset"], f"{loader}.dataset"))
 
 

@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(root, weights, tmp_path):
     broken = {
         name: torch.full_like(value, torch.inf) if "conv_seg" in name else value for name, value in weights.items()
     }
-    with pytest.raises(StateError, match=r"the training loss is (nan|inf) at step 1 of 4"):
+    with pytest.raises(StateError, match=r"the training loss must be finite, got (nan|inf) at step 1 of 4"):
         fit(config, broken, accelerator())
     assert latest_checkpoint(tmp_path / "run") is None
 
