@@ -116,13 +116,17 @@ def _drawing(
     title: str, runs: Sequence[Run], scenes: Scenes, rows: Sequence[SegmentedImage], gaps: Sequence[str]
 ) -> Drawing:
     setting, names = runs[0].setting, list(rows[0].predictions)
-    ious = [
-        {name: 100 * image_iou(ids, row.label, ignore_index=scenes.ignored) for name, ids in row.predictions.items()}
-        for row in rows
-    ]
     files = [path.name for path in scenes.paths]
-    lines = [(file, *(f"{one[name]:.1f}" for name in names)) for file, one in zip(files, ious, strict=True)]
-    means = ", ".join(f"{name} {sum(one[name] for one in ious) / len(ious):.1f}" for name in names)
+    images, lines = [], []
+    totals = dict.fromkeys(names, 0.0)
+    for file, row in zip(files, rows, strict=True):
+        ious = {}
+        for name, ids in row.predictions.items():
+            ious[name] = 100 * image_iou(ids, row.label, ignore_index=scenes.ignored)
+            totals[name] += ious[name]
+        images.append({"file": file, "iou": ious})
+        lines.append((file, *(f"{iou:.1f}" for iou in ious.values())))
+    means = ", ".join(f"{name} {total / len(files):.1f}" for name, total in totals.items())
     caption = (
         f"The first {len(files)} of {scenes.total} test images of {setting.data} by name ({', '.join(files)}), their "
         f"labels, and the predictions of {setting.config} with the last weights of seed {setting.seed}. Windows: where "
@@ -138,6 +142,6 @@ def _drawing(
         headlines=(f"Mean IoU in percent over these {len(files)} images, which decide nothing: {means}.",),
         notes=(_NOTE,),
         gaps=tuple(gaps),
-        record={"caption": caption, "images": [{"file": f, "iou": one} for f, one in zip(files, ious, strict=True)]},
+        record={"caption": caption, "images": images},
         picture=True,
     )

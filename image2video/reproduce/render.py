@@ -91,8 +91,10 @@ def score_text(line: Line) -> str:
     """`94.31 ± 0.22`, the half width of the 95 % interval; one seed stands alone, failures are said."""
     if line.score is None:
         return "failed" if line.errors else "not run"
-    half = "" if line.score.n == 1 else f" ± {line.score.half_width:.2f}"
-    return f"{line.score.mean:.2f}{half}" + (f" ({len(line.errors)} failed)" if line.errors else "")
+    text = f"{line.score.mean:.2f}"
+    if line.score.n > 1:
+        text += f" ± {line.score.half_width:.2f}"
+    return f"{text} ({len(line.errors)} failed)" if line.errors else text
 
 
 def sentences(outcome: RowOutcome, *, headline: bool = False) -> list[str]:
@@ -103,9 +105,13 @@ def sentences(outcome: RowOutcome, *, headline: bool = False) -> list[str]:
 
 def gaps(outcome: RowOutcome) -> list[str]:
     """The failed runs with their errors, and how many runs are missing."""
-    failed = [f"Failed: {line.arm.title}, {error}" for line in outcome.lines for error in line.errors]
+    found = []
+    for line in outcome.lines:
+        found += [one_line(f"Failed: {line.arm.title}, {error}") for error in line.errors]
     missing = sum(line.missing for line in outcome.lines)
-    return [one_line(text) for text in failed] + ([f"{missing} runs are missing."] if missing else [])
+    if missing:
+        found.append(f"{missing} runs are missing.")
+    return found
 
 
 def caption(outcome: RowOutcome) -> str:
@@ -151,27 +157,41 @@ def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], dra
 
 def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()) -> str:
     """The whole table as one HTML page, the figures inside."""
-    found = [text for drawing in drawings for text in drawing.headlines]
-    found += [f"{heading(outcome)}: {text}" for outcome in rows for text in sentences(outcome, headline=True)]
-    if not found:
-        started = any(outcome.started for outcome in rows)
-        found = ["No headline comparison has both of its arms finished." if started else "Nothing is finished yet."]
     about = f"{experiment.source}. {scale_note(scale, rows)} {experiment.notes}"
     sections = [Section("About", f"<p>{escape(about)}</p>"), *(drawing.section() for drawing in drawings)]
     over = overview(experiment, rows)
     if over is not None:
         sections.append(Section("Over the rows", figure_html(over, "Mean over seeds with its 95 % interval.")))
+    sections += [_section(outcome) for outcome in rows]
+    return document(experiment.title, _headlines(rows, drawings), sections)
+
+
+def _headlines(rows: Sequence[RowOutcome], drawings: Sequence[Drawing]) -> list[str]:
+    """The sentences at the top of the page; why there are none where nothing is finished."""
+    found: list[str] = []
+    for drawing in drawings:
+        found += drawing.headlines
     for outcome in rows:
-        body = table_html(COLUMNS, [cells(line) for line in outcome.lines], numbers=range(2, len(COLUMNS)))
-        body += f'<p class="note">{escape(caption(outcome))}</p>'
-        if outcome.started:
-            body += figure_html(_arms(outcome), f"{heading(outcome)}: mean, 95 % interval and seeds.")
-        texts = sentences(outcome)
-        body += f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>" if texts else ""
-        body += "".join(f"<p>{escape(text)}</p>" for text in gaps(outcome))
-        body += "".join(f'<p class="note">Made with {escape(text)}.</p>' for text in machines(outcome))
-        sections.append(Section(heading(outcome), body))
-    return document(experiment.title, found, sections)
+        found += [f"{heading(outcome)}: {text}" for text in sentences(outcome, headline=True)]
+    if found:
+        return found
+    if any(outcome.started for outcome in rows):
+        return ["No headline comparison has both of its arms finished."]
+    return ["Nothing is finished yet."]
+
+
+def _section(outcome: RowOutcome) -> Section:
+    """The part of the page that shows one row."""
+    body = table_html(COLUMNS, [cells(line) for line in outcome.lines], numbers=range(2, len(COLUMNS)))
+    body += f'<p class="note">{escape(caption(outcome))}</p>'
+    if outcome.started:
+        body += figure_html(_arms(outcome), f"{heading(outcome)}: mean, 95 % interval and seeds.")
+    items = "".join(f"<li>{escape(text)}</li>" for text in sentences(outcome))
+    if items:
+        body += f"<ul>{items}</ul>"
+    body += "".join(f"<p>{escape(text)}</p>" for text in gaps(outcome))
+    body += "".join(f'<p class="note">Made with {escape(text)}.</p>' for text in machines(outcome))
+    return Section(heading(outcome), body)
 
 
 def scale_note(scale: str, rows: Sequence[RowOutcome]) -> str:
