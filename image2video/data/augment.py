@@ -27,7 +27,7 @@ _MAGNITUDES = 31  # torchvision's levels of RandAugment and TrivialAugment: 0 �
 
 @dataclass(frozen=True)
 class Augmentation(ABC):
-    """A policy that changes every training image at random, as data: its text says all of it.
+    """A policy that changes every training image at random; its text says all of it.
 
     `parse(str(policy)) == policy`. A text is `FAMILY` or `FAMILY:OPTIONS`, with options as `name=value` between
     commas; the first may be the value alone of the family's first option: `autoaugment:cifar10`,
@@ -37,19 +37,40 @@ class Augmentation(ABC):
     family: ClassVar[str]
     on_pixels: ClassVar[bool] = True
     """Whether it works on uint8 pixels, or on the normalised image."""
+    channels: ClassVar[tuple[int, ...]] = (1, 3)
+    """How many channels an image may have; empty for any number."""
+
+    def build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
+        """Make the function that augments one image.
+
+        Args:
+            mean: how images are normalised, one value per channel.
+            std: goes with `mean`.
+
+        Returns:
+            Image `(C, H, W)` to image: uint8 where the policy works on pixels, else normalised floats. It draws from
+            torch's global CPU generator, as torchvision's transforms do; `apply_each` seeds that.
+
+        """
+        return self._build(mean, std)
 
     @abstractmethod
-    def build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
-        """The function that augments one image `(C, H, W)`: uint8 → uint8 (`on_pixels`), or normalised float → same.
-
-        It draws from torch's global CPU generator, as torchvision's transforms do; `apply_each` seeds it.
-        mean, std: how images are normalised, one value per channel.
-        """
+    def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
+        """Make the function that `build` returns."""
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:
-        """The policy that a text names; raises `InputError` for an unknown family, option or value, `InputTypeError`
-        for anything but a text.
+        """Read a policy from its text.
+
+        Args:
+            text: `FAMILY` or `FAMILY:OPTIONS`, see the class.
+
+        Returns:
+            The policy.
+
+        Raises:
+            InputError: the family, an option or a value is unknown.
+            InputTypeError: `text` is no text.
 
         >>> str(Augmentation.parse("randaugment:magnitude=5"))
         'randaugment:ops=2,magnitude=5'
@@ -65,29 +86,59 @@ class Augmentation(ABC):
 
     @classmethod
     def coerce(cls, value: Augmentation | str | None) -> Augmentation | None:
-        """The policy that a user means: one, its text, or None; the text `none` is None too."""
-        return (
-            value if value is None or isinstance(value, Augmentation) else None if value == "none" else cls.parse(value)
-        )
+        """Accept a policy in any form that a user may give.
+
+        Args:
+            value: a policy, its text, or None; the text `none` is None too.
+
+        Returns:
+            The policy; None for none.
+
+        """
+        if value is None or value == "none":
+            return None
+        return value if isinstance(value, Augmentation) else cls.parse(value)
 
     @classmethod
     def grid(cls) -> tuple[Self, ...]:
-        """The policies of the family that a search tries."""
-        return (cls(),)
+        """List the policies of the family that a search tries.
+
+        Returns:
+            The policies, the one with the default options alone where the family has nothing to choose.
+
+        """
+        return cls._grid()
+
+    @classmethod
+    @abstractmethod
+    def _grid(cls) -> tuple[Self, ...]:
+        """List what `grid` returns."""
 
     def check_channels(self, channels: int) -> None:
-        """Raise `InputError` where images of so many channels cannot be augmented."""
-        if channels not in (1, 3):
+        """Refuse images that the policy cannot augment.
+
+        Args:
+            channels: how many an image has.
+
+        Raises:
+            InputError: the policy does not work on so many.
+
+        """
+        if self.channels and channels not in self.channels:
             raise InputError(f"{self.family} works on images of 1 or 3 channels; these have {channels}")
 
     def __str__(self) -> str:
-        values = [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
-        words = [(name, str(value).lower() if isinstance(value, bool) else str(value)) for name, value in values]
-        bare = [words[0][1]] if isinstance(values[0][1], str) else ["=".join(words[0])]
-        return f"{self.family}:{','.join(bare + ['='.join(word) for word in words[1:]])}"
+        words = []
+        for place, field in enumerate(dataclasses.fields(self)):
+            value = getattr(self, field.name)
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            stands_alone = place == 0 and isinstance(value, str)
+            words.append(text if stands_alone else f"{field.name}={text}")
+        return f"{self.family}:{','.join(words)}"
 
     @classmethod
     def _from_options(cls, parts: Sequence[str], text: str) -> Self:
+        """The policy with the options that stand in `text`, cut into `parts` at its commas."""
         fields = dataclasses.fields(cls)
         types = typing.get_type_hints(cls)
         given: dict[str, Any] = {}
@@ -99,18 +150,15 @@ class Augmentation(ABC):
                 known = ", ".join(f"{field.name}=…" for field in fields)
                 raise InputError(f"{text!r:.80}: {cls.family} has no option {part!r:.40}; its options are {known}")
             if name in given:
-                raise InputError(f"{text!r:.80} gives {name} twice")
+                raise InputError(f"{text!r:.80} gives {name} twice; give it once")
             given[name] = option_value(value, types[name], f"{text!r:.80}: {name}")
         missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in given]
         if missing:
-            raise InputError(f"{text!r:.80} must say {missing[0]}, as in {cls.family}:{cls._example()}")
+            raise InputError(f"{text!r:.80} must say {missing[0]}, as in {cls.grid()[0]}")
         return cls(**given)
 
-    @classmethod
-    def _example(cls) -> str:
-        return str(cls.grid()[0]).partition(":")[2]
-
     def _whole(self, name: str, low: int, high: int) -> None:
+        """Refuse an option that is no whole number in `low` … `high`."""
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int):
             raise InputTypeError(f"{self.family}: {name} must be a whole number, got {value!r:.40}")
@@ -120,7 +168,12 @@ class Augmentation(ABC):
 
 @dataclass(frozen=True)
 class AutoAugment(Augmentation):
-    """AutoAugment (Cubuk et al., CVPR 2019): one of the policies published for `imagenet`, `cifar10` or `svhn`."""
+    """AutoAugment (Cubuk et al., CVPR 2019).
+
+    Attributes:
+        policy: which published policy: `imagenet`, `cifar10` or `svhn`.
+
+    """
 
     policy: Literal["imagenet", "cifar10", "svhn"] = "imagenet"
     family: ClassVar[str] = "autoaugment"
@@ -128,19 +181,25 @@ class AutoAugment(Augmentation):
     def __post_init__(self) -> None:
         option_value(self.policy, typing.get_type_hints(type(self))["policy"], f"{self.family}: policy")
 
-    def build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
+    def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """torchvision's `v2.AutoAugment`."""
         return v2.AutoAugment(v2.AutoAugmentPolicy(self.policy))
 
     @classmethod
-    def grid(cls) -> tuple[Self, ...]:
+    def _grid(cls) -> tuple[Self, ...]:
         """The three published policies."""
         return tuple(cls(policy) for policy in typing.get_args(typing.get_type_hints(cls)["policy"]))
 
 
 @dataclass(frozen=True)
 class RandAugment(Augmentation):
-    """RandAugment (Cubuk et al., CVPR workshops 2020): `ops` (1 … 10) random ops, all at `magnitude` (0 … 30)."""
+    """RandAugment (Cubuk et al., CVPR workshops 2020): random ops, all at one magnitude.
+
+    Attributes:
+        ops: how many, 1 … 10.
+        magnitude: 0 … 30.
+
+    """
 
     ops: int = 2
     magnitude: int = 9
@@ -150,12 +209,12 @@ class RandAugment(Augmentation):
         self._whole("ops", 1, 10)
         self._whole("magnitude", 0, _MAGNITUDES - 1)
 
-    def build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
+    def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """torchvision's `v2.RandAugment`, with its 31 levels."""
         return v2.RandAugment(self.ops, self.magnitude, _MAGNITUDES)
 
     @classmethod
-    def grid(cls) -> tuple[Self, ...]:
+    def _grid(cls) -> tuple[Self, ...]:
         """1, 2 or 3 ops at the magnitudes 3, 6, 9, 12 and 15: the range of the paper's own grids."""
         return tuple(cls(ops, magnitude) for ops in (1, 2, 3) for magnitude in (3, 6, 9, 12, 15))
 
@@ -164,7 +223,9 @@ class RandAugment(Augmentation):
 class TrivialAugment(Augmentation):
     """TrivialAugment (Müller and Hutter, ICCV 2021): one random op at a random magnitude.
 
-    wide: the wide ranges, with which it was published as its best; otherwise those of RandAugment ("TA (RA)").
+    Attributes:
+        wide: the wide ranges, which its authors found best; otherwise those of RandAugment ("TA (RA)").
+
     """
 
     wide: bool = True
@@ -174,19 +235,24 @@ class TrivialAugment(Augmentation):
         if not isinstance(self.wide, bool):
             raise InputTypeError(f"{self.family}: wide must be true or false, got {self.wide!r:.40}")
 
-    def build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
+    def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """torchvision's `v2.TrivialAugmentWide`, or one op of `v2.RandAugment` at a magnitude drawn from its levels."""
         return v2.TrivialAugmentWide(_MAGNITUDES) if self.wide else _NarrowTrivial()
 
     @classmethod
-    def grid(cls) -> tuple[Self, ...]:
+    def _grid(cls) -> tuple[Self, ...]:
         """Both ranges."""
         return cls(True), cls(False)
 
 
 @dataclass(frozen=True)
 class UniformAugment(Augmentation):
-    """UniformAugment (LingChen et al., arXiv 2003.14348): `ops` (1 … 10) random ops, all their numbers uniform."""
+    """UniformAugment (LingChen et al., arXiv 2003.14348): random ops, all their numbers uniform.
+
+    Attributes:
+        ops: how many, 1 … 10.
+
+    """
 
     ops: int = 2
     family: ClassVar[str] = "uniformaugment"
@@ -194,46 +260,49 @@ class UniformAugment(Augmentation):
     def __post_init__(self) -> None:
         self._whole("ops", 1, 10)
 
-    def build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
+    def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """Ours (torchvision has none), from the paper; see `image2video.data.uniform_augment`."""
         return UniformOps(self.ops)
 
     @classmethod
-    def grid(cls) -> tuple[Self, ...]:
+    def _grid(cls) -> tuple[Self, ...]:
         """1, 2 or 3 ops."""
         return cls(1), cls(2), cls(3)
 
 
 @dataclass(frozen=True)
 class Clips(Augmentation):
-    """One random frame of a random chain of a search space in place of the image: what a clip shows, without the clip.
+    """One random frame of a random chain in place of the image: what a clip shows, without the clip.
 
-    The chain is that of a randomly discretised cell of `space`, the frame one of the `frames` of its clip (frame 0 is
-    the image), both drawn anew for every image. This is the "Augment" row of Casarin et al., CVPR 2024, Table 5.
-    space: the name of a registered search space, or a .yaml or .json file that holds one.
+    The chain is that of a randomly discretised cell of the space. Chain and frame are drawn anew for every image;
+    frame 0 is the image itself. This is the "Augment" row of Casarin et al., CVPR 2024, Table 5.
+
+    Attributes:
+        space: the name of a registered search space, or a .yaml or .json file that holds one.
+        frames: of the clip, at least 2.
+
     """
 
     space: str
     frames: int = 5
     family: ClassVar[str] = "clips"
     on_pixels: ClassVar[bool] = False
+    channels: ClassVar[tuple[int, ...]] = ()  # any can be warped; photometric ops say themselves what they need
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, str) or not self.space or re.search(r"[,=]", self.space):
+            # A text could not hold such a name.
             raise InputError(f"clips:SPACE needs the name of a search space without commas and '=', got {self.space!r}")
         self._whole("frames", 2, 1000)
 
-    def build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
+    def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """Frames as `Image2Video` makes them: bilinear, the mean colour outside."""
         from image2video.search.space.space import get_space  # the one name of search that data needs
 
         return RandomFrame(get_space(self.space), self.frames, mean, std)
 
-    def check_channels(self, channels: int) -> None:
-        """Any number of channels can be warped; photometric ops say themselves what they need."""
-
     @classmethod
-    def grid(cls) -> tuple[Self, ...]:
+    def _grid(cls) -> tuple[Self, ...]:
         """The spaces of the library at 3, 5 and 8 frames."""
         return tuple(cls(space, frames) for space in ("affine5", "autoaugment13", "gentle") for frames in (3, 5, 8))
 
@@ -245,5 +314,7 @@ FAMILIES: dict[str, type[Augmentation]] = {
 
 
 class _NarrowTrivial:
+    """One random op of RandAugment at a random magnitude."""
+
     def __call__(self, image: Tensor) -> Tensor:
         return v2.RandAugment(1, int(torch.randint(_MAGNITUDES, ())), _MAGNITUDES)(image)

@@ -28,8 +28,15 @@ class AugmentedFrames(FrameSource):
     The copies of policies on pixels are rounded to 256 levels, and no gradient flows through them to the images. Maps
     of the frames cannot be unwarped.
 
-    policy: an `Augmentation` or its text; mean, std: how the images are normalised, one value per channel or one for
-    all; T: frames; seed: of the draws. Raises `InputError` for what it does not know.
+    Args:
+        policy: an `Augmentation` or its text.
+        T: frames.
+        mean: how the images are normalised, one value per channel or one for all.
+        std: goes with `mean`.
+        seed: of the draws.
+
+    Raises:
+        InputError: the policy is unknown, or none.
 
     >>> source = AugmentedFrames("randaugment:ops=1,magnitude=5", T=3, mean=(0.5,), std=(0.25,))
     >>> source(torch.zeros(2, 3, 16, 24)).shape
@@ -61,7 +68,20 @@ class AugmentedFrames(FrameSource):
         return None
 
     def clip(self, images: Tensor, T: int, generator: torch.Generator) -> tuple[Tensor, Unwarper]:
-        """The clip `(B, T, C, H, W)`; raises `InputTypeError` for images that are not floating point."""
+        """Make the clip of a batch.
+
+        Args:
+            images: `(B, C, H, W)`, normalised.
+            T: frames.
+            generator: what the draws come from.
+
+        Returns:
+            The clip `(B, T, C, H, W)`, and this source, which refuses to bring maps back.
+
+        Raises:
+            InputTypeError: the images are not floating point.
+
+        """
         if not images.is_floating_point() or images.ndim != 4:
             raise InputTypeError(
                 f"images must be floating point (B, C, H, W), normalised; got {tuple(images.shape)} {images.dtype}"
@@ -78,11 +98,17 @@ class AugmentedFrames(FrameSource):
         return stack_frames([images, *augmented.unbind(1)], like=images), self
 
     def to_dict(self) -> dict[str, Any]:
-        """The arguments of the constructor, as JSON values."""
+        """Describe the source.
+
+        Returns:
+            The arguments of the constructor, as JSON values.
+
+        """
         colours = {"mean": list(self.colours.mean), "std": list(self.colours.std)}
         return {"policy": str(self.policy), "T": self.T, **colours, "seed": self.seed}
 
     def _augmented(self, copies: Tensor, seeds: Tensor) -> Tensor:
+        """The copies, each augmented by its seed; policies on pixels see uint8."""
         if not self.policy.on_pixels:
             return apply_each(self._augment, copies, seeds)
         unit = self.colours.to_unit(copies.float()).clamp(0, 1)

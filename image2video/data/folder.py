@@ -14,7 +14,7 @@ from torch import Tensor
 from image2video.data.augment import Augmentation
 from image2video.data.batches import Order, Sample, Stream, WorkerBatches
 from image2video.data.seeds import derive_seed
-from image2video.data.splits import fraction_count, stratified_split
+from image2video.data.splits import DrawnSet
 from image2video.data.transforms import TrainTransform
 from image2video.errors import InputError, InputTypeError
 
@@ -79,6 +79,8 @@ class LoadedBatches(WorkerBatches):
 
 @dataclass(frozen=True)
 class _View:
+    """Some of the images, by their places."""
+
     images: Any
     index: Tensor
 
@@ -86,16 +88,20 @@ class _View:
         return self.images[int(self.index[place])]
 
 
-class LoadedSet:
-    """Labelled images read when they are needed: an `ImageSet` over anything with `self[i]` → PIL image.
+class LoadedSet(DrawnSet):
+    """Labelled images that are read when they are needed: an `ImageSet`.
 
-    images: for example `ImageFiles`; labels: `(N,)` int64.
+    Args:
+        images: anything with `self[i]` → PIL image, such as `ImageFiles`.
+        labels: `(N,)` int64.
+        loading: how images are read.
+        index: which of the images belong to the set; all by default.
+
     """
 
     def __init__(self, images: Any, labels: Tensor, loading: Loading, index: Tensor | None = None) -> None:
+        super().__init__(len(labels), index)
         self._images, self._labels, self._loading = images, labels, loading
-        self._index = torch.arange(len(labels)) if index is None else index
-        self.num_images = len(self._index)
 
     @property
     def labels(self) -> Tensor:
@@ -103,12 +109,28 @@ class LoadedSet:
         return self._labels[self._index]
 
     def raw(self, index: int) -> Tensor:
-        """Image `index` of the set, `(3, H, W)` uint8, in its own size."""
+        """Look at an image in its own size.
+
+        Args:
+            index: its place in the set.
+
+        Returns:
+            The image, `(3, H, W)` uint8.
+
+        """
         array = np.array(self._images[int(self._index[index])].convert("RGB"))
         return torch.from_numpy(array).permute(2, 0, 1)
 
     def with_loading(self, **changes: Any) -> LoadedSet:
-        """The same images with other transforms or another number of workers."""
+        """Read the same images otherwise.
+
+        Args:
+            changes: fields of `Loading`, such as `workers`.
+
+        Returns:
+            The set that is read so.
+
+        """
         return LoadedSet(self._images, self._labels, replace(self._loading, **changes), self._index)
 
     @property
@@ -117,9 +139,17 @@ class LoadedSet:
         return self._loading.train.policy if isinstance(self._loading.train, TrainTransform) else None
 
     def with_policy(self, policy: Augmentation | None) -> LoadedSet:
-        """The same images, augmented in training by another policy.
+        """Augment the same images in training by another policy.
 
-        Raises `InputTypeError` where the training transform is the user's own.
+        Args:
+            policy: the other policy; None for none.
+
+        Returns:
+            The set with it.
+
+        Raises:
+            InputTypeError: the training transform is the user's own.
+
         """
         train = self._loading.train
         if not isinstance(train, TrainTransform):
@@ -131,15 +161,6 @@ class LoadedSet:
 
     def _subset(self, places: Tensor) -> LoadedSet:
         return LoadedSet(self._images, self._labels, self._loading, self._index[places])
-
-    def split(self, fraction: float, *, seed: int) -> tuple[LoadedSet, LoadedSet]:
-        """Two disjoint sets, the first with round(fraction · num_images) images, stratified, drawn by `seed`."""
-        first, second = stratified_split(self.labels, fraction_count(self.num_images, fraction), seed=seed)
-        return self._subset(first), self._subset(second)
-
-    def take(self, count: int, *, seed: int) -> LoadedSet:
-        """`count` images, stratified by class, drawn by `seed`."""
-        return self._subset(stratified_split(self.labels, count, seed=seed)[0])
 
     def batches(self, batch_size: int, *, augment: bool = False, **order: Unpack[Order]) -> LoadedBatches:
         """The images in batches.

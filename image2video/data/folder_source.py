@@ -42,9 +42,7 @@ def loaded_pool(
     size = options.image_size or 224
     mean, std = options.mean or IMAGENET_MEAN, options.std or IMAGENET_STD
     if len(mean) != 3 or len(std) != 3:
-        raise InputError(
-            f"image files are read as RGB: mean and std need 3 values; received {len(mean)} and {len(std)}"
-        )
+        raise InputError(f"image files are read as RGB: mean and std need 3 values, got {len(mean)} and {len(std)}")
     flip = True if options.flip is None else options.flip
     loading = Loading(
         train=TrainTransform(size, mean, std, flip, options.augment),
@@ -55,5 +53,8 @@ def loaded_pool(
 
 
 def _some(names: set[str]) -> str:
-    listed = sorted(names)
-    return (", ".join(listed[:5]) + (f" … ({len(listed)} in all)" if len(listed) > 5 else "")) or "none"
+    """The first five of these names; `none` where there are none."""
+    if not names:
+        return "none"
+    listed = ", ".join(sorted(names)[:5])
+    return f"{listed} … ({len(names)} in all)" if len(names) > 5 else listed

@@ -14,7 +14,7 @@ from image2video.data.augment import Augmentation
 from image2video.data.augment_apply import apply_each
 from image2video.data.batches import Order, SeededBatches
 from image2video.data.seeds import seeded_generator
-from image2video.data.splits import drawn_split, fraction_count
+from image2video.data.splits import DrawnSet
 from image2video.errors import InputError, InputTypeError
 
 
@@ -22,8 +22,11 @@ from image2video.errors import InputError, InputTypeError
 class CropFlip:
     """The augmentation of small images: a random crop out of the padded image, then a random mirror image.
 
-    pad: pixels on each side; flip: mirror left-right with probability 1/2; padding: what fills the border
-    (`reflect`, ours after airbench, or `zeros`, for images on a black ground).
+    Attributes:
+        pad: pixels on each side.
+        flip: mirror left-right with probability 1/2.
+        padding: what fills the border: `reflect` (ours, after airbench), or `zeros`, for images on a black ground.
+
     """
 
     pad: int = 4
@@ -42,6 +45,7 @@ def pad_images(images: Tensor, pad: int, padding: str) -> Tensor:
 
 
 def _reflected(size: int, pad: int) -> Tensor:
+    """The places that a reflected border shows, `(size + 2 · pad,)`."""
     index = torch.arange(-pad, size + pad).abs()
     return (size - 1) - ((size - 1) - index).abs()
 
@@ -89,7 +93,15 @@ class MemoryBatches(SeededBatches):
         self._on_normalised = apply if self._on_pixels is None else None
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch `epoch`: images `(B, C, H, W)` float32 and labels int64, on the device."""
+        """Make the batches of an epoch.
+
+        Args:
+            epoch: its number, from 0.
+
+        Returns:
+            Images `(B, C, H, W)` float32 and labels int64, batch by batch, on the device.
+
+        """
         generator = seeded_generator(self._seed, epoch)
         count = self.num_images
         order = self._order(generator)
@@ -103,26 +115,37 @@ class MemoryBatches(SeededBatches):
             yield self._normalised(images, seeds[places]), self._labels[order[places]].long()
 
     def _images_at(self, index: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
+        """These images, cropped at `offsets` and mirrored where `flips` says so."""
         if self._augment is None:
             return self._images[index]
         height, width = self._size
         crops = self._images.unfold(2, height, 1).unfold(3, width, 1)  # a view: (N, C, 2·pad+1, 2·pad+1, H, W)
         chosen = crops[index, :, offsets[0], offsets[1]]
-        return torch.where(flips[:, None, None, None], chosen.flip(-1), chosen) if self._augment.flip else chosen
+        if not self._augment.flip:
+            return chosen
+        return torch.where(flips[:, None, None, None], chosen.flip(-1), chosen)
 
     def _normalised(self, images: Tensor, seeds: Tensor) -> Tensor:
+        """Pixels as the network gets them, augmented by the policy."""
         if self._on_pixels is not None:
             images = apply_each(self._on_pixels, images, seeds)
         images = images.float().sub_(self._shift).mul_(self._gain)
         return images if self._on_normalised is None else apply_each(self._on_normalised, images, seeds)
 
 
-class MemorySet:
+class MemorySet(DrawnSet):
     """Labelled uint8 images in memory: an `ImageSet` whose subsets share one storage.
 
-    images: `(N, C, H, W)` uint8; labels: `(N,)`, or `(N, H, W)` for a label per pixel, of any whole-number type (uint8
-    saves memory; int64 comes out); mean, std: per channel, in 0 … 1; augment, policy: used by `batches(augment=True)`,
-    for images with one label only; `None` means that there is nothing to augment with.
+    Args:
+        images: `(N, C, H, W)` uint8.
+        labels: `(N,)`, or `(N, H, W)` for a label per pixel, of any whole-number type: uint8 saves memory, int64 comes
+            out.
+        mean: per channel, in 0 … 1.
+        std: goes with `mean`.
+        augment: crops and flips of `batches(augment=True)`, for images with one label; None for none.
+        policy: what else changes those images; None for nothing.
+        index: which of the images belong to the set; all by default.
+
     """
 
     def __init__(
@@ -138,7 +161,7 @@ class MemorySet:
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise InputTypeError(
-                f"a MemorySet needs images (N, C, H, W) of dtype uint8; received {tuple(images.shape)} {images.dtype}"
+                f"a MemorySet needs images (N, C, H, W) of dtype uint8, got {tuple(images.shape)} {images.dtype}"
             )
         if augment is not None and augment.padding == "reflect" and augment.pad >= min(images.shape[-2:]):
             raise InputError(f"images of {tuple(images.shape[-2:])} pixels cannot be reflected by {augment.pad}")
@@ -150,11 +173,10 @@ class MemorySet:
             policy.check_channels(images.shape[1])
             if labels.ndim != 1:
                 raise InputError(f"{policy} moves images, not labels of pixels {tuple(labels.shape)}; leave it out")
+        super().__init__(len(images), index)
         self._images, self._labels = images, labels
         self._mean, self._std, self._augment = mean, std, augment
         self.policy = policy
-        self._index = torch.arange(len(images)) if index is None else index
-        self.num_images = len(self._index)
 
     @property
     def labels(self) -> Tensor:
@@ -162,15 +184,31 @@ class MemorySet:
         return self._labels[self._index].long()
 
     def raw(self, index: int) -> Tensor:
-        """Image `index` of the set, `(C, H, W)` uint8, as it came."""
+        """Look at an image as it came.
+
+        Args:
+            index: its place in the set.
+
+        Returns:
+            The image, `(C, H, W)` uint8.
+
+        """
         return self._images[self._index[index]]
+
+    def with_policy(self, policy: Augmentation | None) -> MemorySet:
+        """Augment the same images in training by another policy.
+
+        Args:
+            policy: the other policy; None for none.
+
+        Returns:
+            The set with it.
+
+        """
+        return self._with(policy, self._index)
 
     def _subset(self, places: Tensor) -> MemorySet:
         return self._with(self.policy, self._index[places])
-
-    def with_policy(self, policy: Augmentation | None) -> MemorySet:
-        """The same images, augmented in training by another policy."""
-        return self._with(policy, self._index)
 
     def _with(self, policy: Augmentation | None, index: Tensor) -> MemorySet:
         return MemorySet(
@@ -182,18 +220,6 @@ class MemorySet:
             policy=policy,
             index=index,
         )
-
-    def split(self, fraction: float, *, seed: int) -> tuple[MemorySet, MemorySet]:
-        """Two disjoint sets, the first with round(fraction · num_images) images, drawn by `seed`.
-
-        Stratified by class where every image has one label.
-        """
-        first, second = drawn_split(self._labels[self._index], fraction_count(self.num_images, fraction), seed=seed)
-        return self._subset(first), self._subset(second)
-
-    def take(self, count: int, *, seed: int) -> MemorySet:
-        """`count` images drawn by `seed`, stratified by class where every image has one label."""
-        return self._subset(drawn_split(self._labels[self._index], count, seed=seed)[0])
 
     def batches(self, batch_size: int, *, augment: bool = False, **order: Unpack[Order]) -> MemoryBatches:
         """The images in batches.

@@ -61,7 +61,7 @@ def load_npz(rest: str, options: LoadOptions) -> Pool:
         raise InputError(f"{path}: training images are {_size(train)}, test images {_size(test)}; they must be alike")
     count = int(train[1].max()) + 1
     if names is not None and len(names) != count:
-        raise InputError(f"{path} names {len(names)} classes, its training labels are 0 … {count - 1}")
+        raise InputError(f"{path} names {len(names)} classes; training labels of 0 … {count - 1} need {count}")
     classes = tuple(names) if names is not None else tuple(str(label) for label in range(count))
     return memory_pool(train, test, classes, default_crop_flip(train, options), options)
 
@@ -89,7 +89,7 @@ def memory_pool(
     channels, height, width = (int(n) for n in train[0].shape[1:])
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
-            raise InputError(f"{name} has {len(values)} values, the images have {channels} channels")
+            raise InputError(f"{name} needs a value for each of {channels} channels, got {len(values)}")
     train_set = MemorySet(*train, mean=mean, std=std, augment=augment, policy=options.augment)
     test_set = MemorySet(*test, mean=mean, std=std, augment=augment)
     return Pool(train_set, test_set, classes, (channels, height, width), mean, std, task)
@@ -108,6 +108,7 @@ def check_labels(train: Tensor, test: Tensor, classes: tuple[str, ...]) -> None:
 
 
 def _labelled(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> Labelled:
+    """Arrays of a file as tensors, once they are images with one label each."""
     what = f"{path}: x_{part} {images.shape} {images.dtype}, y_{part} {labels.shape} {labels.dtype}"
     if images.dtype != np.uint8:
         raise InputTypeError(f"{what}; images must be uint8, 0 … 255")
@@ -129,13 +130,14 @@ def _labelled(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> 
 
 
 def _resized(data: Labelled, size: int | None) -> Labelled:
+    """The images at another size; their own where none is asked for."""
     images, labels = data
     if size is None or images.shape[-2:] == (size, size):
         return data
-    parts = [  # in parts: all images at once would need four bytes a pixel
-        interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
-        for part in images.split(1024)
-    ]
+    parts = []
+    for part in images.split(1024):  # all images at once would need four bytes a pixel
+        resized = interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
+        parts.append(resized.round().clamp(0, 255).to(torch.uint8))
     return torch.cat(parts), labels
 
 

@@ -35,12 +35,11 @@ def scan_folder(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
 
 def image_files(folder: Path) -> list[str]:
     """The image files below `folder`, at any depth, sorted; hidden files are skipped."""
-    found = [
-        os.path.join(where, name)
-        for where, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-    ]
+    found: list[str] = []
+    for where, _, names in os.walk(folder, followlinks=True):
+        shown = [name for name in names if not name.startswith(".")]
+        images = [name for name in shown if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+        found += [os.path.join(where, name) for name in images]
     return sorted(found)
 
 
@@ -55,10 +54,10 @@ def tiny_imagenet_val(root: Path, classes: Sequence[str]) -> tuple[tuple[str, ..
     for line in (root / "val_annotations.txt").read_text().splitlines():
         name, wnid = line.split("\t")[:2]
         if wnid not in number:
-            raise InputError(f"{root / 'val_annotations.txt'} names the class {wnid!r}, which train/ does not have")
+            raise InputError(f"{root / 'val_annotations.txt'} needs classes that train/ has, got {wnid!r}")
         path = root / "images" / name
         if not path.is_file():
-            raise MissingError(f"{root / 'val_annotations.txt'} names {path}, which is not there")
+            raise MissingError(f"no file {path}, which {root / 'val_annotations.txt'} names; restore it")
         paths.append(str(path))
         labels.append(number[wnid])
     return tuple(classes), paths, labels

@@ -9,18 +9,31 @@ from image2video.errors import InputError
 
 
 def derive_seed(*numbers: int) -> int:
-    """A 63-bit seed from whole numbers such as (seed, epoch, worker); different tuples give independent streams.
+    """Make one seed of several whole numbers; different tuples give independent streams.
 
-    Raises `InputError` for a negative number.
+    Args:
+        numbers: from 0, such as seed, epoch and worker.
+
+    Returns:
+        A seed of 63 bits.
+
+    Raises:
+        InputError: a number is negative.
+
     """
     if any(number < 0 for number in numbers):
-        raise InputError(f"a seed is made of numbers from 0; received {numbers}")
+        raise InputError(f"the numbers of a seed must be at least 0, got {numbers}")
     return int(np.random.SeedSequence([len(numbers), *numbers]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
-    """A CPU generator seeded by `derive_seed(*numbers)`.
+    """Make a generator on the CPU, so that every device sees the same draws.
 
-    CPU on purpose: the same draws on every device.
+    Args:
+        numbers: what `derive_seed` makes its seed of.
+
+    Returns:
+        The generator.
+
     """
     return torch.Generator().manual_seed(derive_seed(*numbers))

@@ -19,9 +19,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class DataSource:
     """A labelled data set, divided once.
 
-    name: the text it was loaded from; holdout: taken from the training images (`None` where holdout=0); classes: their
-    names in the order of the labels; input_size: (C, H, W); mean, std: per channel, in 0 … 1, as used to normalise;
-    task: `classification` (one label per image) or `segmentation` (one per pixel).
+    Attributes:
+        name: the text it was loaded from.
+        train: the training images.
+        holdout: images that were taken from the training images; None where none were.
+        test: the test set, which no choice ever sees.
+        classes: their names in the order of the labels.
+        input_size: (C, H, W).
+        mean: per channel, in 0 … 1, as used to normalise.
+        std: goes with `mean`.
+        task: `classification` (one label per image) or `segmentation` (one per pixel).
+
     """
 
     name: str
@@ -45,9 +53,17 @@ class DataSource:
         return self.train.policy if isinstance(self.train, MemorySet | LoadedSet) else None
 
     def with_policy(self, policy: Augmentation | None) -> DataSource:
-        """The same data, with training images augmented by another policy.
+        """Augment the training images by another policy.
 
-        Raises `InputTypeError` for training images that are no set of this package.
+        Args:
+            policy: the other policy; None for none.
+
+        Returns:
+            The same data with it.
+
+        Raises:
+            InputTypeError: the training images are no set of this package.
+
         """
         if not isinstance(self.train, MemorySet | LoadedSet):
             raise InputTypeError(f"{type(self.train).__name__} takes no policy; augment the images in the set itself")
@@ -62,8 +78,13 @@ class DataSource:
         return f"{scheme}:{Path(rest).name}" if rest else scheme
 
     def describe(self) -> dict[str, object]:
-        """Counts and sizes, ready for JSON."""
-        return {
+        """Describe the data.
+
+        Returns:
+            Counts and sizes, ready for JSON.
+
+        """
+        found: dict[str, object] = {
             "name": self.name,
             "train_images": self.train.num_images,
             "holdout_images": self.holdout.num_images if self.holdout else 0,
@@ -72,9 +93,12 @@ class DataSource:
             "input_size": list(self.input_size),
             "mean": list(self.mean),
             "std": list(self.std),
-            **({} if self.task == "classification" else {"task": self.task}),
-            **({} if self.policy is None else {"augment": str(self.policy)}),
         }
+        if self.task != "classification":
+            found["task"] = self.task
+        if self.policy is not None:
+            found["augment"] = str(self.policy)
+        return found
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from image2video.errors import InputError
 
 @dataclass(frozen=True)
 class _Scheme:
+    """How a source is written, and what reads it."""
+
     form: str
     load: Callable[[str, LoadOptions], Pool]
 
@@ -42,23 +44,31 @@ def load_data(
     augment: Augmentation | str | None = None,
     workers: int | None = None,
 ) -> DataSource:
-    """Reads a labelled data set and sets a part of its training images aside.
+    """Read a labelled data set, and set a part of its training images aside.
 
-    spec: `digits` (scikit-learn's handwritten digits, embedded), `digit_scenes` (3 to 6 of them on a canvas, with the
-    class of every pixel: segmentation), `npz:PATH` (arrays x_train y_train x_test y_test, uint8 N×H×W×C or N×H×W),
-    `folder:PATH` (train/ and val/ with one folder per class, or Tiny-ImageNet as it is distributed),
-    `torchvision:NAME@ROOT` (a downloaded torchvision set, such as CIFAR10, CIFAR100, ImageNet).
-    train_images: how many labelled images may be used in all, drawn by class where every image has one; the held-out
-    part is taken from them.
-    holdout: the share of those that is set aside to choose an epoch or a genotype; 0 for none.
-    seed: draws `train_images` and the held-out part; the test set is the same for every seed.
-    image_size: pixels per side (default: 16 for digits, 48 for their scenes, as stored for arrays, 224 for files).
-    mean, std: per channel in 0 … 1 (default: of the training images for arrays, ImageNet's for files).
-    flip: mirror images in training (default: yes, except for digits and their scenes); workers: image files only.
-    augment: a policy that changes every training image besides, an `Augmentation` or its text: `randaugment`,
-    `autoaugment:cifar10`, `trivialaugment`, `uniformaugment`, `clips:affine5`; see `Augmentation`.
+    Args:
+        spec: `digits` (scikit-learn's handwritten digits, embedded), `digit_scenes` (3 to 6 of them on a canvas, with
+            the class of every pixel: segmentation), `npz:PATH` (arrays x_train y_train x_test y_test, uint8 N×H×W×C or
+            N×H×W), `folder:PATH` (train/ and val/ with one folder per class, or Tiny-ImageNet as it is distributed), or
+            `torchvision:NAME@ROOT` (a downloaded torchvision set, such as CIFAR10, CIFAR100, ImageNet).
+        train_images: how many labelled images may be used in all, the held-out ones included; drawn by class where
+            every image has one.
+        holdout: the share of those that is set aside to choose an epoch or a genotype; 0 for none.
+        seed: draws `train_images` and the held-out part; the test set is the same for every seed.
+        image_size: pixels per side (default: 16 for digits, 48 for their scenes, as stored for arrays, 224 for files).
+        mean: per channel in 0 … 1 (default: of the training images for arrays, ImageNet's for files).
+        std: goes with `mean`.
+        flip: mirror images in training (default: yes, except for digits and their scenes).
+        augment: a policy that changes every training image besides, an `Augmentation` or its text: `randaugment`,
+            `autoaugment:cifar10`, `trivialaugment`, `uniformaugment`, `clips:affine5`.
+        workers: processes that read image files (default: one less than CPUs, at most 8).
 
-    Raises `InputError` for an unknown scheme or unusable content, `MissingError` for what is not there.
+    Returns:
+        The training images, the held-out ones and the test set.
+
+    Raises:
+        InputError: the scheme is unknown, or the content cannot be used.
+        MissingError: something is not there.
 
     >>> data = load_data("digits", train_images=200, holdout=0.2)
     >>> data.train.num_images, data.holdout.num_images, data.test.num_images, data.input_size
@@ -71,8 +81,8 @@ def load_data(
     if bool(rest) != (":" in SCHEMES[scheme].form):
         raise InputError(f"the data source {spec!r} must be written as {SCHEMES[scheme].form}")
     if image_size is not None and not (isinstance(image_size, int) and image_size >= 1):
-        raise InputError(f"image_size must be a whole number of at least 1 pixel; received {image_size!r}")
+        raise InputError(f"image_size must be a whole number of at least 1 pixel, got {image_size!r}")
     if std is not None and not all(0 < value < math.inf for value in std):
-        raise InputError(f"std must be positive, images are divided by it; received {std}")
+        raise InputError(f"std must be above 0, since images are divided by it; got {std}")
     options = LoadOptions(image_size, mean, std, flip, Augmentation.coerce(augment), workers)
     return SCHEMES[scheme].load(rest, options).divide(spec, train_images=train_images, holdout=holdout, seed=seed)

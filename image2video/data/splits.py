@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -30,8 +33,7 @@ def stratified_split(labels: Tensor, first: int, *, seed: int) -> tuple[Tensor, 
     labels: `(N,)` int64. Returns two sorted int64 tensors that together are 0 … N−1; either may be empty.
     Raises `InputError` where `first` is not in 0 … N.
     """
-    if not 0 <= first <= len(labels):
-        raise InputError(f"cannot draw {first} images out of {len(labels)}; ask for 0 to {len(labels)}")
+    _check_count(first, len(labels))
     generator = seeded_generator(seed)
     if len(labels) == 0:
         return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
@@ -50,10 +52,15 @@ def drawn_split(labels: Tensor, first: int, *, seed: int) -> tuple[Tensor, Tenso
     """As `stratified_split` where every image has one label `(N,)`; labels of pixels `(N, H, W)`: a plain draw."""
     if labels.ndim == 1:
         return stratified_split(labels, first, seed=seed)
-    if not 0 <= first <= len(labels):
-        raise InputError(f"cannot draw {first} images out of {len(labels)}; ask for 0 to {len(labels)}")
+    _check_count(first, len(labels))
     order = torch.randperm(len(labels), generator=seeded_generator(seed))
     return order[:first].sort().values, order[first:].sort().values
+
+
+def _check_count(first: int, count: int) -> None:
+    """Refuse to draw more images than there are."""
+    if not 0 <= first <= count:
+        raise InputError(f"cannot draw {first} images out of {count}; ask for 0 to {count}")
 
 
 def fraction_count(count: int, fraction: float) -> int:
@@ -62,8 +69,43 @@ def fraction_count(count: int, fraction: float) -> int:
     Raises `InputError` for a fraction outside 0 … 1 or one that leaves a part empty.
     """
     if not 0.0 < fraction < 1.0:
-        raise InputError(f"a split needs a fraction between 0 and 1 (both excluded); received {fraction}")
+        raise InputError(f"a split needs a fraction between 0 and 1 (both excluded), got {fraction}")
     first = round(fraction * count)
     if not 0 < first < count:
         raise InputError(f"splitting {count} images at the fraction {fraction} leaves one part empty; use more images")
     return first
+
+
+class DrawnSet(ABC):
+    """Labelled images of which parts can be drawn.
+
+    Args:
+        count: how many images there are to choose from.
+        index: which of them belong to the set; all by default.
+
+    """
+
+    def __init__(self, count: int, index: Tensor | None = None) -> None:
+        self._index = torch.arange(count) if index is None else index
+        self.num_images = len(self._index)
+
+    @property
+    @abstractmethod
+    def labels(self) -> Tensor:
+        """The labels `(N,)` or `(N, H, W)` int64, in the set's own order."""
+
+    @abstractmethod
+    def _subset(self, places: Tensor) -> Self:
+        """The images at these places of the set, as a set."""
+
+    def split(self, fraction: float, *, seed: int) -> tuple[Self, Self]:
+        """Two disjoint sets, the first of round(fraction · num_images) images, drawn by `seed`.
+
+        By class where every image has one label.
+        """
+        first, second = drawn_split(self.labels, fraction_count(self.num_images, fraction), seed=seed)
+        return self._subset(first), self._subset(second)
+
+    def take(self, count: int, *, seed: int) -> Self:
+        """`count` images drawn by `seed`, by class where every image has one label."""
+        return self._subset(drawn_split(self.labels, count, seed=seed)[0])

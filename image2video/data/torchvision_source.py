@@ -59,6 +59,7 @@ class _Images:
 
 
 def _part(name: str, root: Path, place: int) -> Any:
+    """The training (place 0) or the test part (1) of a set that is on disk."""
     import torchvision.datasets as sets
 
     factory = getattr(sets, name, None)
@@ -84,6 +85,7 @@ def _part(name: str, root: Path, place: int) -> Any:
 
 
 def _has_parts(factory: Any) -> bool:
+    """Whether a class of torchvision has a training and a test part."""
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
@@ -92,6 +94,7 @@ def _has_parts(factory: Any) -> bool:
 
 
 def _labels(dataset: Any, name: str) -> Tensor:
+    """The labels of a set; torchvision calls them by several names."""
     for attribute in ("targets", "labels", "_labels"):
         values = getattr(dataset, attribute, None)
         if values is not None and len(values) == len(dataset):
@@ -103,6 +106,7 @@ def _labels(dataset: Any, name: str) -> Tensor:
 
 
 def _classes(dataset: Any) -> tuple[str, ...]:
+    """The names of the classes; their numbers where they have none."""
     names = getattr(dataset, "classes", None)
     if names:  # ImageNet gives several names per class
         return tuple(n if isinstance(n, str) else n[0] for n in names)
@@ -110,6 +114,7 @@ def _classes(dataset: Any) -> tuple[str, ...]:
 
 
 def _pixels(data: Any, name: str) -> Tensor:
+    """The images of a set as `(N, C, H, W)`."""
     images = torch.as_tensor(data)
     if images.ndim == 3:  # (N, H, W)
         return images.unsqueeze(1)
@@ -117,4 +122,6 @@ def _pixels(data: Any, name: str) -> Tensor:
         return images
     if images.ndim == 4 and images.shape[-1] in (1, 3):
         return images.permute(0, 3, 1, 2).contiguous()
-    raise UnsupportedError(f"torchvision.datasets.{name} stores images of shape {tuple(images.shape)}")
+    raise UnsupportedError(
+        f"torchvision.datasets.{name} must store images (N, H, W), or with 1 or 3 channels; got {tuple(images.shape)}"
+    )

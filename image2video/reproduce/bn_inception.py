@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 
-from image2video.errors import InputError
+from image2video.reproduce.classifier import Classifier, untrained
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Inception(nn.Module):
         return torch.cat([*branches, self.three(x), self.twice(x), self.pool(x)], dim=1)
 
 
-class BnInception(nn.Module):
+class BnInception(Classifier):
     """The inception network of the batch-norm paper; images of 224×224 end in maps of 7×7 with 1024 channels.
 
     Args:
@@ -102,8 +102,7 @@ class BnInception(nn.Module):
     """
 
     def __init__(self, *, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.0) -> None:
-        super().__init__()
-        self.num_classes, self.in_chans = num_classes, in_chans
+        super().__init__(num_classes, in_chans)
         self.stem = nn.Sequential(
             ConvNorm(in_chans, 64, 7, 2),
             nn.MaxPool2d(3, stride=2, padding=1),
@@ -116,59 +115,22 @@ class BnInception(nn.Module):
         for name, mix in MODULES.items():
             self.blocks.add_module(name, Inception(channels, mix))
             channels = mix.outputs(channels)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.drop = nn.Dropout(drop_rate)
-        self.num_features = channels
-        self.fc = _classifier(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self._finish(channels, drop_rate)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images `(B, C, H, W)` to maps `(B, 1024, H / 32, W / 32)`."""
         return self.blocks(self.stem(x))
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Maps to logits `(B, num_classes)`, or to the pooled features."""
-        x = self.drop(self.pool(x).flatten(1))
-        return x if pre_logits else self.fc(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images `(B, C, H, W)` to logits `(B, num_classes)`."""
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        """The linear layer."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier; `global_pool` is `avg` or None."""
-        if global_pool not in (None, "avg"):
-            raise InputError(f"BN-Inception pools by averages ('avg'), got {global_pool!r}")
-        self.num_classes = num_classes
-        self.fc = _classifier(self.num_features, num_classes).to(next(self.parameters()))
-
-
-def _classifier(channels: int, num_classes: int) -> nn.Module:
-    return nn.Linear(channels, num_classes) if num_classes else nn.Identity()
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "bn_inception": {
-            "url": "",
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "pool_size": (7, 7),
-            "crop_pct": 0.875,
-            "interpolation": "bilinear",
-            "mean": (0.485, 0.456, 0.406),
-            "std": (0.229, 0.224, 0.225),
-            "first_conv": "stem.0.conv",
-            "classifier": "fc",
-            "license": "apache-2.0",
-        }
-    }
+default_cfgs = untrained(
+    "bn_inception",
+    num_classes=1000,
+    input_size=(3, 224, 224),
+    pool_size=(7, 7),
+    crop_pct=0.875,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    first_conv="stem.0.conv",
 )
 
 

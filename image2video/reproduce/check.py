@@ -134,7 +134,7 @@ def _built(arm: Cell, setting: Setting, data: DataSource, seed: int, chosen: Cho
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         out = model(torch.empty(1, *data.input_size, device="meta"))
     if out.shape != (1, data.num_classes):
-        raise StateError(f"one image gives {tuple(out.shape)}; (1, {data.num_classes}) was needed")
+        raise StateError(f"one image must give (1, {data.num_classes}), got {tuple(out.shape)}")
     sites = len(model.plan.sites) if isinstance(model, VideoWrap) else 0
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Network(data.input_size, data.num_classes, sites, parameters, counter.get_total_flops() / 2)

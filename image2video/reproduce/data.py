@@ -26,7 +26,7 @@ def parse_data(text: str | None) -> dict[str, str]:
         if not (name and equals and spec):
             raise InputError(f"--data {item.strip()!r}: needed NAME=SOURCE, such as cifar10=npz:cifar10.npz")
         if name in found:
-            raise InputError(f"--data names {name!r} twice")
+            raise InputError(f"--data names {name!r} twice; name it once")
         found[name] = spec
     return found
 
@@ -58,7 +58,7 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
         )
     except (Image2VideoError, OSError, RuntimeError) as error:
         raise MissingError(
-            f"data set {setting.data!r} could not be read from {spec!r} ({error}). How to get it: {how}; if it is "
+            f"data set {setting.data!r} could not be read from {spec!r} ({error}); how to get it: {how}; if it is "
             f"elsewhere: --data {setting.data}=SOURCE"
         ) from error
 

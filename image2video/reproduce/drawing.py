@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from image2video import Genotype
 from image2video.errors import InputError
+from image2video.protocols import Progress
 from image2video.report.page import Section, figure_html, table_html
 from image2video.reproduce.book import Book, Run
+from image2video.reproduce.genotypes import Chosen
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,9 @@ class Drawing:
         """Its paragraphs; `file` is the figure's, beside the text."""
         parts = [f"## {self.title}"]
         if self.figure is not None:
-            parts += [f"![{_plain(self.title)}]({file})", self.caption]
+            parts += [f"![{one_line(self.title)}]({file})", self.caption]
         if self.lines:
-            ruler = ["---:" if i in self.numbers else "---" for i in range(len(self.columns))]
-            parts.append("\n".join(_row(cells) for cells in (self.columns, ruler, *self.lines)))
+            parts.append(markdown_table(self.columns, self.lines, self.numbers))
         parts += ["\n".join(f"- {text}" for text in self.headlines), *self.notes, *self.gaps]
         return parts
 
@@ -63,23 +67,50 @@ class Drawing:
         return Section(self.title, body)
 
 
-def finished(run: Run, book: Book) -> tuple[dict[str, Any], Path]:
-    """The record of a run and the file of its last weights.
+def finished(run: Run, book: Book) -> tuple[Chosen | None, Path]:
+    """The genotype of a run, and the file of its last weights.
 
     Raises `InputError` where it has not run, has failed, or its weights are not there.
     """
     record = book.read(run)
-    if record is None or "error" in record:
-        raise InputError("it has not run" if record is None else f"it failed: {record['error']}")
+    if record is None:
+        raise InputError("it has not run; run it first")
+    if "error" in record:
+        raise InputError(f"it failed: {record['error']}")
     path = book.weights_path(run)
     if not path.is_file():
         raise InputError(f"its weights are not there ({path}); without --report-only the same command makes them again")
-    return record, path
+    genotype = record["genotype"]
+    return None if genotype is None else Chosen(Genotype.parse(genotype), record["origin"]), path
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+def look_at(
+    runs: Sequence[Run], look: Callable[[Run], Seen], progress: Progress | None, *, stage: str, missing: str
+) -> tuple[dict[str, Seen], list[str]]:
+    """What `look` finds of every run, by the title of its arm, and what is missing: `missing of ARM: why`."""
+    found: dict[str, Seen] = {}
+    gaps: list[str] = []
+    for number, run in enumerate(runs):
+        if progress is not None:
+            progress(stage, number, len(runs))
+        try:
+            found[run.arm.title] = look(run)
+        except Exception as error:  # one network must not cost the others their part of the figure
+            gaps.append(f"{missing} of {run.arm.title!r}: {error}")
+    if progress is not None:
+        progress(stage, len(runs), len(runs))
+    return found, gaps
 
 
-def _plain(text: str) -> str:
+def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
+    """A table in Markdown; the columns `numbers` stand to the right."""
+    ruler = ["---:" if place in numbers else "---" for place in range(len(columns))]
+    rows = []
+    for cells in (columns, ruler, *lines):
+        rows.append("| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and double spaces."""
     return " ".join(text.split())

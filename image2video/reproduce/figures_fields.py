@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from image2video import Genotype, VideoWrap
+from image2video import VideoWrap
 from image2video.data import DataSource
 from image2video.protocols import Progress
 from image2video.receptive_field import EffectiveField, Unit
@@ -22,8 +22,8 @@ from image2video.report.receptive_field import caption_text
 from image2video.report.table import genotype_text
 from image2video.reproduce.book import Book, Run
 from image2video.reproduce.classify import fresh_network, wrapped
-from image2video.reproduce.drawing import Drawing, finished
-from image2video.reproduce.genotypes import Chosen, Load
+from image2video.reproduce.drawing import Drawing, finished, look_at
+from image2video.reproduce.genotypes import Load
 from image2video.runs.folders import torch_load
 
 _TITLE = "Effective receptive fields"
@@ -61,17 +61,12 @@ def draw_fields(
     channels, height, width = data.input_size
     bare = fresh_network(runs[0].arm, setting, data, setting.seed)
     units = survey_units(bare, (channels, height, width)) | {_SCORE: Unit()}  # a wrapper has the bare one's layers
-    measured: list[_Measured] = []
-    gaps: list[str] = []
-    for number, run in enumerate(runs):
-        if progress is not None:
-            progress("receptive fields", number, len(runs))
-        try:
-            measured.append(_measure(run, book, data, pictures, units, device))
-        except Exception as error:  # one network's field must not cost the others'
-            gaps.append(f"No field of {run.arm.title!r}: {error}")
-    if progress is not None:
-        progress("receptive fields", len(runs), len(runs))
+
+    def measured_of(run: Run) -> _Measured:
+        return _measure(run, book, data, pictures, units, device)
+
+    found, gaps = look_at(runs, measured_of, progress, stage="receptive fields", missing="No field")
+    measured = list(found.values())
     if not measured or measured[0].title != runs[0].arm.title:
         gaps.append(f"Nothing is drawn without {runs[0].arm.title!r}, which the others are compared with.")
         return Drawing(title, None, gaps=tuple(gaps))
@@ -83,9 +78,7 @@ def trained_network(run: Run, book: Book, data: DataSource) -> nn.Module:
 
     Raises `InputError` where the run has failed or its weights are not there.
     """
-    record, weights = finished(run, book)
-    genotype = record["genotype"]
-    chosen = None if genotype is None else Chosen(Genotype.parse(genotype), record["origin"])
+    chosen, weights = finished(run, book)
     model = fresh_network(run.arm, run.setting, data, run.seed)
     model = wrapped(model, run.arm, run.setting, data, run.seed, chosen)
     model.load_state_dict(torch_load(weights))
@@ -145,15 +138,15 @@ def _drawing(
 def _sentence(row: str, panels: Sequence[ErfPanel]) -> str:
     """The areas of a unit's fields beside the first one's, and which differ by more than two standard errors."""
     first, *others = panels
-    ratios = {panel.name: panel.growth(first) for panel in others}
-    listed = ", ".join(
-        f"{name} {ratio:.2f}" + ("" if math.isnan(error) else f" ± {error:.2f}")
-        for name, (ratio, error) in ratios.items()
-    )
-    decided = [name for name, (ratio, error) in ratios.items() if abs(ratio - 1) > 2 * error]
+    listed, decided = [], []
+    for panel in others:
+        ratio, error = panel.growth(first)
+        listed.append(f"{panel.name} {ratio:.2f}" + ("" if math.isnan(error) else f" ± {error:.2f}"))
+        if abs(ratio - 1) > 2 * error:
+            decided.append(panel.name)
     return (
         f"{row[0].upper()}{row[1:]}: the area that holds half of the gradient, as a multiple of that of "
-        f"“{first.name}”: {listed or 'nothing to compare'}. Apart by more than two standard errors: "
+        f"“{first.name}”: {', '.join(listed) or 'nothing to compare'}. Apart by more than two standard errors: "
         f"{', '.join(decided) or 'none'}."
     )
 

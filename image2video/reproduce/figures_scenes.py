@@ -15,13 +15,12 @@ from mmseg.registry import DATASETS
 from numpy.typing import NDArray
 from PIL import Image
 
-from image2video import Genotype
 from image2video.integrations.openmmlab.search_model import build_segmentor
 from image2video.protocols import Progress
 from image2video.report import SegmentedImage, image_iou, segmentation_figure
 from image2video.reproduce.book import Book, Run
-from image2video.reproduce.drawing import Drawing, finished
-from image2video.reproduce.genotypes import Chosen, Load
+from image2video.reproduce.drawing import Drawing, finished, look_at
+from image2video.reproduce.genotypes import Load
 from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment_config import arm_config
 from image2video.runs.folders import torch_load
@@ -52,18 +51,11 @@ def draw_scenes(
     setting, title = runs[0].setting, f"{_TITLE}: {runs[0].row}"
     config: Any = load(setting)
     scenes = Scenes(config, images)
-    found: dict[str, list[NDArray[np.integer]]] = {}
-    gaps: list[str] = []
-    for number, run in enumerate(runs):
-        if progress is not None:
-            progress("predictions", number, len(runs))
-        try:
-            model = trained_segmentor(run, book, config, device)
-            found[run.arm.title] = list(scenes.predictions(model))
-        except Exception as error:  # one network must not cost the others' pictures
-            gaps.append(f"No predictions of {run.arm.title!r}: {error}")
-    if progress is not None:
-        progress("predictions", len(runs), len(runs))
+
+    def predicted(run: Run) -> list[NDArray[np.integer]]:
+        return list(scenes.predictions(trained_segmentor(run, book, config, device)))
+
+    found, gaps = look_at(runs, predicted, progress, stage="predictions", missing="No predictions")
     if len(found) < _FEWEST:
         gaps.append(
             f"Nothing is drawn: {_FEWEST} networks with weights are needed, there is {', '.join(found) or 'none'}."
@@ -78,9 +70,7 @@ def trained_segmentor(run: Run, book: Book, config: Config, device: torch.device
 
     Raises `InputError` where the run has failed or its weights are not there.
     """
-    record, weights = finished(run, book)
-    genotype = record["genotype"]
-    chosen = None if genotype is None else Chosen(Genotype.parse(genotype), record["origin"])
+    chosen, weights = finished(run, book)
     where: dict[str, Any] = {"work_dir": book.training_path(run), "device": device.type}
     own = arm_config(run.arm, run.setting, run.seed, config, chosen, Policy(), **where)
     request = Request(SearchConfig(seed=run.seed))
@@ -126,13 +116,17 @@ def _drawing(
     title: str, runs: Sequence[Run], scenes: Scenes, rows: Sequence[SegmentedImage], gaps: Sequence[str]
 ) -> Drawing:
     setting, names = runs[0].setting, list(rows[0].predictions)
-    ious = [
-        {name: 100 * image_iou(ids, row.label, ignore_index=scenes.ignored) for name, ids in row.predictions.items()}
-        for row in rows
-    ]
     files = [path.name for path in scenes.paths]
-    lines = [(file, *(f"{one[name]:.1f}" for name in names)) for file, one in zip(files, ious, strict=True)]
-    means = ", ".join(f"{name} {sum(one[name] for one in ious) / len(ious):.1f}" for name in names)
+    images, lines = [], []
+    totals = dict.fromkeys(names, 0.0)
+    for file, row in zip(files, rows, strict=True):
+        ious = {}
+        for name, ids in row.predictions.items():
+            ious[name] = 100 * image_iou(ids, row.label, ignore_index=scenes.ignored)
+            totals[name] += ious[name]
+        images.append({"file": file, "iou": ious})
+        lines.append((file, *(f"{iou:.1f}" for iou in ious.values())))
+    means = ", ".join(f"{name} {total / len(files):.1f}" for name, total in totals.items())
     caption = (
         f"The first {len(files)} of {scenes.total} test images of {setting.data} by name ({', '.join(files)}), their "
         f"labels, and the predictions of {setting.config} with the last weights of seed {setting.seed}. Windows: where "
@@ -148,6 +142,6 @@ def _drawing(
         headlines=(f"Mean IoU in percent over these {len(files)} images, which decide nothing: {means}.",),
         notes=(_NOTE,),
         gaps=tuple(gaps),
-        record={"caption": caption, "images": [{"file": f, "iou": one} for f, one in zip(files, ious, strict=True)]},
+        record={"caption": caption, "images": images},
         picture=True,
     )

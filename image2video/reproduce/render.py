@@ -12,7 +12,7 @@ from image2video.report.arms import arms_figure
 from image2video.report.page import Section, document, figure_html, table_html
 from image2video.report.style import png_bytes, svg_text
 from image2video.report.table import count_text, genotype_text
-from image2video.reproduce.drawing import Drawing
+from image2video.reproduce.drawing import Drawing, markdown_table, one_line
 from image2video.reproduce.learned import ranges_text
 from image2video.reproduce.outcome import Line, RowOutcome
 from image2video.reproduce.spec import Experiment
@@ -45,14 +45,9 @@ SCALE_NOTES = {
 
 def cells(line: Line) -> tuple[str, ...]:
     """One arm as text, in the order of `COLUMNS`."""
-    what = [genotype_text(text) for text in line.genotypes] + list(line.policies)
-    what += [ranges_text(line.widths)] if line.widths else []
-    own = [f"T = {line.arm.T}"] if line.arm.T is not None else []
-    own += [line.arm.schedule] if line.arm.schedule is not None else []
-    what = [", ".join([text, *own]) for text in what]
     return (
         line.arm.title,
-        what[0] if len(what) == 1 else f"{len(what)} different" if what else "",
+        _what(line),
         "" if line.paper is None else f"{line.paper:.2f}",
         score_text(line),
         str(0 if line.score is None else line.score.n),
@@ -66,9 +61,24 @@ def cells(line: Line) -> tuple[str, ...]:
     )
 
 
+def _what(line: Line) -> str:
+    """The genotype, policy or ranges of an arm; how many where its seeds have different ones."""
+    found = [genotype_text(text) for text in line.genotypes] + list(line.policies)
+    if line.widths:
+        found.append(ranges_text(line.widths))
+    if len(found) != 1:
+        return f"{len(found)} different" if found else ""
+    own = [] if line.arm.T is None else [f"T = {line.arm.T}"]
+    if line.arm.schedule is not None:
+        own.append(line.arm.schedule)
+    return ", ".join([*found, *own])
+
+
 def minutes_text(minutes: float | None) -> str:
     """`7.3`; nothing where nothing was searched for."""
-    return "" if not minutes else f"{minutes:.1f}" if minutes >= 0.1 else "<0.1"
+    if not minutes:
+        return ""
+    return f"{minutes:.1f}" if minutes >= 0.1 else "<0.1"
 
 
 def heading(outcome: RowOutcome) -> str:
@@ -81,8 +91,10 @@ def score_text(line: Line) -> str:
     """`94.31 ± 0.22`, the half width of the 95 % interval; one seed stands alone, failures are said."""
     if line.score is None:
         return "failed" if line.errors else "not run"
-    half = "" if line.score.n == 1 else f" ± {line.score.half_width:.2f}"
-    return f"{line.score.mean:.2f}{half}" + (f" ({len(line.errors)} failed)" if line.errors else "")
+    text = f"{line.score.mean:.2f}"
+    if line.score.n > 1:
+        text += f" ± {line.score.half_width:.2f}"
+    return f"{text} ({len(line.errors)} failed)" if line.errors else text
 
 
 def sentences(outcome: RowOutcome, *, headline: bool = False) -> list[str]:
@@ -93,9 +105,13 @@ def sentences(outcome: RowOutcome, *, headline: bool = False) -> list[str]:
 
 def gaps(outcome: RowOutcome) -> list[str]:
     """The failed runs with their errors, and how many runs are missing."""
-    failed = [f"Failed: {line.arm.title}, {error}" for line in outcome.lines for error in line.errors]
+    found = []
+    for line in outcome.lines:
+        found += [one_line(f"Failed: {line.arm.title}, {error}") for error in line.errors]
     missing = sum(line.missing for line in outcome.lines)
-    return [_one_line(text) for text in failed] + ([f"{missing} runs are missing."] if missing else [])
+    if missing:
+        found.append(f"{missing} runs are missing.")
+    return found
 
 
 def caption(outcome: RowOutcome) -> str:
@@ -117,11 +133,11 @@ def caption(outcome: RowOutcome) -> str:
 
 def machines(outcome: RowOutcome) -> list[str]:
     """What the runs of a row were made with, one text per environment."""
-    return [
-        f"image2video {e['image2video']}, torch {e['torch']}, {e['device']}, threads: {e['threads']}"
-        + (f", {e['processes']} processes" if "processes" in e else "")
-        for e in outcome.environments
-    ]
+    found = []
+    for made in outcome.environments:
+        text = f"image2video {made['image2video']}, torch {made['torch']}, {made['device']}, threads: {made['threads']}"
+        found.append(f"{text}, {made['processes']} processes" if "processes" in made else text)
+    return found
 
 
 def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()) -> str:
@@ -131,9 +147,8 @@ def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], dra
         parts += drawing.markdown(f"{experiment.name}-{scale}{_suffix(number)}.png")
     for outcome in rows:
         parts += [f"## {heading(outcome)}", caption(outcome)]
-        lines = [COLUMNS, tuple("---" if i < 2 else "---:" for i in range(len(COLUMNS)))]
-        lines += [cells(line) for line in outcome.lines]
-        parts.append("\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in lines))
+        numbers = range(2, len(COLUMNS))
+        parts.append(markdown_table(COLUMNS, [cells(line) for line in outcome.lines], numbers))
         parts.append("\n".join(f"- {text}" for text in sentences(outcome)))
         parts += gaps(outcome)
         parts += [f"Made with {text}." for text in machines(outcome)]
@@ -142,27 +157,41 @@ def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], dra
 
 def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()) -> str:
     """The whole table as one HTML page, the figures inside."""
-    found = [text for drawing in drawings for text in drawing.headlines]
-    found += [f"{heading(outcome)}: {text}" for outcome in rows for text in sentences(outcome, headline=True)]
-    if not found:
-        started = any(outcome.started for outcome in rows)
-        found = ["No headline comparison has both of its arms finished." if started else "Nothing is finished yet."]
     about = f"{experiment.source}. {scale_note(scale, rows)} {experiment.notes}"
     sections = [Section("About", f"<p>{escape(about)}</p>"), *(drawing.section() for drawing in drawings)]
     over = overview(experiment, rows)
     if over is not None:
         sections.append(Section("Over the rows", figure_html(over, "Mean over seeds with its 95 % interval.")))
+    sections += [_section(outcome) for outcome in rows]
+    return document(experiment.title, _headlines(rows, drawings), sections)
+
+
+def _headlines(rows: Sequence[RowOutcome], drawings: Sequence[Drawing]) -> list[str]:
+    """The sentences at the top of the page; why there are none where nothing is finished."""
+    found: list[str] = []
+    for drawing in drawings:
+        found += drawing.headlines
     for outcome in rows:
-        body = table_html(COLUMNS, [cells(line) for line in outcome.lines], numbers=range(2, len(COLUMNS)))
-        body += f'<p class="note">{escape(caption(outcome))}</p>'
-        if outcome.started:
-            body += figure_html(_arms(outcome), f"{heading(outcome)}: mean, 95 % interval and seeds.")
-        texts = sentences(outcome)
-        body += f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>" if texts else ""
-        body += "".join(f"<p>{escape(text)}</p>" for text in gaps(outcome))
-        body += "".join(f'<p class="note">Made with {escape(text)}.</p>' for text in machines(outcome))
-        sections.append(Section(heading(outcome), body))
-    return document(experiment.title, found, sections)
+        found += [f"{heading(outcome)}: {text}" for text in sentences(outcome, headline=True)]
+    if found:
+        return found
+    if any(outcome.started for outcome in rows):
+        return ["No headline comparison has both of its arms finished."]
+    return ["Nothing is finished yet."]
+
+
+def _section(outcome: RowOutcome) -> Section:
+    """The part of the page that shows one row."""
+    body = table_html(COLUMNS, [cells(line) for line in outcome.lines], numbers=range(2, len(COLUMNS)))
+    body += f'<p class="note">{escape(caption(outcome))}</p>'
+    if outcome.started:
+        body += figure_html(_arms(outcome), f"{heading(outcome)}: mean, 95 % interval and seeds.")
+    items = "".join(f"<li>{escape(text)}</li>" for text in sentences(outcome))
+    if items:
+        body += f"<ul>{items}</ul>"
+    body += "".join(f"<p>{escape(text)}</p>" for text in gaps(outcome))
+    body += "".join(f'<p class="note">Made with {escape(text)}.</p>' for text in machines(outcome))
+    return Section(heading(outcome), body)
 
 
 def scale_note(scale: str, rows: Sequence[RowOutcome]) -> str:
@@ -242,14 +271,6 @@ def _suffix(number: int) -> str:
 
 def _arms(outcome: RowOutcome) -> Any:
     return arms_figure(outcome.result, outcome.row.paper)
-
-
-def _cell(text: str) -> str:
-    return _one_line(text).replace("|", "\\|")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _count(value: float | None) -> str:

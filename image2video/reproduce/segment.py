@@ -76,18 +76,17 @@ def run_segmentation(
     policy = _policy(arm, setting, config, book.searches, folder, accelerator, progress("searching a policy"))
     own = _made(arm, setting, run.seed, config, chosen, policy, folder, accelerator)
     steps = arm_steps(arm, setting, config)
-    bar = progress("")
-    fitted = fit(own, first_weights(config, run.seed, start), accelerator, train=steps > 0, progress=bar)
+    weights = first_weights(config, run.seed, start)
+    fitted = fit(own, weights, accelerator, train=steps > 0, progress=progress(""))
     if not math.isfinite(fitted.metrics["mIoU"]):
-        raise StateError(f"the mIoU of {arm.name}, seed {run.seed}, is {fitted.metrics['mIoU']}")
+        raise StateError(f"the mIoU of {arm.name}, seed {run.seed}, must be finite, got {fitted.metrics['mIoU']}")
     cost = measure(fitted.model, crop_size(config))
     images = steps * config.train_dataloader.batch_size
     there = sum(len(leaf["indices"]) for _, leaf in loader_leaves(config, "train_dataloader"))
-    classes = {k.removeprefix(_CLASS): v for k, v in fitted.metrics.items() if k.startswith(_CLASS)}
     record = {
         "score": fitted.metrics["mIoU"],
         "loss": None,
-        "classes": {name: None if math.isnan(value) else value for name, value in classes.items()},
+        "classes": _of_classes(fitted.metrics),
         "steps": steps,
         **costs(
             chosen,
@@ -104,6 +103,15 @@ def run_segmentation(
         record["widths"] = fitted.model.width.tolist()
     state = {name: value.detach().cpu() for name, value in fitted.model.state_dict().items()}
     return record, {"state_dict": state, "meta": {"steps": steps, "seed": run.seed}}
+
+
+def _of_classes(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """The IoU of every class; None where neither labels nor predictions hold it."""
+    found: dict[str, float | None] = {}
+    for name, value in metrics.items():
+        if name.startswith(_CLASS):
+            found[name.removeprefix(_CLASS)] = None if math.isnan(value) else value
+    return found
 
 
 def first_weights(config: Config, seed: int, start: Path | None = None) -> Mapping[str, Tensor]:
@@ -143,6 +151,7 @@ def _made(
     folder: Path,
     accelerator: Accelerator,
 ) -> Config:
+    """The config that an arm is trained with in these processes."""
     where = {"work_dir": folder, "processes": accelerator.num_processes, "device": accelerator.device.type}
     return arm_config(arm, setting, seed, config, chosen, policy, **where)
 

@@ -72,6 +72,7 @@ class AugmentationPolicy(BaseTransform):
 
 
 def _check(image: Any, labels: Mapping[str, Any]) -> None:
+    """Refuse what is no image with labels of its size."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
         raise InputError(
             f"AugmentationPolicy needs an image (H, W, C) uint8, got {_shown(image)}; put it after the loading and "
@@ -87,6 +88,7 @@ def _check(image: Any, labels: Mapping[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
+    """What came, in few words."""
     return f"{value.shape} {value.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.40}"
 
 
@@ -103,9 +105,10 @@ def with_policy(config: Config, text: str | None) -> Config:
     AugmentationPolicy(**{key: value for key, value in policy.items() if key != "type"})  # raises what it raises
     loader = config.get("train_dataloader") or {}
     if "dataset" not in loader:
-        raise InputError("the config has no train_dataloader.dataset, whose images a policy could augment")
-    # Data sets of a config may be one and the same object.
-    for dataset in {id(found): found for found in _packing(loader["dataset"], "train_dataloader.dataset")}.values():
+        raise InputError("a policy augments the images of train_dataloader.dataset: the config must have one")
+    found = _packing(loader["dataset"], "train_dataloader.dataset")
+    once = {id(dataset): dataset for dataset in found}  # data sets of a config may be one and the same object
+    for dataset in once.values():
         pipeline = list(dataset["pipeline"])
         place = next(i for i, step in enumerate(pipeline) if _kind(step) == "PackSegInputs")
         while place and _kind(pipeline[place - 1]) in _AFTER:
@@ -123,14 +126,21 @@ def _packing(dataset: Mapping[str, Any], where: str) -> list[Any]:
     """The parts of a data set, however nested, whose pipelines end with `PackSegInputs`."""
     if any(_kind(step) == "PackSegInputs" for step in dataset.get("pipeline") or ()):
         return [dataset]
-    inner = {f"{where}.dataset": dataset["dataset"]} if "dataset" in dataset else {}
-    inner |= {f"{where}.datasets[{i}]": one for i, one in enumerate(dataset.get("datasets") or ())}
+    inner = {}
+    if "dataset" in dataset:
+        inner[f"{where}.dataset"] = dataset["dataset"]
+    for number, part in enumerate(dataset.get("datasets") or ()):
+        inner[f"{where}.datasets[{number}]"] = part
     if not inner:
-        raise InputError(f"{where} has no PackSegInputs in its pipeline, before which a policy would stand")
-    return [found for place, one in inner.items() for found in _packing(one, place)]
+        raise InputError(f"{where} has no PackSegInputs in its pipeline; a policy needs one to stand before")
+    found = []
+    for place, part in inner.items():
+        found += _packing(part, place)
+    return found
 
 
 def _kind(step: Any) -> str:
+    """The name of a step's class, however the config states it."""
     kind = step.get("type", "")
     return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
 

@@ -42,7 +42,7 @@ def check_segmentor(run: Run, chosen: Chosen | None) -> Network:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         logits = segmentor(torch.empty(1, 3, *size, device="meta"), mode="tensor")
     if logits.ndim != 4 or tuple(logits.shape[:2]) != (1, segmentor.out_channels):
-        raise StateError(f"one image gives {tuple(logits.shape)}; (1, {segmentor.out_channels}, h, w) was needed")
+        raise StateError(f"one image must give (1, {segmentor.out_channels}, h, w), got {tuple(logits.shape)}")
     fusion = getattr(segmentor, "video_fusion", None)
     return Network(
         input_size=(3, *size),

@@ -45,7 +45,7 @@ def data_root(setting: Setting, specs: Mapping[str, str], folder: Path) -> Path:
     if lacking:
         what = ", ".join(lacking.values()) if root.is_dir() else f"{', '.join(lacking)}; there is no such folder"
         raise MissingError(
-            f"data set {name!r} could not be read from {str(root)!r}, where {setting.config} reads {what}. How to get "
+            f"data set {name!r} could not be read from {str(root)!r}, where {setting.config} reads {what}; how to get "
             f"it: {how}; if it is elsewhere: --data {name}=FOLDER"
         )
     return root

@@ -27,8 +27,6 @@ from image2video.reproduce.spec import Cell, Setting
 from image2video.search import Problem, Request, SearchConfig, SearchResult, rank_genotypes, search
 from image2video.version import __version__
 
-"""Keys of a config that say where data are, not which."""
-
 
 def choose_for_segmentor(
     arm: Cell,

@@ -26,7 +26,9 @@ def arm_model(arm: Cell, setting: Setting, model: Mapping[str, Any], chosen: Cho
     """
     for what, value, plain in (("variant", arm.variant, None), ("layout", arm.layout, "right")):
         if value != plain:
-            raise UnsupportedError(f"arm {arm.name!r} has {what}={value!r}, which rows of segmentation do not know")
+            raise UnsupportedError(
+                f"arm {arm.name!r} has {what}={value!r}, which rows of segmentation do not know; leave it out"
+            )
     found = ConfigDict(copy.deepcopy(dict(model)))
     if arm.fusion is None:
         return found

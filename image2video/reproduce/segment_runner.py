@@ -120,7 +120,7 @@ class Watch(Hook):
         if done == 1 or done % _LOOK_EVERY == 0 or done == total:
             self._loss = float(outputs["loss"].detach())
             if not math.isfinite(self._loss):
-                raise StateError(f"the training loss is {self._loss} at step {done} of {total}")
+                raise StateError(f"the training loss must be finite, got {self._loss} at step {done} of {total}")
         if self._progress is not None:
             self._progress("train", done, total, loss=self._loss)
 

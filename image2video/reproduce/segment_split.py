@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -41,7 +42,7 @@ def leaves(dataset: Leaf, key: str) -> Iterator[tuple[str, Leaf]]:
 def loader_leaves(config: Any, loader: str) -> list[tuple[str, Leaf]]:
     """The data sets of a data loader of the config, with their keys; raises `InputError` where it has none."""
     if not (config.get(loader) and config[loader].get("dataset")):
-        raise InputError(f"the config has no {loader}.dataset")
+        raise InputError(f"the config needs {loader}.dataset, got none")
     return list(leaves(config[loader]["dataset"], f"{loader}.dataset"))
 
 
@@ -118,15 +119,17 @@ def split(
     `train_images` of all are drawn, None for all, and the share `holdout` of those is held out. An image that several
     data sets list is on one side everywhere. Raises `InputError` where there are too few.
     """
-    names = list(dict.fromkeys(path for paths in sets for path in paths))
+    names = list(dict.fromkeys(itertools.chain(*sets)))  # each image once, in a fixed order
     count = len(names) if train_images is None else train_images
     if not 0 < count <= len(names):
         raise InputError(f"train_images={train_images}: there are {len(names)} training images")
-    drawn = torch.randperm(len(names), generator=seeded_generator(seed)).tolist()[:count]
-    held = {names[i] for i in drawn[: fraction_count(count, holdout)]} if holdout else set()
-    kept = {names[i] for i in drawn} - held
+    order = torch.randperm(len(names), generator=seeded_generator(seed)).tolist()
+    drawn = [names[place] for place in order[:count]]
+    held_out = fraction_count(count, holdout) if holdout else 0
+    held, kept = set(drawn[:held_out]), set(drawn[held_out:])
+    return [_places(paths, kept) for paths in sets], [_places(paths, held) for paths in sets]
 
-    def places(chosen: set[str]) -> list[list[int]]:
-        return [[i for i, path in enumerate(paths) if path in chosen] for paths in sets]
 
-    return places(kept), places(held)
+def _places(paths: list[str], chosen: set[str]) -> list[int]:
+    """Where the chosen ones stand in a list."""
+    return [place for place, path in enumerate(paths) if path in chosen]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 
 from image2video.errors import InputError
+from image2video.reproduce.classifier import Classifier, untrained
 
 _WIDTHS = (16, 32, 64)
 _LAYERS_PER_BLOCK, _LAYERS_BESIDES = 6, 4
@@ -49,7 +50,7 @@ class WideBlock(nn.Module):
         return skip + self.conv2(self.drop(self.act2(self.bn2(x))))
 
 
-class WideResNet(nn.Module):
+class WideResNet(Classifier):
     """A wide residual network for 32×32 images: a 3×3 stem, three stages of blocks, norm, ReLU, mean, linear.
 
     Args:
@@ -76,11 +77,10 @@ class WideResNet(nn.Module):
         in_chans: int = 3,
         drop_rate: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, in_chans)
         blocks, rest = divmod(depth - _LAYERS_BESIDES, _LAYERS_PER_BLOCK)
         if rest or blocks < 1:
             raise InputError(f"the depth of a wide residual network is 6n + 4 (10, 16, 22, 28, …), got {depth}")
-        self.num_classes, self.in_chans = num_classes, in_chans
         channels = _WIDTHS[0]
         self.conv1 = nn.Conv2d(in_chans, channels, 3, padding=1, bias=False)
         stages = []
@@ -92,58 +92,22 @@ class WideResNet(nn.Module):
         self.layer1, self.layer2, self.layer3 = stages
         self.norm = nn.BatchNorm2d(channels)
         self.act = nn.ReLU(inplace=True)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.num_features = channels
-        self.fc = _classifier(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self._finish(channels)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images `(B, C, H, W)` to activated maps `(B, 64·widen, H / 4, W / 4)`."""
         return self.act(self.norm(self.layer3(self.layer2(self.layer1(self.conv1(x))))))
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Maps to logits `(B, num_classes)`, or to the pooled features."""
-        x = self.pool(x).flatten(1)
-        return x if pre_logits else self.fc(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images `(B, C, H, W)` to logits `(B, num_classes)`."""
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        """The linear layer."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier; `global_pool` is `avg` or None."""
-        if global_pool not in (None, "avg"):
-            raise InputError(f"a wide residual network pools by averages ('avg'), got {global_pool!r}")
-        self.num_classes = num_classes
-        self.fc = _classifier(self.num_features, num_classes).to(self.conv1.weight)
-
-
-def _classifier(channels: int, num_classes: int) -> nn.Module:
-    return nn.Linear(channels, num_classes) if num_classes else nn.Identity()
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "wrn_28_10": {
-            "url": "",
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "pool_size": (8, 8),
-            "crop_pct": 1.0,
-            "interpolation": "bilinear",
-            "mean": (0.4914, 0.4822, 0.4465),
-            "std": (0.2470, 0.2435, 0.2616),
-            "first_conv": "conv1",
-            "classifier": "fc",
-            "license": "apache-2.0",
-        }
-    }
+default_cfgs = untrained(
+    "wrn_28_10",
+    num_classes=10,
+    input_size=(3, 32, 32),
+    pool_size=(8, 8),
+    crop_pct=1.0,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+    first_conv="conv1",
 )
 
 

@@ -90,7 +90,7 @@ def torch_load(path: str | os.PathLike[str], *, map_location: str | torch.device
     """
     source = Path(path)
     if not source.is_file():
-        raise MissingError(f"no checkpoint at {source}")
+        raise MissingError(f"expected a file: no checkpoint at {source}")
     try:
         return torch.load(source, weights_only=True, map_location=map_location)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
@@ -135,18 +135,18 @@ def read_json(path: str | os.PathLike[str], *, max_bytes: int = 256 * 1024 * 102
     """
     source = Path(path)
     if not source.is_file():
-        raise MissingError(f"no file at {source}")
+        raise MissingError(f"expected a file: no file at {source}")
     size = source.stat().st_size
     if size > max_bytes:
-        raise InputError(f"{source} has {size} bytes, at most {max_bytes} are read here")
+        raise InputError(f"{source} must have at most {max_bytes} bytes to be read here, got {size}")
     try:
         return json.loads(source.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not UTF-8 text (byte {error.start})") from error
+        raise InputError(f"{source} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{source}, line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError as error:
-        raise InputError(f"{source} is nested too deeply to be one of our files") from error
+        raise InputError(f"{source} is nested too deeply to be one of our files; restore a copy") from error
 
 
 def _load_whole(path: Path, map_location: str | torch.device) -> Any:
@@ -175,8 +175,8 @@ def writing(target: Path, size: int | None = None) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = f"no space left on the disk{_free(target)}"
         raise WriteError(
-            f"could not write {target}{about}: {reason}; what was written before is unchanged. Free space or choose "
-            "another folder, then resume."
+            f"could not write {target}{about}: {reason}; what was written before is unchanged; free space or choose "
+            "another folder, then resume"
         ) from error
 
 

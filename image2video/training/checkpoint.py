@@ -23,20 +23,36 @@ def cpu_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(path: Path, state: dict[str, Tensor]) -> None:
-    """Writes a state dict as safetensors, whole or not at all; equal weights give equal bytes."""
+    """Write a state dict as safetensors, whole or not at all; equal weights give equal bytes.
+
+    Args:
+        path: the file.
+        state: names and tensors.
+
+    """
     # A second metadata entry would break that: safetensors writes them in a random order.
     atomic_write_bytes(path, safetensors.torch.save(state, {"format": "pt"}))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file or a torch checkpoint that holds tensors and plain values only.
+    """Read the state dict in a file.
 
     Checkpoints that wrap it (`state_dict`, `model`, …) are opened; `module.` and `_orig_mod.` are stripped from names.
-    Raises `MissingError` where there is no file, `InputError` where it holds no state dict.
+
+    Args:
+        path: a .safetensors file, or a torch checkpoint that holds tensors and plain values only.
+
+    Returns:
+        Names and tensors.
+
+    Raises:
+        MissingError: there is no such file.
+        InputError: it holds no state dict.
+
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise MissingError(f"no weights at {path}")
+        raise MissingError(f"expected a file: no weights at {path}")
     if path.suffix == ".safetensors":
         try:
             found: Any = safetensors.torch.load_file(path)
@@ -54,10 +70,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Loads weights into a model; every name and shape must fit.
+    """Load weights into a model; every name and shape must fit.
 
     A bare model's weights also load into the model wrapped by `VideoWrap`, whose fusion then starts fresh.
-    Raises `MissingError` where there is no file, `InputError` where the weights are another model's.
+
+    Args:
+        model: changed in place.
+        path: a file as `read_weights` reads it.
+
+    Raises:
+        MissingError: there is no such file.
+        InputError: the weights are another model's.
+
     """
     state = read_weights(path)
     wanted = model.state_dict()
@@ -83,7 +107,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def check_same(saved: dict[str, Any], now: dict[str, Any], what: str) -> None:
-    """Refuses, as `InputError`, to resume with other settings than those saved; the message lists the differences."""
+    """Refuse, as `InputError`, to resume with other settings than those saved; the message lists the differences."""
     keys = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
     if keys:
         listed = "; ".join(f"{key}: {saved.get(key)!r} then, {now.get(key)!r} now" for key in keys)
@@ -91,12 +115,14 @@ def check_same(saved: dict[str, Any], now: dict[str, Any], what: str) -> None:
 
 
 def _stripped(name: str) -> str:
+    """A name without what wrappers put before it."""
     while name.startswith(_PREFIXES):
         name = name.partition(".")[2]
     return name
 
 
 def _describe(value: Any) -> str:
+    """What a file holds in place of a state dict."""
     if isinstance(value, dict):
         return f"a dict with the keys {', '.join(map(str, list(value)[:5])) or 'none'}"
     return f"a {type(value).__name__}"

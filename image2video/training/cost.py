@@ -19,11 +19,14 @@ from image2video.training.live_memory import peak_bytes
 class Cost:
     """The cost of a prediction per *image*: a clip of T frames counts T frames.
 
-    macs_per_image: multiply-accumulates of convolutions, matrix products and attention (half of what
-    torch.utils.flop_counter counts); additions, norms and the resampling of the clip are not counted.
-    ms_per_image: median milliseconds of the batched forward pass over its images; params: number of parameters.
-    peak_mib_per_image: the most memory that the pass holds above weights and images, over the images of a batch, in
-    MiB: what the allocator says on CUDA, what tensors hold elsewhere (see `peak_bytes`).
+    Attributes:
+        macs_per_image: multiply-accumulates of convolutions, matrix products and attention (half of what
+            torch.utils.flop_counter counts); additions, norms and the resampling of the clip are not counted.
+        ms_per_image: median milliseconds of the batched forward pass, over the images of a batch.
+        params: number of parameters.
+        peak_mib_per_image: the most memory that the pass holds above weights and images, over the images of a batch,
+            in MiB: what the allocator says on CUDA, what tensors hold elsewhere (see `peak_bytes`).
+
     """
 
     macs_per_image: float
@@ -32,7 +35,12 @@ class Cost:
     peak_mib_per_image: float
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
+        """Give all fields by name.
+
+        Returns:
+            The fields, ready for JSON.
+
+        """
         return asdict(self)
 
 
@@ -40,12 +48,24 @@ class Cost:
 def measure_cost(
     model: nn.Module, input_size: tuple[int, int, int], batch: int = 1, *, repeats: int = 10, warmup: int = 2
 ) -> Cost:
-    """Measures `model` in eval mode on `batch` random images of `input_size` (C, H, W), where its parameters are.
+    """Measure a model in eval mode on random images, where its parameters are; its mode is restored afterwards.
 
-    The training mode is restored afterwards. Raises `InputError` for batch or repeats below 1.
+    Args:
+        model: images `(B, C, H, W)` to outputs.
+        input_size: (C, H, W) of the images.
+        batch: how many images go through it at once.
+        repeats: how many passes are timed; the median counts.
+        warmup: how many passes come before those.
+
+    Returns:
+        The cost of one image.
+
+    Raises:
+        InputError: batch or repeats is below 1.
+
     """
     if batch < 1 or repeats < 1:
-        raise InputError(f"batch and repeats must be at least 1; received {batch} and {repeats}")
+        raise InputError(f"batch and repeats must be at least 1, got {batch} and {repeats}")
     first = next(model.parameters(), None)
     device = torch.device("cpu") if first is None else first.device
     dtype = torch.float32 if first is None else first.dtype

@@ -15,6 +15,10 @@ class Ema:
     Buffers are averaged too (BatchNorm's statistics belong to the averaged weights); whole numbers are copied.
     """
 
+    # torch.optim.swa_utils.AveragedModel would be another average: its first update copies the model, where ours moves
+    # by 0.9 of the way. Started past that, it gives the count to its averaging function as a tensor on the model's
+    # device, and to read it for the decay waits for a GPU at every step. It also averages buffers that no state dict
+    # holds, such as tables of positions.
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
@@ -22,7 +26,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Moves the average towards `model` by one step."""
+        """Move the average towards `model` by one step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         current = model.state_dict()

@@ -20,9 +20,12 @@ from image2video.segmentation import labelled_pixels, mean_iou, overlaps, pixel_
 class Metrics:
     """What a network gets right.
 
-    top1: share of right answers (segmentation: of labelled pixels), 0 … 1; loss: mean cross-entropy in nats, without
-    smoothing; n: images; miou: mean intersection over union, 0 … 1, see `image2video.segmentation.mean_iou` (None for
-    classification).
+    Attributes:
+        top1: share of right answers, 0 … 1; for segmentation that of labelled pixels.
+        loss: mean cross-entropy in nats, without smoothing.
+        n: how many images.
+        miou: mean intersection over union, 0 … 1, see `image2video.segmentation.mean_iou`; None for classification.
+
     """
 
     top1: float
@@ -41,7 +44,12 @@ class Metrics:
         return self.top1 if self.miou is None else self.miou
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that have a value, ready for JSON."""
+        """Give the fields that have a value by name.
+
+        Returns:
+            The fields, ready for JSON.
+
+        """
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -56,12 +64,24 @@ def evaluate(
     progress: Progress | None = None,
     stage: str = "evaluate",
 ) -> Metrics:
-    """Quality and loss of `model` in eval mode; its training mode is restored afterwards.
+    """Measure quality and loss of a model in eval mode; its mode is restored afterwards.
 
-    batches: a `Batches` (its epoch 0 is read) or any iterable of (images `(B, C, H, W)`, labels): labels `(B,)` make it
-    classification, labels `(B, H, W)` segmentation, where 255 marks pixels that do not count.
-    autocast: the type of mixed precision, None for full precision.
-    Raises `InputError` where the output does not fit the labels (`check_outputs`), or where there is no batch.
+    Args:
+        model: images to logits, `(B, classes)` or `(B, classes, h, w)`.
+        batches: a `Batches`, whose epoch 0 is read, or any iterable of (images `(B, C, H, W)`, labels). Labels `(B,)`
+            make it classification, labels `(B, H, W)` segmentation, where 255 marks pixels that do not count.
+        device: where the model is.
+        autocast: the type of mixed precision; None for full precision.
+        channels_last: the memory format of the images.
+        progress: called after every batch.
+        stage: what it is told.
+
+    Returns:
+        The figures over all images.
+
+    Raises:
+        InputError: the output does not fit the labels, or there is no batch.
+
     """
     device = torch.device(device)
     modes = {module: module.training for module in model.modules()}
@@ -107,7 +127,7 @@ class _Tally:
     def metrics(self) -> Metrics:
         """The figures of all batches; raises `InputError` where there was nothing to count."""
         if self._images == 0:
-            raise InputError("there was no batch to evaluate on")
+            raise InputError("nothing to evaluate on: the batches must hold an image")
         loss = float(torch.stack(self._losses).cpu().double().sum())
         right = torch.stack(self._right).cpu().sum(0)
         if right.ndim == 0:
@@ -119,7 +139,7 @@ class _Tally:
 
 
 def check_outputs(logits: Any, labels: Tensor) -> None:
-    """Refuses, as `InputError`, an output that is not `(B, classes)`, or `(B, classes, h, w)` for labels of pixels."""
+    """Refuse, as `InputError`, an output that is not `(B, classes)`, or `(B, classes, h, w)` for labels of pixels."""
     task, needed = ("a classifier", "(B, classes)") if labels.ndim == 1 else ("segmentation", "(B, classes, h, w)")
     if not isinstance(logits, Tensor):
         raise InputError(f"the model returned {type(logits).__name__}; {task} returns a tensor {needed}")

@@ -34,7 +34,7 @@ def train(
     accelerator: Accelerator | None = None,
     settings: dict[str, Any] | None = None,
 ) -> TrainResult:
-    """Trains any classifier or network for segmentation, bare or wrapped, on `data.train`, in place.
+    """Train any classifier or network for segmentation, bare or wrapped, in place.
 
     Afterwards `model` holds the last weights. The epoch to keep is chosen on `data.holdout`, which comes from the
     training images, by top-1 or, for segmentation (`data.task`), by mIoU; `data.test` is read once, at the end, with
@@ -53,6 +53,9 @@ def train(
         progress: called after every step.
         accelerator: of Hugging Face accelerate; one for `config.device` by default.
         settings: what else to record in `config.yaml` (the model, the genotype, …); must be equal when resuming.
+
+    Returns:
+        The history, and the accuracies of the kept and the last weights.
 
     Raises:
         ExistsError: `out` holds another run, and neither `resume` nor `overwrite` says what to do.
@@ -99,9 +102,17 @@ def train(
 
 
 def make_accelerator(device: str = "auto") -> Accelerator:
-    """An accelerator for `auto`, `cpu`, `cuda` or `mps`.
+    """Make an accelerator for a device.
 
-    Raises `StateError` where that device is not there, or where another was already chosen in this process.
+    Args:
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Returns:
+        The accelerator, of Hugging Face accelerate.
+
+    Raises:
+        StateError: the device is not there, or another was already chosen in this process.
+
     """
     accelerator = Accelerator(cpu=device == "cpu")
     if device not in ("auto", accelerator.device.type):

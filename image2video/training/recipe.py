@@ -91,14 +91,29 @@ class TrainConfig:
         return _DEFAULT_WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON or YAML."""
+        """Give all fields by name.
+
+        Returns:
+            The fields, ready for JSON or YAML.
+
+        """
         return asdict(self)
 
 
 def lr_factor(step: int, total_steps: int, warmup_steps: int, min_ratio: float) -> float:
-    """The learning rate of step `step` (from 0) over the peak: linear warm-up, then half a cosine to `min_ratio`.
+    """Give the learning rate of a step over the peak: linear warm-up, then half a cosine.
 
     The first step of a warm-up of n has 1/n, so no step is wasted at zero.
+
+    Args:
+        step: its number, from 0.
+        total_steps: of the whole training.
+        warmup_steps: of the warm-up.
+        min_ratio: where the cosine ends.
+
+    Returns:
+        The factor, 0 … 1.
+
     """
     warmup_steps = min(warmup_steps, total_steps)
     if step < warmup_steps:
@@ -108,9 +123,15 @@ def lr_factor(step: int, total_steps: int, warmup_steps: int, min_ratio: float) 
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over `param_groups(model, …)`; each group's peak learning rate is its `peak_lr`.
+    """Make the optimizer of a recipe, over `param_groups(model, …)`; raises what that raises.
 
-    Raises `InputError` where the model has no parameter to train.
+    Args:
+        model: whose parameters are trained.
+        config: the recipe.
+
+    Returns:
+        SGD or AdamW; the peak learning rate of a group is its `peak_lr`.
+
     """
     groups = param_groups(model, config.peak_lr, fusion_lr_mult=config.fusion_lr_mult, weight_decay=config.decay)
     for group in groups:
@@ -132,9 +153,10 @@ def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | N
 
 def _within(name: str, value: float, low: float, high: float, *, high_excluded: bool = False) -> None:
     if not low <= value <= high or (high_excluded and value == high):
-        span = (
-            f"at least {low}" if high == math.inf else f"from {low} to {high}{' (excluded)' if high_excluded else ''}"
-        )
+        if high == math.inf:
+            span = f"at least {low}"
+        else:
+            span = f"from {low} to {high}{' (excluded)' if high_excluded else ''}"
         raise InputError(f"{name}={value!r}: it must be {span}")
 
 

@@ -11,9 +11,18 @@ from image2video.training.evaluate import Metrics
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean training loss, held-out top-1 (0 … 1) and loss (None without held-out images), speed.
+    """What one epoch of a training run gave; held-out figures are None without held-out images.
 
-    For segmentation top-1 is the share of labelled pixels, and the held-out mIoU stands beside it.
+    Attributes:
+        epoch: its number, from 0.
+        train_loss: the mean over the images.
+        holdout_top1: 0 … 1; for segmentation the share of labelled pixels.
+        holdout_loss: in nats.
+        lr: the learning rate of the last step.
+        images_per_second: speed of the training.
+        seconds: training and held-out evaluation.
+        holdout_miou: 0 … 1; None for classification.
+
     """
 
     epoch: int
@@ -31,7 +40,12 @@ class EpochRecord:
         return self.holdout_top1 if self.holdout_miou is None else self.holdout_miou
 
     def figures(self) -> dict[str, float]:
-        """The fields that have a value, without the epoch."""
+        """Give the fields that have a value by name, without the epoch.
+
+        Returns:
+            The fields.
+
+        """
         return {name: value for name, value in asdict(self).items() if name != "epoch" and value is not None}
 
 
@@ -39,10 +53,16 @@ class EpochRecord:
 class TrainResult:
     """The history and the accuracies of a training run.
 
-    best_epoch: the epoch (from 0) with the highest held-out top-1, for segmentation mIoU (the lower loss breaks ties,
-    then the earlier one); the last one where nothing was held out.
-    test_best, test_last: on the test set, which chose nothing.
-    seconds: training and held-out evaluation, over all resumed parts; trained_images: images seen in training.
+    Attributes:
+        history: one record per epoch.
+        best_epoch: the epoch (from 0) with the highest held-out top-1, for segmentation mIoU; the lower loss breaks
+            ties, then the earlier epoch. The last one where nothing was held out.
+        test_best: the weights of that epoch on the test set, which chose nothing.
+        test_last: the last weights on the test set.
+        seconds: training and held-out evaluation, over all resumed parts.
+        trained_images: images seen in training.
+        out: the folder of the run; None without one.
+
     """
 
     history: tuple[EpochRecord, ...]
@@ -59,7 +79,12 @@ class TrainResult:
         return self.history[self.best_epoch].holdout_top1
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the folder, ready for JSON."""
+        """Give everything but the folder.
+
+        Returns:
+            The fields, ready for JSON.
+
+        """
         return {
             "best_epoch": self.best_epoch,
             "best_holdout_top1": self.best_holdout_top1,
@@ -72,7 +97,16 @@ class TrainResult:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any], out: Path | None = None) -> TrainResult:
-        """What `to_dict` gave."""
+        """Read what `to_dict` gave.
+
+        Args:
+            record: the fields.
+            out: the folder of the run.
+
+        Returns:
+            The result.
+
+        """
         return cls(
             tuple(EpochRecord(**epoch) for epoch in record["history"]),
             record["best_epoch"],
@@ -88,4 +122,9 @@ def best_epoch(history: list[EpochRecord]) -> int:
     """The index of the epoch to keep; see `TrainResult`."""
     if history[-1].holdout_score is None:
         return len(history) - 1
-    return max(range(len(history)), key=lambda i: (history[i].holdout_score, -(history[i].holdout_loss or 0.0), -i))
+
+    def rank(epoch: int) -> tuple[float, float, int]:
+        record = history[epoch]
+        return (record.holdout_score or 0.0, -(record.holdout_loss or 0.0), -epoch)
+
+    return max(range(len(history)), key=rank)

@@ -52,5 +52,5 @@ def test_seeds_are_streams_of_their_own():
     assert len(seeds) == 6
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert torch.equal(torch.rand(3, generator=seeded_generator(1, 2)), torch.rand(3, generator=seeded_generator(1, 2)))
-    with pytest.raises(InputError, match="from 0"):
+    with pytest.raises(InputError, match="must be at least 0"):
         derive_seed(-1)

@@ -263,7 +263,7 @@ def test_networks_without_weights_are_said_and_the_others_drawn(tmp_path):
 def test_failed_and_missing_runs_and_data_are_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, runs, (drawing,) = made(fields(tmp_path), tmp_path / "out")
-    assert drawing.gaps[0] == "No field of 'bare': it has not run"
+    assert drawing.gaps[0] == "No field of 'bare': it has not run; run it first"
     Book(tmp_path / "out").write(runs[0], {"error": "RuntimeError: no luck"})
     _, _, (drawing,) = made(fields(tmp_path), tmp_path / "out")
     assert drawing.gaps[0] == "No field of 'bare': it failed: RuntimeError: no luck"

@@ -153,7 +153,7 @@ def test_rows_without_data_are_left_out_and_the_others_run(tmp_path, pretended, 
     error = " ".join(printed.err.split())
     assert "left out: data set 'cifar10' could not be read from 'torchvision:CIFAR10@data'" in error
     assert "left out: data set 'cifar100' could not be read" in error
-    assert "How to get it: torchvision.datasets.CIFAR100('data', download=True)" in error
+    assert "how to get it: torchvision.datasets.CIFAR100('data', download=True)" in error
     assert "14 runs are left out for want of data" in error  # 12 of the row, 2 of the arm
     assert "not run" in printed.out
     assert (tmp_path / "out" / "own-smoke.md").is_file()
@@ -165,7 +165,7 @@ def test_rows_without_data_are_left_out_and_the_others_run(tmp_path, pretended, 
 
 def test_without_any_data_nothing_runs(tmp_path, pretended, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="How to get it"):
+    with pytest.raises(FileNotFoundError, match="how to get it"):
         worked(table(tmp_path, rows=rows(data="cifar10")), tmp_path / "out")
     assert pretended.asked == []
 

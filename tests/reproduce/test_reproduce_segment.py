@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ from reproduce_cases import TABLE, pretended
 from segment_cases import BARE, CONFIG, LEARNED, LONG, MOVING, SETTING, accelerator, made, make_scenes, setting
 
 from image2video.cli import main
+from image2video.data import Augmentation
 from image2video.errors import InputError, MissingError, StateError
 from image2video.integrations.openmmlab import CONFIGS
 from image2video.integrations.openmmlab.exact_resume import KEY
-from image2video.reproduce import Worker, load_experiment, segment_config, segment_data, segment_runner
+from image2video.reproduce import Cell, Worker, load_experiment, segment, segment_config, segment_data, segment_runner
 from image2video.reproduce.data import Shelf
 from image2video.reproduce.learned import START
+from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment import first_weights
 from image2video.reproduce.segment_config import plain_config
 from image2video.reproduce.segment_runner import Watch, fit, latest_checkpoint
@@ -160,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(root, weights, tmp_path):
     broken = {
         name: torch.full_like(value, torch.inf) if "conv_seg" in name else value for name, value in weights.items()
     }
-    with pytest.raises(StateError, match=r"the training loss is (nan|inf) at step 1 of 4"):
+    with pytest.raises(StateError, match=r"the training loss must be finite, got (nan|inf) at step 1 of 4"):
         fit(config, broken, accelerator())
     assert latest_checkpoint(tmp_path / "run") is None
 
@@ -217,6 +220,34 @@ def test_a_whole_table_from_data_to_page(root, tmp_path, capsys, monkeypatch):
     records = {path: path.read_bytes() for path in (out / "runs").iterdir()}
     assert main(argv) == 0
     assert {path: path.read_bytes() for path in (out / "runs").iterdir()} == records
+
+
+def test_policies_are_scored_by_the_bare_segmentor_on_held_out_images(root, tmp_path, monkeypatch):
+    config, asked, trained = plain_config(setting(), root), [], []
+
+    def find_policy(family, own, told, folder, accelerator, *, check, score, progress):
+        policy = Augmentation.parse(family)
+        check(policy)
+        asked.append(str(told))
+        assert score(policy, None) == 12.5
+        return str(policy), 3.0
+
+    def pretend(own, weights, accelerator, *, progress):
+        trained.append(own)
+        return SimpleNamespace(metrics={"mIoU": 12.5})
+
+    monkeypatch.setattr(segment, "find_policy", find_policy)
+    monkeypatch.setattr(segment, "fit", pretend)
+    arm = Cell("arm", "an arm", genotype="translate_x(0.1)", fusion="gsf", augment="search:trivialaugment")
+    for changes in ({"steps": 8}, {"steps": 6}, {"seed": 1}, {"augment_minutes": 1.0}, {"holdout": 0.5}):
+        found = segment._policy(arm, setting(**changes), config, tmp_path, tmp_path / "run", accelerator(), None)
+        assert found == Policy("trivialaugment:wide=true", 3.0)
+    assert len(set(asked)) == 5  # other searches
+    first = trained[0]
+    assert first.train_cfg.max_iters == 4  # half the steps
+    assert first.model.type == config.model.type
+    assert first.test_dataloader.dataset == config.val_dataloader.dataset
+    assert "AugmentationPolicy" in [step["type"] for step in first.train_dataloader.dataset.pipeline]
 
 
 def test_other_images_under_the_same_name_are_refused(root, tmp_path):

@@ -68,7 +68,7 @@ def test_the_images_of_a_step_are_those_of_all_processes_that_a_name_states():
         ("model = dict(type='VideoEncoderDecoder')", "is the config of a video segmentor"),
         ("train_cfg = dict(type='EpochBasedTrainLoop')", "needed IterBasedTrainLoop"),
         ("test_evaluator = dict(type='CityscapesMetric')", "needed one IoUMetric"),
-        ("train_dataloader = dict(dataset=None)", "has no train_dataloader.dataset"),
+        ("train_dataloader = dict(dataset=None)", "needs train_dataloader.dataset, got none"),
         (
             "test_dataloader = dict(dataset=dict(indices=None, data_prefix=dict(img_path='images/train', "
             "seg_map_path='labels/train')))",

@@ -241,5 +241,5 @@ def test_what_no_config_can_have_is_refused():
         with_policy(config(leaf()), "cutmix")
     with pytest.raises(InputError, match="unknown search space 'nowhere'"):
         with_policy(config(leaf()), "clips:nowhere")
-    with pytest.raises(InputError, match=r"no train_dataloader\.dataset"):
+    with pytest.raises(InputError, match=r"train_dataloader\.dataset: the config must have one"):
         with_policy(Config({"model": {}}), "trivialaugment")

@@ -55,7 +55,7 @@ def test_outputs_that_are_no_class_scores(model, message):
 
 
 def test_no_batches_is_an_error():
-    with pytest.raises(InputError, match="no batch"):
+    with pytest.raises(InputError, match="must hold an image"):
         evaluate(nn.Flatten(), [])
 
 
