@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,3 +45,9 @@ class Operation:
         """The axes of the first argument."""
         first = self.args[0] if self.args else None
         return first.axes if isinstance(first, Named) else None
+
+
+OperationRule = Callable[[Operation], Axes | None]
+"""Names the dimensions of an operation's output; None where it cannot."""
+TensorRule = Callable[[Operation, Axes], Axes | None]
+"""The same for an operation on one tensor, whose axes it gets."""

@@ -39,7 +39,7 @@ def test_what_the_backbone_was_made_with_comes_before_its_config():
 def test_a_config_whose_size_is_none():
     net = small()
     net.pretrained_cfg = {"input_size": (24, 40)}
-    with pytest.raises(InputError, match=r"input_size is \(24, 40\).*three positive whole numbers"):
+    with pytest.raises(InputError, match=r"three positive whole numbers \(C, H, W\), got \(24, 40\)"):
         plan(net)
 
 
@@ -54,7 +54,7 @@ def test_sizes_that_are_none(size):
     [
         (torch.zeros(2, 10), InputError, r"shape \(2, 10\)"),
         (torch.zeros(2, 3, 24, 40, dtype=torch.uint8), InputTypeError, "convert and normalise"),
-        ([1, 2], InputTypeError, "is a list"),
+        ([1, 2], InputTypeError, "got a list"),
     ],
 )
 def test_examples_that_are_no_images(example, error, message):
