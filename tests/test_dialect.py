@@ -76,10 +76,10 @@ def faults_of(message: str) -> list[str]:
 
 # Not yet gone through; nothing is added. TODO: empty both.
 PENDING_ROOMS = {
-    *("cli", "clip", "data", "experiments", "inject", "receptive_field", "report", "reproduce", "runs"),
+    *("cli", "clip", "data", "experiments", "receptive_field", "report", "reproduce", "runs"),
     *("search", "training", "wrap", "integrations"),
 }
-PENDING_PACKAGES = set(PACKAGES) - {"image2video.fusion"}
+PENDING_PACKAGES = set(PACKAGES) - {"image2video.fusion", "image2video.inject"}
 
 
 @pytest.mark.parametrize("room", sorted(set(rooms()) - PENDING_ROOMS))
