@@ -54,7 +54,7 @@ class RfOptions:
             none for random ones
         pretrained: load timm's weights for this model
         genotype: text such as "translate_x(0.06) > rotate(10)", a .json file or preset:NAME
-        fusion: gsf, gsm, tsm, conv3d, none or a registered name
+        fusion: how frames mix; a name from `fusion_names()`
         frames: frames of the clip, T
         schedule: power of each frame: from_zero, ramp, centred or mirror
         size: pixels per side of the images (default: the model's own)
