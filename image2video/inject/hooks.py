@@ -97,9 +97,13 @@ class SiteHook(ABC):
         self.fusion = fusion
         self.context = context
 
-    @abstractmethod
     def register(self, module: nn.Module) -> Any:
-        """Hook `module`; return the handle."""
+        """Hook the output of `module`; return the handle."""
+        return module.register_forward_hook(self)
+
+    @abstractmethod
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], *output: Any) -> Any:
+        """Return what takes the place of the module's inputs or output; None leaves them."""
 
     def active(self) -> FrameState | None:
         """Return the state of the forward that this call belongs to; None where nothing is to be fused."""
@@ -152,7 +156,7 @@ class BeforeHook(SiteHook):
     """Fuses the input of the module at its site."""
 
     def register(self, module: nn.Module) -> Any:
-        """Hook `module`; return the handle."""
+        """Hook the inputs of `module`; return the handle."""
         return module.register_forward_pre_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -166,10 +170,6 @@ class BeforeHook(SiteHook):
 
 class AfterHook(SiteHook):
     """Fuses the output of the module at its site."""
-
-    def register(self, module: nn.Module) -> Any:
-        """Hook `module`; return the handle."""
-        return module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Return the module's output, fused; None leaves it."""
@@ -189,10 +189,6 @@ class AfterHook(SiteHook):
 
 class BesideHook(SiteHook):
     """Adds to a convolution's output what the fusion computes from the convolution's input."""
-
-    def register(self, module: nn.Module) -> Any:
-        """Hook `module`; return the handle."""
-        return module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """Return the convolution's output with the fusion's share; None leaves it."""
