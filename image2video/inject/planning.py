@@ -39,10 +39,9 @@ def plan(
 ) -> Plan:
     """Find where the fusions of a backbone go, from the dataflow of one traced forward; the backbone stays as it is.
 
-    The rule knows no family of networks. A fusion that acts before its module (TSM) goes before the first weights of
-    each residual branch, one that acts after it (GSF, GSM) goes after the last ones. Where a network has no residuals,
-    or fewer than one for every second map size, every convolution with a kernel above 1 except the first is a site. A
-    fusion for every convolution (`conv3d`) takes those and the stem. `fusion="none"` has no sites.
+    TSM goes before the first weights of each residual branch, GSF and GSM go after the last ones. Where a network has
+    no residuals, or fewer than one for every second map size, every convolution with a kernel above 1 except the first
+    is a site. A fusion for every convolution (`conv3d`) takes those and the stem. `fusion="none"` has no sites.
 
     Args:
         backbone: takes images `(B, C, H, W)`.
@@ -75,12 +74,12 @@ def plan(
     """
     config = resolve_fusion(fusion)
     check_backbone(backbone)
-    choose = selector(sites, config)
+    selection = selector(sites, config)
     example = example_for(backbone, input_size, example_input)
     graph = Graph(trace_forward(backbone, example))
     _check_images(graph, backbone, example)
     found, skipped = _sites(backbone, graph, config) if config.active else ([], [])
-    chosen = choose.choose(backbone, graph, config, found, skipped)
+    chosen = selection.choose(backbone, graph, config, found, skipped)
     if config.active and not chosen:
         raise _no_site(backbone, config, skipped)
     channels, height, width = example.shape[1:]

@@ -136,8 +136,8 @@ def _exits(graph: Graph, residual: Residual) -> list[int]:
 
 def wide_convolutions(graph: Graph) -> list[int]:
     """List every convolution with a kernel above 1 on a map, in the order of execution."""
-    convolutions = [value for value in graph.values if value.weighted and len(value.shape) == 4 and value.kernel]
-    return [value.index for value in convolutions if max(value.kernel) > 1]
+    on_maps = [value for value in graph.values if value.weighted and len(value.shape) == 4]
+    return [value.index for value in on_maps if max(value.kernel, default=1) > 1]
 
 
 def needs_fallback(graph: Graph, residuals: list[Residual]) -> bool:

@@ -168,16 +168,3 @@ def joined(dims: list[Dim], sizes: list[int]) -> Dim:
     if len(tail) == 1 and tail[0].tail:
         return (replace(tail[0], size=total, prefix=prefix + tail[0].prefix),)
     return (Atom("position", total, axis="cat", prefix=prefix, tail=tail),)
-
-
-def broadcast(operands: list[Axes], shapes: list[tuple[int, ...]], shape: tuple[int, ...]) -> Axes:
-    """Name the dimensions of an elementwise result: from the right, the best known operand of the full size."""
-    out: list[Dim] = []
-    for back in range(len(shape), 0, -1):  # Shapes meet at their ends, so dimensions are counted from there.
-        size = shape[-back]
-        known: list[Dim] = []
-        for axes, own in zip(operands, shapes, strict=True):
-            if len(own) >= back and own[-back] == size:
-                known.append(axes[-back])
-        out.append(max(known, key=rank, default=fresh("unknown", size)))
-    return tuple(out)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from image2video.trace.axes import Axes, Dim, Kind, broadcast, fresh, kind_of, merged, offsets, resized
-from image2video.trace.operation import Operation, OperationRule, TensorRule
+from image2video.trace.axes import Axes, Dim, Kind, fresh, kind_of, merged, offsets, resized
+from image2video.trace.operation import Named, Operation, OperationRule, TensorRule, broadcast
 
 
 def _conv(op: Operation, axes: Axes) -> Axes | None:
@@ -35,11 +35,13 @@ def _matmul(op: Operation) -> Axes | None:
     left, right = op.args[offset], op.args[offset + 1]
     if len(left.shape) < 2 or len(right.shape) < 2:
         return None
-    heads = [(factor.axes[:-2], factor.shape[:-2]) for factor in (left, right) if factor.axes is not None]
-    batch = broadcast([axes for axes, _ in heads], [shape for _, shape in heads], op.out[:-2])
-    row = left.axes[-2] if left.axes is not None else _mixed(right.axes[-2], op.out[-2])
-    column = right.axes[-1] if right.axes is not None else _mixed(left.axes[-1], op.out[-1])
-    return (*batch, row, column)
+    heads = [Named(factor.shape[:-2], factor.axes[:-2]) for factor in (left, right) if factor.axes is not None]
+    batch = broadcast(heads, op.out[:-2])
+    if left.axes is None:
+        return (*batch, _mixed(right.axes[-2], op.out[-2]), right.axes[-1])
+    if right.axes is None:
+        return (*batch, left.axes[-2], _mixed(left.axes[-1], op.out[-1]))
+    return (*batch, left.axes[-2], right.axes[-1])
 
 
 def _attention(op: Operation) -> Axes | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from image2video.trace.axes import Axes, Dim, Kind, broadcast, fresh, joined, kind_of, reshaped, resized
+from image2video.trace.axes import Axes, Dim, Kind, fresh, joined, kind_of, reshaped, resized
 from image2video.trace.axis_mixing import MIXING_RULES, PRODUCT_RULES
-from image2video.trace.operation import Operation, OperationRule, Shape, TensorRule
+from image2video.trace.operation import Operation, OperationRule, Shape, TensorRule, broadcast
 
 
 def output_axes(op: Operation) -> Axes:
@@ -22,9 +22,9 @@ def output_axes(op: Operation) -> Axes:
 def _default(op: Operation) -> Axes:
     """Name an elementwise result by its operands, and one of as many dimensions by the first tensor."""
     tensors = op.tensors()
-    operands = [t for t in tensors if len(t.shape) <= len(op.out) and _fits(t.shape, op.out)]
+    operands = [tensor for tensor in tensors if _fits(tensor.shape, op.out)]
     if operands:
-        return broadcast([t.axes or () for t in operands], [t.shape for t in operands], op.out)
+        return broadcast(operands, op.out)
     first = tensors[0]
     if len(first.shape) == len(op.out) and first.axes is not None:
         return tuple(resized(dim, size) for dim, size in zip(first.axes, op.out, strict=True))
@@ -33,6 +33,8 @@ def _default(op: Operation) -> Axes:
 
 def _fits(shape: Shape, out: Shape) -> bool:
     """Whether a shape broadcasts to another, from the right."""
+    if len(shape) > len(out):
+        return False
     return all(own in (1, size) for own, size in zip(reversed(shape), reversed(out), strict=False))
 
 
@@ -113,19 +115,16 @@ def _cat(op: Operation) -> Axes:
     """Parts joined along one dimension; elsewhere the best known part names the result."""
     parts = [part for part in op.arg(0, "tensors") if len(part.shape) == len(op.out)]
     dim = op.arg(1, "dim", 0) % len(op.out)
-    known = [part for part in parts if part.axes is not None]
-    axes = list(broadcast([part.axes for part in known], [part.shape for part in known], op.out))
-    dims = [part.axes[dim] if part.axes is not None else () for part in parts]
-    axes[dim] = joined(dims, [part.shape[dim] for part in parts])
-    return tuple(axes)
+    dims: list[Dim] = [() if part.axes is None else part.axes[dim] for part in parts]
+    along = joined(dims, [part.shape[dim] for part in parts])
+    axes = broadcast(parts, op.out)
+    return (*axes[:dim], along, *axes[dim + 1 :])
 
 
 def _stack(op: Operation) -> Axes:
     """Parts of one shape along a new dimension, of which nothing is known."""
-    parts = [part for part in op.arg(0, "tensors") if part.axes is not None]
     dim = op.arg(1, "dim", 0) % len(op.out)
-    inner = op.out[:dim] + op.out[dim + 1 :]
-    axes = broadcast([part.axes for part in parts], [part.shape for part in parts], inner)
+    axes = broadcast(op.arg(0, "tensors"), op.out[:dim] + op.out[dim + 1 :])
     return (*axes[:dim], fresh("unknown", op.out[dim]), *axes[dim:])
 
 

@@ -81,11 +81,12 @@ class Graph:
 
     def main_parents(self, value: Value) -> list[int]:
         """Return the parents that carry the map, without what is broadcast onto it."""
-        parents = [p for p in value.parents if self.values[p].depends]
+        parents = [parent for parent in value.parents if self.values[parent].depends]
         if value.op not in _BROADCASTS or len(parents) < 2:
             return parents
-        full = [p for p in parents if prod(self.values[p].shape) == prod(value.shape)]
-        return full or parents
+        size = prod(value.shape)
+        of_full_size = [parent for parent in parents if prod(self.values[parent].shape) == size]
+        return of_full_size or parents
 
     def descendants(self, index: int) -> int:
         """Return the bit set of what depends on a value, the value included."""
@@ -124,10 +125,10 @@ class Graph:
         """Return the summands of a sum of equal shapes, sums of sums opened; nothing for another operation."""
         if not value.depends or value.op not in ("add", "addcmul") or len(value.shape) < 3:
             return []
-        operands = [o for o in value.operands if self.values[o].depends]
+        operands = [operand for operand in value.operands if self.values[operand].depends]
         if value.op == "add" and (len(operands) != 2 or operands[0] == operands[1]):
             return []
-        if len(operands) < 2 or any(self.values[o].shape != value.shape for o in operands):
+        if len(operands) < 2 or any(self.values[operand].shape != value.shape for operand in operands):
             return []
         terms: list[int] = []
         for operand in operands:

@@ -182,17 +182,17 @@ class Recorder(TorchDispatchMode):
         values = [self.trace.values[i] for i in operands]
         shape = tuple(tensor.shape)
         value = Value(0, name, shape, tuple(sorted(set(operands))), operands)
-        value.depends = any(v.depends for v in values)
-        value.learned = not value.depends and any(v.learned for v in values)
+        data = [operand for operand in values if operand.depends]
+        weights = [operand for operand in values if operand.learned and len(operand.shape) > 1]  # no biases
+        value.depends = bool(data)
+        value.learned = not data and any(operand.learned for operand in values)
         if value.depends:
-            named = tree_map(self.named, (args, kwargs), is_leaf=lambda x: isinstance(x, Tensor))
+            named = tree_map(self.named, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Tensor))
             value.operation = Operation(name, tuple(named[0]), named[1], shape, index)
             value.axes = output_axes(value.operation)
-            weights = [v for v in values if v.learned and len(v.shape) > 1]
-            data = [v for v in values if v.depends]
-            if name in _WEIGHTED and weights and len(data) == 1:
-                value.weighted, value.data = True, data[0].index
-                value.kernel = weights[0].shape[2:] if "conv" in name else ()
+        if name in _WEIGHTED and weights and len(data) == 1:
+            value.weighted, value.data = True, data[0].index
+            value.kernel = weights[0].shape[2:] if "conv" in name else ()
         self.add(tensor, value)
 
     def named(self, leaf: Any) -> Any:
