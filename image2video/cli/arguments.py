@@ -13,6 +13,7 @@ import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from image2video.errors import InputError
+from image2video.fusion.registry import fusion_names
 
 T = TypeVar("T")
 
@@ -97,6 +98,8 @@ def add_options(
             continue
         name = "--" + rename.get(field.name, field.name).replace("_", "-")
         text = " ".join((texts.get(field.name) or "").split()).rstrip(".;").replace("`", "")
+        # The command line lists what a docstring points to.
+        text = text.replace("a name from fusion_names()", f"one of {', '.join(fusion_names())}, or a registered name")
         default = defaults.get(field.name, _default(field))
         if default is False and types[field.name] is bool:
             parser.add_argument(name, action="store_true", help=text)

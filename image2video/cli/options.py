@@ -90,7 +90,7 @@ class WrapOptions:
         frame_source: frames drawn at random in place of a genotype's: clips:SPACE for a new random chain of a search
             space per batch, or a policy as for --augment, for copies that are each augmented on their own
         frames: frames of the clip, T (default: as the genotype's file was found with, else 5)
-        fusion: gsf, gsm, tsm, conv3d, none or a registered name
+        fusion: how frames mix; a name from `fusion_names()`
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: as the genotype's file was found
             with, else from_zero)
         residual: start as the average over the frames instead of the fusion as published (default: when there are

@@ -20,7 +20,7 @@ class SitesOptions:
     """Where fusions would sit.
 
     Attributes:
-        fusion: gsf, gsm, tsm, conv3d, none or a registered name
+        fusion: how frames mix; a name from `fusion_names()`
         sites: regular expression on module names (default: all that the rule finds)
         input_size: channels, height and width as [C, H, W] (default: the model's own)
         model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}

@@ -21,7 +21,7 @@ class DemoConfig:
         data: data set: digits, npz:PATH, folder:PATH or torchvision:NAME@ROOT.
         model: timm model, such as resnet18; the demo's own is a ResNet of 78 thousand parameters.
         frames: frames of a clip, T.
-        fusion: how the frames of the clips mix: gsf, gsm, tsm, conv3d or a registered name.
+        fusion: how the frames of the clips mix; a name from `fusion_names()`.
         epochs: epochs of a network from scratch; the bare one at equal compute gets T times as many.
         finetune_epochs: epochs of a wrapped network that starts from trained weights; the bare one gets T times as
             many.

@@ -8,15 +8,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from image2video.errors import InputError, StateError, UnsupportedError
+from image2video.errors import InputError, StateError
 from image2video.fusion.base import Fusion
+from image2video.fusion.config import FusionConfig
 from image2video.inject.checks import check_backbone, check_plan
-from image2video.inject.hooks import AfterHook, BeforeHook, BesideHook, EnterHook, FrameContext, SiteHook
-from image2video.inject.plan import Plan
+from image2video.inject.hooks import (
+    AfterHook,
+    BeforeHook,
+    BesideHook,
+    EnterHook,
+    FrameContext,
+    SiteHook,
+    refuse_replica,
+)
+from image2video.inject.plan import Plan, Site, some
 from image2video.inject.tie import tie
 from image2video.trace.recompute import FrameState
 
-HOOKS: dict[str, type[SiteHook]] = {"before": BeforeHook, "after": AfterHook, "beside": BesideHook}
+_HOOKS: dict[str, type[SiteHook]] = {"before": BeforeHook, "after": AfterHook, "beside": BesideHook}
 
 
 def inject_(backbone: nn.Module, plan: Plan, *, residual: bool = True) -> Injection:
@@ -37,7 +46,8 @@ def inject_(backbone: nn.Module, plan: Plan, *, residual: bool = True) -> Inject
         InputError: a plan made for other modules or other channel counts, or without a site; names that clash.
         StateError: a backbone that holds injected fusions already, or that is compiled.
         UnsupportedError: a scripted or DataParallel backbone.
-        In each of these cases the backbone is as it was.
+
+    Where it raises, the backbone is as it was.
 
     Example:
         >>> from torch import nn
@@ -54,17 +64,18 @@ def inject_(backbone: nn.Module, plan: Plan, *, residual: bool = True) -> Inject
     """
     check_backbone(backbone)
     check_plan(backbone, plan)
-    fusions = [_build(backbone, plan, i, residual) for i in range(len(plan.sites))]
+    fusions = [_build(backbone, plan.fusion, site, residual) for site in plan.sites]
     return Injection(backbone, plan, fusions)
 
 
-def _build(backbone: nn.Module, plan: Plan, index: int, residual: bool) -> Fusion:
-    site = plan.sites[index]
+def _build(backbone: nn.Module, config: FusionConfig, site: Site, residual: bool) -> Fusion:
+    """Build the fusion of a site, on the device and in the dtype of the module there."""
     host = backbone.get_submodule(site.name)
-    fusion = plan.fusion.build(site, residual, host)
-    tensors = [p for p in (*host.parameters(), *backbone.parameters()) if p.is_floating_point()]
-    if tensors:
-        fusion.to(device=tensors[0].device, dtype=tensors[0].dtype)
+    fusion = config.build(site, residual, host)
+    # A module without parameters (an activation) takes those of the backbone.
+    like = next((p for p in (*host.parameters(), *backbone.parameters()) if p.is_floating_point()), None)
+    if like is not None:
+        fusion.to(device=like.device, dtype=like.dtype)
     return fusion.train(backbone.training)
 
 
@@ -79,11 +90,13 @@ class Injection(nn.Module):
     the injection: neither's state dict contains the other's.
 
     A deep copy or a pickle of a module that contains both keeps them together: the copy's backbone uses the copy's
-    fusions. One forward at a time: T is shared by all hooks (`nn.DataParallel` is refused; DistributedDataParallel is
-    fine). `torch.jit.script` does not know forward hooks and fails; use `torch.export` or `torch.compile`.
+    fusions. One forward runs at a time, since all hooks share T (`nn.DataParallel` is refused; DistributedDataParallel
+    is fine). `torch.jit.script` does not know forward hooks and fails; use `torch.export` or `torch.compile`.
 
-    Attributes:
-        plan: the plan that was carried out.
+    Args:
+        backbone: the module that is hooked.
+        plan: the plan that is carried out; kept as the attribute `plan`.
+        fusions: the module of each site, in the plan's order.
     """
 
     def __init__(self, backbone: nn.Module, plan: Plan, fusions: list[Fusion]) -> None:
@@ -93,7 +106,8 @@ class Injection(nn.Module):
         # In lists, so that the backbone's modules do not become submodules of this one.
         self._root = [backbone]
         self._hooks = [
-            HOOKS[site.placement](site, fusion, self._context) for site, fusion in zip(plan.sites, fusions, strict=True)
+            _HOOKS[site.placement](site, fusion, self._context)
+            for site, fusion in zip(plan.sites, fusions, strict=True)
         ]
         self._modules_at = [backbone.get_submodule(site.name) for site in plan.sites]
         self._removed = False
@@ -112,23 +126,32 @@ class Injection(nn.Module):
             rows: B·T, where the backbone is entered by another door than its own call (`forward_features`); a call
                 of the backbone itself is counted by its input.
 
+        Returns:
+            A context manager.
+
         Raises:
             InputError: T that is not a whole number of 1 or more.
             StateError: after `remove_`, or where modules at sites have been replaced.
             UnsupportedError: under `nn.DataParallel`.
         """
         if isinstance(T, bool) or not isinstance(T, int) or T < 1:
-            raise InputError(f"T is {T!r}; it must be a whole number of frames, 1 or more.")
+            raise InputError(f"T must be a whole number of frames, 1 or more, got {T!r}")
         self._check_usable()
         return FramesScope(self._context, FrameState(T, rows, enabled))
 
     def tie(self, outputs: Any) -> Any:
         """Make `outputs` depend on all fusion parameters where fusion is off and processes train together.
 
-        DistributedDataParallel waits for a gradient of every parameter; a step at T = 1 or with fusion off has none
-        for the fusions, and the next step would fail. Values are unchanged, and the gradients are none at all (after
-        the reduction: zeros). Outputs pass as they are where fusion is on, without gradients, or without a process
-        group. The call of the backbone does this by itself; who enters by another door calls it.
+        DistributedDataParallel waits for a gradient of every parameter. A step at T = 1 or with fusion off has none for
+        the fusions, and the next step would fail. The tie changes no value and gives no gradient (after the reduction
+        it is zeros). Outputs pass as they are where fusion is on, without gradients, or without a process group. The
+        call of the backbone does this by itself; code that enters by another door has to call it.
+
+        Args:
+            outputs: what the backbone returned: tensors, also in tuples, lists and mappings.
+
+        Returns:
+            The outputs, in the same structure.
 
         Raises:
             StateError: outside of `frames`.
@@ -136,9 +159,9 @@ class Injection(nn.Module):
         return outputs if self._context.current("tie").fuses else tie(outputs, list(self.parameters()))
 
     def check_fired(self) -> None:
-        """Raise unless every site has fused (or, switched off, would have) since the backbone was last entered.
+        """Raise unless the module of every site has run since the backbone was last entered.
 
-        The call of the backbone does this by itself. Nothing is known, and nothing checked, under compilation.
+        The call of the backbone does this by itself. Under compilation nothing is known, and nothing is checked.
 
         Raises:
             StateError: naming the sites whose module was not called.
@@ -148,17 +171,18 @@ class Injection(nn.Module):
         silent = [name for name in self.plan.names if name not in self._context.fired]
         if silent:
             raise StateError(
-                f"{len(silent)} of {len(self.plan.sites)} sites did not fire in a whole forward: {_some(silent)}. "
-                "Their modules were not called: the backbone uses their weights directly, skips them, or was rebuilt "
-                "(reparameterize_model: reparameterise first, then wrap). Leave them out with sites=… otherwise."
+                f"{len(silent)} of {len(self.plan.sites)} sites did not fire in a whole forward: {some(silent)}; their "
+                "modules were not called: the backbone uses their weights directly, skips them, or was rebuilt "
+                "(reparameterize_model: reparameterise first, then wrap); leave them out with sites=… otherwise"
             )
 
     def no_weight_decay(self) -> set[str]:
-        """Names, below this module, of the fusion parameters that take no weight decay."""
-        fusion_name = self.plan.fusion.name
-        return {
-            f"{hook.site.name}.{fusion_name}.{name}" for hook in self._hooks for name in hook.fusion.no_weight_decay()
-        }
+        """Name the fusion parameters that take no weight decay.
+
+        Returns:
+            Their names below this module.
+        """
+        return {f"{self._path(hook)}.{name}" for hook in self._hooks for name in hook.fusion.no_weight_decay()}
 
     def remove_(self) -> None:
         """Take all hooks out of the backbone, which then is as it came; the fusions stay here, unused.
@@ -167,46 +191,56 @@ class Injection(nn.Module):
             StateError: on the second call.
         """
         if self._removed:
-            raise StateError("the fusions have been removed from their backbone already; call inject_ for new ones.")
+            raise StateError("the fusions have been removed from their backbone already; call inject_ for new ones")
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._removed = True
 
     def fuse(self) -> nn.Module:
-        """Refuse timm's `reparameterize_model`, which calls this before it would replace modules at sites."""
-        raise StateError("fusions are injected: unwrap the backbone, reparameterise it, and wrap it again.")
+        """Refuse timm's `reparameterize_model`, which calls this before it would replace modules at sites.
+
+        Returns:
+            Nothing: it always raises.
+
+        Raises:
+            StateError: always.
+        """
+        raise StateError("fusions are injected: unwrap the backbone, reparameterise it, and wrap it again")
+
+    def _path(self, hook: SiteHook) -> str:
+        """Name the place of a hook's fusion below this module."""
+        return f"{hook.site.name}.{self.plan.fusion.name}"
 
     def _put(self, hook: SiteHook) -> None:
-        # Through _modules: a site path may contain names that nn.Module has methods of.
+        """Make a hook's fusion a submodule, below the path of its site."""
+        # Through _modules: a path may contain names of nn.Module's own methods, which attributes would hide.
         level: nn.Module = self
         for part in hook.site.name.split("."):
             level = level._modules.setdefault(part, Branch())  # type: ignore[assignment]
         level._modules[self.plan.fusion.name] = hook.fusion
 
     def _check_usable(self) -> None:
+        """Raise unless backbone and fusions are as `inject_` left them."""
         if self._removed:
-            raise StateError("the fusions have been removed from their backbone; call inject_ for new ones.")
-        if getattr(self, "_is_replica", False):
-            raise UnsupportedError(
-                "nn.DataParallel runs one backbone in several threads, which would share one T. "
-                "Use DistributedDataParallel (one process per device)."
-            )
+            raise StateError("the fusions have been removed from their backbone; call inject_ for new ones")
+        refuse_replica(self)
         if torch.compiler.is_compiling():
             return
-        lost = [
-            hook.site.name
-            for hook, module in zip(self._hooks, self._modules_at, strict=True)
-            if _at(self._root[0], hook.site.name) is not module
-            or not (hook in module._forward_hooks.values() or hook in module._forward_pre_hooks.values())
-            or _at(self, f"{hook.site.name}.{self.plan.fusion.name}") is not hook.fusion
-        ]
+        places = zip(self._hooks, self._modules_at, strict=True)
+        lost = [hook.site.name for hook, module in places if not self._is_in_place(hook, module)]
         if lost:
             raise StateError(
                 f"{len(lost)} of {len(self._hooks)} sites are not in the backbone any more, or lost their hook: "
-                f"{_some(lost)}. Something has replaced modules since the fusions were injected "
-                "(reparameterize_model, quantisation, adapters): do that first, then wrap."
+                f"{some(lost)}; something has replaced modules since the fusions were injected "
+                "(reparameterize_model, quantisation, adapters): do that first, then wrap"
             )
+
+    def _is_in_place(self, hook: SiteHook, module: nn.Module) -> bool:
+        """Whether a site's module is still in the backbone with its hook, and the hook's fusion still in here."""
+        hooked = hook in module._forward_hooks.values() or hook in module._forward_pre_hooks.values()
+        same_module = _at(self._root[0], hook.site.name) is module
+        return hooked and same_module and _at(self, self._path(hook)) is hook.fusion
 
 
 class FramesScope:
@@ -238,12 +272,11 @@ class ExitHook:
         return self.injection.tie(output)
 
 
-def _at(module: nn.Module | None, path: str) -> nn.Module | None:
+def _at(module: nn.Module, path: str) -> nn.Module | None:
+    """Return the module at a path; None where there is none."""
+    level: nn.Module | None = module
     for part in path.split("."):
-        module = None if module is None else module._modules.get(part)
-    return module
-
-
-def _some(names: list[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+        if level is None:
+            return None
+        level = level._modules.get(part)
+    return level

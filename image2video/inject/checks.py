@@ -18,27 +18,25 @@ def check_backbone(backbone: nn.Module) -> None:
         UnsupportedError: scripted, or wrapped for several devices.
     """
     if not isinstance(backbone, nn.Module):
-        raise InputTypeError(f"the backbone is a {type(backbone).__name__}; an nn.Module was needed.")
+        raise InputTypeError(f"the backbone must be an nn.Module, got a {type(backbone).__name__}")
     if isinstance(backbone, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise UnsupportedError(
-            f"the backbone is wrapped in {type(backbone).__name__}. Wrap the plain backbone first, and put the result "
-            "into DistributedDataParallel (nn.DataParallel is not supported: its threads would share one T)."
+            f"the backbone is wrapped in {type(backbone).__name__}; wrap the plain backbone first, and put the result "
+            "into DistributedDataParallel (nn.DataParallel is not supported: its threads would share one T)"
         )
     for name, module in backbone.named_modules():
         at = f"module {name!r} of the backbone" if name else "the backbone"
         # OptimizedModule by its name: importing torch._dynamo for a check would cost a second.
         compiled_call = type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
         if compiled_call or _compiled_forward(module):
-            raise StateError(f"{at} is compiled already, and would ignore hooks. Wrap first, then compile the wrapper.")
+            raise StateError(f"{at} is compiled already, and would ignore hooks; wrap first, then compile the wrapper")
         if isinstance(module, jit.ScriptModule):
-            raise UnsupportedError(
-                f"{at} is scripted, and scripted modules take no forward hooks. Use the eager model."
-            )
+            raise UnsupportedError(f"{at} is scripted, and scripted modules take no forward hooks; use the eager model")
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         if any(isinstance(hook, SiteHook | EnterHook) for hook in hooks):
             raise StateError(
-                f"{at} holds injected fusions already. Take them out with wrapper.unwrap() or injection.remove_(), "
-                "or make a new backbone."
+                f"{at} holds injected fusions already; take them out with wrapper.unwrap() or injection.remove_(), "
+                "or make a new backbone"
             )
 
 
@@ -54,32 +52,36 @@ def check_plan(backbone: nn.Module, plan: Plan) -> None:
 
     Raises:
         InputTypeError: no plan.
-        InputError: all the rest; the message lists what was planned beside what is there.
+        InputError: a plan that does not fit; the message lists what was planned beside what is there.
     """
     if not isinstance(plan, Plan):
-        raise InputTypeError(f"the plan is a {type(plan).__name__}; a Plan was needed: plan(backbone, fusion=…).")
+        raise InputTypeError(
+            f"the plan must be a Plan, got a {type(plan).__name__}; make one: plan(backbone, fusion=…)"
+        )
     if not plan.sites and plan.fusion.active:
-        raise InputError(f"the plan has no site for fusion {plan.fusion.name!r}; nothing would be fused.")
+        raise InputError(f"the plan has no site for fusion {plan.fusion.name!r}; nothing would be fused")
     misplaced = sorted({site.placement for site in plan.sites if site.placement != plan.fusion.placement})
     if misplaced:
         raise InputError(
             f"the plan has sites placed {', '.join(map(repr, misplaced))}; fusion {plan.fusion.name!r} acts "
-            f"{plan.fusion.placement!r}. Make the plan for this fusion."
+            f"{plan.fusion.placement!r}; make the plan for this fusion"
         )
     _check_names(plan)
     modules = dict(backbone.named_modules(remove_duplicate=False))
-    wrong = [line for site in plan.sites if (line := _mismatch(modules, site))]
+    mismatches = [_mismatch(modules, site) for site in plan.sites]
+    wrong = [line for line in mismatches if line is not None]
     if wrong:
-        size = "×".join(str(n) for n in plan.input_size)
+        size = "×".join(map(str, plan.input_size))
         raise InputError(
             f"the plan (for {plan.model or 'an unnamed model'} at {size}) does not match this "
             f"{type(backbone).__name__}; {len(wrong)} of {len(plan.sites)} sites differ:\n"
             + "\n".join(wrong)
-            + "\nMake the plan from this backbone, or build the backbone as it was when the plan was made."
+            + "\nmake the plan from this backbone, or build the backbone as it was when the plan was made"
         )
 
 
 def _mismatch(modules: dict[str, nn.Module], site: Site) -> str | None:
+    """Say what is there in place of a planned site; None where it fits."""
     module = modules.get(site.name)
     planned = f"- {site.name}: planned with {site.channels} channels ({site.placement})"
     if module is None:
@@ -93,6 +95,7 @@ def _mismatch(modules: dict[str, nn.Module], site: Site) -> str | None:
 
 
 def _parents(path: str) -> list[str]:
+    """List the paths above a path, from the inside out."""
     parts = path.split(".")
     return [".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
 
@@ -108,17 +111,18 @@ def declared_channels(module: nn.Module, site: Site) -> int | None:
 
 
 def _check_names(plan: Plan) -> None:
+    """Raise where sites share a name, or where a fusion would take the path of another site's module."""
     names = [site.name for site in plan.sites]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"the plan names sites twice: {', '.join(twice)}. A module can be one site only.")
+        raise InputError(f"the plan names sites twice: {', '.join(twice)}; a module can be one site only")
     fusion = plan.fusion.name
     levels = {level for name in names for level in (name, *_parents(name))}
     if "" in names:
-        raise InputError("the plan names the backbone itself as a site (''). A site is a module inside of it.")
+        raise InputError("the plan names the backbone itself as a site (''); a site must be a module inside of it")
     clash = sorted(name for name in names if f"{name}.{fusion}" in levels)
     if clash:
         raise InputError(
             f"fusion {fusion!r} at site {clash[0]!r} would have the path of another site's module, "
-            f"{clash[0]}.{fusion}. Register the fusion under another name, or leave one of the sites out."
+            f"{clash[0]}.{fusion}; register the fusion under another name, or leave one of the sites out"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from image2video.trace.graph import Graph, Residual
+from image2video.trace.graph import Graph, Residual, has
 from image2video.trace.layouts import frames_outermost
 from image2video.trace.recorder import Call
 
@@ -26,11 +26,20 @@ class Point:
 def point_before(graph: Graph, residual: Residual | None, weight: int, *, direct: bool = False) -> Point | None:
     """Find the hook for the data that goes into a weighted operation, walking back to a module's boundary.
 
-    With `direct`, only the module that computes the operation will do.
+    Args:
+        graph: the traced forward.
+        residual: the branch that the operation is in; None where it is in none.
+        weight: the operation.
+        direct: whether only the module that computes the operation will do.
+
+    Returns:
+        The first hook on the way back; None where there is none up to the fork, another weight, or a value that
+        several others go into.
     """
     value = graph.values[weight].data
-    calls = [c for c in graph.enclosing(graph.values[weight].call) if _outside(graph, residual, c)]
-    calls = calls[:1] if direct else calls
+    calls = [call for call in graph.enclosing(graph.values[weight].call) if _outside(graph, residual, call)]
+    if direct:
+        calls = calls[:1]
     while True:
         for call in calls:
             position = _only_position(call, value)
@@ -41,7 +50,7 @@ def point_before(graph: Graph, residual: Residual | None, weight: int, *, direct
         maker = None if direct else _before_maker(graph, residual, value)
         if maker is not None:
             return maker
-        parents = [p for p in graph.values[value].parents if graph.values[p].depends]
+        parents = [parent for parent in graph.values[value].parents if graph.values[parent].depends]
         if len(parents) != 1 or graph.values[value].weighted:
             return None
         value = parents[0]
@@ -50,8 +59,8 @@ def point_before(graph: Graph, residual: Residual | None, weight: int, *, direct
 def point_after(graph: Graph, residual: Residual | None, weight: int) -> Point | None:
     """Find the hook for the output of a weighted operation, walking on to a module's boundary.
 
-    A boundary where the frames are not the outermost part (an attention that works on `(L, N, C)`) is passed by for a
-    later one of the same value's way, where there is one.
+    The first boundary where the frames are the outermost part is taken, else the first of all: an attention may work on
+    `(L, N, C)` and give back `(N, L, C)` further on.
     """
     points = list(_points_after(graph, residual, weight))
     outermost = [point for point in points if frames_outermost(graph, point.value)]
@@ -59,34 +68,35 @@ def point_after(graph: Graph, residual: Residual | None, weight: int) -> Point |
 
 
 def _points_after(graph: Graph, residual: Residual | None, weight: int) -> Iterator[Point]:
+    """Yield the hooks on the way from a weight, up to the sum, another weight, or where other values join."""
     value = weight
     while True:
         for call in (*graph.enclosing(graph.values[weight].call), *graph.enclosing(graph.values[value].call)):
             if value in call.outputs and _outside(graph, residual, call):
                 yield Point(call.index, "after", call.outputs.index(value), value)
         users = graph.consumers[value]
-        if len(users) != 1 or graph.values[users[0]].weighted or (residual and users[0] == residual.add):
+        if len(users) != 1:
             return
-        if sum(graph.values[p].depends for p in graph.values[users[0]].parents) > 1:
+        user = graph.values[users[0]]
+        is_sum = residual is not None and user.index == residual.add
+        joined = sum(graph.values[parent].depends for parent in user.parents) > 1
+        if user.weighted or is_sum or joined:
             return
-        value = users[0]
+        value = user.index
 
 
 def shared_before(graph: Graph, residual: Residual, weights: list[int]) -> Point | None:
     """Find one hook for the common input of parallel first weights: their module's input, or what feeds them all."""
-    common = ~0
+    common = _in_branch(residual)
     for weight in weights:
         common &= graph.ancestors[graph.values[weight].data]
-    common &= residual.region | 1 << residual.fork
-    for call in graph.enclosing(graph.values[weights[0]].call):
-        inside = all(call.start <= weight < call.stop for weight in weights)
-        if not inside or not _outside(graph, residual, call):
-            continue
-        feeding = {v for v in (*call.inputs, *call.extra_inputs) if v >= 0 and _feeds(graph, residual, v, weights)}
+    for call in _holding_all(graph, residual, weights):
+        inputs = {*call.inputs, *call.extra_inputs}
+        feeding = [value for value in inputs if value >= 0 and _feeds(graph, residual, value, weights)]
         if len(feeding) == 1:
-            value = feeding.pop()
+            value = feeding[0]
             position = _only_position(call, value)
-            if position is not None and common >> value & 1:
+            if position is not None and has(common, value):
                 return Point(call.index, "before", position, value)
     latest = common.bit_length() - 1
     return _before_maker(graph, residual, latest) if latest > residual.fork else None
@@ -94,35 +104,45 @@ def shared_before(graph: Graph, residual: Residual, weights: list[int]) -> Point
 
 def shared_after(graph: Graph, residual: Residual, weights: list[int]) -> Point | None:
     """Find one hook for the output of the innermost module that holds all last weights of a branch."""
-    for call in graph.enclosing(graph.values[weights[0]].call):
-        inside = all(call.start <= weight < call.stop for weight in weights)
-        if not inside or not _outside(graph, residual, call):
-            continue
+    for call in _holding_all(graph, residual, weights):
         for position, value in enumerate(call.outputs):
-            if value < 0 or not residual.region >> value & 1 or graph.values[value].weighted:
+            if value < 0 or not has(residual.region, value) or graph.values[value].weighted:
                 continue
-            if all(graph.ancestors[value] >> weight & 1 for weight in weights) and _closes(graph, residual, value):
+            from_all = all(has(graph.ancestors[value], weight) for weight in weights)
+            if from_all and _closes(graph, residual, value):
                 return Point(call.index, "after", position, value)
     return None
 
 
+def _holding_all(graph: Graph, residual: Residual, weights: list[int]) -> Iterator[Call]:
+    """Yield the calls in which all weights are computed and the sum is not, from the inside out."""
+    for call in graph.enclosing(graph.values[weights[0]].call):
+        if _outside(graph, residual, call) and all(graph.contains(call.index, weight) for weight in weights):
+            yield call
+
+
+def _in_branch(residual: Residual) -> int:
+    """Return the values of a branch and its fork, as a bit set."""
+    return residual.region | 1 << residual.fork
+
+
 def _feeds(graph: Graph, residual: Residual, value: int, weights: list[int]) -> bool:
-    in_branch = residual.region | 1 << residual.fork
-    return bool(in_branch >> value & 1) and any(graph.ancestors[w] >> value & 1 for w in weights)
+    """Whether a value of the branch goes into one of the weights."""
+    return has(_in_branch(residual), value) and any(has(graph.ancestors[weight], value) for weight in weights)
 
 
 def _closes(graph: Graph, residual: Residual, value: int) -> bool:
     """Whether no weight of the branch comes after a value."""
-    return not any(graph.main[weight] >> value & 1 for weight in residual.weights)
+    return not any(has(graph.main[weight], value) for weight in residual.weights)
 
 
 def _outside(graph: Graph, residual: Residual | None, call: Call) -> bool:
-    """Whether a call is neither the root's nor one that holds the sum: hooking that one would hook the shortcut."""
+    """Whether a call is neither the root's nor one that holds the sum, whose hooks would reach the shortcut too."""
     return call.parent >= 0 and (residual is None or not graph.contains(call.index, residual.add))
 
 
 def _only_position(call: Call, value: int) -> int | None:
-    """Return the position of a value among a call's inputs, if it comes in once: a hook replaces one input."""
+    """Return the position of a value among a call's inputs; None unless it comes in once: a hook replaces one input."""
     if call.inputs.count(value) != 1 or value in call.extra_inputs:
         return None
     return call.inputs.index(value)
@@ -130,15 +150,18 @@ def _only_position(call: Call, value: int) -> int | None:
 
 def _before_maker(graph: Graph, residual: Residual | None, value: int) -> Point | None:
     """Return the input hook of a module without weights (a norm, an activation) whose output only the branch uses."""
-    if residual is None or not residual.region >> value & 1:
+    if residual is None or not has(residual.region, value):
         return None
-    if any(not residual.region >> user & 1 for user in graph.consumers[value]):
+    if not all(has(residual.region, user) for user in graph.consumers[value]):
         return None
     for call in graph.enclosing(graph.values[value].call):
-        inputs = {v for v in (*call.inputs, *call.extra_inputs) if v >= 0 and graph.values[v].depends}
-        plain = not any(graph.values[v].weighted for v in range(call.start, call.stop))
-        if value in call.outputs and plain and len(inputs) == 1 and _outside(graph, residual, call):
-            position = _only_position(call, next(iter(inputs)))
-            if position is not None:
-                return Point(call.index, "before", position, call.inputs[position])
+        if value not in call.outputs or not _outside(graph, residual, call):
+            continue
+        inputs = {given for given in (*call.inputs, *call.extra_inputs) if given >= 0 and graph.values[given].depends}
+        weighted = any(graph.values[made].weighted for made in range(call.start, call.stop))
+        if weighted or len(inputs) != 1:
+            continue
+        position = _only_position(call, inputs.pop())
+        if position is not None:
+            return Point(call.index, "before", position, call.inputs[position])
     return None

@@ -1,7 +1,7 @@
 """The hooks that carry fusion into a backbone: picklable objects that share one context.
 
-A hook is an object and no closure, so that a deep copy of backbone and fusions calls the copy's fusions, and so that
-both can be pickled. Nothing here knows a family of backbones.
+A hook is an object, because a closure could not be pickled and its deep copy would call the fusions of the original.
+Nothing here knows a family of backbones.
 """
 
 from __future__ import annotations
@@ -70,14 +70,15 @@ class FrameContext:
         state = self.state
         if not torch.compiler.is_compiling():
             here = _here()
-            if here[0] != -1 and (state is None or here != self._home):
+            in_backward = here[0] != -1
+            if in_backward and (state is None or here != self._home):
                 # A block is recomputed: what runs now, if anything, is another forward.
                 state = self._log.find()
         if state is None:
             raise StateError(
                 f"{where} of a backbone with injected fusions was called outside of its wrapper, so the number of "
-                "frames T is not known. Call the wrapper instead, or `with injection.frames(T): backbone(frames)`; "
-                "to use, copy or reparameterise the bare backbone, call wrapper.unwrap() or injection.remove_() first."
+                "frames T is not known; call the wrapper, or `with injection.frames(T): backbone(frames)`; "
+                "to use, copy or reparameterise the bare backbone, call wrapper.unwrap() or injection.remove_() first"
             )
         return state
 
@@ -96,9 +97,13 @@ class SiteHook(ABC):
         self.fusion = fusion
         self.context = context
 
-    @abstractmethod
     def register(self, module: nn.Module) -> Any:
-        """Hook `module`; return the handle."""
+        """Hook the output of `module`; return the handle."""
+        return module.register_forward_hook(self)
+
+    @abstractmethod
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], *output: Any) -> Any:
+        """Return what takes the place of the module's inputs or output; None leaves them."""
 
     def active(self) -> FrameState | None:
         """Return the state of the forward that this call belongs to; None where nothing is to be fused."""
@@ -112,8 +117,8 @@ class SiteHook(ABC):
         site = self.site
         if tensor.ndim < 2 or tensor.shape[site.layout.channel_dim] != site.channels:
             raise InputError(
-                f"site {site.name!r}: a tensor of shape {tuple(tensor.shape)} came, {site.layout.describe()} with "
-                f"{site.channels} channels was planned. Plan again for this backbone and this input."
+                f"site {site.name!r}: expected {site.layout.describe()} with {site.channels} channels, got a tensor of "
+                f"shape {tuple(tensor.shape)}; plan again for this backbone and this input"
             )
         rows, frames = tensor.shape[0], state.rows
         if frames is None:
@@ -124,11 +129,11 @@ class SiteHook(ABC):
         elif frames and rows and rows % frames == 0:
             # Another input size than the planned one has another number of windows.
             return rows // frames
-        came = f"T = {state.T}" if frames is None else f"B·T = {frames} frames (T = {state.T})"
+        running = f"T = {state.T}" if frames is None else f"B·T = {frames} frames (T = {state.T})"
         raise InputError(
-            f"site {site.name!r}: {rows} rows came (shape {tuple(tensor.shape)}) for {came} with {site.parts} rows per "
-            "frame as planned; the rows must be a multiple of the frames. Leave the site out (sites=…) if the backbone "
-            "drops or merges rows there."
+            f"site {site.name!r}: got {rows} rows (shape {tuple(tensor.shape)}) for {running} with {site.parts} rows "
+            "per frame as planned; the rows must be a multiple of the frames: leave the site out (sites=…) if the "
+            "backbone drops or merges rows there"
         )
 
     def fused(self, tensor: Tensor, state: FrameState) -> Tensor:
@@ -140,8 +145,8 @@ class SiteHook(ABC):
         """Return the positional input that the plan names."""
         if len(args) <= self.site.index or not isinstance(args[self.site.index], Tensor):
             raise InputError(
-                f"site {self.site.name!r}: input {self.site.index} of the module is no tensor any more "
-                f"({len(args)} positional inputs came). Plan again for this backbone and this input."
+                f"site {self.site.name!r}: input {self.site.index} of the module must be a tensor, got {len(args)} "
+                "positional inputs without one there; plan again for this backbone and this input"
             )
         tensor: Tensor = args[self.site.index]
         return tensor
@@ -151,7 +156,7 @@ class BeforeHook(SiteHook):
     """Fuses the input of the module at its site."""
 
     def register(self, module: nn.Module) -> Any:
-        """Hook `module`; return the handle."""
+        """Hook the inputs of `module`; return the handle."""
         return module.register_forward_pre_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -166,10 +171,6 @@ class BeforeHook(SiteHook):
 class AfterHook(SiteHook):
     """Fuses the output of the module at its site."""
 
-    def register(self, module: nn.Module) -> Any:
-        """Hook `module`; return the handle."""
-        return module.register_forward_hook(self)
-
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Return the module's output, fused; None leaves it."""
         state = self.active()
@@ -180,18 +181,14 @@ class AfterHook(SiteHook):
         i = self.site.index
         if type(output) not in (tuple, list) or len(output) <= i or not isinstance(output[i], Tensor):
             raise InputError(
-                f"site {self.site.name!r}: the module returned {type(output).__name__}, the plan wants a tensor there"
-                f"{f' as item {i}' if i else ''}. Plan again for this backbone."
+                f"site {self.site.name!r}: the module must return a tensor{f' as item {i}' if i else ''}, got "
+                f"{type(output).__name__}; plan again for this backbone"
             )
         return type(output)((*output[:i], self.fused(output[i], state), *output[i + 1 :]))
 
 
 class BesideHook(SiteHook):
     """Adds to a convolution's output what the fusion computes from the convolution's input."""
-
-    def register(self, module: nn.Module) -> Any:
-        """Hook `module`; return the handle."""
-        return module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """Return the convolution's output with the fusion's share; None leaves it."""
@@ -211,11 +208,7 @@ class EnterHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at the leading dimension of the backbone's first tensor."""
-        if getattr(module, "_is_replica", False):
-            raise UnsupportedError(
-                "nn.DataParallel runs one backbone in several threads, which would share one T. "
-                "Use DistributedDataParallel (one process per device)."
-            )
+        refuse_replica(module)
         state = self.context.current("forward")
         if state is not self.context.state:
             return  # The whole backbone is recomputed: its frames were counted the first time.
@@ -223,15 +216,25 @@ class EnterHook:
         rows = None if tensor is None or tensor.ndim == 0 else tensor.shape[0]
         if rows is not None and rows % state.T:
             raise InputError(
-                f"{rows} rows came into the backbone for T = {state.T}, which is no multiple. "
-                "Frames are (B·T, C, H, W), batch-major: row b·T + t is frame t of image b."
+                f"the rows of the backbone must be a multiple of T = {state.T}, got {rows}; frames are "
+                "(B·T, C, H, W), batch-major: row b·T + t is frame t of image b"
             )
         self.context.begin(state._replace(rows=rows))
         if not torch.compiler.is_compiling():
             self.context.fired.clear()
 
 
+def refuse_replica(module: nn.Module) -> None:
+    """Raise `UnsupportedError` for a module that `nn.DataParallel` has copied for one of its threads."""
+    if getattr(module, "_is_replica", False):
+        raise UnsupportedError(
+            "nn.DataParallel runs one backbone in several threads, which would share one T; use "
+            "DistributedDataParallel (one process per device)"
+        )
+
+
 def _here() -> tuple[int, int]:
+    """Return the backward pass (-1 outside of one) and the thread that this is called in."""
     return backward_task(), threading.get_ident()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -93,48 +93,49 @@ class Plan:
         return tuple(site.name for site in self.sites)
 
     def __str__(self) -> str:
-        size = "×".join(str(n) for n in self.input_size)
-        head = f"{self.model}: {len(self.sites)} {self.fusion.name} sites at input {size}"
-        rows: list[tuple[str, ...]] = [("site", "placement", "channels", "layout", "shape", "parts", "rule", "block")]
-        rows += [_row(site) for site in self.sites]
-        text = [head, *_table(rows)] if self.sites else [head]
+        size = "×".join(map(str, self.input_size))
+        text = [f"{self.model}: {len(self.sites)} {self.fusion.name} sites at input {size}"]
+        if self.sites:
+            head = ("site", "placement", "channels", "layout", "shape", "parts", "rule", "block")
+            text += _table([head, *(_row(site) for site in self.sites)])
+        # Sites with several positions but no map and no tokens.
         unordered = sum(site.layout.spatial == "none" and prod(site.shape[1:]) > site.channels for site in self.sites)
         if unordered:
             text += [
                 "",
                 f"{unordered} sites with layout (N, …): their positions are no row-major grid of the image, and",
+                "the spatial part of a fusion takes them as one row.",
             ]
-            text += ["the spatial part of a fusion takes them as one row."]
         if self.skipped:
-            skipped = self.skipped
-            text += ["", f"{len(skipped)} left out:"]
-            text += _table(
-                [("place", "block", "reason"), *((s.name, s.block or "(root)", s.reason) for s in self.skipped)]
-            )
+            rows = [(skipped.name, skipped.block or "(root)", skipped.reason) for skipped in self.skipped]
+            text += ["", f"{len(self.skipped)} left out:", *_table([("place", "block", "reason"), *rows])]
         return "\n".join(text)
 
 
+def some(names: Sequence[str], limit: int = 8) -> str:
+    """List the first names for a message, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 def _row(site: Site) -> tuple[str, ...]:
+    """The cells of one site."""
     layout = site.layout.describe()
     if site.layout.grid is not None:
         layout += f" {site.layout.grid[0]}×{site.layout.grid[1]}"
     if site.layout.prefix_tokens:
         layout += f" after {site.layout.prefix_tokens}"
-    shape = "×".join(str(n) for n in site.shape)
+    shape = "×".join(map(str, site.shape))
     rule = site.rule if site.calls == 1 else f"{site.rule}, {site.calls} calls"
-    return (
-        site.name,
-        site.placement,
-        str(site.channels),
-        layout,
-        shape,
-        str(site.parts),
-        rule,
-        site.block or "(root)",
-    )
+    block = site.block or "(root)"
+    return (site.name, site.placement, str(site.channels), layout, shape, str(site.parts), rule, block)
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """The lines of a table, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -11,7 +11,7 @@ from image2video.errors import InputError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.checks import check_backbone
-from image2video.inject.plan import OutputLayout, Plan, Site, Skipped
+from image2video.inject.plan import OutputLayout, Plan, Site, Skipped, some
 from image2video.inject.rule import (
     Candidate,
     chosen_residuals,
@@ -39,10 +39,9 @@ def plan(
 ) -> Plan:
     """Find where the fusions of a backbone go, from the dataflow of one traced forward; the backbone stays as it is.
 
-    The rule knows no family of networks. TSM goes before the first weights of each residual branch, GSF and GSM after
-    the last ones; where a network has no residuals, or fewer than one for every second map size, every convolution
-    with a kernel above 1 except the first is a site. A fusion for every convolution (`conv3d`) takes those and the
-    stem. `fusion="none"` has no sites.
+    TSM goes before the first weights of each residual branch, GSF and GSM go after the last ones. Where a network has
+    no residuals, or fewer than one for every second map size, every convolution with a kernel above 1 except the first
+    is a site. A fusion for every convolution (`conv3d`) takes those and the stem. `fusion="none"` has no sites.
 
     Args:
         backbone: takes images `(B, C, H, W)`.
@@ -52,6 +51,9 @@ def plan(
         input_size: `(C, H, W)`; where neither size nor example is given, that of the backbone's `pretrained_cfg`, with
             the `in_chans` and `img_size` that the backbone was made with.
         example_input: images `(B, C, H, W)`, of which the size and type count.
+
+    Returns:
+        The frozen plan; `print(plan)` shows it as a table.
 
     Raises:
         InputError: no input size known, a forward that fails on it, an unknown fusion, a selection that matches
@@ -72,12 +74,12 @@ def plan(
     """
     config = resolve_fusion(fusion)
     check_backbone(backbone)
-    choose = selector(sites, config)
+    selection = selector(sites, config)
     example = example_for(backbone, input_size, example_input)
     graph = Graph(trace_forward(backbone, example))
     _check_images(graph, backbone, example)
     found, skipped = _sites(backbone, graph, config) if config.active else ([], [])
-    chosen = choose.choose(backbone, graph, config, found, skipped)
+    chosen = selection.choose(backbone, graph, config, found, skipped)
     if config.active and not chosen:
         raise _no_site(backbone, config, skipped)
     channels, height, width = example.shape[1:]
@@ -92,6 +94,7 @@ def plan(
 
 
 def _sites(backbone: nn.Module, graph: Graph, config: FusionConfig) -> tuple[list[Site], list[Skipped]]:
+    """Return the sites that the rule finds, one per module, and the places that have none."""
     found: dict[str, Site] = {}
     skipped: dict[tuple[str, str], Skipped] = {}
     for candidate in _candidates(graph, config):
@@ -100,10 +103,12 @@ def _sites(backbone: nn.Module, graph: Graph, config: FusionConfig) -> tuple[lis
             found[result.name] = result
         elif isinstance(result, Skipped):
             skipped.setdefault((result.name, result.block), result)
-    return list(found.values()), [s for s in skipped.values() if s.name not in found]
+    left_out = [place for place in skipped.values() if place.name not in found]
+    return list(found.values()), left_out
 
 
 def _candidates(graph: Graph, config: FusionConfig) -> list[Candidate]:
+    """List the places that the rule chooses, in the order of execution; those without a hook come first."""
     if config.every_conv:
         return every_conv_candidates(graph)
     residuals = chosen_residuals(graph)
@@ -117,30 +122,32 @@ def _candidates(graph: Graph, config: FusionConfig) -> list[Candidate]:
 
 
 def _check_images(graph: Graph, backbone: nn.Module, example: Tensor) -> None:
+    """Raise where the images have no effect on what the backbone returns."""
     outputs = [graph.values[value] for _, value in graph.trace.outputs]
     if outputs and not any(value.depends for value in outputs):
         raise InputError(
-            f"nothing that {type(backbone).__name__} returns depends on the images of size {tuple(example.shape[1:])}. "
-            "A backbone takes images (B, C, H, W) as its first argument and returns tensors."
+            f"nothing that {type(backbone).__name__} returns depends on the images of size {tuple(example.shape[1:])}; "
+            "a backbone must take images (B, C, H, W) as its first argument and return tensors"
         )
 
 
 def _no_site(backbone: nn.Module, config: FusionConfig, skipped: list[Skipped]) -> InputError:
+    """Make the error for a plan that would have no site."""
     name = type(backbone).__name__
     if skipped:
-        reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
-        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        reasons = some([f"{place.name}: {place.reason}" for place in skipped], 3)
         return InputError(
             f"no site is left for fusion {config.name!r} in {name}: all {len(skipped)} places were left out "
-            f"({reasons}{more}). Choose another fusion, or name modules: sites=['layer1.0.conv1', …]."
+            f"({reasons}); choose another fusion, or name modules: sites=['layer1.0.conv1', …]"
         )
     return InputError(
         f"no site was found for fusion {config.name!r} in {name}: it has neither a residual branch nor a second "
-        "convolution with a kernel above 1. Name modules: sites=['features.3', …]."
+        "convolution with a kernel above 1; name modules: sites=['features.3', …]"
     )
 
 
 def _outputs(graph: Graph) -> tuple[OutputLayout, ...]:
+    """Return the layouts of what the backbone returns, where it depends on the images."""
     out = []
     for path, value in graph.trace.outputs:
         if not graph.values[value].depends:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from image2video.inject.hookpoints import Point, point_after, point_before, shared_after, shared_before
-from image2video.trace.graph import Graph, Residual, bits
+from image2video.trace.graph import Graph, Residual, bits, has
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A place that the rule chose, before its layout is known; without a `point` it cannot be hooked."""
+    """A place that the rule chose, before its layout is known.
+
+    Args:
+        rule: why it was chosen (see `Site`).
+        block: path of the module that the place is in.
+        point: the hook; None where no hook reaches the place.
+        order: which residual of its block it is, from 0.
+        where: path of the module that computes the weight.
+    """
 
     rule: str
     block: str
@@ -20,106 +30,114 @@ class Candidate:
 
 
 def chosen_residuals(graph: Graph) -> list[Residual]:
-    """Choose among nested residuals.
+    """Choose among nested residuals, in the order of execution.
 
-    Within one module the outer one wins (a Res2Net block), an inner branch of a single weight loses to the outer one (a
-    RepVGG unit), and so does a lone inner one in a submodule of the one that adds (an attention with a residual of its
-    own in a block). Else the inner ones win (HRNet, DLA, NASNet).
+    The outer one wins against inner ones that
+
+    - the same module adds (a Res2Net block),
+    - have a single weight (a RepVGG unit),
+    - are alone, in a submodule of the one that adds (an attention with a residual of its own in a block).
+
+    Else the inner ones win (HRNet, DLA, NASNet).
     """
     kept: list[Residual] = []
-    for outer in graph.residuals():
-        inner = [r for r in kept if outer.region >> r.add & 1]
-        rivals = [r for r in inner if r.owner != outer.owner and len(r.weights) > 1]
-        lone = len(rivals) == 1 and graph.contains(outer.owner, rivals[0].add)
-        if lone or not rivals:
-            kept = [r for r in kept if r not in inner] + [outer]
-    return sorted(kept, key=lambda r: r.add)
+    for outer in graph.residuals():  # Inner sums come before the outer one.
+        inner = [residual for residual in kept if has(outer.region, residual.add)]
+        rivals = [residual for residual in inner if residual.owner != outer.owner and len(residual.weights) > 1]
+        is_lone = len(rivals) == 1 and graph.contains(outer.owner, rivals[0].add)
+        if rivals and not is_lone:
+            continue
+        kept = [residual for residual in kept if residual not in inner]
+        kept.append(outer)
+    return sorted(kept, key=lambda residual: residual.add)
 
 
 def residual_candidates(graph: Graph, residuals: list[Residual], placement: str) -> list[Candidate]:
     """Find the hook points of each branch: before its first weights, or after its last ones."""
     found: list[Candidate] = []
-    orders: dict[int, int] = {}
+    orders: Counter[int] = Counter()
     for residual in residuals:
         block = graph.calls[residual.owner].name if residual.owner >= 0 else ""
-        order = orders.setdefault(residual.owner, 0)
+        for point, weight in _branch_points(graph, residual, placement):
+            where = graph.calls[graph.values[weight].call].name
+            found.append(Candidate("residual", block, point, orders[residual.owner], where))
         orders[residual.owner] += 1
-        if placement == "before":
-            points, ends = _before(graph, residual)
-        else:
-            points, ends = _after(graph, residual)
-        for point, end in zip(points, ends, strict=False):
-            where = graph.calls[graph.values[end].call].name
-            found.append(Candidate("residual", block, point, order, where))
     return found
 
 
-def _before(graph: Graph, residual: Residual) -> tuple[list[Point | None], list[int]]:
-    ends = _first(graph, residual)
-    for parallel in (_entries(graph, residual), ends):
-        shared = shared_before(graph, residual, parallel) if len(parallel) > 1 else None
-        if shared:
-            return [shared], parallel
-    return [point_before(graph, residual, end) for end in ends], ends
+def _branch_points(graph: Graph, residual: Residual, placement: str) -> list[tuple[Point | None, int]]:
+    """Return the hooks of a branch, each with a weight that it stands for.
+
+    Parallel weights share one hook where one reaches them all; else each has its own.
+    """
+    if placement == "before":
+        ends, parallel, shared = _first(graph, residual), _entries(graph, residual), shared_before
+    else:
+        ends, parallel, shared = _last(graph, residual), _exits(graph, residual), shared_after
+    for together in (parallel, ends):
+        point = shared(graph, residual, together) if len(together) > 1 else None
+        if point is not None:
+            return [(point, together[0])]
+    single = _for_one_weight(placement)
+    return [(single(graph, residual, weight), weight) for weight in ends]
 
 
-def _after(graph: Graph, residual: Residual) -> tuple[list[Point | None], list[int]]:
-    ends = _last(graph, residual)
-    for parallel in (_exits(graph, residual), ends):
-        shared = shared_after(graph, residual, parallel) if len(parallel) > 1 else None
-        if shared:
-            return [shared], parallel
-    return [point_after(graph, residual, end) for end in ends], ends
+def _for_one_weight(placement: str) -> Callable[[Graph, Residual | None, int], Point | None]:
+    """Return the function that finds the hook of a single weight."""
+    return point_before if placement == "before" else point_after
 
 
 def _first(graph: Graph, residual: Residual) -> list[int]:
-    """The weights that no other weight of the branch comes before."""
-    mask = sum(1 << w for w in residual.weights)
-    return [w for w in residual.weights if not graph.main[w] & mask & ~(1 << w)]
+    """List the weights that no other weight of the branch comes before."""
+    mask = sum(1 << weight for weight in residual.weights)
+    return [weight for weight in residual.weights if not graph.main[weight] & mask & ~(1 << weight)]
 
 
 def _last(graph: Graph, residual: Residual) -> list[int]:
-    """The weights that no other weight of the branch comes after."""
+    """List the weights that no other weight of the branch comes after."""
     before = 0
     for weight in residual.weights:
         before |= graph.main[weight] & ~(1 << weight)
-    return [w for w in residual.weights if not before >> w & 1]
+    return [weight for weight in residual.weights if not has(before, weight)]
 
 
 def _entries(graph: Graph, residual: Residual) -> list[int]:
-    """The weights with a way from the fork on which no other weight lies (heads that share out a map)."""
+    """List the weights with a way from the fork on which no other weight lies (heads that share out a map)."""
     reached = 1 << residual.fork
-    ends = []
+    entries = []
     for index in bits(residual.region):
         value = graph.values[index]
-        if any(reached >> parent & 1 for parent in graph.main_parents(value)):
-            if value.weighted:
-                ends.append(index)
-            else:
-                reached |= 1 << index
-    return ends
+        if not any(has(reached, parent) for parent in graph.main_parents(value)):
+            continue
+        if value.weighted:
+            entries.append(index)  # Not reached: the way ends here.
+        else:
+            reached |= 1 << index
+    return entries
 
 
 def _exits(graph: Graph, residual: Residual) -> list[int]:
-    """The weights with a way to the sum on which no other weight lies (both halves of a Ghost module)."""
-    reached: set[int] = set()
-    ends: set[int] = set()
-    queue = [p for p in graph.main_parents(graph.values[residual.add]) if residual.region >> p & 1]
+    """List the weights with a way to the sum on which no other weight lies (both halves of a Ghost module)."""
+    seen: set[int] = set()
+    exits: set[int] = set()
+    queue = [residual.add]
     while queue:
-        index = queue.pop()
-        if index in reached:
-            continue
-        reached.add(index)
-        if graph.values[index].weighted:
-            ends.add(index)
-        else:
-            queue += [p for p in graph.main_parents(graph.values[index]) if residual.region >> p & 1]
-    return sorted(ends)
+        value = graph.values[queue.pop()]
+        for parent in graph.main_parents(value):
+            if parent in seen or not has(residual.region, parent):
+                continue
+            seen.add(parent)
+            if graph.values[parent].weighted:
+                exits.add(parent)
+            else:
+                queue.append(parent)
+    return sorted(exits)
 
 
 def wide_convolutions(graph: Graph) -> list[int]:
-    """Every convolution with a kernel above 1 on a map, in the order of execution."""
-    return [v.index for v in graph.values if v.weighted and len(v.shape) == 4 and max(v.kernel, default=1) > 1]
+    """List every convolution with a kernel above 1 on a map, in the order of execution."""
+    on_maps = [value for value in graph.values if value.weighted and len(value.shape) == 4]
+    return [value.index for value in on_maps if max(value.kernel, default=1) > 1]
 
 
 def needs_fallback(graph: Graph, residuals: list[Residual]) -> bool:
@@ -129,13 +147,18 @@ def needs_fallback(graph: Graph, residuals: list[Residual]) -> bool:
 
 
 def within_one_size(graph: Graph, residuals: list[Residual]) -> list[Residual]:
-    """The residuals whose wide convolutions work on maps of one size.
+    """List the residuals whose wide convolutions work on maps of one size.
 
-    One that spans several stages (a path that goes down and comes up again, added to an earlier map) is no block: as
-    the branch it would stand for all that lies on it.
+    A residual that spans several stages (a path that goes down and comes up again, added to an earlier map) is no
+    block: its one site would stand for all that lies on the path.
     """
     wide = wide_convolutions(graph)
-    return [r for r in residuals if len({graph.values[w].shape[2:] for w in wide if r.region >> w & 1}) < 2]
+    chosen = []
+    for residual in residuals:
+        sizes = {graph.values[conv].shape[2:] for conv in wide if has(residual.region, conv)}
+        if len(sizes) < 2:
+            chosen.append(residual)
+    return chosen
 
 
 def fallback_candidates(graph: Graph, residuals: list[Residual], placement: str) -> list[Candidate]:
@@ -143,29 +166,25 @@ def fallback_candidates(graph: Graph, residuals: list[Residual], placement: str)
     taken = 0
     for residual in residuals:
         taken |= residual.region
-    whole = 0 if graph.trace.outputs else ~0
+    # What goes into an output; everything where the outputs are no tensors that the trace knows.
+    used = 0 if graph.trace.outputs else ~0
     for _, value in graph.trace.outputs:
-        whole |= graph.main[value]
-    found = []
-    for conv in wide_convolutions(graph)[1:]:
-        if taken >> conv & 1 or not whole >> conv & 1:
-            continue
-        call = graph.values[conv].call
-        make = point_before if placement == "before" else point_after
-        found.append(Candidate("fallback", _parent(graph, call), make(graph, None, conv), 0, graph.calls[call].name))
-    return found
+        used |= graph.main[value]
+    find = _for_one_weight(placement)
+    free = [conv for conv in wide_convolutions(graph)[1:] if has(used, conv) and not has(taken, conv)]
+    return [_convolution(graph, "fallback", conv, find(graph, None, conv)) for conv in free]
 
 
 def every_conv_candidates(graph: Graph) -> list[Candidate]:
     """Choose every convolution with a kernel above 1, the stem included."""
-    found = []
-    for conv in wide_convolutions(graph):
-        call = graph.values[conv].call
-        point = point_before(graph, None, conv, direct=True)
-        found.append(Candidate("every-conv", _parent(graph, call), point, 0, graph.calls[call].name))
-    return found
+    return [
+        _convolution(graph, "every-conv", conv, point_before(graph, None, conv, direct=True))
+        for conv in wide_convolutions(graph)
+    ]
 
 
-def _parent(graph: Graph, call: int) -> str:
-    parent = graph.calls[call].parent if call >= 0 else -1
-    return graph.calls[parent].name if parent >= 0 else ""
+def _convolution(graph: Graph, rule: str, conv: int, point: Point | None) -> Candidate:
+    """Make the candidate of a convolution, whose block is the parent of its module."""
+    call = graph.calls[graph.values[conv].call]
+    block = graph.calls[call.parent].name if call.parent >= 0 else ""
+    return Candidate(rule, block, point, where=call.name)

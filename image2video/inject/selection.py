@@ -12,7 +12,7 @@ from torch import nn
 from image2video.errors import InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
 from image2video.inject.hookpoints import Point
-from image2video.inject.plan import Site, Skipped
+from image2video.inject.plan import Site, Skipped, some
 from image2video.inject.rule import Candidate
 from image2video.inject.sites import site_of
 from image2video.trace.graph import Graph
@@ -20,7 +20,13 @@ from image2video.trace.graph import Graph
 
 @dataclass(frozen=True)
 class Selector:
-    """A checked `sites=` argument."""
+    """A checked `sites=` argument; at most one field is given.
+
+    Args:
+        pattern: what a site's whole name must match.
+        names: of modules that run.
+        predicate: on a site.
+    """
 
     pattern: re.Pattern[str] | None = None
     names: tuple[str, ...] | None = None
@@ -47,8 +53,8 @@ class Selector:
             chosen = [site for site in found if self.predicate(site)]
             if not chosen and found:
                 raise InputError(
-                    f"the predicate sites= is true for none of the {len(found)} sites that the rule found: "
-                    f"{_some([site.name for site in found])}."
+                    f"the predicate sites= must be true for a site; it is for none of the {len(found)} that the rule "
+                    f"found: {some([site.name for site in found])}"
                 )
             return chosen
         return found
@@ -64,79 +70,78 @@ def selector(sites: str | Iterable[str] | Callable[[Site], bool] | None, config:
     if sites is None:
         return Selector()
     if not config.active:
-        raise InputError(f"sites={sites!r} has no effect: fusion {config.name!r} acts nowhere. Leave sites out.")
+        raise InputError(f"sites={sites!r} has no effect: fusion {config.name!r} acts nowhere; leave sites out")
     if isinstance(sites, str):
         try:
             return Selector(pattern=re.compile(sites))
         except re.error as error:
-            raise InputError(f"sites={sites!r} is no regular expression: {error}. Escape dots as '\\.'.") from error
+            raise InputError(f"sites={sites!r} is no regular expression: {error}; escape dots as '\\.'") from error
     if callable(sites):
         return Selector(predicate=sites)
     names = tuple(sites) if isinstance(sites, Iterable) else None
     if names is None or not all(isinstance(name, str) for name in names):
-        raise InputTypeError(f"sites is {sites!r}; give a regular expression, names or a predicate on a Site.")
+        raise InputTypeError(f"sites must be a regular expression, names or a predicate on a Site, got {sites!r}")
     if not names:
-        raise InputError("sites is an empty list; name at least one module, or pass fusion='none'.")
+        raise InputError("sites is an empty list; name at least one module, or pass fusion='none'")
     return Selector(names=tuple(dict.fromkeys(names)))
 
 
 def _named(
     backbone: nn.Module, graph: Graph, config: FusionConfig, found: list[Site], skipped: list[Skipped], name: str
 ) -> Site:
+    """Return the site of a name: one of the rule's, or any module that runs; raise where it can be none."""
     for site in found:
         if site.name == name:
             return site
     for left_out in skipped:
         if left_out.name == name:
-            raise InputError(f"site {name!r} cannot be used: {left_out.reason}.")
+            raise InputError(f"site {name!r} cannot be used: {left_out.reason}")
     call = next((c for c in graph.calls if c.name == name and c.parent >= 0), None)
     if call is None:
         raise InputError(
-            f"sites names {name!r}, but no module of that name runs in a forward. Near: {_near(name, graph)}."
+            f"sites names {name!r}, but no module of that name runs in a forward; near: {_near(name, graph)}"
         )
     side = "after" if config.placement == "after" else "before"
     tensors = call.outputs if side == "after" else call.inputs
     index = next((i for i, v in enumerate(tensors) if v >= 0 and graph.values[v].depends), None)
     if index is None:
-        raise InputError(f"site {name!r} cannot be used: the module has no tensor of the images there to fuse.")
-    block = graph.calls[call.parent].name
-    result = site_of(backbone, graph, config, Candidate("named", block, Point(call.index, side, index, tensors[index])))
+        raise InputError(f"site {name!r} cannot be used: the module has no tensor of the images there to fuse")
+    point = Point(call.index, side, index, tensors[index])
+    result = site_of(backbone, graph, config, Candidate("named", graph.calls[call.parent].name, point))
     if isinstance(result, Skipped):
-        raise InputError(f"site {name!r} cannot be used: {result.reason}.")
+        raise InputError(f"site {name!r} cannot be used: {result.reason}")
     return result
 
 
 def _ordered(graph: Graph, sites: list[Site]) -> list[Site]:
+    """Sort sites by the first call of their module."""
     first = {call.name: call.index for call in reversed(graph.calls)}
     return sorted(sites, key=lambda site: first[site.name])
 
 
 def _nothing_matches(pattern: str, graph: Graph, found: list[Site], skipped: list[Skipped]) -> InputError:
-    left_out = [s for s in skipped if re.fullmatch(pattern, s.name)]
+    """Make the error for a regular expression that matches no site: it names what is near or was left out."""
+    left_out = [f"{place.name}: {place.reason}" for place in skipped if re.fullmatch(pattern, place.name)]
     if left_out:
-        reasons = "; ".join(f"{s.name}: {s.reason}" for s in left_out[:3])
-        return InputError(f"sites={pattern!r} matches only places that were left out ({reasons}).")
-    plain = pattern.replace("\\", "")
+        return InputError(
+            f"sites={pattern!r} matches only places that were left out ({some(left_out, 3)}); choose others"
+        )
+    near = _close(pattern.replace("\\", ""), [site.name for site in found])
     running = [call.name for call in graph.calls if call.parent >= 0 and re.fullmatch(pattern, call.name)]
-    hint = (
-        f" It does match other modules that run ({_some(running, 3)}): pass a list of names to use those."
-        if running
-        else ""
-    )
+    hint = ""
+    if running:
+        hint = f"; it does match other modules that run ({some(running, 3)}): pass a list of names to use those"
     return InputError(
-        f"sites={pattern!r} matches none of the {len(found)} sites that the rule found (the whole name must match). "
-        f"Near: {_some(_close(plain, [s.name for s in found]))}.{hint}"
+        f"sites={pattern!r} matches none of the {len(found)} sites that the rule found (the whole name must match); "
+        f"near: {near}{hint}"
     )
 
 
 def _near(name: str, graph: Graph) -> str:
-    return _some(_close(name, list(dict.fromkeys(call.name for call in graph.calls if call.parent >= 0))))
+    """List the modules that run whose names are closest."""
+    return _close(name, list(dict.fromkeys(call.name for call in graph.calls if call.parent >= 0)))
 
 
-def _close(name: str, names: list[str]) -> list[str]:
-    return difflib.get_close_matches(name, names, n=5, cutoff=0.0)
-
-
-def _some(names: list[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _close(name: str, names: list[str]) -> str:
+    """List the closest names."""
+    return ", ".join(difflib.get_close_matches(name, names, n=5, cutoff=0.0))

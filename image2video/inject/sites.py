@@ -16,7 +16,7 @@ from image2video.trace.layouts import Placed, placed
 
 
 def site_of(backbone: nn.Module, graph: Graph, config: FusionConfig, candidate: Candidate) -> Site | Skipped:
-    """Give a candidate its layout and channels; refuse it where they are unknown, too few, or differ between calls."""
+    """Give a candidate its layout and channels; skip it where they are unknown, too few, or differ between calls."""
     point = candidate.point
     if point is None:
         where = candidate.where or "(root)"
@@ -35,7 +35,7 @@ def site_of(backbone: nn.Module, graph: Graph, config: FusionConfig, candidate: 
     assert known is not None
     refusal = config.refusal(known.channels) or _cannot_build(backbone, config, call.name, known)
     if refusal is not None:
-        return Skipped(call.name, candidate.block, refusal.rstrip("."))
+        return Skipped(call.name, candidate.block, refusal)
     return Site(
         name=call.name,
         placement="beside" if config.every_conv else point.side,
@@ -52,6 +52,7 @@ def site_of(backbone: nn.Module, graph: Graph, config: FusionConfig, candidate: 
 
 
 def _at_call(graph: Graph, point: Point, call: int) -> Placed | str:
+    """Return the layout of the tensor that a hook would get in one call of its module, or why it has none."""
     tensors = graph.calls[call].inputs if point.side == "before" else graph.calls[call].outputs
     value = tensors[point.index] if point.index < len(tensors) else -1
     if value < 0:
@@ -60,21 +61,22 @@ def _at_call(graph: Graph, point: Point, call: int) -> Placed | str:
 
 
 def _hint(module: nn.Module) -> int | None:
+    """Return the channel dimension that a module has by convention."""
     if isinstance(module, nn.Linear):
         return -1
     return 1 if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) else None
 
 
 def _common(a: Placed, b: Placed) -> Placed | None:
-    """What holds for two calls of one module; None where they differ in more than their size."""
-    loose = dataclasses.replace(a.layout, grid=None), dataclasses.replace(b.layout, grid=None)
-    if a.channels != b.channels or a.parts != b.parts or loose[0] != loose[1]:
+    """Return what holds for two calls of one module; None where they differ in more than their size."""
+    without_grid = dataclasses.replace(a.layout, grid=None)
+    if a.channels != b.channels or a.parts != b.parts or without_grid != dataclasses.replace(b.layout, grid=None):
         return None
-    return a if a.layout == b.layout else dataclasses.replace(a, layout=loose[0])
+    return a if a.layout == b.layout else dataclasses.replace(a, layout=without_grid)
 
 
 def _cannot_build(backbone: nn.Module, config: FusionConfig, name: str, known: Placed) -> str | None:
-    """Why a fusion beside a convolution cannot be built for it; only building it tells."""
+    """Say why a fusion beside a convolution cannot be built for it; only building it tells."""
     if not config.every_conv:
         return None
     try:

@@ -13,8 +13,8 @@ def tie(outputs: Any, parameters: Sequence[nn.Parameter]) -> Any:
     """Make every floating-point tensor in `outputs` depend on `parameters`, with equal values and without gradients.
 
     DistributedDataParallel counts a parameter as done when its node in the graph is executed, with a gradient or
-    without one; afterwards its gradient is zeros. A product with zero would do this too, but not where a parameter is
-    not finite. Outputs pass as they are without gradients or without a process group.
+    without one; afterwards its gradient is zeros. Adding zero times each parameter would do too, but not where one of
+    them is infinite. Outputs pass as they are without gradients or without a process group.
     """
     if not (torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized()):
         return outputs
@@ -36,6 +36,7 @@ class _Tie(torch.autograd.Function):
 
 
 def _tied(value: Any, parameters: list[nn.Parameter]) -> Any:
+    """Tie the tensors in nested tuples, lists and mappings."""
     if isinstance(value, Tensor):
         return _Tie.apply(value, *parameters) if value.is_floating_point() else value
     if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
 """What the dimensions of a tensor stand for: batch, channel or position, followed through every operation of a trace.
 
 A dimension is a tuple of atoms, outermost first: the windows of a batch, `(B·8·8, 49, C)`, are
-`((B, h/8, w/8), (h%7, w%7), (C,))`. Views split and merge atoms exactly, so that the order of a leading dimension
-B·T·k and the grid of a token sequence are read and not guessed.
+`((B, h/8, w/8), (h%7, w%7), (C,))`. Views split and join atoms exactly. So the order of a leading dimension B·T·k and
+the grid of a token sequence are read from the trace and never guessed.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ def fresh(kind: Kind, size: int) -> Dim:
 
 def image_axes(shape: tuple[int, ...]) -> Axes:
     """Name the dimensions of the images `(B, C, H, W)`."""
-    height: Dim = (Atom("position", shape[2], axis="h"),) if shape[2] > 1 else ()
-    width: Dim = (Atom("position", shape[3], axis="w"),) if shape[3] > 1 else ()
-    batch: Dim = (Atom("batch", shape[0], axis="b"),) if shape[0] > 1 else ()
-    return (batch, fresh("channel", shape[1]), height, width)
+    images, channels, rows, columns = shape
+    height = merged((Atom("position", rows, axis="h"),))
+    width = merged((Atom("position", columns, axis="w"),))
+    batch = merged((Atom("batch", images, axis="b"),))
+    return (batch, fresh("channel", channels), height, width)
 
 
 def offsets(rows: int, columns: int) -> Dim:
@@ -70,7 +71,7 @@ def kind_of(dim: Dim) -> Kind:
 
 
 def rank(dim: Dim) -> int:
-    """How much is known of a dimension: where two tensors meet in one operation, the better known names win."""
+    """Say how much is known of a dimension: where two tensors meet in one operation, the better known names win."""
     if not dim or any(atom.kind == "unknown" for atom in dim):
         return 0
     if all(isinstance(atom.axis, str) for atom in dim) or dim[-1].tail:
@@ -84,12 +85,16 @@ def merged(dim: Dim) -> Dim:
     for atom in dim:
         if atom.size == 1 and not atom.tail:
             continue
-        last = out[-1] if out else None
-        if last and last.axis == atom.axis and last.kind == atom.kind and last.stride == atom.stride * atom.size:
-            out[-1] = replace(atom, size=last.size * atom.size)
+        if out and _continues(out[-1], atom):
+            out[-1] = replace(atom, size=out[-1].size * atom.size)
         else:
             out.append(atom)
     return tuple(out)
+
+
+def _continues(outer: Atom, inner: Atom) -> bool:
+    """Whether two atoms are one axis again: each step of the outer one spans the whole inner one."""
+    return outer.axis == inner.axis and outer.kind == inner.kind and outer.stride == inner.stride * inner.size
 
 
 def resized(dim: Dim, size: int) -> Dim:
@@ -99,11 +104,14 @@ def resized(dim: Dim, size: int) -> Dim:
     if size == 1:
         return ()
     if len(dim) == 1 and dim[0].tail:
+        # A slice that takes the prefix tokens off leaves the grid.
         return dim[0].tail if size == size_of(dim[0].tail) else fresh("position", size)
     if len(dim) == 1 and dim[0].kind == "position":
         return (replace(dim[0], size=size, stride=1),)
+    if not dim:  # A single place that was enlarged.
+        return fresh("position", size)
     kind = kind_of(dim)
-    return fresh("unknown" if kind == "batch" else "position" if not dim else kind, size)
+    return fresh("unknown" if kind == "batch" else kind, size)
 
 
 def reshaped(axes: Axes, shape: tuple[int, ...]) -> Axes:
@@ -111,51 +119,52 @@ def reshaped(axes: Axes, shape: tuple[int, ...]) -> Axes:
     queue = [atom for dim in axes for atom in dim]
     out: list[Dim] = []
     for size in shape:
-        dim: list[Atom] = []
-        need = size
-        while need > 1:
-            atom = queue.pop(0) if queue else Atom("unknown", 0)
-            if atom.size and need % atom.size == 0:
-                dim.append(atom)
-                need //= atom.size
-            elif atom.size and atom.size % need == 0 and not atom.tail:
-                inner = atom.size // need
-                dim.append(replace(atom, size=need, stride=atom.stride * inner))
-                queue.insert(0, replace(atom, size=inner))
-                need = 1
-            else:
-                rest = shape[len(out) :]
-                return (*out, *(fresh("unknown", n) for n in rest))
+        dim = _taken(queue, size)
+        if dim is None:
+            return (*out, *(fresh("unknown", rest) for rest in shape[len(out) :]))
         out.append(merged(tuple(dim)))
     return tuple(out)
+
+
+def _taken(queue: list[Atom], size: int) -> list[Atom] | None:
+    """Take atoms of `size` places from the head of a queue, splitting the last; None where sizes do not divide."""
+    dim: list[Atom] = []
+    need = size
+    while need > 1:
+        if not queue or not queue[0].size:
+            return None
+        atom = queue.pop(0)
+        if need % atom.size == 0:
+            dim.append(atom)
+            need //= atom.size
+        elif atom.size % need == 0 and not atom.tail:
+            inner = atom.size // need
+            dim.append(replace(atom, size=need, stride=atom.stride * inner))
+            queue.insert(0, replace(atom, size=inner))
+            need = 1
+        else:
+            return None
+    return dim
 
 
 def joined(dims: list[Dim], sizes: list[int]) -> Dim:
     """Name the concatenation of `dims` along themselves; prefix tokens before a grid are remembered."""
     total = sum(sizes)
+    # A part of size 1 without atoms (a class token) fits any kind.
     kinds = {kind_of(dim) for dim, size in zip(dims, sizes, strict=True) if size > 1 or dim}
     if "batch" in kinds:
         return fresh("unknown", total)
     if kinds == {"channel"}:
         return fresh("channel", total)
+    if not kinds:
+        return fresh("position", total)
     if "position" not in kinds:
-        return fresh("position" if not kinds else "unknown", total)
-    tail = dims[-1]
-    if len(dims) > 1 and rank(tail) == 3 and not any(rank(dim) == 3 for dim in dims[:-1]):
-        prefix = sum(sizes[:-1])
-        if len(tail) == 1 and tail[0].tail:
-            return (replace(tail[0], size=total, prefix=prefix + tail[0].prefix),)
-        return (Atom("position", total, axis="cat", prefix=prefix, tail=tail),)
-    return fresh("position", total)
-
-
-def broadcast(operands: list[Axes], shapes: list[tuple[int, ...]], shape: tuple[int, ...]) -> Axes:
-    """Name the dimensions of an elementwise result: from the right, the best known operand of the full size."""
-    out: list[Dim] = []
-    for back in range(len(shape), 0, -1):
-        size = shape[-back]
-        known = [
-            axes[-back] for axes, own in zip(operands, shapes, strict=True) if len(own) >= back and own[-back] == size
-        ]
-        out.append(max(known, key=rank, default=fresh("unknown", size)))
-    return tuple(out)
+        return fresh("unknown", total)
+    *heads, tail = dims
+    if not heads or rank(tail) < 3 or any(rank(head) == 3 for head in heads):
+        return fresh("position", total)
+    # Only the last part is a grid of the image: the parts before it are prefix tokens.
+    prefix = sum(sizes[:-1])
+    if len(tail) == 1 and tail[0].tail:
+        return (replace(tail[0], size=total, prefix=prefix + tail[0].prefix),)
+    return (Atom("position", total, axis="cat", prefix=prefix, tail=tail),)

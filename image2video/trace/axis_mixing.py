@@ -2,94 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-from image2video.trace.axes import Axes, Dim, broadcast, fresh, kind_of, merged, offsets, resized
-from image2video.trace.operation import Operation
+from image2video.trace.axes import Axes, Dim, Kind, fresh, kind_of, merged, offsets, resized
+from image2video.trace.operation import Named, Operation, OperationRule, TensorRule, broadcast
 
 
-def _conv(op: Operation) -> Axes | None:
-    axes = op.first
-    if axes is None or len(axes) != len(op.out):
+def _conv(op: Operation, axes: Axes) -> Axes | None:
+    """A convolution makes channels of its second dimension, or mixes the positions that stand there."""
+    if len(axes) != len(op.out):
         return None
-    mixes_positions = kind_of(axes[1]) == "position" and any(kind_of(d) == "channel" for d in axes[2:])
+    mixes_positions = kind_of(axes[1]) == "position" and any(kind_of(dim) == "channel" for dim in axes[2:])
     second = fresh("position" if mixes_positions else "channel", op.out[1])
-    return (axes[0], second, *(resized(d, n) for d, n in zip(axes[2:], op.out[2:], strict=True)))
+    others = [resized(dim, size) for dim, size in zip(axes[2:], op.out[2:], strict=True)]
+    return (axes[0], second, *others)
 
 
-def _linear(op: Operation) -> Axes | None:
-    axes = op.first
-    return None if axes is None else (*axes[:-1], _mixed(axes[-1], op.out[-1]))
+def _linear(op: Operation, axes: Axes) -> Axes:
+    """A linear layer mixes its last dimension."""
+    return (*axes[:-1], _mixed(axes[-1], op.out[-1]))
 
 
 def _mixed(dim: Dim, size: int) -> Dim:
-    return fresh("position" if kind_of(dim) == "position" else "channel", size)
+    """Name what a product makes of a dimension: mixed positions stay positions, all else becomes channels."""
+    kind: Kind = "position" if kind_of(dim) == "position" else "channel"
+    return fresh(kind, size)
 
 
 def _matmul(op: Operation) -> Axes | None:
-    offset = 1 if op.name in ("addmm", "baddbmm") else 0
-    a, b = op.args[offset], op.args[offset + 1]
-    if len(a.shape) < 2 or len(b.shape) < 2:
+    """A product takes its rows from the left factor and its columns from the right one, or mixes the other's."""
+    offset = 1 if op.name in ("addmm", "baddbmm") else 0  # These add their first argument.
+    left, right = op.args[offset], op.args[offset + 1]
+    if len(left.shape) < 2 or len(right.shape) < 2:
         return None
-    heads = [(t.axes[:-2], t.shape[:-2]) for t in (a, b) if t.axes is not None]
-    batch = broadcast([h for h, _ in heads], [s for _, s in heads], op.out[:-2])
-    row = a.axes[-2] if a.axes is not None else _mixed(b.axes[-2], op.out[-2])
-    column = b.axes[-1] if b.axes is not None else _mixed(a.axes[-1], op.out[-1])
-    return (*batch, row, column)
+    heads = [Named(factor.shape[:-2], factor.axes[:-2]) for factor in (left, right) if factor.axes is not None]
+    batch = broadcast(heads, op.out[:-2])
+    if left.axes is None:
+        return (*batch, _mixed(right.axes[-2], op.out[-2]), right.axes[-1])
+    if right.axes is None:
+        return (*batch, left.axes[-2], _mixed(left.axes[-1], op.out[-1]))
+    return (*batch, left.axes[-2], right.axes[-1])
 
 
 def _attention(op: Operation) -> Axes | None:
+    """An attention has the queries' places and the values' channels."""
     query, value = op.args[0], op.args[2]
     if query.axes is None or value.axes is None:
         return None
     return (*query.axes[:-1], value.axes[-1])
 
 
-def _im2col(op: Operation) -> Axes | None:
-    axes = op.first
-    kernel = op.arg(1, "kernel_size")
-    if axes is None or len(op.out) != 3 or len(axes) != 4:
+def _im2col(op: Operation, axes: Axes) -> Axes | None:
+    """Patches `(N, C·kh·kw, L)`: the places inside of a patch join the channels, the patches are a sequence."""
+    if len(op.out) != 3 or len(axes) != 4:
         return None
-    kernel = (*kernel, *kernel)[:2] if isinstance(kernel, list | tuple) else (kernel, kernel)
-    dilation, padding, stride = (op.arg(i, name) for i, name in ((2, "dilation"), (3, "padding"), (4, "stride")))
+    kernel = _pair(op.arg(1, "kernel_size"))
+    dilation, padding, stride = op.arg(2, "dilation"), op.arg(3, "padding"), op.arg(4, "stride")
     places = [
         (size + 2 * p - d * (k - 1) - 1) // s + 1
         for size, k, d, p, s in zip(op.args[0].shape[2:], kernel, dilation, padding, stride, strict=True)
     ]
     patch = merged((*axes[1], *offsets(*kernel)))
-    rows, columns = (resized(dim, n) for dim, n in zip(axes[2:], places, strict=True))
+    rows, columns = (resized(dim, size) for dim, size in zip(axes[2:], places, strict=True))
     return (axes[0], patch, merged((*rows, *columns)))
 
 
-def _pixel_unshuffle(op: Operation) -> Axes | None:
-    axes = op.first
-    if axes is None or len(axes) != 4:
+def _pair(size: Any) -> tuple[int, int]:
+    """Give a size for rows and columns."""
+    if not isinstance(size, list | tuple):
+        return (size, size)
+    return (size[0], size[-1])
+
+
+def _pixel_unshuffle(op: Operation, axes: Axes) -> Axes | None:
+    """The places inside of a patch join the channels."""
+    if len(axes) != 4:
         return None
     factor = op.arg(1, "downscale_factor")
     patch = merged((*axes[1], *offsets(factor, factor)))
     return (axes[0], patch, resized(axes[2], op.out[2]), resized(axes[3], op.out[3]))
 
 
-def _col2im(op: Operation) -> Axes | None:
-    axes = op.first
-    if axes is None or len(op.out) != 4:
+def _col2im(op: Operation, axes: Axes) -> Axes | None:
+    """A map made of patches: channels, rows, columns."""
+    if len(op.out) != 4:
         return None
     return (axes[0], fresh("channel", op.out[1]), fresh("position", op.out[2]), fresh("position", op.out[3]))
 
 
-def _recurrent(op: Operation) -> Axes | None:
-    axes = op.first
-    return None if axes is None or op.index else (*axes[:-1], fresh("channel", op.out[-1]))
+def _recurrent(op: Operation, axes: Axes) -> Axes | None:
+    """The outputs of a recurrent layer have the places of its inputs; its states (index 1 and 2) have none."""
+    return None if op.index else (*axes[:-1], fresh("channel", op.out[-1]))
 
 
 _CONVS = "conv1d conv2d conv3d convolution _convolution conv_transpose1d conv_transpose2d conv_transpose3d"
-MIXING_RULES: dict[str, Callable[[Operation], Axes | None]] = {
+MIXING_RULES: dict[str, TensorRule] = {
     **dict.fromkeys(_CONVS.split(" "), _conv),
-    **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm"), _matmul),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
     "linear": _linear,
-    "scaled_dot_product_attention": _attention,
     "im2col": _im2col,
     "pixel_unshuffle": _pixel_unshuffle,
     "col2im": _col2im,
+}
+PRODUCT_RULES: dict[str, OperationRule] = {
+    **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm"), _matmul),
+    "scaled_dot_product_attention": _attention,
 }

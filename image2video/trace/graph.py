@@ -45,11 +45,18 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
+def has(mask: int, index: int) -> bool:
+    """Whether a bit is set."""
+    return bool(mask >> index & 1)
+
+
 class Graph:
     """Ancestors and consumers of every value that depends on the images.
 
-    `ancestors` follows all edges. `main` leaves out an operand that is broadcast onto a larger one: squeeze-and-excite
-    gates, spatial gates and global context join their map so, and are no part of a branch's own path.
+    Sets of values are whole numbers, bit i for value i: a network has thousands of values, and their unions and
+    intersections are taken for every sum. `ancestors` follows all edges. `main` leaves out an operand that is broadcast
+    onto a larger one: squeeze-and-excite gates, spatial gates and global context join their map so, and are no part of
+    a branch's own path.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -73,18 +80,19 @@ class Graph:
         self._descendants: dict[int, int] = {}
 
     def main_parents(self, value: Value) -> list[int]:
-        """The parents that carry the map, without what is broadcast onto it."""
-        parents = [p for p in value.parents if self.values[p].depends]
+        """Return the parents that carry the map, without what is broadcast onto it."""
+        parents = [parent for parent in value.parents if self.values[parent].depends]
         if value.op not in _BROADCASTS or len(parents) < 2:
             return parents
-        full = [p for p in parents if prod(self.values[p].shape) == prod(value.shape)]
-        return full or parents
+        size = prod(value.shape)
+        of_full_size = [parent for parent in parents if prod(self.values[parent].shape) == size]
+        return of_full_size or parents
 
     def descendants(self, index: int) -> int:
         """Return the bit set of what depends on a value, the value included."""
         if index not in self._descendants:
-            bit = 1 << index
-            self._descendants[index] = sum(1 << v for v in range(index, len(self.values)) if self.ancestors[v] & bit)
+            later = range(index, len(self.values))
+            self._descendants[index] = sum(1 << value for value in later if has(self.ancestors[value], index))
         return self._descendants[index]
 
     def weights_in(self, region: int) -> tuple[int, ...]:
@@ -103,29 +111,31 @@ class Graph:
 
     def residuals(self) -> list[Residual]:
         """Find every residual sum, in the order of execution; nested ones are all there."""
-        found = []
+        found: list[Residual] = []
         for value in self.values:
             terms = self._terms(value)
-            if terms and not self._is_inner_sum(value) and not self._feeds_softmax(value.index):
-                residual = self._residual(value, terms)
-                if residual is not None:
-                    found.append(residual)
+            if not terms or self._is_inner_sum(value) or self._feeds_softmax(value.index):
+                continue
+            residual = self._residual(value, self._joined_by_identity(terms))
+            if residual is not None:
+                found.append(residual)
         return found
 
     def _terms(self, value: Value) -> list[int]:
         """Return the summands of a sum of equal shapes, sums of sums opened; nothing for another operation."""
         if not value.depends or value.op not in ("add", "addcmul") or len(value.shape) < 3:
             return []
-        operands = [o for o in value.operands if self.values[o].depends]
+        operands = [operand for operand in value.operands if self.values[operand].depends]
         if value.op == "add" and (len(operands) != 2 or operands[0] == operands[1]):
             return []
-        if len(operands) < 2 or any(self.values[o].shape != value.shape for o in operands):
+        if len(operands) < 2 or any(self.values[operand].shape != value.shape for operand in operands):
             return []
         terms: list[int] = []
         for operand in operands:
-            inner = self._terms(self.values[operand]) if len(self.consumers[operand]) == 1 else []
-            same_owner = self.values[operand].call == value.call
-            terms += inner if inner and same_owner else [operand]
+            # a + b + c is two sums; a sum that something else uses too, or that another module made, stays whole.
+            only_here = len(self.consumers[operand]) == 1 and self.values[operand].call == value.call
+            inner = self._terms(self.values[operand]) if only_here else []
+            terms += inner or [operand]
         return terms
 
     def _is_inner_sum(self, value: Value) -> bool:
@@ -137,31 +147,40 @@ class Graph:
         return user.call == value.call and bool(self._terms(user))
 
     def _residual(self, value: Value, terms: list[int]) -> Residual | None:
-        terms = self._joined_by_identity(terms)
+        """Read a sum as a shortcut and the branches beside it; None where it is none."""
+        fork = self._fork(terms)
+        if fork is None or self.values[fork].shape[:1] != value.shape[:1]:
+            return None
+        below = self.descendants(fork) & ~(1 << fork)
+        paths = [self.main[term] & below for term in terms]
+        counts = [len(self.weights_in(path)) for path in paths]
+        # The shortcut is the summand with the fewest weights: an identity, or one convolution that changes the size.
+        shortcut = counts.index(min(counts))
+        branches = [path for place, path in enumerate(paths) if place != shortcut and counts[place]]
+        if counts[shortcut] > 1 or not branches or max(counts) == counts[shortcut]:
+            return None
+        region = 0
+        for branch in branches:
+            region |= branch
+        if counts[shortcut]:
+            region &= ~paths[shortcut]  # A branch may use what the shortcut has computed.
+        return Residual(fork, value.index, region, self.weights_in(region), value.call)
+
+    def _fork(self, terms: list[int]) -> int | None:
+        """Find the latest value that all summands depend on."""
         common = self.ancestors[terms[0]]
         for term in terms[1:]:
             common &= self.ancestors[term]
-        fork = common.bit_length() - 1
-        if fork < 0 or self.values[fork].shape[:1] != value.shape[:1]:
-            return None
-        below = self.descendants(fork)
-        regions = [self.main[term] & below & ~(1 << fork) for term in terms]
-        counts = [len(self.weights_in(region)) for region in regions]
-        shortcut = counts.index(min(counts))
-        rest = [i for i in range(len(terms)) if i != shortcut and counts[i]]
-        if counts[shortcut] > 1 or not rest or max(counts) <= counts[shortcut]:
-            return None
-        region = 0
-        for i in rest:
-            region |= regions[i]
-        if counts[shortcut]:
-            region &= ~regions[shortcut]
-        return Residual(fork, value.index, region, self.weights_in(region), value.call)
+        return common.bit_length() - 1 if common else None
 
     def _joined_by_identity(self, terms: list[int]) -> list[int]:
-        """Keep the latest summand that others come from, and those; what other streams add is no part of the branch."""
+        """Return [shortcut, *branches] where one summand leads to others, else all summands.
+
+        The latest such summand is the shortcut. What comes from neither is added by other streams of the network, and
+        is no part of the branch.
+        """
         for shortcut in sorted(terms, reverse=True):
-            branches = [t for t in terms if t != shortcut and self.ancestors[t] >> shortcut & 1]
+            branches = [term for term in terms if term != shortcut and has(self.ancestors[term], shortcut)]
             if branches:
                 return [shortcut, *branches]
         return terms

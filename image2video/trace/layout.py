@@ -38,15 +38,15 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.channel_dim not in (1, -1):
-            raise InputError(f"channel_dim is {self.channel_dim!r}; it must be 1 (N, C, …) or -1 (N, …, C).")
+            raise InputError(f"channel_dim must be 1 (N, C, …) or -1 (N, …, C), got {self.channel_dim!r}")
         if self.spatial not in ("map", "tokens", "none"):
-            raise InputError(f"spatial is {self.spatial!r}; it must be 'map', 'tokens' or 'none'.")
+            raise InputError(f"spatial must be 'map', 'tokens' or 'none', got {self.spatial!r}")
         if self.prefix_tokens < 0:
-            raise InputError(f"prefix_tokens is {self.prefix_tokens}; it must be 0 or more.")
+            raise InputError(f"prefix_tokens must be 0 or more, got {self.prefix_tokens}")
         if self.spatial != "tokens" and (self.prefix_tokens or self.grid is not None):
-            raise InputError(f"prefix_tokens and grid belong to spatial='tokens'; this layout is {self.spatial!r}.")
+            raise InputError(f"prefix_tokens and grid belong to spatial='tokens'; this layout is {self.spatial!r}")
         if self.grid is not None and (len(self.grid) != 2 or min(self.grid) < 1):
-            raise InputError(f"grid is {self.grid!r}; it must be (height, width), each 1 or more.")
+            raise InputError(f"grid must be (height, width), each 1 or more, got {self.grid!r}")
 
     def token_grid(self, tokens: int) -> tuple[int, int]:
         """Return `(height, width)` of `tokens` patch tokens (prefix tokens not counted).
@@ -61,26 +61,29 @@ class Layout:
     def check(self, tensor: Tensor, channels: int) -> None:
         """Raise `InputError` unless `tensor` can have this layout with `channels` channels."""
         shape = tuple(tensor.shape)
-        needed = {"map": "4", "tokens": "3", "none": "2 or more"}[self.spatial]
-        fits = tensor.ndim >= 2 if self.spatial == "none" else tensor.ndim == int(needed)
+        if self.spatial == "none":
+            expected, fits = "2 or more", tensor.ndim >= 2
+        else:
+            dimensions = 4 if self.spatial == "map" else 3
+            expected, fits = str(dimensions), tensor.ndim == dimensions
         if not fits:
             raise InputError(
-                f"a tensor of shape {shape} came for {self.describe()}, which has {needed} dimensions. "
-                "Name the layout of the tensor (layout=NCHW, NHWC, NLC or a Layout of your own)."
+                f"{self.describe()} needs {expected} dimensions, got a tensor of shape {shape}; name its layout "
+                "(layout=NCHW, NHWC, NLC or a Layout of your own)"
             )
         if shape[self.channel_dim] != channels:
             raise InputError(
-                f"{shape[self.channel_dim]} channels came (shape {shape}, {self.describe()}), {channels} were needed. "
-                "Build the module with the channels of its site, or name the right layout."
+                f"expected {channels} channels, got {shape[self.channel_dim]} (shape {shape}, {self.describe()}); "
+                "build the module with the channels of its site, or name the right layout"
             )
         if self.spatial == "tokens" and shape[self._token_dim] <= self.prefix_tokens:
             raise InputError(
-                f"{shape[self._token_dim]} tokens came (shape {shape}), of which {self.prefix_tokens} are prefix "
-                "tokens: none is left. Lower prefix_tokens."
+                f"got {shape[self._token_dim]} tokens (shape {shape}), of which {self.prefix_tokens} are prefix "
+                "tokens: none is left; lower prefix_tokens"
             )
 
     def split_prefix(self, tensor: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Split the prefix tokens off; `(None, tensor)` where there are none."""
+        """Split off the prefix tokens; `(None, tensor)` where there are none."""
         if not self.prefix_tokens:
             return None, tensor
         tokens = tensor.shape[self._token_dim]
@@ -100,8 +103,8 @@ class Layout:
             return body if self.channel_dim == 1 else body.permute(0, 3, 1, 2)
         channels_first = body if self.channel_dim == 1 else body.movedim(-1, 1)
         sequence = channels_first.flatten(2) if channels_first.ndim > 2 else channels_first.unsqueeze(2)
-        grid = self.token_grid(sequence.shape[2]) if self.spatial == "tokens" else (1, sequence.shape[2])
-        return sequence.unflatten(2, grid)
+        length = sequence.shape[2]
+        return sequence.unflatten(2, self.token_grid(length) if self.spatial == "tokens" else (1, length))
 
     def from_maps(self, maps: Tensor, like: Tensor) -> Tensor:
         """Bring `(N, C, H, W)` back into this layout, with the shape of `like` (a tensor without prefix tokens)."""
@@ -115,7 +118,7 @@ class Layout:
         """Say the layout in letters, such as `(N, L, C) tokens`."""
         letters = {"map": "H, W", "tokens": "L", "none": "…"}[self.spatial]
         order = f"(N, C, {letters})" if self.channel_dim == 1 else f"(N, {letters}, C)"
-        return order if self.spatial == "map" else f"{order} {self.spatial}".replace(" none", "")
+        return f"{order} tokens" if self.spatial == "tokens" else order
 
     @property
     def _token_dim(self) -> int:

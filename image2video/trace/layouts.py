@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from image2video.trace.axes import Atom, Axes, Dim, kind_of
+from image2video.trace.axes import Axes, Dim, kind_of, size_of
 from image2video.trace.graph import Graph
 from image2video.trace.layout import Layout
 from image2video.trace.recorder import Value
 from image2video.trace.trace import IMAGES
+
+# Exclusive: more tokens than that beside a map of the trace are no prefix but another map.
+_MOST_PREFIX_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,13 @@ class Placed:
 
 
 def placed(graph: Graph, value: int, hint: int | None = None) -> Placed | str:
-    """Return the layout of a value, or the reason why it has none that a fusion could use.
+    """Return the layout of a value, or the reason why no fusion can use it.
 
     Args:
         graph: the traced forward.
         value: index of the tensor's value.
-        hint: the channel dimension by convention (1 for convolutions, -1 for matrix products), which decides only
-            where the trace lost the names of the dimensions.
+        hint: the channel dimension by convention (1 for convolutions, -1 for matrix products). It decides only where
+            the trace lost the names of the dimensions.
     """
     tensor = graph.values[value]
     shape, axes = tensor.shape, tensor.axes
@@ -54,34 +57,36 @@ def frames_outermost(graph: Graph, value: int) -> bool:
 
 
 def _frame_major(axes: Axes) -> bool:
+    """Whether the frames are the outermost part of dimension 0, and in no other dimension."""
     return _parts(axes[0]) is not None and not any(atom.kind == "batch" for dim in axes[1:] for atom in dim)
 
 
 def _parts(leading: Dim) -> int | None:
-    """Rows per frame, where the leading dimension is frame-major."""
+    """Count the rows per frame; None where the frames are not the outermost part of the leading dimension."""
     if not leading or leading[0].kind != "batch" or leading[0].size != IMAGES:
         return None
     rest = leading[1:]
     if any(atom.kind == "batch" for atom in rest):
         return None
-    size = 1
-    for atom in rest:
-        size *= atom.size
-    return size
+    return size_of(rest)
 
 
 def _channel_dim(axes: Axes, hint: int | None) -> int | None:
-    ends = [1] if len(axes) == 2 else [1, len(axes) - 1]
-    named = [d for d in ends if kind_of(axes[d]) == "channel"]
+    """Find the channel dimension, 1 or -1; None where the names do not tell."""
+    last = len(axes) - 1
+    ends = [1] if last == 1 else [1, last]
+    named = [dim for dim in ends if kind_of(axes[dim]) == "channel"]
     if len(named) == 1:
-        return -1 if named[0] == len(axes) - 1 else 1
-    unnamed = [d for d in ends if kind_of(axes[d]) == "unknown"]
-    if not named and hint is not None and hint % len(axes) in unnamed:
-        return hint
+        return -1 if named[0] == last else 1
+    if not named and hint is not None:
+        hinted = hint % len(axes)
+        if hinted in ends and kind_of(axes[hinted]) == "unknown":
+            return hint
     return None
 
 
 def _layout(graph: Graph, tensor: Value, axes: Axes, channel_dim: int) -> Layout:
+    """Name what the dimensions beside batch and channels are: a map, tokens, or nothing spatial."""
     others = axes[2:] if channel_dim == 1 else axes[1:-1]
     sizes = tensor.shape[2:] if channel_dim == 1 else tensor.shape[1:-1]
     if len(others) == 1:
@@ -92,23 +97,28 @@ def _layout(graph: Graph, tensor: Value, axes: Axes, channel_dim: int) -> Layout
 
 
 def _is_map(others: Axes, channel_dim: int) -> bool:
-    """Whether two dimensions are rows and columns; behind channels in dimension 1, convolutions say so."""
+    """Whether two dimensions are rows and columns."""
     rows, columns = others
-    if channel_dim == 1:
-        return not _mixed(rows) and not _mixed(columns)
+    if _mixed(rows) or _mixed(columns):
+        return False
+    if channel_dim == 1:  # Convolutions say so: what lies behind their channels is a map.
+        return True
     single = len(rows) <= 1 and len(columns) <= 1
-    return single and _axis(rows) != "w" and _axis(columns) != "h" and not _mixed(rows) and not _mixed(columns)
+    return single and _axis(rows) != "w" and _axis(columns) != "h"
 
 
 def _mixed(dim: Dim) -> bool:
+    """Whether a dimension holds more than positions."""
     return any(atom.kind in ("channel", "batch") for atom in dim)
 
 
 def _axis(dim: Dim) -> int | str | None:
+    """Return the axis of a dimension's outermost atom."""
     return dim[0].axis if dim else None
 
 
 def _tokens(graph: Graph, dim: Dim, size: int, channel_dim: int) -> Layout:
+    """Read prefix and grid of a sequence; without them its positions are no row-major grid of the image."""
     if _mixed(dim) or any(atom.kind == "unknown" for atom in dim):
         return Layout(channel_dim, "none")
     prefix = 0
@@ -117,32 +127,36 @@ def _tokens(graph: Graph, dim: Dim, size: int, channel_dim: int) -> Layout:
     axes = [atom.axis for atom in dim]
     if axes == ["h", "w"]:
         return Layout(channel_dim, "tokens", prefix, (dim[0].size, dim[1].size))
-    if axes in (["h"], ["w"]):
-        grid = (dim[0].size, 1) if axes == ["h"] else (1, dim[0].size)
-        return Layout(channel_dim, "tokens", prefix, grid)
+    if axes == ["h"]:
+        return Layout(channel_dim, "tokens", prefix, (dim[0].size, 1))
+    if axes == ["w"]:
+        return Layout(channel_dim, "tokens", prefix, (1, dim[0].size))
     if len(dim) == 1 and isinstance(dim[0].axis, int):
+        # Positions were mixed on the way (a product over tokens): a map of the trace may still tell the grid.
         found = _grid_of_map(graph, size)
         if found is not None:
-            return Layout(channel_dim, "tokens", found[0], found[1])
+            prefix, grid = found
+            return Layout(channel_dim, "tokens", prefix, grid)
     return Layout(channel_dim, "none")
 
 
 def _grid_of_map(graph: Graph, size: int) -> tuple[int, tuple[int, int]] | None:
     """Find the smallest prefix that leaves as many tokens as a map of the trace has places."""
-    maps = {
-        (rows[0].size, columns[0].size)
-        for value in graph.values
-        if value.axes is not None and len(value.axes) == 4
-        for rows, columns in [value.axes[2:] if kind_of(value.axes[1]) == "channel" else value.axes[1:3]]
-        if _is_axis(rows, "h") and _is_axis(columns, "w")
-    }
-    fitting = [(size - h * w, (h, w)) for h, w in maps if 0 <= size - h * w < min(size, 16)]
+    fitting = []
+    for value in graph.values:
+        if value.axes is None or len(value.axes) != 4:
+            continue
+        channels_first = kind_of(value.axes[1]) == "channel"
+        rows, columns = value.axes[2:] if channels_first else value.axes[1:3]
+        if not _is_axis(rows, "h") or not _is_axis(columns, "w"):
+            continue
+        grid = rows[0].size, columns[0].size
+        prefix = size - grid[0] * grid[1]
+        if 0 <= prefix < min(size, _MOST_PREFIX_TOKENS):
+            fitting.append((prefix, grid))
     return min(fitting, default=None)
 
 
 def _is_axis(dim: Dim, axis: str) -> bool:
-    return len(dim) == 1 and _is(dim[0], axis)
-
-
-def _is(atom: Atom, axis: str) -> bool:
-    return atom.kind == "position" and atom.axis == axis
+    """Whether a dimension is the rows or the columns of the image and nothing else."""
+    return len(dim) == 1 and dim[0].kind == "position" and dim[0].axis == axis

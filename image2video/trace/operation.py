@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from image2video.trace.axes import Axes
+from image2video.trace.axes import Axes, Dim, fresh, rank
 
 Shape = tuple[int, ...]
 
@@ -36,7 +37,10 @@ class Operation:
         """All tensors that depend on the images, lists opened."""
         flat: list[Any] = []
         for arg in (*self.args, *self.kwargs.values()):
-            flat += arg if isinstance(arg, list | tuple) else [arg]
+            if isinstance(arg, list | tuple):
+                flat += arg
+            else:
+                flat.append(arg)
         return [item for item in flat if isinstance(item, Named) and item.axes is not None]
 
     @property
@@ -44,3 +48,22 @@ class Operation:
         """The axes of the first argument."""
         first = self.args[0] if self.args else None
         return first.axes if isinstance(first, Named) else None
+
+
+def broadcast(operands: Sequence[Named], shape: Shape) -> Axes:
+    """Name the dimensions of an elementwise result: from the right, the best known operand of the full size."""
+    out: list[Dim] = []
+    for back in range(len(shape), 0, -1):  # Shapes meet at their ends, so dimensions are counted from there.
+        size = shape[-back]
+        known: list[Dim] = []
+        for operand in operands:
+            if operand.axes is not None and len(operand.shape) >= back and operand.shape[-back] == size:
+                known.append(operand.axes[-back])
+        out.append(max(known, key=rank, default=fresh("unknown", size)))
+    return tuple(out)
+
+
+OperationRule = Callable[[Operation], Axes | None]
+"""Names the dimensions of an operation's output; None where it cannot."""
+TensorRule = Callable[[Operation, Axes], Axes | None]
+"""The same for an operation on one tensor, whose axes it gets."""

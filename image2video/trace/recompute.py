@@ -43,10 +43,14 @@ class FrameState(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The autograd nodes numbered `first` to `end` - 1 in `thread` belong to a forward with `state`.
+    """The autograd nodes that one forward has made, as an interval of their numbers.
 
-    An open span (`end` None) is that of a forward which is still running; `depth` is how many calls of the engine it
-    runs below (0 but for a forward inside of a recomputation).
+    Args:
+        thread: the thread that runs the forward; each thread numbers its own nodes.
+        first: the first number.
+        end: the number after the last one; None while the forward is still running.
+        depth: how many calls of the engine the forward runs below: 0 but for one inside of a recomputation.
+        state: that of the forward.
     """
 
     thread: int
@@ -98,38 +102,60 @@ class ForwardLog:
         end = next_node_number()
         if span is None or end == span.first:
             return
+        span = span._replace(end=end)
         last = self._spans[-1] if self._spans else None
-        if last is not None and last[0] == span.thread and last[3:] == span[3:]:
-            # What lies between them is of no forward, or of a recomputation that is over.
-            self._spans[-1] = last._replace(end=end)
-        else:
-            self._spans.append(span._replace(end=end))
+        if last is not None and last._replace(first=span.first, end=end) == span:
+            # Only the numbers differ. What lies between is of no forward, or of a recomputation that is over.
+            span = self._spans.pop()._replace(end=end)
+        self._spans.append(span)
 
     def find(self) -> FrameState | None:
         """Return the state of the forward that made the node which is being executed; None where none is known.
 
-        Forwards of several threads whose numbers are equal cannot be told apart on an accelerator: None.
-
-        Nodes are numbered per thread. On the CPU the backward runs in the thread that called it; on an accelerator in
-        a thread of its own, where no Python call of the engine is on the stack (depth 0). A backward inside of a
-        backward (nested reentrant checkpoints) works on nodes that a recomputation has made: these are in no forward's
-        span and belong to the recomputation around them, one depth up.
+        On the CPU a backward runs in the thread that called it. On an accelerator it runs in a thread of its own, where
+        no Python call of the engine is on the stack (depth 0); there, forwards of several threads whose numbers are
+        equal cannot be told apart. A backward inside of a backward (nested reentrant checkpoints) works on nodes that
+        a recomputation has made: these are in no forward's span and belong to the recomputation around them.
         """
         node = torch._C._current_autograd_node()
         if node is None:
             return None
-        number, here, depth = node._sequence_nr(), threading.get_ident(), backward_depth()
-        spans = [span for span in (*self._open.values(), *reversed(tuple(self._spans))) if span.covers(number)]
-        outer = {d: state for d, state in self._found.get(here, {}).items() if d < depth}
-        # An open span also covers what a backward inside of it has recomputed, which only a deeper backward executes.
-        own = [s.state for s in spans if s.thread == here and depth and (s.end is not None or s.depth == depth - 1)]
-        enclosing = [outer[max(outer)]] if outer else []
-        others = {s.state for s in spans if s.thread != here}
-        # Numbers of two other threads may be equal: then only one state for both is an answer.
-        state = next(iter((*own, *enclosing, *(others if len(others) == 1 else ()))), None)
+        here, depth = threading.get_ident(), backward_depth()
+        spans = self._covering(node._sequence_nr())
+        # What was found at greater depths is of backward passes that have ended.
+        outer = {at: state for at, state in self._found.get(here, {}).items() if at < depth}
+        state = _of_thread(spans, here, depth)
+        if state is None and outer:
+            state = outer[max(outer)]
+        if state is None:
+            state = _of_other_threads(spans, here)
         if state is not None:
             self._found[here] = {**outer, depth: state}
         return state
+
+    def _covering(self, number: int) -> list[Span]:
+        """List the spans with a node of this number, those of running forwards first, then the latest first."""
+        # Copied: another thread may append at the same time.
+        closed = reversed(tuple(self._spans))
+        return [span for span in (*self._open.values(), *closed) if span.covers(number)]
+
+
+def _of_thread(spans: list[Span], thread: int, depth: int) -> FrameState | None:
+    """Choose the state of a forward of the thread itself, which called the backward."""
+    if depth == 0:  # A device's thread makes no forwards: its numbers are other threads'.
+        return None
+    for span in spans:
+        # A running forward also covers what a backward inside of it has recomputed, which only a deeper backward
+        # executes.
+        if span.thread == thread and (span.end is not None or span.depth == depth - 1):
+            return span.state
+    return None
+
+
+def _of_other_threads(spans: list[Span], thread: int) -> FrameState | None:
+    """Choose the state of a forward of other threads; their numbers may be equal, so all of them must agree."""
+    states = {span.state for span in spans if span.thread != thread}
+    return states.pop() if len(states) == 1 else None
 
 
 def backward_depth() -> int:

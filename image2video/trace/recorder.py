@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +27,20 @@ _DECOMPOSED = frozenset({"einsum", "tensordot", "chain_matmul", "linalg_multi_do
 class Value:
     """One version of one tensor.
 
-    `parents` are the values it was computed from, `operands` those that are tensors in the operation's own order.
-    `depends` says that the images went into it, `learned` that a parameter did and the images did not; `operation` is
-    what made it, where it depends.
+    Attributes:
+        index: its place in the trace.
+        op: the name of the operation that made it.
+        shape: of the tensor.
+        parents: the values it was computed from, each once, ascending.
+        operands: the same in the operation's own order.
+        call: the innermost module call that made it; -1 outside of every module.
+        depends: whether the images went into it.
+        learned: whether a parameter went into it and the images did not.
+        weighted: whether it is a weight's product with one tensor that depends.
+        kernel: of the convolution that made it.
+        data: the value that the weight was multiplied with.
+        axes: the names of its dimensions, where it depends.
+        operation: what made it, where it depends.
     """
 
     index: int
@@ -48,7 +60,19 @@ class Value:
 
 @dataclass
 class Call:
-    """One execution of one module: its values have indices in `[start, stop)`, those of its submodules included."""
+    """One execution of one module.
+
+    Attributes:
+        index: its place in the trace.
+        name: the module's path.
+        module: the module.
+        parent: the call around it; -1 for the root's.
+        start: the first of its values, which have indices in `[start, stop)`, those of its submodules included.
+        inputs: the values of its positional inputs, -1 for what is no tensor.
+        extra_inputs: the values that came in lists or by keyword.
+        outputs: the values of what it returned, or of its items; -1 for what is no tensor.
+        stop: the index after its last value; -1 while it runs.
+    """
 
     index: int
     name: str
@@ -108,20 +132,26 @@ class Recorder(TorchDispatchMode):
         """Write every execution of a module down."""
         trace = self.trace
 
+        def places(items: Iterable[Any]) -> tuple[int, ...]:
+            """The values of what comes in or goes out; -1 for what is no tensor."""
+            return tuple(self.value_of(item) if isinstance(item, Tensor) else -1 for item in items)
+
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             call = Call(len(trace.calls), name, module, self.stack[-1] if self.stack else -1, start=0)
-            call.inputs = tuple(self.value_of(a) if isinstance(a, Tensor) else -1 for a in args)
-            loose = [leaf for arg in args if not isinstance(arg, Tensor) for leaf in tree_flatten(arg)[0]]
-            others = [leaf for leaf in (*loose, *tree_flatten(kwargs)[0]) if isinstance(leaf, Tensor)]
-            call.extra_inputs = tuple(self.value_of(leaf) for leaf in others)
-            call.start = len(trace.values)
+            call.inputs = places(args)
+            # Tensors inside of lists, and those that come by keyword.
+            nested = [arg for arg in args if not isinstance(arg, Tensor)]
+            call.extra_inputs = places(_tensors((nested, kwargs)))
+            call.start = len(trace.values)  # After the inputs: a constant among them is a new value.
             trace.calls.append(call)
             self.stack.append(call.index)
 
         def after(_: nn.Module, args: tuple[Any, ...], out: Any) -> None:
             call = trace.calls[self.stack.pop()]
-            items = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, list | tuple) else []
-            call.outputs = tuple(self.value_of(item) if isinstance(item, Tensor) else -1 for item in items)
+            if isinstance(out, Tensor):
+                call.outputs = places([out])
+            elif isinstance(out, list | tuple):
+                call.outputs = places(out)
             call.stop = len(trace.values)
 
         module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
@@ -136,11 +166,12 @@ class Recorder(TorchDispatchMode):
                 decomposed = func.decompose(*args, **kwargs)
             if decomposed is not NotImplemented:
                 return decomposed
-        operands = tuple(self.value_of(t) for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor))
+        operands = tuple(self.value_of(tensor) for tensor in _tensors((args, kwargs)))
         out = func(*args, **kwargs)
         written = _written(func, args, kwargs)
-        name = name[:-1] if written and name.endswith("_") else name
-        for index, tensor in enumerate(t for t in tree_flatten(out)[0] if isinstance(t, Tensor)):
+        if written:
+            name = name.removesuffix("_")  # `add_` computes what `add` does.
+        for index, tensor in enumerate(_tensors(out)):
             self.record(name, args, kwargs, operands, tensor, index)
         for tensor in written:
             self.spread(tensor, name, args, kwargs, operands)
@@ -151,17 +182,17 @@ class Recorder(TorchDispatchMode):
         values = [self.trace.values[i] for i in operands]
         shape = tuple(tensor.shape)
         value = Value(0, name, shape, tuple(sorted(set(operands))), operands)
-        value.depends = any(v.depends for v in values)
-        value.learned = not value.depends and any(v.learned for v in values)
+        data = [operand for operand in values if operand.depends]
+        weights = [operand for operand in values if operand.learned and len(operand.shape) > 1]  # no biases
+        value.depends = bool(data)
+        value.learned = not data and any(operand.learned for operand in values)
         if value.depends:
-            named = tree_map(self.named, (args, kwargs), is_leaf=lambda x: isinstance(x, Tensor))
+            named = tree_map(self.named, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Tensor))
             value.operation = Operation(name, tuple(named[0]), named[1], shape, index)
             value.axes = output_axes(value.operation)
-            weights = [v for v in values if v.learned and len(v.shape) > 1]
-            data = [v for v in values if v.depends]
-            if name in _WEIGHTED and weights and len(data) == 1:
-                value.weighted, value.data = True, data[0].index
-                value.kernel = weights[0].shape[2:] if "conv" in name else ()
+        if name in _WEIGHTED and weights and len(data) == 1:
+            value.weighted, value.data = True, data[0].index
+            value.kernel = weights[0].shape[2:] if "conv" in name else ()
         self.add(tensor, value)
 
     def named(self, leaf: Any) -> Any:
@@ -186,20 +217,27 @@ class Recorder(TorchDispatchMode):
             self.add(view, value)
 
 
+def _tensors(tree: Any) -> list[Tensor]:
+    """List the tensors in nested lists, tuples and dictionaries."""
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
+
+
 def _written_axes(shape: tuple[int, ...], new: Value) -> Axes | None:
+    """Name the dimensions of a view without names by what was written into its memory."""
     if not new.depends:
         return None
     return output_axes(Operation("written", (Named(new.shape, new.axes),), {}, shape, 0))
 
 
 def _storage(tensor: Tensor) -> int:
+    """Return what is equal for all views of one memory."""
     return tensor.untyped_storage()._cdata
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """List the tensors that an operation writes to, by its schema."""
     out = []
     for position, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            given = args[position] if position < len(args) else kwargs.get(argument.name)
-            out += [t for t in tree_flatten(given)[0] if isinstance(t, Tensor)]
+            out += _tensors(args[position] if position < len(args) else kwargs.get(argument.name))
     return out

@@ -20,52 +20,58 @@ def example_for(backbone: nn.Module, input_size: Sequence[int] | None, example_i
     """
     if example_input is not None:
         if input_size is not None:
-            raise InputError("input_size and example_input came together; pass one of them.")
+            raise InputError("got input_size and example_input together; pass one of them")
         return _checked_example(example_input)
     given = input_size if input_size is not None else nominal_size(backbone)
     if given is None:
         raise InputError(
-            f"no input size is known for {type(backbone).__name__}: it has no pretrained_cfg['input_size']. Pass "
-            "input_size=(C, H, W), for example input_size=(3, 224, 224), or example_input=images."
+            f"no input size is known for {type(backbone).__name__}: it has no pretrained_cfg['input_size']; pass "
+            "input_size=(C, H, W), for example input_size=(3, 224, 224), or example_input=images"
         )
     if not isinstance(given, Sequence) or len(given) != 3 or not all(_is_size(n) for n in given):
-        raise InputError(f"input_size is {given!r}; it must be three positive whole numbers (C, H, W).")
+        raise InputError(f"input_size must be three positive whole numbers (C, H, W), got {given!r}")
     like = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
     return torch.zeros((1, *given), dtype=like.dtype, device=like.device)
 
 
 def _is_size(n: Any) -> bool:
+    """Whether a value is a positive whole number."""
     return isinstance(n, int) and not isinstance(n, bool) and n > 0
 
 
 def nominal_size(backbone: nn.Module) -> tuple[int, ...] | None:
-    """`(C, H, W)` of the images that a backbone is made for; None where it does not tell.
+    """Return `(C, H, W)` of the images that a backbone is made for; None where it does not tell.
 
-    `in_chans` and the `img_size` that timm keeps for a model made with that argument come before the pretrained config,
-    which describes the weights' source.
+    timm's config describes the source of the weights. The `in_chans` and `img_size` that the model itself was made with
+    come before it.
     """
-    size = next((found for name in ("pretrained_cfg", "default_cfg") if (found := _configured(backbone, name))), None)
+    size = _configured(backbone, "pretrained_cfg") or _configured(backbone, "default_cfg") or None
     if size is None or len(size) != 3:
         return size
     channels, height, width = size
-    height, width = (getattr(backbone, "_traits", None) or {}).get("img_size") or (height, width)
+    traits = getattr(backbone, "_traits", None) or {}
+    height, width = traits.get("img_size") or (height, width)
     in_chans = getattr(backbone, "in_chans", None)
-    return (in_chans if isinstance(in_chans, int) else channels), height, width
+    if isinstance(in_chans, int):
+        channels = in_chans
+    return channels, height, width
 
 
 def _configured(backbone: nn.Module, name: str) -> tuple[int, ...] | None:
+    """Return the input size that a config says, which is a mapping or an object."""
     config = getattr(backbone, name, None)
     size = config.get("input_size") if isinstance(config, Mapping) else getattr(config, "input_size", None)
     return None if size is None else tuple(size)
 
 
 def _checked_example(example: Any) -> Tensor:
+    """Return the first of the example images."""
     if not isinstance(example, Tensor):
-        raise InputTypeError(f"example_input is a {type(example).__name__}; images (B, C, H, W) were needed.")
+        raise InputTypeError(f"example_input must be images (B, C, H, W), got a {type(example).__name__}")
     if example.ndim != 4 or 0 in example.shape:
-        raise InputError(f"example_input has shape {tuple(example.shape)}; images (B, C, H, W) were needed.")
+        raise InputError(f"example_input must be images (B, C, H, W), got shape {tuple(example.shape)}")
     if not example.is_floating_point():
         raise InputTypeError(
-            f"example_input is {example.dtype}; floating-point images were needed: convert and normalise them."
+            f"example_input must be floating-point images, got {example.dtype}; convert and normalise them"
         )
     return example[:1].detach()

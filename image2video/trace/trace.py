@@ -23,8 +23,9 @@ IMAGES = 2
 def trace_forward(backbone: nn.Module, example: Tensor) -> Trace:
     """Trace an eval forward of a copy of `backbone` on `IMAGES` images like `example` `(·, C, H, W)`.
 
-    Fake tensors come first: they compute nothing. A model that looks at its data (`.item()`, a branch on a value) is
-    copied for real and runs once. Either way the backbone, its buffers and the random state stay as they are.
+    The first try is with fake tensors, which compute nothing. A model that looks at its data (`.item()`, a branch on a
+    value) fails on them, so a real copy of it runs once. Either way the backbone, its buffers and the random state stay
+    as they are.
 
     Raises:
         UnsupportedError: a model that cannot be copied, or that is compiled by TorchScript.
@@ -41,19 +42,22 @@ def trace_forward(backbone: nn.Module, example: Tensor) -> Trace:
         except UnsupportedError:
             raise
         except Exception as error:
-            size = tuple(example.shape[1:])
+            # Where both fail alike the second failure says all; else the first one is what has to be seen.
+            cause = error if _first_line(error) == _first_line(fake_error) else fake_error
             raise InputError(
-                f"the forward of {type(backbone).__name__} failed on images of size {size}: "
-                f"{type(error).__name__}: {_first_line(error)}. Pass the size that it takes: input_size=(C, H, W), or "
-                "example_input=images. A backbone takes images alone: give what else it needs from a module around it."
-            ) from (error if _first_line(error) == _first_line(fake_error) else fake_error)
+                f"the forward of {type(backbone).__name__} failed on images of size {tuple(example.shape[1:])}: "
+                f"{type(error).__name__}: {_first_line(error)}; pass the size that it takes: input_size=(C, H, W), or "
+                "example_input=images; a backbone takes images alone: give what else it needs from a module around it"
+            ) from cause
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message, without a full stop."""
     return (str(error).strip().splitlines() or ["(no message)"])[0][:300].rstrip(".")
 
 
 def _traced(backbone: nn.Module, example: Tensor, fake: FakeTensorMode | None) -> Trace:
+    """Run a copy of the backbone below a recorder, on fake tensors where a mode is given."""
     trace = Trace(fake=fake is not None)
     model, parameters = _copied(backbone, fake)
     recorder = Recorder(trace, parameters)
@@ -90,6 +94,7 @@ def tensors_of(out: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _images(example: Tensor) -> Tensor:
+    """Draw `IMAGES` images like the example, the same ones every time."""
     shape = (IMAGES, *example.shape[1:])
     generator = torch.Generator(device="cpu").manual_seed(0)
     if example.device.type == "meta":
@@ -112,6 +117,7 @@ def _quiet(device: torch.device) -> Iterator[None]:
 
 
 def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module, set[int]]:
+    """Copy the backbone, with fake tensors where a mode is given; return it and the ids of its parameters."""
     memo: dict[int, Any] = {}
     if fake is not None:
         for tensor in (*backbone.parameters(), *backbone.buffers()):
@@ -121,14 +127,14 @@ def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module
     except Exception as error:
         raise UnsupportedError(
             f"{type(backbone).__name__} cannot be copied ({type(error).__name__}: {_first_line(error)}); the plan is "
-            "made on a copy, so that the model stays as it is. Remove what cannot be copied (open files, locks)."
+            "made on a copy, so that the model stays as it is: remove what cannot be copied (open files, locks)"
         ) from error
     model.eval()  # not chained: mmsegmentation's backbones return nothing from `train`
     return model, {id(parameter) for parameter in model.parameters()}
 
 
 def _names(model: nn.Module) -> dict[nn.Module, str]:
-    """The first path of each module; modules may be shared between blocks."""
+    """Name each module by its first path; modules may be shared between blocks."""
     names: dict[nn.Module, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, name)

@@ -37,8 +37,8 @@ class VideoWrap(TimmLike):
 
     Args:
         backbone: any module that takes images; the wrapper takes its training mode.
-        fusion: `"gsf"` (default), `"gsm"`, `"tsm"`, `"conv3d"`, `"none"` (frames never mix), a registered name, or a
-            config such as `GSFConfig(ratio=0.25)`.
+        fusion: how frames mix; a name from `fusion_names()` (`"none"`: never), or a config such as
+            `GSFConfig(ratio=0.25)`.
         genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`. The default is gentle (ours).
         T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it.
         schedule: as in `Image2Video`.

@@ -33,8 +33,7 @@ class VideoOptions:
         schedule: the power of each frame: `from_zero`, `ramp`, `centred` or `mirror`.
         padding: what stands outside the image in a frame: `zeros` (the mean colour), `border` or `reflection`.
         interpolation: `bilinear`, `nearest` or `bicubic`.
-        fusion: `gsf`, `gsm`, `tsm`, `conv3d`, `none`, a registered name, or a dict such as
-            `dict(name="gsf", ratio=0.5)`.
+        fusion: how frames mix; a name from `fusion_names()`, or a dict such as `dict(name="gsf", ratio=0.5)`.
         residual: start as the plain segmentor, averaged over the frames; False for the fusions as published.
         sites: where fusions act in the backbone: a regular expression (fullmatch on module names) or a list of names;
             None for all that the rule finds.

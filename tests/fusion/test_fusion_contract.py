@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from image2video.errors import InputError, InputTypeError
-from image2video.fusion import Conv3d, Fusion, check_fusion, fusion_names, resolve_fusion
+from image2video.fusion import GSF, GSM, TSM, Conv3d, Fusion, check_fusion, fusion_names, resolve_fusion
 from image2video.fusion.testing import ContractError
+
+CONV = partial(Conv3d, 4, 6, 3)
 
 
 class ClipMean(Fusion):
@@ -119,14 +121,38 @@ def test_the_contract_leaves_the_global_generator_alone():
         (torch.ones(7, 16, 3, 4), 3, InputError, "got 7 rows, which is no multiple of T = 3"),
         (torch.ones(6, 16, 3, 4), 0, InputError, "T must be .*, got 0"),
         (torch.ones(6, 16, 3, 4), 1.5, InputError, "T must be .*, got 1.5"),
-        (torch.ones(6, 12, 3, 4), 3, InputError, "12 channels came .* 16 were needed"),
-        (torch.ones(6, 16, 3), 3, InputError, "which has 4 dimensions"),
+        (torch.ones(6, 12, 3, 4), 3, InputError, "expected 16 channels, got 12"),
+        (torch.ones(6, 16, 3), 3, InputError, "needs 4 dimensions"),
         (torch.ones(6, 16, 3, 4, dtype=torch.uint8), 3, InputTypeError, "torch.uint8"),
     ],
 )
 def test_wrong_frames_are_refused(frames, T, error, match):
     with pytest.raises(error, match=match):
         ClipMean(16)(frames, T)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "match"),
+    [
+        (TSM, {"channels": 7}, "7 channels are too few to split: TSM moves 7 // 8 = 0"),
+        (TSM, {"channels": 8, "fold_div": 1}, "fold_div must be .*, got 1"),
+        (TSM, {"channels": 8, "padding": "mirror"}, "padding must be .*, got 'mirror'"),
+        (GSM, {"channels": 3}, "too few to split"),
+        (GSM, {"channels": 18}, "GSM needs a multiple of 4 channels, got 18"),
+        (GSF, {"channels": 3}, "3 channels are too few to split for GSF, which needs 4"),
+        (GSF, {"channels": 16, "ratio": 0.0}, "ratio must be .*, got 0.0"),
+        (GSF, {"channels": 16, "ratio": 1.5}, "ratio must be .*, got 1.5"),
+        (GSF, {"channels": 16, "padding": "reflect"}, "padding must be .*, got 'reflect'"),
+        (CONV, {"groups": 3}, "groups must .*, got 3"),
+        (CONV, {"padding": "full"}, "padding must .*, got 'full'"),
+        (CONV, {"padding_mode": "mirror"}, "padding_mode must .*, got 'mirror'"),
+        (CONV, {"inflate": "max"}, "inflate must .*, got 'max'"),
+        (CONV, {"inflate": "mean", "residual": True}, "residual=False"),
+    ],
+)
+def test_wrong_arguments_are_refused(kind, arguments, match):
+    with pytest.raises(InputError, match=match):
+        kind(**arguments)
 
 
 def test_rows_that_are_no_multiple_of_the_parts_are_refused():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from image2video.errors import InputError, UnsupportedError
+from image2video.errors import UnsupportedError
 from image2video.fusion import Conv3d
 from image2video.fusion.testing import randomised
 
@@ -134,18 +134,3 @@ def test_hosts_that_compute_otherwise_are_refused_by_name():
     for host in (StandardisedConv(4, 6, 3), nn.ConvTranspose2d(4, 6, 3), nn.Linear(4, 6)):
         with pytest.raises(UnsupportedError, match=type(host).__name__):
             Conv3d.like(host)
-
-
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"groups": 3}, "groups must .*, got 3"),
-        ({"padding": "full"}, "padding must .*, got 'full'"),
-        ({"padding_mode": "mirror"}, "padding_mode must .*, got 'mirror'"),
-        ({"inflate": "max"}, "inflate must .*, got 'max'"),
-        ({"inflate": "mean", "residual": True}, "residual=False"),
-    ],
-)
-def test_wrong_options(options, match):
-    with pytest.raises(InputError, match=match):
-        Conv3d(4, 6, 3, **options)

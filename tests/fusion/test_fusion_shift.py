@@ -108,12 +108,3 @@ def test_tsm_shifts_prefix_tokens_too():
     assert torch.equal(tsm(tokens, 3, layout=prefixed), tsm(tokens, 3, layout=NLC))
     first = Layout(channel_dim=1, spatial="tokens")
     assert torch.equal(tsm(tokens.mT.contiguous(), 3, layout=first), tsm(tokens, 3, layout=NLC).mT)
-
-
-def test_tsm_refuses_too_few_channels():
-    with pytest.raises(InputError, match=r"7 channels are too few to split: TSM moves 7 // 8 = 0"):
-        TSM(7)
-    with pytest.raises(InputError, match=r"fold_div must be .*, got 1"):
-        TSM(8, fold_div=1)
-    with pytest.raises(InputError, match=r"padding must be .*, got 'mirror'"):
-        TSM(8, padding="mirror")

@@ -134,7 +134,7 @@ def test_frames_must_be_a_whole_number(T: object) -> None:
 
 def test_rows_that_are_no_clips_are_refused() -> None:
     net, injection = injected("tsm")
-    with pytest.raises(InputError, match="7 rows came into the backbone for T = 3"):
+    with pytest.raises(InputError, match="rows of the backbone must be a multiple of T = 3, got 7"):
         run(net, injection, frames(7, 1), 3)
 
 
@@ -165,7 +165,7 @@ def test_a_site_that_does_not_fire_is_an_error_in_a_whole_forward_only() -> None
     with injection.frames(3):
         net(x, call=True)
     for T in (1, 3):
-        with pytest.raises(StateError, match=r"1 of 2 sites did not fire.*: skipped\. .*reparameterise first"):
+        with pytest.raises(StateError, match=r"1 of 2 sites did not fire.*: skipped; .*reparameterise first"):
             run(net, injection, x, T)
     with injection.frames(3):
         net.used(x)
@@ -174,7 +174,7 @@ def test_a_site_that_does_not_fire_is_an_error_in_a_whole_forward_only() -> None
 def test_modules_that_were_replaced_or_lost_their_hook_are_named() -> None:
     net, injection = injected("tsm")
     net.blocks[1].conv1 = nn.Conv2d(8, 8, 3, padding=1).double()
-    with pytest.raises(StateError, match=r"1 of 3 sites are not .*: blocks\.1\.conv1\. .*reparameterize_model"):
+    with pytest.raises(StateError, match=r"1 of 3 sites are not .*: blocks\.1\.conv1; .*reparameterize_model"):
         injection.frames(3)
     net, injection = injected("tsm")
     net.blocks[2].conv1._forward_pre_hooks.clear()

@@ -37,6 +37,11 @@ def gradients(case: Case, checkpointing: str | None, fusion: object = GSFConfig(
     return [p.grad for p in parameters]
 
 
+def assert_recomputed_alike(case: Case, checkpointing: str, fusion: object = GSFConfig(ratio=1)) -> None:
+    for bare, recomputed in zip(gradients(case, None, fusion), gradients(case, checkpointing, fusion), strict=True):
+        torch.testing.assert_close(recomputed, bare, rtol=1e-9, atol=1e-12)
+
+
 def loss(outputs: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (outputs * torch.randn(outputs.shape, generator=generator, dtype=outputs.dtype)).sum()
@@ -163,14 +168,11 @@ CASES = [
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_gradients_are_those_without_checkpointing(case: Case, mode: str) -> None:
-    for bare, recomputed in zip(gradients(case, None), gradients(case, mode), strict=True):
-        torch.testing.assert_close(recomputed, bare, rtol=1e-9, atol=1e-12)
+    assert_recomputed_alike(case, mode)
 
 
-@pytest.mark.parametrize("mode", ["saved"])
-def test_a_backward_from_a_caught_feature(mode: str) -> None:
-    for bare, recomputed in zip(gradients(from_a_feature, None), gradients(from_a_feature, mode), strict=True):
-        torch.testing.assert_close(recomputed, bare, rtol=1e-9, atol=1e-12)
+def test_a_backward_from_a_caught_feature() -> None:
+    assert_recomputed_alike(from_a_feature, "saved")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -207,15 +209,13 @@ def test_the_whole_backbone_and_the_whole_call_can_be_checkpointed(reentrant: bo
 
     for case in (backbone_alone, whole_call):
         for mode in ("reentrant", "saved"):
-            for bare, recomputed in zip(gradients(case, None), gradients(case, mode), strict=True):
-                torch.testing.assert_close(recomputed, bare, rtol=1e-9, atol=1e-12)
+            assert_recomputed_alike(case, mode)
 
 
 @pytest.mark.parametrize("fusion", ["tsm", "gsf", "conv3d"])
 @pytest.mark.parametrize("mode", ["reentrant", "saved"])
 def test_every_placement_is_recomputed(fusion: str, mode: str) -> None:
-    for bare, recomputed in zip(gradients(joint, None, fusion), gradients(joint, mode, fusion), strict=True):
-        torch.testing.assert_close(recomputed, bare, rtol=1e-9, atol=1e-12)
+    assert_recomputed_alike(joint, mode, fusion)
 
 
 def test_a_graph_without_a_known_forward_is_refused_in_backward() -> None:

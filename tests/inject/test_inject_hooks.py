@@ -69,16 +69,16 @@ def test_another_door_than_the_backbones_call_uses_the_planned_parts_or_the_give
     with injection.frames(3, rows=6):
         given = net.forward_features(x)
     assert torch.equal(planned, given)
-    with injection.frames(3), pytest.raises(InputError, match=r"site 'blocks.0.conv1': 7 rows came .* T = 3"):
+    with injection.frames(3), pytest.raises(InputError, match=r"site 'blocks.0.conv1': got 7 rows .* T = 3"):
         net.forward_features(frames(7, 1))
-    with injection.frames(3, rows=4), pytest.raises(InputError, match=r"site 'blocks.0.conv1': 6 rows .* B·T = 4"):
+    with injection.frames(3, rows=4), pytest.raises(InputError, match=r"site 'blocks.0.conv1': got 6 rows .* B·T = 4"):
         net.forward_features(x)
 
 
 def test_other_channels_at_run_time_are_refused() -> None:
     net = nn.Sequential(nn.Identity())
     injection = inject_(net, make_plan("tsm", ["0"]))
-    with pytest.raises(InputError, match=r"site '0': .*\(6, 16, 5, 7\).* 8 channels was planned"):
+    with pytest.raises(InputError, match=r"site '0': .* with 8 channels, got .*\(6, 16, 5, 7\)"):
         run(net, injection, torch.zeros(6, 16, 5, 7), 3)
 
 

@@ -108,9 +108,9 @@ def test_a_fusion_that_fails_to_build_at_a_later_site_leaves_no_hook_at_the_firs
 
 
 def test_wrong_types_are_named() -> None:
-    with pytest.raises(InputTypeError, match=r"the backbone is a str; an nn\.Module was needed"):
+    with pytest.raises(InputTypeError, match=r"the backbone must be an nn\.Module, got a str"):
         inject_("resnet50", block_plan("tsm"))
-    with pytest.raises(InputTypeError, match=r"the plan is a dict; a Plan was needed"):
+    with pytest.raises(InputTypeError, match=r"the plan must be a Plan, got a dict"):
         inject_(Net(), {})
 
 

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image2video.trace.axes import Atom, Axes, broadcast, image_axes, joined, kind_of, merged, reshaped, size_of
+from image2video.trace.axes import Atom, Axes, image_axes, joined, kind_of, merged, reshaped, size_of
+from image2video.trace.operation import Named, broadcast
 
 SHAPE = (2, 12, 6, 10)
 NAMES = ("b", None, "h", "w")
@@ -106,6 +107,7 @@ def test_atoms_of_one_axis_join_only_where_they_are_neighbours():
 
 
 def test_an_elementwise_result_takes_the_better_names():
-    known = image_axes((2, 4, 6, 10))
-    unknown = tuple((Atom("unknown", n),) for n in (2, 4, 6, 10))
-    assert broadcast([unknown, known], [(2, 4, 6, 10)] * 2, (2, 4, 6, 10)) == known
+    shape = (2, 4, 6, 10)
+    known = image_axes(shape)
+    unknown = tuple((Atom("unknown", n),) for n in shape)
+    assert broadcast([Named(shape, unknown), Named(shape, known)], shape) == known

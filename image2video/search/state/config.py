@@ -58,7 +58,7 @@ class SearchConfig:
             `one_shot` (ours: the network trains on clips of sampled chains, then chains are ranked) or `fixed_weights`
             (ours: a trained model stays as it is; chains are ranked).
         T: frames of the clip (paper).
-        fusion: how frames mix: `gsf` (paper), `tsm`, `gsm`, `conv3d`, `none`; not used by `fixed_weights`.
+        fusion: how frames mix (paper: `gsf`); a name from `fusion_names()`; not used by `fixed_weights`.
         residual: start as the average of the bare backbone over the frames.
         epochs: epochs over the training half (50 in the authors' code).
         warmup_epochs: epochs at the start in which τ stays as it is.

@@ -60,11 +60,11 @@ def test_prefix_tokens_are_split_and_joined(channel_dim):
 @pytest.mark.parametrize(
     ("layout", "shape", "match"),
     [
-        (NCHW, (2, 6, 3), "has 4 dimensions"),
-        (NLC, (2, 6, 3, 3), "has 3 dimensions"),
-        (Layout(1, "none"), (6,), "has 2 or more dimensions"),
-        (NHWC, (2, 6, 3, 5), "5 channels came .* 6 were needed"),
-        (Layout(-1, "tokens", prefix_tokens=4), (2, 4, 6), "4 tokens came .* none is left"),
+        (NCHW, (2, 6, 3), "needs 4 dimensions"),
+        (NLC, (2, 6, 3, 3), "needs 3 dimensions"),
+        (Layout(1, "none"), (6,), "needs 2 or more dimensions"),
+        (NHWC, (2, 6, 3, 5), "expected 6 channels, got 5"),
+        (Layout(-1, "tokens", prefix_tokens=4), (2, 4, 6), "got 4 tokens .* none is left"),
     ],
 )
 def test_check_refuses(layout, shape, match):
@@ -75,11 +75,11 @@ def test_check_refuses(layout, shape, match):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"channel_dim": 2, "spatial": "map"}, "channel_dim is 2"),
-        ({"channel_dim": 1, "spatial": "grid"}, "spatial is 'grid'"),
-        ({"channel_dim": 1, "spatial": "tokens", "prefix_tokens": -1}, "prefix_tokens is -1"),
+        ({"channel_dim": 2, "spatial": "map"}, "channel_dim must be .*, got 2"),
+        ({"channel_dim": 1, "spatial": "grid"}, "spatial must be .*, got 'grid'"),
+        ({"channel_dim": 1, "spatial": "tokens", "prefix_tokens": -1}, "prefix_tokens must be .*, got -1"),
         ({"channel_dim": 1, "spatial": "map", "prefix_tokens": 1}, "belong to spatial='tokens'"),
-        ({"channel_dim": 1, "spatial": "tokens", "grid": (0, 3)}, "grid is"),
+        ({"channel_dim": 1, "spatial": "tokens", "grid": (0, 3)}, "grid must be"),
     ],
 )
 def test_a_layout_refuses_wrong_fields(arguments, match):
