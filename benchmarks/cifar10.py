@@ -18,7 +18,7 @@ from harness import write_result
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from image2video.cli.arguments import add_options, collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.cli.progress import progress_bars
 from image2video.experiments import (
     DemoConfig,
@@ -52,7 +52,7 @@ def parser() -> ArgumentParser:
     """The options: every field of `DemoConfig`, as in `image2video demo`, and where the summary goes."""
     found = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     found.add_argument("--config", action="config", help="a YAML file with these options")
-    add_options(found, DemoConfig, defaults=DEFAULTS)
+    add_fields(found, DemoConfig, defaults=DEFAULTS)
     found.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch on the CPU")
     found.add_argument("--translation", type=str, default=ONE_PIXEL, help="genotype of the translation arm")
     found.add_argument("--results", type=str, default=None, help="write the summary to this JSON file")

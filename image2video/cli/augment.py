@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.cli.models import build_model, load_matching_data, settings
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, WrapOptions
 from image2video.cli.progress import progress_bars

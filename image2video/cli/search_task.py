@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from jsonargparse import Namespace
 
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import collect, dashed
 from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions, TaskOptions
 from image2video.cli.search_job import RENAME, CompareOptions, check_resumed
 from image2video.errors import InputError
@@ -104,7 +104,7 @@ def _check_options(options: Namespace) -> None:
     for source, taken in _TAKEN.items():
         changed = asdict(collect(source, options))
         given += [
-            f"--{name.replace('_', '-')}"
+            dashed(name)
             for name, default in asdict(source()).items()
             if name not in taken and changed[name] != default and (name, changed[name]) != ("compare", "none")
         ]

@@ -7,8 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.inject import plan
 from image2video.wrap.builders import Builder
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.cli.listings import describe_space, ops_table, spaces_table
 from image2video.search import get_space, space_names
 

@@ -160,7 +160,7 @@ def test_a_saved_wrapper_says_itself_how_it_is_wrapped(tmp_path):
     assert networks.name == "cifar_resnet8"
     assert build_networks(RfOptions(weights=str(tmp_path / "saved"), size=20), 0, CPU).size == (3, 20, 20)
     assert list(networks.models) == [BARE, AVERAGED, "GSM"]
-    assert (str(networks.genotype), networks.frames, networks.schedule) == ("rotate(5)", 2, "centred")
+    assert (str(networks.genotype), networks.clip.T, networks.clip.schedule) == ("rotate(5)", 2, "centred")
     averaged = networks.models[AVERAGED]
     assert isinstance(averaged, VideoWrap)
     assert (str(averaged.genotype), averaged.T, averaged.to_video.schedule) == ("rotate(5)", 2, "centred")
