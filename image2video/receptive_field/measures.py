@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,23 @@ class Measures:
     anisotropy: float
     angle: float
     centre: tuple[float, float]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, float]) -> Measures:
+        """The inverse of `record`.
+
+        Args:
+            record: the numbers by name, with the areas of `SHARES`.
+
+        Returns:
+            The measures.
+
+        Raises:
+            KeyError: a number that is not there.
+        """
+        area = {share: float(record[f"area_{100 * share:g}"]) for share in SHARES}
+        spread, anisotropy, angle = (float(record[name]) for name in ("spread", "anisotropy", "angle"))
+        return cls(area, spread, anisotropy, angle, (float(record["centre_y"]), float(record["centre_x"])))
 
     def record(self, prefix: str = "") -> dict[str, float]:
         """The numbers by name.

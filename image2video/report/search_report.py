@@ -43,7 +43,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class RankedChain:
-    """A chain with its held-out score, in percent, and its gain over the identity in points, with a standard error."""
+    """A chain with its held-out score.
+
+    Attributes:
+        genotype: the chain.
+        images: how many it was scored on.
+        accuracy: in percent.
+        gain: over the identity, in points.
+        gain_error: one standard error of the gain.
+        loss: in nats.
+    """
 
     genotype: str
     images: int
@@ -54,7 +63,7 @@ class RankedChain:
 
     @property
     def decided(self) -> bool:
-        """Whether the gain or the loss exceeds two standard errors."""
+        """Whether the gain, up or down, exceeds two standard errors."""
         return abs(self.gain) > DECIDED * self.gain_error
 
 
