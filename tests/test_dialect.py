@@ -76,10 +76,10 @@ def faults_of(message: str) -> list[str]:
 
 # Not yet gone through; nothing is added. TODO: empty both.
 PENDING_ROOMS = {
-    *("clip", "data", "experiments", "fusion", "inject", "report", "reproduce", "runs"),
+    *("clip", "data", "experiments", "fusion", "inject", "reproduce", "runs"),
     *("search", "trace", "training", "wrap", "integrations"),
 }
-PENDING_PACKAGES = set(PACKAGES) - {"image2video.receptive_field"}
+PENDING_PACKAGES = set(PACKAGES) - {"image2video.receptive_field", "image2video.report"}
 
 
 @pytest.mark.parametrize("room", sorted(set(rooms()) - PENDING_ROOMS))

@@ -58,14 +58,23 @@ class SegmentedImage:
 
 
 def most_different(one: SegmentedImage, height: int, width: int, *, ignore_index: int = 255) -> Window:
-    """(top, left, height, width) in pixels of the window with most labelled pixels that the predictions disagree on.
+    """The window with most labelled pixels that the predictions disagree on.
 
-    Of windows that are equal in this, the uppermost, then the leftmost. Raises `InputError` for a window that is larger
-    than the image.
+    Args:
+        one: the image with its predictions.
+        height: of the window in pixels.
+        width: of the window in pixels.
+        ignore_index: the id of pixels without a label.
+
+    Returns:
+        (top, left, height, width) in pixels; of windows that are equal in this, the uppermost, then the leftmost.
+
+    Raises:
+        InputError: a window that is larger than the image.
     """
     rows, columns = one.label.shape
     if not (1 <= height <= rows and 1 <= width <= columns):
-        raise InputError(f"a window of {height} × {width} pixels does not fit an image of {rows} × {columns}")
+        raise InputError(f"a window must fit into the image of {rows} × {columns} pixels, got {height} × {width}")
     first, *others = one.predictions.values()
     differ = np.any([other != first for other in others], axis=0) & (one.label != ignore_index)
     sums = np.pad(differ.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -96,6 +105,9 @@ def segmentation_figure(
         zoom: height and width of the windows as shares of the image's.
         score: what stands below whole predictions.
         width: of the figure, in inches.
+
+    Returns:
+        The figure.
 
     Raises:
         InputError: no rows, other names of predictions in one of them, ids that are no class, a zoom outside 0 … 1.
@@ -141,25 +153,34 @@ def segmentation_figure(
 
 
 def image_iou(prediction: NDArray[np.integer], label: NDArray[np.integer], *, ignore_index: int = 255) -> float:
-    """The IoU of one image in 0 … 1, a mean over the classes in its label or its prediction; NaN without any label.
+    """The IoU of one image, a mean over the classes in its label or its prediction.
 
-    Pixels without a label do not count.
+    Args:
+        prediction: `(H, W)` class ids.
+        label: `(H, W)` class ids.
+        ignore_index: the id of pixels without a label, which do not count.
+
+    Returns:
+        A share in 0 … 1; NaN without any label.
 
     >>> image_iou(np.array([[0, 0], [1, 1]]), np.array([[0, 1], [1, 255]]))
     0.5
     """
     known = label != ignore_index
     there, found = label[known], prediction[known]
-    ious = [
-        float(((there == one) & (found == one)).sum() / ((there == one) | (found == one)).sum())
-        for one in np.union1d(there, found)
-    ]
+    ious = []
+    for one in np.union1d(there, found):
+        both, either = (there == one) & (found == one), (there == one) | (found == one)
+        ious.append(float(both.sum() / either.sum()))
     return sum(ious) / len(ious) if ious else math.nan
 
 
 def _shown(rows: Sequence[SegmentedImage], classes: Mapping[str, Colour]) -> dict[str, Colour]:
     """The classes that any of the pictures holds."""
-    ids = {int(one) for row in rows for picture in (row.label, *row.predictions.values()) for one in np.unique(picture)}
+    ids: set[int] = set()
+    for row in rows:
+        for picture in (row.label, *row.predictions.values()):
+            ids |= set(np.unique(picture).tolist())
     return {name: colour for index, (name, colour) in enumerate(classes.items()) if index in ids}
 
 
@@ -187,6 +208,7 @@ def _line(
 
 
 def _outline(window: Window) -> Rectangle:
+    """The border of a window in its image."""
     top, left, height, width = window
     return Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=_FRAME, linewidth=1.1)
 
@@ -201,9 +223,10 @@ def _lookup(classes: Mapping[str, Colour], ignored: int) -> NDArray[np.uint8]:
 
 
 def _coloured(ids: NDArray[np.integer], lookup: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The colours of class ids."""
     least, most = int(ids.min()), int(ids.max())
     if least < 0 or most >= len(lookup) or not lookup[ids][..., 3].all():
-        raise InputError(f"class ids {least} … {most} hold some that are neither a class nor ignored")
+        raise InputError(f"class ids must be a class or ignored, got some among {least} … {most} that are neither")
     return lookup[ids][..., :3]
 
 
@@ -216,6 +239,7 @@ def _striped(picture: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np
 
 
 def _legend(figure: Figure, classes: Mapping[str, Colour], *, unlabelled: bool) -> None:
+    """The colours of the classes below the panels."""
     patches = [
         Patch(facecolor="#" + bytes(colour).hex(), edgecolor=GREY, linewidth=0.5, label=name)
         for name, colour in classes.items()

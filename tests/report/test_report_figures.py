@@ -117,7 +117,7 @@ def test_film_strip_png_and_gif(images: torch.Tensor, tmp_path) -> None:
     with Image.open(gif) as film:
         assert film.n_frames == 3  # type: ignore[attr-defined]
         assert film.info["duration"] == 200
-    with pytest.raises(InputError, match=r"\.png or \.gif, not as 'strip\.mp4'"):
+    with pytest.raises(InputError, match=r"\.png or \.gif, got 'strip\.mp4'"):
         film_strip(images, genotype, 3, "from_zero", tmp_path / "strip.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["strip.gif", "strip.png"]
 
@@ -125,7 +125,7 @@ def test_film_strip_png_and_gif(images: torch.Tensor, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (lambda x: (x * 255).byte(), {}, r"needs float images .* torch\.uint8: convert"),
+        (lambda x: (x * 255).byte(), {}, r"needs float images .* torch\.uint8; convert"),
         (lambda x: x[0], {}, r"\(B, C, H, W\) with 1 or 3 channels; got \(3, 12, 20\)"),
         (lambda x: x * 4, {}, "outside 0 … 1; give the mean and std"),
         (lambda x: x, {"mean": (0.5,) * 3}, "mean and std go together"),

@@ -189,11 +189,11 @@ def test_sentence_holds_headline_contrasts_only_and_survives_missing_arms() -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "search"}, r"kind 'search'; a report is made from kind 'comparison'"),
+        ({"kind": "search"}, r"kind 'search'; a report needs one of kind 'comparison'"),
         ({"schema_version": 2}, r"schema_version 2; this version of image2video reads 1"),
         ({"arms": [{"name": "bare"}]}, r"result\.arms\[0\] has no 'title'"),
-        ({"frames": "many"}, r"result\.frames is 'many'; a value of type int"),
-        ({"search": 3}, r"result\.search is a int; an object"),
+        ({"frames": "many"}, r"result\.frames must be of type int, got 'many'"),
+        ({"search": 3}, r"result\.search must be an object with the keys of SearchRecord, got a int"),
     ],
 )
 def test_a_wrong_record_is_refused_by_name(change: dict[str, object], message: str) -> None:
