@@ -31,7 +31,6 @@ class EvaluateOptions:
         batch_size: images per batch
         part: test, holdout or train
         json: print JSON instead of a table
-
     """
 
     batch_size: int = 128

@@ -54,7 +54,6 @@ class RfOptions:
         frame: of which frame features are shown
         out: folder of the results
         overwrite: replace the run in this folder
-
     """
 
     model: str = "resnet50"
@@ -96,7 +95,6 @@ class Networks:
         genotype: of the wrapped ones.
         clip: how the wrapped ones make their frames.
         name: of the bare network.
-
     """
 
     models: dict[str, nn.Module]

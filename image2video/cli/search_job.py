@@ -51,7 +51,6 @@ class CompareOptions:
             tenth of the epochs of the search)
         final_seeds: seeds of every final network; fewer than 3 decide little
         final_lr: peak learning rate of the final networks (default: 0.1, and 0.01 from trained weights)
-
     """
 
     compare: str | None = None

@@ -33,7 +33,6 @@ class ShowOptions:
         image_size: pixels of the longer side (default: the image's own, at most 320)
         out: where the film strip (.png) or the film (.gif) is written
         overwrite: replace that file
-
     """
 
     image: str

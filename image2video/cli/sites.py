@@ -23,7 +23,6 @@ class SitesOptions:
         sites: regular expression on module names (default: all that the rule finds)
         input_size: channels, height and width as [C, H, W] (default: the model's own)
         model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
-
     """
 
     fusion: str = "gsf"

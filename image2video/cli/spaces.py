@@ -20,7 +20,6 @@ class SpacesOptions:
 
     Attributes:
         ops: list the ops that a space may be made of
-
     """
 
     ops: bool = False

@@ -29,7 +29,6 @@ class FieldOptions:
     Attributes:
         fields: measure the trained wrapped network's receptive fields and draw them (default: for images of at most 64
             pixels a side)
-
     """
 
     fields: bool | None = None

@@ -28,7 +28,6 @@ class ErfPanel:
         map: `(H, W)`, mean |gradient| per pixel; only its shares are drawn.
         measures: what was read off it.
         errors: their standard errors over the images, None for a single one.
-
     """
 
     name: str

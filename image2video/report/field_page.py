@@ -41,7 +41,6 @@ class FieldReport:
         theory: sentences on the theoretical field.
         expected: measured numbers beside those that theory expects, in the order of `EXPECTED`.
         facts: settings, machine and time, as terms and values.
-
     """
 
     title: str

@@ -27,7 +27,6 @@ class Decision:
         by: `scores`, `orders` (the mean over several), or `tau` (the budget was spent: τ was read).
         images: held-out images behind it.
         on_path: whether the genotype runs through it.
-
     """
 
     where: str
@@ -87,7 +86,6 @@ class SearchReport:
         facts: data, network, settings, versions.
         comparison: the trained candidates, where there are some.
         what_tells: how to find out whether the chain is better than a random one, where there are none.
-
     """
 
     title: str

@@ -38,7 +38,6 @@ class SegmentedImage:
 
     Raises:
         InputError: fewer than two predictions, or arrays of different sizes.
-
     """
 
     image: NDArray[np.uint8]
@@ -95,8 +94,8 @@ def segmentation_figure(
     """Image, label and every prediction; below each image the window where the predictions differ most, enlarged.
 
     A number below a prediction is the share of the labelled pixels that it has right, of the image or of the window;
-    with `score="iou"`, that of the image is its mean IoU (`image_iou`). Pixels without a label are striped. (The
-    arrangement of Casarin et al., CVPR 2024, Fig. 6; windows are chosen by `most_different`, not by hand.)
+    with `score="iou"`, that of the image is its mean IoU (`image_iou`). Pixels without a label are striped. (As in
+    Casarin et al., CVPR 2024, Fig. 6, with windows that `most_different` chooses.)
 
     Args:
         rows: the images; all with predictions of the same names.
@@ -111,34 +110,27 @@ def segmentation_figure(
 
     Raises:
         InputError: no rows, other names of predictions in one of them, ids that are no class, a zoom outside 0 … 1.
-
     """
-    if not rows:
-        raise InputError("no images to draw; give at least one SegmentedImage")
-    names = list(rows[0].predictions)
-    if any(list(row.predictions) != names for row in rows):
-        raise InputError(f"every row needs the predictions {names}, got {[list(row.predictions) for row in rows]}")
+    names = _names(rows)
     if not all(0 < share <= 1 for share in zoom):
         raise InputError(f"zoom must be shares of the image above 0, at most 1, got {zoom}")
-    lookup = _lookup(classes, ignore_index)
-    columns = 2 + len(names)
-    cell = width / columns
+    cell = width / (2 + len(names))
     heights = []
     for row in rows:
-        full = row.label.shape[0] / row.label.shape[1]
-        heights += [cell * full + 0.16, cell * full * zoom[0] / zoom[1] + 0.16]
+        full = cell * (row.label.shape[0] / row.label.shape[1])
+        heights += [full + 0.16, full * zoom[0] / zoom[1] + 0.16]
+    lookup = _lookup(classes, ignore_index)
     with drawing():
         shown = _shown(rows, classes)
         titles = [textwrap.fill(name, max(10, int(12 * cell))) for name in ("image", "label", *names)]
         lines = max(title.count("\n") for title in titles)
-        figure = new_figure(
-            width, sum(heights) + 0.35 + 0.15 * lines + 0.2 * math.ceil((len(shown) + 1) / _LEGEND_COLUMNS)
-        )
+        legend = 0.2 * math.ceil((len(shown) + 1) / _LEGEND_COLUMNS)
+        figure = new_figure(width, sum(heights) + 0.35 + 0.15 * lines + legend)
         figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.01, wspace=0.01, hspace=0.0)
-        axes = figure.subplots(2 * len(rows), columns, squeeze=False, height_ratios=heights)
+        axes = figure.subplots(2 * len(rows), 2 + len(names), squeeze=False, height_ratios=heights)
         for index, row in enumerate(rows):
-            size = [max(1, round(n * share)) for n, share in zip(row.label.shape, zoom, strict=True)]
-            window = most_different(row, size[0], size[1], ignore_index=ignore_index)
+            high, wide = (max(1, round(n * share)) for n, share in zip(row.label.shape, zoom, strict=True))
+            window = most_different(row, high, wide, ignore_index=ignore_index)
             _line(axes[2 * index], row, lookup, ignore_index, None)
             _line(axes[2 * index + 1], row, lookup, ignore_index, window)
             if score == "iou":
@@ -173,6 +165,16 @@ def image_iou(prediction: NDArray[np.integer], label: NDArray[np.integer], *, ig
         both, either = (there == one) & (found == one), (there == one) | (found == one)
         ious.append(float(both.sum() / either.sum()))
     return sum(ious) / len(ious) if ious else math.nan
+
+
+def _names(rows: Sequence[SegmentedImage]) -> list[str]:
+    """The names of the predictions, which all rows share."""
+    if not rows:
+        raise InputError("no images to draw; give at least one SegmentedImage")
+    names = list(rows[0].predictions)
+    if any(list(row.predictions) != names for row in rows):
+        raise InputError(f"every row needs the predictions {names}, got {[list(row.predictions) for row in rows]}")
+    return names
 
 
 def _shown(rows: Sequence[SegmentedImage], classes: Mapping[str, Colour]) -> dict[str, Colour]:
