@@ -119,7 +119,8 @@ def _moments(mass: Tensor) -> tuple[tuple[float, float], tuple[float, float, flo
     y = torch.arange(len(rows), dtype=mass.dtype) + 0.5
     x = torch.arange(len(columns), dtype=mass.dtype) + 0.5
     cy, cx = float(rows @ y), float(columns @ x)
-    within = 1 / 12  # the variance of a unit square
+    # Pixels are squares: a single one has this variance too, and a map of one pixel an anisotropy of 1.
+    within = 1 / 12
     yy, xx = float(rows @ (y - cy) ** 2) + within, float(columns @ (x - cx) ** 2) + within
     return (cy, cx), (yy, xx, float((y - cy) @ mass @ (x - cx)))
 

@@ -69,8 +69,10 @@ def fields_figure(
         raise InputError(f"no field for {', '.join(map(repr, lacking))}; field has {', '.join(map(repr, fields))}")
     shapes = {name: reshaped(fields[name], chain, T, schedule, image_size=image_size) for name, chain in chains.items()}
     steps = schedule_steps(schedule, T)
-    box = _around([polygon.bounds for name in chains for polygon in (fields[name], shapes[name].polygon)])
-    window = _window(_with_content(box, [(fields[name], chain) for name, chain in chains.items()], steps, image_size))
+    # All panels show the same part of the plane, so that areas can be compared by eye.
+    bounds = [fields[name].bounds for name in chains] + [shape.polygon.bounds for shape in shapes.values()]
+    rows = [(fields[name], chain) for name, chain in chains.items()]
+    window = _window(_with_content(_around(bounds), rows, steps, image_size))
     breadth, height = window[2] - window[0], window[3] - window[1]
     cell = (width - 0.6) / (T + 1)
     with drawing():
@@ -210,6 +212,7 @@ def _content(
 ) -> None:
     """The image's grid of pixels (of several, where there are many), its border, the letter, moved by the matrix."""
     height, width = image_size
+    # Lines every 1, 2, 4, … pixels: at most so many across a panel.
     step = 1
     while max(width, height) / step > _MOST_LINES * max(1.0, max(width, height) / (window[2] - window[0])):
         step *= 2

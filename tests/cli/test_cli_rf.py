@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 
 import numpy as np
 import pytest
@@ -188,37 +187,6 @@ def test_images_come_from_a_folder_or_from_a_seed(tmp_path):
     assert noise.images.shape == (2, 1, 16, 20)
     assert (noise.about, noise.mean) == ("images of white noise", None)
     assert torch.equal(noise.images, read_images("random", 2, (1, 16, 20), bare, 5).images)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"count": 0}, "--count must be at least 1, got 0"),
-        ({"frame": 3}, "--frame 3 is not one of --frames 3"),
-        ({"size": 0}, "--size must be at least 1"),
-        ({"weights": "a.safetensors", "pretrained": True}, "--pretrained and --weights"),
-    ],
-)
-def test_options_are_checked_before_anything_runs(values, message):
-    with pytest.raises(InputError, match=message):
-        options(**values)
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--layer", "layer9"], "no module 'layer9' runs"),
-        (["--genotype", "spin(3)"], "unknown op 'spin'"),
-        (["--images", "nowhere"], "no folder nowhere"),
-        (["--frame", "3"], "--frame 3 is not one of"),
-        (["--model", "resnet51"], "has no model 'resnet51'"),
-    ],
-)
-def test_errors_name_the_option_and_leave_no_folder(argv, message, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert main(["rf", *MODEL, *CLIP, *argv, "--out", str(out)]) == 2
-    assert re.search(message, capsys.readouterr().err)
-    assert not out.exists()
 
 
 def test_the_size_is_the_models_own_or_what_is_asked_for():
