@@ -14,7 +14,7 @@ from PIL import Image
 from image2video import VideoWrap
 from image2video.cli import main
 from image2video.cli import rf as command
-from image2video.cli.rf_job import AVERAGED, BARE, RfOptions, build_networks, image_size, read_images
+from image2video.cli.rf_job import AVERAGED, BARE, RfOptions, beside, build_networks, image_size, read_images
 from image2video.cli.train_fields import FieldOptions
 from image2video.data import load_data
 from image2video.errors import InputError, MissingError, StateError
@@ -166,6 +166,15 @@ def test_a_saved_wrapper_says_itself_how_it_is_wrapped(tmp_path):
     assert networks.weights == "trained"
     with pytest.raises(InputError, match="leave out --genotype, --frames"):
         build_networks(RfOptions(weights=str(tmp_path / "saved"), genotype="identity", frames=3), 0, CPU)
+
+
+def test_the_twin_without_fusion_makes_the_same_clip() -> None:
+    clip = {"genotype": "translate_x(0.1) > invert(1)", "T": 2, "padding": "border", "mean": (0.5,), "std": (0.2,)}
+    model = VideoWrap(build("cifar_resnet8", num_classes=3, in_chans=1), "tsm", **clip, input_size=(1, 16, 16))
+    twin = beside(model, (1, 16, 16))[AVERAGED]
+    assert isinstance(twin, VideoWrap)
+    images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(twin.to_video(images), model.to_video(images))
 
 
 def test_images_come_from_a_folder_or_from_a_seed(tmp_path):
