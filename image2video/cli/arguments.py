@@ -32,9 +32,10 @@ def plain_error(message: str) -> str:
     key = re.match(r'Parser key "([\w.]+)":\s*', message)
     if key is None:
         return message.replace("arguments are required: sites.model", "arguments are required: MODEL")
-    option = "--" + key[1].rpartition(".")[2].replace("_", "-")
+    option = dashed(key[1].rpartition(".")[2])
     types = [_TYPE_NAMES.get(name, name) for name in re.findall(r"Expected an? <class '(\w+)'>", message)]
-    types += [f"one of {names.replace(chr(39), '')}" for names in re.findall(r"typing\.Literal\[(.*?)\]", message)]
+    for choices in re.findall(r"typing\.Literal\[(.*?)\]", message):
+        types.append("one of " + choices.replace("'", ""))
     value = re.search(r"(?:Given value|Got value): (.*)", message)
     if not types or value is None:
         return f"{option}: {' '.join(message[key.end() :].split())}"
@@ -77,34 +78,42 @@ def add_common(parser: ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def add_options(
+def dashed(name: str) -> str:
+    """The option of a field: `--train-images`."""
+    return "--" + name.replace("_", "-")
+
+
+def add_fields(
     parser: ArgumentParser | argparse._ArgumentGroup,
-    source: type,
-    *,
+    *sources: type,
     rename: Mapping[str, str] | None = None,
     skip: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
 ) -> None:
-    """One option per field of the dataclass `source`; help is the field's line in its docstring.
+    """One option per field of the dataclasses `sources`; help is the field's line in the docstring.
 
     rename: field → option, so that one thing has one name in all commands; skip: fields without an option; defaults:
     other defaults, by field. A field that is False by default becomes a flag.
     """
+    # jsonargparse's own add_class_arguments knows neither dashes, nor flags, nor groups, nor other names.
     rename, defaults = rename or {}, defaults or {}
-    types = typing.get_type_hints(source)
-    texts = {p.arg_name: p.description for p in docstring_parser.parse(source.__doc__ or "").params}
-    for field in dataclasses.fields(source):
-        if field.name in skip:
-            continue
-        name = "--" + rename.get(field.name, field.name).replace("_", "-")
-        text = " ".join((texts.get(field.name) or "").split()).rstrip(".;").replace("`", "")
-        # The command line lists what a docstring points to.
-        text = text.replace("a name from fusion_names()", f"one of {', '.join(fusion_names())}, or a registered name")
-        default = defaults.get(field.name, _default(field))
-        if default is False and types[field.name] is bool:
-            parser.add_argument(name, action="store_true", help=text)
-        else:
-            parser.add_argument(name, type=types[field.name], default=default, help=text)
+    for source in sources:
+        types = typing.get_type_hints(source)
+        texts = {p.arg_name: p.description for p in docstring_parser.parse(source.__doc__ or "").params}
+        for field in dataclasses.fields(source):
+            if field.name in skip:
+                continue
+            name = dashed(rename.get(field.name, field.name))
+            text = " ".join((texts.get(field.name) or "").split()).rstrip(".;").replace("`", "")
+            # The command line lists what a docstring points to.
+            text = text.replace(
+                "a name from fusion_names()", f"one of {', '.join(fusion_names())}, or a registered name"
+            )
+            default = defaults.get(field.name, _default(field))
+            if default is False and types[field.name] is bool:
+                parser.add_argument(name, action="store_true", help=text)
+            else:
+                parser.add_argument(name, type=types[field.name], default=default, help=text)
 
 
 def add_grouped(
@@ -122,14 +131,14 @@ def add_grouped(
     fields = {field.name for field in dataclasses.fields(source)}
     named = {name for names in groups.values() for name in names or ()}
     if unknown := sorted(named - fields):
-        raise InputError(f"{source.__name__} has no field {unknown[0]!r} to show in a group")
+        raise InputError(f"{source.__name__} has no field {unknown[0]!r}; a group must name its fields")
     for title, names in groups.items():
         shown = fields - named if names is None else set(names)
-        add_options(parser.add_argument_group(title), source, rename=rename, skip=(fields - shown) | set(skip))
+        add_fields(parser.add_argument_group(title), source, rename=rename, skip=(fields - shown) | set(skip))
 
 
 def collect(source: type[T], options: Namespace, *, rename: Mapping[str, str] | None = None, **fixed: Any) -> T:
-    """The dataclass `source` with the options that `add_options` made for it; fields without one keep their default."""
+    """The dataclass `source` with the options that `add_fields` made for it; fields without one keep their default."""
     rename = rename or {}
     values = {}
     for field in dataclasses.fields(source):  # type: ignore[arg-type]
@@ -143,10 +152,16 @@ def record(options: Namespace) -> dict[str, Any]:
     """The options as plain values, for `config.yaml`; given to `--config` they repeat the run."""
     place = ("config", "debug", "out", "resume", "overwrite")
     kept = {name: value for name, value in vars(options).items() if name not in place}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+    return plain_values(kept)
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Tuples as lists, which is how YAML writes them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field; None where it has none."""
     if field.default is not dataclasses.MISSING:
         return field.default
     if field.default_factory is not dataclasses.MISSING:

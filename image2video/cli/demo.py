@@ -5,8 +5,7 @@ from __future__ import annotations
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.cli.progress import progress_bars
 from image2video.experiments import DemoConfig, render_table, report_path, run_demo, verdict_sentence
 

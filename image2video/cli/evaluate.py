@@ -10,8 +10,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.cli.models import build_model, load_matching_data
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, WrapOptions
 from image2video.cli.progress import progress_bars
@@ -32,7 +31,6 @@ class EvaluateOptions:
         batch_size: images per batch
         part: test, holdout or train
         json: print JSON instead of a table
-
     """
 
     batch_size: int = 128
@@ -42,8 +40,7 @@ class EvaluateOptions:
 
 def add_options(parser: ArgumentParser) -> None:
     """The command's options."""
-    for source in (DataOptions, BackboneOptions, WrapOptions, MachineOptions, EvaluateOptions):
-        add_fields(parser, source)
+    add_fields(parser, DataOptions, BackboneOptions, WrapOptions, MachineOptions, EvaluateOptions)
 
 
 def run(options: Namespace) -> None:
@@ -55,7 +52,7 @@ def run(options: Namespace) -> None:
     data = load_matching_data(collect(DataOptions, options), backbone, machine.seed)
     images = {"test": data.test, "holdout": data.holdout, "train": data.train}[how.part]
     if images is None:
-        raise InputError("--part holdout needs --holdout above 0")
+        raise InputError("--part holdout needs held-out images; give --holdout above 0")
     device = make_accelerator(machine.device).device
     model = build_model(backbone, collect(WrapOptions, options), data, machine.seed, device=device)
     with progress_bars(show=not how.json) as progress:

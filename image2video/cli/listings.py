@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -16,13 +16,18 @@ from image2video.search import SearchSpace
 
 def spaces_table(spaces: Iterable[SearchSpace]) -> Table:
     """One row per space: its cell and its size, as a power and in full."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("space", "ops with magnitudes", "inputs", "nodes", "edges", "size"):
-        number = name in ("inputs", "nodes", "edges", "size")
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    table = _table("space", "ops with magnitudes", right=("inputs", "nodes", "edges", "size"))
     for space in spaces:
         cell = (str(space.inputs), str(space.nodes), str(len(space.edges)))
         table.add_row(space.name, candidates_text(space), *cell, size_text(space))
+    return table
+
+
+def _table(*names: str, right: Sequence[str] = ()) -> Table:
+    """An empty table; columns in `right` hold numbers, and those that are not among the names come last."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in dict.fromkeys((*names, *right)):
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     return table
 
 
@@ -56,10 +61,11 @@ def _magnitudes(values: list[tuple[float, ...]]) -> list[str]:
     for value in values:
         opposite = tuple(-v for v in value)
         if opposite in values and values.index(opposite) < values.index(value):
-            continue
-        sign = "±" if value and opposite in values else ""
-        texts.append(sign + "/".join(f"{v:g}".replace("-", "−") for v in value))
-    return [text for text in texts if text]
+            continue  # it stands behind the ± already
+        text = "/".join(f"{v:g}".replace("-", "−") for v in value)
+        if text:
+            texts.append(f"±{text}" if opposite in values else text)
+    return texts
 
 
 def size_text(space: SearchSpace) -> str:
@@ -69,9 +75,8 @@ def size_text(space: SearchSpace) -> str:
 
 def ops_table() -> Table:
     """One row per registered op: unit, default, range, kind, and how gradients pass through it."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=textwrap.fill(_OPS_NOTE, 78), caption_justify="left")
-    for name in ("op", "default", "range per step", "kind", "gradient"):
-        table.add_column(name, justify="right" if name == "default" else "left", overflow="fold")
+    table = _table("op", "default", "range per step", "kind", "gradient", right=("default",))
+    table.caption, table.caption_justify = textwrap.fill(_OPS_NOTE, 78), "left"
     for op in map(get_op, op_names()):
         table.add_row(*_op_row(op))
     return table
@@ -85,6 +90,7 @@ _OPS_NOTE = (
 
 
 def _op_row(op: Op) -> tuple[str, str, str, str, str]:
+    """One op as a row of the table."""
     if op.low == op.high:
         return op.name, "–", "takes none", "geometric", "exact"
     kind = "geometric" if op.geometric else "photometric"
@@ -93,9 +99,7 @@ def _op_row(op: Op) -> tuple[str, str, str, str, str]:
 
 def presets_table(presets: Mapping[str, Genotype]) -> Table:
     """One row per preset: its chain, what it was found on, with what score, and at which scale."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("preset", "chain", "found on", "held-out score", "scale"):
-        table.add_column(name, justify="right" if name == "held-out score" else "left", overflow="fold")
+    table = _table("preset", "chain", "found on", "held-out score", "scale", right=("held-out score",))
     for name, genotype in presets.items():
         found = genotype.provenance or {}
         place = f"{found.get('dataset', '–')}, {found.get('backbone', '–')}"

@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import nn
 
+from image2video.cli.arguments import dashed, plain_values
 from image2video.cli.options import BackboneOptions, DataOptions, WrapOptions
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
@@ -103,6 +104,7 @@ def frame_source(text: str, data: DataSource, seed: int, frames: int | None = No
 
 
 def _clip_options(wrap: WrapOptions, data: DataSource, seed: int) -> dict[str, Any]:
+    """The arguments of `VideoWrap` that say where frames come from."""
     if wrap.frame_source is not None:
         given = [f"--{name}" for name in ("genotype", "schedule") if getattr(wrap, name) is not None]
         if given:
@@ -124,15 +126,13 @@ def settings(*groups: Any) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for group in groups:
         record.update(asdict(group))
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+    return plain_values(record)
 
 
 def _from_folder(folder: str, wrap: WrapOptions, data: DataSource) -> nn.Module:
     """A model of `save_pretrained`: its config says how it is wrapped, only the number of frames may be changed."""
-    given = [
-        f"--{name.replace('_', '-')}" for name, value in asdict(wrap).items() if value != asdict(WrapOptions())[name]
-    ]
-    refused = [name for name in given if name != "--frames"]
+    fresh = asdict(WrapOptions())
+    refused = [dashed(name) for name, value in asdict(wrap).items() if value != fresh[name] and name != "frames"]
     if refused:
         raise InputError(f"{folder} says itself how its model is wrapped; leave out {', '.join(refused)}")
     if (Path(folder) / "pretrained").is_dir():
@@ -144,8 +144,8 @@ def _from_folder(folder: str, wrap: WrapOptions, data: DataSource) -> nn.Module:
         model.set_frames(wrap.frames)
     if model.plan.input_size[0] != data.input_size[0]:
         raise InputError(
-            f"the model in {folder} takes {model.plan.input_size[0]} channels, "
-            f"the images of {data.short_name} have {data.input_size[0]}"
+            f"the model in {folder} needs images of {model.plan.input_size[0]} channels, "
+            f"got {data.input_size[0]} from {data.short_name}"
         )
     return model
 
@@ -164,7 +164,7 @@ def check_classes(model: nn.Module, data: DataSource) -> None:
         for module, training in modes.items():
             module.training = training
     if not isinstance(outputs, torch.Tensor) or outputs.ndim < 2:
-        raise InputError(f"the model returned no tensor (B, classes, …) for one image, but {type(outputs).__name__}")
+        raise InputError(f"the model must return a tensor (B, classes, …) for one image, got {type(outputs).__name__}")
     if outputs.shape[1] != data.num_classes:
         raise InputError(
             f"the model has {outputs.shape[1]} outputs, {data.short_name} has {data.num_classes} classes; give a model "
@@ -189,4 +189,5 @@ def warn_of_seen_images(weights: str, data: DataOptions, seed: int) -> None:
 
 
 def _is_wrapped(path: str) -> bool:
+    """Whether weights are those of a wrapped model."""
     return any(name.startswith("backbone.") for name in read_weights(path))

@@ -24,7 +24,6 @@ class DataOptions:
             randaugment:ops=2,magnitude=9, trivialaugment, uniformaugment, or clips:SPACE for random frames of a search
             space (default: nothing)
         workers: worker processes that read image files (default: one less than CPUs, at most 8)
-
     """
 
     data: str = "digits"
@@ -53,7 +52,6 @@ class BackboneOptions:
         model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
         pretrained: load timm's weights for this model
         weights: trained weights to start from: .safetensors or a torch file; a folder of save_pretrained
-
     """
 
     model: str = "cifar_resnet8"
@@ -72,7 +70,6 @@ class TaskOptions:
         task_validation: where a task's held-out images come from: train (a part of its training images) or val (the
             config's val_dataloader, unless that is its test set)
         task_size: height and width of a task's held-out images, as [360,480] (default: those of its training crops)
-
     """
 
     task: str | None = None
@@ -98,7 +95,6 @@ class WrapOptions:
         sites: regular expression on module names, for where fusions sit (default: all that the rule finds)
         aggregate: how the frames' outputs become the image's, such as auto, mean, mean_prob or first
         freeze_bn: keep the statistics of the network's batch norms
-
     """
 
     genotype: str | None = None
@@ -119,7 +115,6 @@ class MachineOptions:
     Attributes:
         seed: of the data's parts, the first weights, batches and augmentation
         device: auto, cpu, cuda or mps
-
     """
 
     seed: int = 0
@@ -134,7 +129,6 @@ class OutputOptions:
         out: folder of the results
         resume: go on with the run in this folder
         overwrite: replace the run in this folder
-
     """
 
     out: str

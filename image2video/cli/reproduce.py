@@ -8,8 +8,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.cli.progress import progress_bars
 from image2video.cli.reproduce_check import print_check, print_hours, rehearse_arms
 from image2video.cli.reproduce_table import print_drawings, print_outcomes
@@ -71,7 +70,7 @@ def run(options: Namespace) -> None:
     """
     asked = collect(ReproduceOptions, options)
     if options.table is None:
-        raise InputError(f"which table? There are {', '.join(experiments())}, or a .yaml file of your own")
+        raise InputError(f"TABLE must be one of {', '.join(experiments())}, or a .yaml file of your own; got none")
     experiment, specs = load_experiment(options.table), parse_data(asked.data)
     runs = Worker.planned(experiment, asked.scale)
     if asked.max_minutes is not None and not 0 < asked.max_minutes < float("inf"):

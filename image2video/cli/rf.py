@@ -10,8 +10,7 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.cli.options import MachineOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.rf_job import BARE, Networks, Pictures, RfOptions, build_networks, read_images
@@ -42,8 +41,7 @@ EXAMPLE = (
 
 def add_options(parser: ArgumentParser) -> None:
     """The command's options."""
-    add_fields(parser, RfOptions)
-    add_fields(parser, MachineOptions)
+    add_fields(parser, RfOptions, MachineOptions)
 
 
 def run(options: Namespace) -> None:
@@ -61,32 +59,32 @@ def run(options: Namespace) -> None:
     with progress_bars() as progress:
         fields = survey(networks.models, pictures.images, units, progress=progress, **how)
     measured = [list(row.values())[-1] for row in fields.values()]  # the wrapped networks' units name their frame
-    clip = f"{networks.genotype}, T = {networks.frames}, {networks.schedule}"
-    caption = erf_caption(measured, model=networks.name, images=pictures.about, clip=clip)
+    caption = erf_caption(measured, model=networks.name, images=pictures.about, clip=networks.clip_text)
     facts = {
         "model": networks.name,
-        "clip": clip,
+        "clip": networks.clip_text,
         "images": f"{rf.count} {pictures.about}",
         "weights": networks.weights,
     }
     facts |= {"seed": machine.seed} | environment(device)
     record = _record(networks, fields, facts, time.perf_counter() - began)
-    _write(folder, record, networks, units, fields, ErfGrid.of(fields, caption), pictures)
-    _print(folder, ErfGrid.of(fields, caption))
+    grid = ErfGrid.of(fields, caption)
+    _write(folder, record, networks, units, fields, grid, pictures)
+    _print(folder, grid)
 
 
 def _record(networks: Networks, fields: Survey, facts: dict[str, Any], seconds: float) -> dict[str, Any]:
     """The JSON object of `rf.json`."""
-    rows = [
-        {"row": row, "network": name, **field.record()} for row, line in fields.items() for name, field in line.items()
-    ]
+    rows = []
+    for row, line in fields.items():
+        rows += [{"row": row, "network": name, **field.record()} for name, field in line.items()]
     return {
         "kind": "receptive_field",
         "schema_version": SCHEMA_VERSION,
         "title": f"Receptive fields of {networks.name}",
         "genotype": str(networks.genotype),
-        "T": networks.frames,
-        "schedule": networks.schedule,
+        "T": networks.clip.T,
+        "schedule": networks.clip.schedule,
         "fields": rows,
         "settings": facts,
         "seconds": seconds,
@@ -105,14 +103,16 @@ def _write(
     """The files of the folder; maps are arrays `UNIT/NETWORK` of `maps.npz`."""
     atomic_write_json(folder / "rf.json", record)
     buffer = io.BytesIO()
-    maps: dict[str, Any] = {f"{row}/{panel.name}": panel.map for row, line in grid.rows.items() for panel in line}
+    maps: dict[str, Any] = {}
+    for row, line in grid.rows.items():
+        maps |= {f"{row}/{panel.name}": panel.map for panel in line}
     np.savez_compressed(buffer, **maps)
     atomic_write_bytes(folder / "maps.npz", buffer.getvalue())
     first = next(iter(fields.values()))[BARE]
     drawn = clip_figure(networks, first)
     for name, figure in (("erf", erf_figure(grid.rows, caption=grid.caption)), ("fields", drawn)):
         for suffix in (".png", ".svg"):
-            folder / f"{name}{suffix}"
+            _ = folder / f"{name}{suffix}"  # notes the file as one of the folder's own
         save_figure(figure, folder.path / name)
     report = FieldReport(
         title=record["title"],
@@ -130,11 +130,12 @@ def _film(networks: Networks, pictures: Pictures) -> Any:
     if pictures.mean is None:
         return None
     options: dict[str, Any] = {"mean": pictures.mean, "std": pictures.std}
-    clip = Image2Video(networks.genotype, T=networks.frames, schedule=networks.schedule, **options)
+    clip = Image2Video(networks.genotype, **networks.clip.replace(**options).arguments())
     return film_figure(pictures.images[:1], clip, **options)
 
 
 def _print(folder: OutputDirectory, grid: ErfGrid) -> None:
+    """The table of every unit, what it says, and where the report is."""
     console = Console()
     for table in field_tables(grid):
         console.print(table)

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from image2video.cli.arguments import dashed
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
+from image2video.clip.options import ClipOptions
 from image2video.data.folder import ImageFiles
 from image2video.data.scan import image_files
 from image2video.data.transforms import eval_transform
@@ -41,7 +43,7 @@ class RfOptions:
             none for random ones
         pretrained: load timm's weights for this model
         genotype: text such as "translate_x(0.06) > rotate(10)", a .json file or preset:NAME
-        fusion: gsf, gsm, tsm, conv3d, none or a registered name
+        fusion: how frames mix; a name from `fusion_names()`
         frames: frames of the clip, T
         schedule: power of each frame: from_zero, ramp, centred or mirror
         size: pixels per side of the images (default: the model's own)
@@ -52,7 +54,6 @@ class RfOptions:
         frame: of which frame features are shown
         out: folder of the results
         overwrite: replace the run in this folder
-
     """
 
     model: str = "resnet50"
@@ -76,7 +77,7 @@ class RfOptions:
         for name, least in (("frames", 1), ("count", 1), ("batch_size", 1), ("frame", 0), ("size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+                raise InputError(f"{dashed(name)} must be at least {least}, got {value}")
         if self.frame >= self.frames:
             raise InputError(f"--frame {self.frame} is not one of --frames {self.frames}: they count from 0")
         if self.pretrained and self.weights != "none":
@@ -91,23 +92,27 @@ class Networks:
         models: the networks.
         size: (C, H, W) of their images.
         weights: `random` or `trained`, with what must be said beside.
-        genotype, frames, schedule: the clip of the wrapped ones.
+        genotype: of the wrapped ones.
+        clip: how the wrapped ones make their frames.
         name: of the bare network.
-
     """
 
     models: dict[str, nn.Module]
     size: Size
     weights: str
     genotype: Genotype
-    frames: int
-    schedule: str
+    clip: ClipOptions
     name: str
 
     @property
     def bare(self) -> nn.Module:
         """The bare network."""
         return self.models[BARE]
+
+    @property
+    def clip_text(self) -> str:
+        """The clip in words, for captions."""
+        return f"{self.genotype}, T = {self.clip.T}, {self.clip.schedule}"
 
     def calibrated(self, images: Tensor, seed: int) -> Networks:
         """Random networks as they can be measured: no branch is zero, batch norms fit the images (`prepare_random`).
@@ -132,20 +137,21 @@ def build_networks(options: RfOptions, seed: int, device: torch.device) -> Netwo
         torch.manual_seed(seed)
         bare = _bare(options)
         genotype, size = Genotype.coerce(options.genotype), image_size(bare, options.size)
-        clip = {"genotype": genotype, "T": options.frames, "schedule": options.schedule}
+        clip = ClipOptions(T=options.frames, schedule=options.schedule)
         fusions = ["none"] if options.fusion == "none" else ["none", options.fusion]
         models: dict[str, nn.Module] = {BARE: bare}
         for fusion in fusions:
             name = AVERAGED if fusion == "none" else fusion.upper()
-            models[name] = _wrapped(bare, fusion, clip, size)
+            models[name] = _wrapped(bare, fusion, genotype, clip, size)
     kind = "random"
     if options.pretrained or options.weights != "none":
         kind = "trained" if options.fusion in ("none", "tsm") else f"trained (those of {options.fusion.upper()} random)"
     models = {name: model.to(device) for name, model in models.items()}
-    return Networks(models, size, kind, genotype, options.frames, options.schedule, name=options.model)
+    return Networks(models, size, kind, genotype, clip, name=options.model)
 
 
 def _bare(options: RfOptions) -> nn.Module:
+    """The bare network with its weights."""
     if options.weights != "none" and not Path(options.weights).exists():
         raise MissingError(f"no weights at {options.weights}; give a file, a folder of save_pretrained, or none")
     name = options.model if ":" in options.model else f"timm:{options.model}"
@@ -161,37 +167,54 @@ def _bare(options: RfOptions) -> nn.Module:
     return model.eval()
 
 
-def _wrapped(bare: nn.Module, fusion: str, clip: dict[str, Any], size: Size) -> VideoWrap:
+def _wrapped(bare: nn.Module, fusion: str, genotype: Genotype, clip: ClipOptions, size: Size) -> VideoWrap:
     """A copy of the bare network as a video network; its fusions are as published, else they would not be seen."""
-    return VideoWrap(copy.deepcopy(bare), fusion, **clip, residual=False, input_size=size).eval()
+    options: dict[str, Any] = {"genotype": genotype, **clip.arguments(), "residual": False, "input_size": size}
+    return VideoWrap(copy.deepcopy(bare), fusion, **options).eval()
 
 
 def _saved(options: RfOptions, device: torch.device) -> Networks:
     """The networks of a folder of `save_pretrained`, which says itself what is wrapped how."""
     fresh = type(options)()
     named = ("model", "model_kwargs", "genotype", "fusion", "frames", "schedule", "pretrained")
-    given = [f"--{name.replace('_', '-')}" for name in named if getattr(options, name) != getattr(fresh, name)]
+    given = [dashed(name) for name in named if getattr(options, name) != getattr(fresh, name)]
     if given:
         raise InputError(f"{options.weights} says itself how its model is wrapped; leave out {', '.join(given)}")
     model = VideoWrap.from_pretrained(options.weights)
     if not isinstance(model.to_video, Image2Video):
-        raise InputError(f"the model in {options.weights} draws its frames at random, so its field has no fixed shape")
+        raise InputError(f"a field needs frames of a fixed shape; the model in {options.weights} draws them at random")
     made = model.plan.input_size  # of the images that it was wrapped for, which may be others than its family's
-    own = options.size is None and min(made) > 0
-    size = (made[0], made[1], made[2]) if own else image_size(model.backbone, options.size)
+    if options.size is None and min(made) > 0:
+        size = (made[0], made[1], made[2])
+    else:
+        size = image_size(model.backbone, options.size)
     models = {name: one.to(device) for name, one in beside(model, size).items()}
     name = type(model.backbone).__name__ if model.builder is None else model.builder.name.partition(":")[2]
-    clip = (model.to_video.genotype, model.T, str(model.to_video.schedule))
-    return Networks(models, size, "trained", *clip, name=name)
+    return Networks(models, size, "trained", model.to_video.genotype, _clip_of(model.to_video), name=name)
 
 
 def beside(model: VideoWrap, size: Size) -> dict[str, nn.Module]:
     """A trained wrapper beside its backbone alone, and beside its clip without fusion; all are copies but itself."""
     bare = copy.deepcopy(model).unwrap().eval()
-    to_video = model.to_video
-    clip = {name: getattr(to_video, name) for name in ("genotype", "T", "schedule", "padding", "interpolation")}
-    found: dict[str, nn.Module] = {BARE: bare, AVERAGED: _wrapped(bare, "none", clip, size)}
-    return found | ({model.plan.fusion.name.upper(): model.eval()} if model.plan.sites else {})
+    assert isinstance(model.to_video, Image2Video), "callers refuse frames that are drawn at random"
+    averaged = _wrapped(bare, "none", model.to_video.genotype, _clip_of(model.to_video), size)
+    found: dict[str, nn.Module] = {BARE: bare, AVERAGED: averaged}
+    if model.plan.sites:
+        found[model.plan.fusion.name.upper()] = model.eval()
+    return found
+
+
+def _clip_of(to_video: Image2Video) -> ClipOptions:
+    """How a wrapper makes its frames."""
+    colours = to_video.colours
+    return ClipOptions(
+        T=to_video.T,
+        schedule=str(to_video.schedule),
+        padding=to_video.padding,
+        interpolation=to_video.interpolation,
+        mean=None if colours is None else colours.mean,
+        std=None if colours is None else colours.std,
+    )
 
 
 def image_size(bare: nn.Module, side: int | None) -> Size:
@@ -234,7 +257,8 @@ def read_images(folder: str, count: int, size: Size, bare: nn.Module, seed: int)
     if channels != 3 or height != width:
         raise InputError(f"image files are read as square colour images; this model takes {channels}×{height}×{width}")
     config = getattr(bare, "pretrained_cfg", None) or {}
-    mean, std = tuple(config.get("mean") or _IMAGENET[0]), tuple(config.get("std") or _IMAGENET[1])
+    mean = tuple(config.get("mean") or _IMAGENET[0])
+    std = tuple(config.get("std") or _IMAGENET[1])
     transform = eval_transform(height, mean, std, crop_fraction=config.get("crop_pct") or 0.875)
     files = ImageFiles(tuple(paths[:count]))
     images = torch.stack([transform(files[index]) for index in range(count)])

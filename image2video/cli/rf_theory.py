@@ -29,10 +29,10 @@ def layer_sentence(networks: Networks, units: Mapping[str, Unit]) -> str:
 def clip_sentence(networks: Networks, field: EffectiveField) -> str:
     """How the union of the frames' fields grows, for the square of the bare network's variance."""
     polygon = variance_square(field)
-    shape = reshaped(polygon, networks.genotype, networks.frames, networks.schedule, image_size=networks.size[1:])
+    shape = reshaped(polygon, networks.genotype, networks.clip.T, networks.clip.schedule, image_size=networks.size[1:])
     return (
         f"A square of the variance of the bare network's measured field ({math.sqrt(polygon.area):.1f} pixels a side), "
-        f"seen in {networks.frames} frames and mapped back to the image, covers {pixels(shape.area)} pixels: "
+        f"seen in {networks.clip.T} frames and mapped back to the image, covers {pixels(shape.area)} pixels: "
         f"{shape.area / polygon.area:.2f} times its area. A fusion can reach that union; how much of it counts, the "
         "shares of the frames say."
     )
@@ -44,8 +44,8 @@ def clip_figure(networks: Networks, field: EffectiveField) -> Any:
         variance_square(field),
         {"the clip": networks.genotype},
         image_size=networks.size[1:],
-        T=networks.frames,
-        schedule=networks.schedule,
+        T=networks.clip.T,
+        schedule=networks.clip.schedule,
         width=9.0,
     )
 
@@ -64,11 +64,12 @@ def expected_rows(networks: Networks, units: Mapping[str, Unit], fields: Survey)
 
 
 def _compared(networks: Networks, bare: EffectiveField, field: EffectiveField, shares: Shares) -> tuple[str, ...]:
+    """Deviation and axes, each measured and expected, and the frames' shares."""
     text = " ".join(f"{100 * share:.0f}" for share in field.frame_shares or ()) + " %"
     digits = 1 if field.measures.spread >= 10 else 2
-    own = f"{field.measures.spread:.{digits}f}", ErfPanel.of("", field).axes
+    spread, axes = f"{field.measures.spread:.{digits}f}", ErfPanel.of("", field).axes
     try:
-        found, m = expected(bare, networks.genotype, networks.schedule, shares)
-    except InputError:
-        return own[0], "–", own[1], "–", text
-    return own[0], f"{m.spread:.{digits}f}", own[1], ErfPanel("", found.numpy(), m).axes, text
+        found, m = expected(bare, networks.genotype, networks.clip.schedule, shares)
+    except InputError:  # a frame sees nothing of the image in this place, so nothing is expected
+        return spread, "–", axes, "–", text
+    return spread, f"{m.spread:.{digits}f}", axes, ErfPanel("", found.numpy(), m).axes, text

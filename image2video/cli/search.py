@@ -9,8 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_grouped, collect, record
-from image2video.cli.arguments import add_options as add_fields
+from image2video.cli.arguments import add_fields, add_grouped, collect, record
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, TaskOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.search_job import RENAME, CompareOptions, SearchJob, prepare
@@ -21,7 +20,7 @@ from image2video.experiments import render_table
 from image2video.experiments.candidate_runs import compare, comparison_folder, planned_frames
 from image2video.experiments.output import environment
 from image2video.experiments.search_output import write_search_outputs
-from image2video.protocols import Progress
+from image2video.protocols import Progress, named
 from image2video.report import ComparisonResult, random_sentence
 from image2video.report.table import count_text
 from image2video.runs.folders import add_to_run
@@ -99,10 +98,10 @@ def _compared(job: SearchJob, result: SearchResult, progress: Progress | None) -
 
     def search_again(selection: str, number: int, folder: Path) -> Genotype:
         config = replace(job.config, selection=selection, seed=job.config.seed + number)
-        named = _named(progress, f"{selection} search")
+        reported = named(progress, f"{selection} search")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the candidates' choices: the report shows what they gave
-            return job.search(config, folder, resume=True, progress=named).genotype
+            return job.search(config, folder, resume=True, progress=reported).genotype
 
     frames = planned_frames(job.candidates, job.final, images=job.data.train.num_images, space=result.space)
     Console(stderr=True).print(
@@ -121,16 +120,6 @@ def _compared(job: SearchJob, result: SearchResult, progress: Progress | None) -
         accelerator=job.accelerator,
         progress=progress,
     )
-
-
-def _named(progress: Progress | None, name: str) -> Progress | None:
-    if progress is None:
-        return None
-
-    def report(stage: str, done: int, total: int, **figures: float) -> None:
-        progress(f"{name}: {stage}", done, total, **figures)
-
-    return report
 
 
 def _print_found(result: SearchResult, job: SearchJob | TaskJob) -> None:

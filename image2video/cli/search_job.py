@@ -51,7 +51,6 @@ class CompareOptions:
             tenth of the epochs of the search)
         final_seeds: seeds of every final network; fewer than 3 decide little
         final_lr: peak learning rate of the final networks (default: 0.1, and 0.01 from trained weights)
-
     """
 
     compare: str | None = None
@@ -139,17 +138,7 @@ def prepare(options: Namespace) -> SearchJob:
     )
     accelerator = make_accelerator(options.device)
     if candidates is not None and accelerator.num_processes > 1:
-        if asked.compare is not None:
-            raise InputError(
-                f"--compare runs in one process, this launch has {accelerator.num_processes}; leave it out, and start "
-                "the command again in one process with --resume --compare"
-            )
-        if accelerator.is_main_process:
-            warnings.warn(
-                f"no comparison with random clips in a launch of {accelerator.num_processes} processes; the same "
-                f"command in one process with --resume --compare {_DEFAULT_CANDIDATES} makes it",
-                stacklevel=2,
-            )
+        _refuse_comparison(asked, accelerator)
         candidates = None
     data = load_matching_data(data_options, backbone, config.seed)
     ranked = fixed or any(candidate.name == "fixed_weights" for candidate in candidates or ())
@@ -159,6 +148,21 @@ def prepare(options: Namespace) -> SearchJob:
     if output.resume:
         check_resumed(Path(output.out), options, data)
     return SearchJob(config, backbone, data, accelerator, candidates, final, Path(output.out))
+
+
+def _refuse_comparison(asked: CompareOptions, accelerator: Accelerator) -> None:
+    """Say that several processes make no comparison: an error where one was asked for, else a warning."""
+    if asked.compare is not None:
+        raise InputError(
+            f"--compare runs in one process, this launch has {accelerator.num_processes}; leave it out, and start the "
+            "command again in one process with --resume --compare"
+        )
+    if accelerator.is_main_process:
+        warnings.warn(
+            f"no comparison with random clips in a launch of {accelerator.num_processes} processes; the same command "
+            f"in one process with --resume --compare {_DEFAULT_CANDIDATES} makes it",
+            stacklevel=3,
+        )
 
 
 def check_resumed(out: Path, options: Namespace, data: DataSource | None = None) -> None:
@@ -182,7 +186,10 @@ def check_resumed(out: Path, options: Namespace, data: DataSource | None = None)
 
 def _candidates(asked: CompareOptions, config: SearchConfig) -> tuple[Candidate, ...] | None:
     """The candidates that are asked for, or the default's; None for no comparison."""
-    budget = config.max_images is not None or config.max_minutes is not None
-    trains = get_selection(config.selection).trains
-    default = _DEFAULT_CANDIDATES if trains and not budget else None
-    return parse_candidates(default if asked.compare is None else asked.compare) or None
+    wanted = asked.compare
+    if wanted is None:
+        # Who sets a budget, or picks a selection that trains nothing, did not ask for hours of final networks.
+        trains = get_selection(config.selection).trains
+        budget = config.max_images is not None or config.max_minutes is not None
+        wanted = _DEFAULT_CANDIDATES if trains and not budget else None
+    return parse_candidates(wanted) or None

@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from jsonargparse import Namespace
 
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import collect, dashed
 from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions, TaskOptions
 from image2video.cli.search_job import RENAME, CompareOptions, check_resumed
 from image2video.errors import InputError
@@ -102,12 +102,11 @@ def _check_options(options: Namespace) -> None:
     """Refuse what the task's config decides, and final networks, which its own library trains."""
     given = []
     for source, taken in _TAKEN.items():
-        changed = asdict(collect(source, options))
-        given += [
-            f"--{name.replace('_', '-')}"
-            for name, default in asdict(source()).items()
-            if name not in taken and changed[name] != default and (name, changed[name]) != ("compare", "none")
-        ]
+        asked = asdict(collect(source, options))
+        for name, default in asdict(source()).items():
+            no_comparison = name == "compare" and asked[name] == "none"  # which is what a task makes anyway
+            if name not in taken and asked[name] != default and not no_comparison:
+                given.append(dashed(name))
     if given:
         raise InputError(
             f"{', '.join(given)}: no effect with --task, whose config says which images and which network; final "
@@ -116,6 +115,7 @@ def _check_options(options: Namespace) -> None:
 
 
 def _text(problem: Problem) -> str:
+    """What of the config decides the result, as JSON."""
     return json.dumps(dict(problem.settings), indent=1, sort_keys=True) + "\n"
 
 
@@ -134,6 +134,7 @@ def _check_same(out: Path, problem: Problem) -> None:
 
 
 def _first_change(key: str, then: Any, now: Any) -> str:
+    """The innermost setting that differs, with both of its values."""
     if isinstance(then, dict) and isinstance(now, dict):
         name = next(name for name in {**then, **now} if then.get(name) != now.get(name))
         return _first_change(f"{key}.{name}", then.get(name), now.get(name))

@@ -11,8 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from torch.nn.functional import interpolate
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.data.folder import ImageFiles
 from image2video.errors import ExistsError, InputError, MissingError
@@ -34,7 +33,6 @@ class ShowOptions:
         image_size: pixels of the longer side (default: the image's own, at most 320)
         out: where the film strip (.png) or the film (.gif) is written
         overwrite: replace that file
-
     """
 
     image: str
@@ -55,13 +53,13 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Writes the film strip and prints where it is."""
     if options.image is None:
-        raise InputError("which image? give --image FILE")
+        raise InputError("--image must name an image file; give --image FILE")
     show = collect(ShowOptions, options)
     out = Path(show.out)
     if out.exists() and not show.overwrite:
         raise ExistsError(f"{out} exists; choose another name, or replace it with --overwrite")
     if not out.parent.is_dir():
-        raise MissingError(f"no folder {out.parent} to write {out.name} into")
+        raise MissingError(f"no folder {out.parent} to write {out.name} into; make it, or choose another --out")
     image = _read(Path(show.image), show.image_size)
     film_strip(image, Genotype.coerce(show.genotype), show.frames, show.schedule, out, padding=show.padding)
     Console().print(f"film strip: {out.resolve()}", soft_wrap=True)
@@ -70,9 +68,9 @@ def run(options: Namespace) -> None:
 def _read(path: Path, longer_side: int | None) -> torch.Tensor:
     """The image `(1, 3, H, W)` in 0 … 1, made smaller to `longer_side`."""
     if not path.is_file():
-        raise MissingError(f"no image at {path}")
+        raise MissingError(f"no image at {path}; give --image FILE")
     if longer_side is not None and longer_side < 1:
-        raise InputError(f"--image-size must be at least 1; received {longer_side}")
+        raise InputError(f"--image-size must be at least 1, got {longer_side}")
     pixels = np.array(ImageFiles((str(path),))[0].convert("RGB"))
     image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).float() / 255
     size = max(image.shape[-2:])

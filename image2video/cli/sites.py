@@ -7,8 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.inject import plan
 from image2video.wrap.builders import Builder
 
@@ -24,7 +23,6 @@ class SitesOptions:
         sites: regular expression on module names (default: all that the rule finds)
         input_size: channels, height and width as [C, H, W] (default: the model's own)
         model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
-
     """
 
     fusion: str = "gsf"

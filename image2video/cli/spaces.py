@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.cli.listings import describe_space, ops_table, spaces_table
 from image2video.search import get_space, space_names
 
@@ -21,7 +20,6 @@ class SpacesOptions:
 
     Attributes:
         ops: list the ops that a space may be made of
-
     """
 
     ops: bool = False

@@ -10,17 +10,18 @@ from image2video.search import Ranking
 from image2video.training import Cost, Metrics
 
 _RANKS_SHOWN = 10
-_RANKED = ("gain over identity", "loss")
 
 
 def metrics_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
     """One line per (name, metrics); top-1 in percent, for segmentation mIoU and the share of pixels right."""
     table = Table(title=title, title_justify="left")
-    pixels = any(metrics.miou is not None for _, metrics in rows)
-    for name in ("weights", *(("mIoU %", "pixels right %") if pixels else ("top-1 %",)), "loss", "images"):
-        table.add_column(name, justify="left" if name == "weights" else "right")
+    table.add_column("weights")
+    segmented = any(metrics.miou is not None for _, metrics in rows)
+    scores = ("mIoU %", "pixels right %") if segmented else ("top-1 %",)
+    for name in (*scores, "loss", "images"):
+        table.add_column(name, justify="right")
     for name, metrics in rows:
-        shares = [metrics.score, metrics.top1] if pixels else [metrics.top1]
+        shares = [metrics.score, metrics.top1] if segmented else [metrics.top1]
         table.add_row(name, *(f"{100 * share:.2f}" for share in shares), f"{metrics.loss:.4f}", str(metrics.n))
     return table
 
@@ -36,8 +37,10 @@ def cost_line(cost: Cost) -> str:
 def ranking_table(ranking: Ranking) -> Table:
     """The best chains of a ranking, and the identity for comparison; one standard error beside each gain."""
     table = Table(title=f"chains ranked on {ranking.images} held-out images", title_justify="left")
-    for name in ("genotype", f"{'top-1' if ranking.metric == 'accuracy' else ranking.metric} %", *_RANKED):
-        table.add_column(name, justify="left" if name == "genotype" else "right", overflow="fold")
+    table.add_column("genotype", overflow="fold")
+    metric = "top-1" if ranking.metric == "accuracy" else ranking.metric
+    for name in (f"{metric} %", "gain over identity", "loss"):
+        table.add_column(name, justify="right", overflow="fold")
     shown = list(ranking.entries[: min(_RANKS_SHOWN, ranking.finalists)])
     if ranking.identity not in shown:
         shown.append(ranking.identity)

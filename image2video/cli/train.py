@@ -8,8 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_options as add_fields
-from image2video.cli.arguments import collect
+from image2video.cli.arguments import add_fields, collect
 from image2video.cli.models import build_model, check_classes, load_matching_data, settings
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, WrapOptions
 from image2video.cli.progress import progress_bars
@@ -28,12 +27,9 @@ EXAMPLE = (
 
 def add_options(parser: ArgumentParser) -> None:
     """The command's options."""
-    add_fields(parser, DataOptions)
-    add_fields(parser, BackboneOptions)
-    add_fields(parser, WrapOptions)
+    add_fields(parser, DataOptions, BackboneOptions, WrapOptions)
     add_fields(parser, TrainConfig, skip=("seed", "device"))
-    add_fields(parser, FieldOptions)
-    add_fields(parser, MachineOptions)
+    add_fields(parser, FieldOptions, MachineOptions)
     add_fields(parser, OutputOptions, defaults={"out": "image2video-train"})
 
 

@@ -29,7 +29,6 @@ class FieldOptions:
     Attributes:
         fields: measure the trained wrapped network's receptive fields and draw them (default: for images of at most 64
             pixels a side)
-
     """
 
     fields: bool | None = None
@@ -49,6 +48,7 @@ def print_fields(model: VideoWrap, data: DataSource, name: str, out: Path, conso
     try:
         units = survey_units(model, size)
         device = next(model.parameters()).device
+        # Fields of training images: the test images stay unseen by all but the final evaluation.
         batches = data.train.batches(min(_IMAGES, data.train.num_images), device=device)
         images = next(iter(batches.epoch(0)))[0]
         found = survey(beside(model, size), images, units, weights=weights)

@@ -153,6 +153,7 @@ class _Sums:
     def add(self, start: int, found: Gradients) -> None:
         """Count the gradients of the images from number `start` on."""
         maps = _wide(found.images).abs().mean(1)
+        # Images are dealt out in turn, so that neighbours, which may be alike, fall into different groups.
         rows = torch.arange(start, start + len(maps)) % len(self.maps)
         self.maps.index_add_(0, rows, maps.cpu().double())
         if self.frames is not None and found.frames is not None:

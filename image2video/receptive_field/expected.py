@@ -43,6 +43,7 @@ def expected(bare: EffectiveField, genotype: Genotype | str, schedule: str, shar
     ahead = Genotype.coerce(genotype).step_matrices(schedule_steps(schedule, T), height, width).double()
     back = inverse_affine(ahead)
     if weights.ndim == 2:
+        # Maps of frame t were brought back by its own warp: what counts is the place that frame u shows there.
         y, x = bare.measures.centre
         place = torch.tensor([x - width / 2, y - height / 2, 1.0], dtype=torch.float64)
         seen = torch.einsum("uij,tjk,k->tui", back, ahead, place)[..., :2]  # where frame u has what frame t has at it
@@ -50,6 +51,7 @@ def expected(bare: EffectiveField, genotype: Genotype | str, schedule: str, shar
         pairs[..., :2, 2] = seen - pairs[..., :2, :2] @ place[:2]
         back, weights = pairs.flatten(0, 1), weights.flatten()
     used = weights > 0
+    # Each frame's field is scaled to its share, so that one that is cut by the border does not lose weight.
     maps = warp(bare.map[None, None].double(), back[used], padding="zeros", interpolation="bilinear")[0, :, 0]
     sums = maps.sum((1, 2))
     if bool((sums <= 0).any()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,23 @@ class Measures:
     anisotropy: float
     angle: float
     centre: tuple[float, float]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, float]) -> Measures:
+        """The inverse of `record`.
+
+        Args:
+            record: the numbers by name, with the areas of `SHARES`.
+
+        Returns:
+            The measures.
+
+        Raises:
+            KeyError: a number that is not there.
+        """
+        area = {share: float(record[f"area_{100 * share:g}"]) for share in SHARES}
+        spread, anisotropy, angle = (float(record[name]) for name in ("spread", "anisotropy", "angle"))
+        return cls(area, spread, anisotropy, angle, (float(record["centre_y"]), float(record["centre_x"])))
 
     def record(self, prefix: str = "") -> dict[str, float]:
         """The numbers by name.
@@ -102,7 +119,8 @@ def _moments(mass: Tensor) -> tuple[tuple[float, float], tuple[float, float, flo
     y = torch.arange(len(rows), dtype=mass.dtype) + 0.5
     x = torch.arange(len(columns), dtype=mass.dtype) + 0.5
     cy, cx = float(rows @ y), float(columns @ x)
-    within = 1 / 12  # the variance of a unit square
+    # Pixels are squares: a single one has this variance too, and a map of one pixel an anisotropy of 1.
+    within = 1 / 12
     yy, xx = float(rows @ (y - cy) ** 2) + within, float(columns @ (x - cx) ** 2) + within
     return (cy, cx), (yy, xx, float((y - cy) @ mass @ (x - cx)))
 
@@ -121,32 +139,27 @@ def _areas(mass: Tensor, shares: Sequence[float]) -> dict[float, float]:
     return out
 
 
-def jackknife(groups: Tensor, sizes: Tensor, measure: Callable[[Tensor], Measures] = measures) -> Measures | None:
+def jackknife(groups: Tensor, sizes: Tensor) -> Measures | None:
     """Standard errors of the measures of a mean map, from sums over groups of images.
 
     `groups` `(G, H, W)` float64 holds the sum of the maps of each group, `sizes` `(G,)` how many images that are. None
     where fewer than two groups have any mass. Each group is left out once: error² = (G − 1)/G · Σ (m₋ᵢ − mean)².
-    Differences of angles are taken modulo 180.
     """
-    count = len(groups)
-    if count < 2:
+    if len(groups) < 2:
         return None
     total, images = groups.sum(0), float(sizes.sum())
-    rest = [(total - one).clamp(min=0) / (images - float(n)) for one, n in zip(groups, sizes, strict=True)]
-    if any(float(mean.sum()) == 0 for mean in rest):
-        return None  # all of the gradient comes from one group
-    without = [measure(mean) for mean in rest]
-
-    def error(values: list[float], modulo: float | None = None) -> float:
-        apart = torch.tensor(values, dtype=torch.float64) - values[0]
-        if modulo is not None:
-            apart = (apart + modulo / 2).remainder(modulo) - modulo / 2
-        return math.sqrt((count - 1) / count * float((apart - apart.mean()).square().sum()))
-
-    return Measures(
-        {share: error([m.area[share] for m in without]) for share in without[0].area},
-        error([m.spread for m in without]),
-        error([m.anisotropy for m in without]),
-        error([m.angle for m in without], 180.0),
-        (error([m.centre[0] for m in without]), error([m.centre[1] for m in without])),
-    )
+    without: list[dict[str, float]] = []
+    for group, size in zip(groups, sizes, strict=True):
+        rest = (total - group).clamp(min=0) / (images - float(size))
+        if float(rest.sum()) == 0:
+            return None  # all of the gradient comes from one group
+        without.append(measures(rest).record())
+    errors = {}
+    for name in without[0]:
+        values = torch.tensor([record[name] for record in without], dtype=torch.float64)
+        apart = values - values[0]
+        if name == "angle":  # an axis has no direction: 89° and −89° are 2° apart
+            apart = (apart + 90).remainder(180) - 90
+        squares = (apart - apart.mean()).square().sum()
+        errors[name] = math.sqrt((len(groups) - 1) / len(groups) * float(squares))
+    return Measures.from_record(errors)

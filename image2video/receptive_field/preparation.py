@@ -56,6 +56,7 @@ def _enliven(name: str, parameter: Tensor, generator: torch.Generator) -> None:
     if is_bias or not parameter.is_floating_point() or parameter.numel() == 0:
         return
     largest = float(parameter.abs().max())
+    # A gain or layer scale has one value per channel, in whatever shape: (C,), (C, 1, 1), …
     per_channel = max(parameter.shape, default=1) == parameter.numel()
     if per_channel and largest < _FAINT:
         parameter.fill_(1.0)

@@ -66,6 +66,7 @@ class Probe:
 
         Raises `UnsupportedError` where no gradient gets through, `InputError` where it is NaN or infinite.
         """
+        # A caller's inference mode or no_grad would leave nothing to differentiate.
         with torch.inference_mode(False), torch.enable_grad():
             leaf = images.detach().clone().requires_grad_(True)
             values = self.values(leaf)
@@ -76,19 +77,21 @@ class Probe:
 
     def _of(self, index: int, values: Tensor, images: Tensor, *, keep: bool) -> Gradients:
         """The gradients of one unit's values; `keep` leaves the graph for another unit."""
-        target, frames = self.readings[index].target, None
-        inputs = [images] if self._frames is None else [images, self._frames]
-        found = _backward(values, inputs, target.described, keep=keep)
-        if self._frames is not None and target.T is not None:
-            whole = torch.zeros_like(self._frames) if found[1] is None else found[1]
-            frames = whole.detach().unflatten(0, (-1, target.T))
-        return Gradients(_checked(found[0], target.described), frames)
+        target = self.readings[index].target
+        if self._frames is None or target.T is None:
+            (gradient,) = _backward(values, [images], target.described, keep=keep)
+            return Gradients(_checked(gradient, target.described), None)
+        gradient, of_frames = _backward(values, [images, self._frames], target.described, keep=keep)
+        if of_frames is None:  # the unit reads the images past the backbone's input
+            of_frames = torch.zeros_like(self._frames)
+        return Gradients(_checked(gradient, target.described), of_frames.detach().unflatten(0, (-1, target.T)))
 
     def values(self, images: Tensor) -> list[Tensor]:
         """The value of every unit for each of the images, `(B,)`: one forward, as far as the units need it."""
         outputs = None
         for reading in self.readings:
             reading.begin(images)
+        # Hooks rather than a copy of the forward: the values are read before anything changes them in place.
         with ExitStack() as stack:
             if self.wrapper is not None:
                 stack.callback(self.bare.register_forward_pre_hook(self._enter).remove)

@@ -37,6 +37,7 @@ class Reading:
     def begin(self, images: Tensor) -> None:
         """Get ready for a forward with these images; draws the signs of a sum over channels."""
         self.values = None
+        # A module may run several times in a forward (shared weights); its unit is that of the last time.
         self._left = max(1, self.target.runs)
         if self.target.unit.channels == "all":
             signs = torch.randint(2, (images.shape[0], self.target.channels), generator=self._generator) * 2 - 1
@@ -68,6 +69,7 @@ class Reading:
     def read(self, outputs: Any, *, aggregated: bool) -> Tensor:
         """The value of the unit for every image, `(B,)`."""
         tensors = dict(tensors_of(outputs))
+        # The path is that of the trace. A single tensor needs none, however it is packed this time.
         tensor = tensors.get(self.target.path)
         if tensor is None and len(tensors) == 1:
             tensor = next(iter(tensors.values()))

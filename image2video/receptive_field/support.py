@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from image2video.errors import InputError, UnsupportedError
 from image2video.receptive_field.field import Box
-from image2video.receptive_field.models import uncompiled
-from image2video.receptive_field.probe import Probe, held_still
+from image2video.receptive_field.models import as_images_of, uncompiled
+from image2video.receptive_field.probe import Gradients, Probe, held_still
 from image2video.receptive_field.target import image_shape, locate
 from image2video.receptive_field.units import Unit
 
@@ -83,36 +83,27 @@ def support(
         weights: what the result says of the weights ("random", "trained on …").
 
     Returns:
-        The pixels. The theoretical field holds the support, and the support holds the effective field.
+        The pixels, which lie in the theoretical field and hold the effective field.
 
     Raises:
-        InputError: fewer than 8 draws, a unit that the model does not have, NaN gradients, or gradients that are zero
-            everywhere.
+        InputError: fewer than 8 draws, an unknown unit, or gradients that are NaN or zero everywhere.
         UnsupportedError: a model that cannot be copied, does not run in float64, or has no gradient.
     """
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < LEAST_DRAWS:
         raise InputError(f"draws must be at least {LEAST_DRAWS}, got {draws!r}; fewer can miss pixels")
-    unit = Unit() if unit is None else unit
     channels, height, width = image_shape(model, size)
-    target = locate(model, channels, (height, width), unit)
+    target = locate(model, channels, (height, width), unit or Unit())
+    stated = "redrawn" if redraw else weights
     twin = _float64_copy(model)
-    device = next((p.device for p in twin.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
-    probe, frames = Probe(twin, [target], seed), None
-    mask = torch.zeros(height, width, dtype=torch.bool)
+    probe = Probe(twin, [target], seed)
+    mask, frames = torch.zeros(height, width, dtype=torch.bool), None
     with held_still(twin):
         for _ in range(draws):
             if redraw:
                 _draw_weights(twin, generator)
-            image = torch.randn((1, channels, height, width), generator=generator, dtype=torch.float64).to(device)
-            try:
-                found = probe.gradients(image)[0]
-            except RuntimeError as error:
-                if "dtype" not in str(error) and "type" not in str(error):
-                    raise
-                raise UnsupportedError(
-                    f"{type(model).__name__} does not run in float64, which an exact support needs: {error!s:.200}"
-                ) from error
+            image = torch.randn((1, channels, height, width), generator=generator, dtype=torch.float64)
+            found = _gradients(probe, as_images_of(twin, image))
             mask |= _seen(found.images, tolerance)[0].cpu()
             if found.frames is not None:
                 seen = _seen(found.frames[0], tolerance).cpu()
@@ -122,8 +113,19 @@ def support(
             f"the gradient of {target.described} is zero everywhere in {draws} draws: dead units, a rounding, or "
             "branches that begin at zero (prepare_random gives those values)"
         )
-    stated = "redrawn" if redraw else weights
     return Support(mask, frames, target.unit, target.described, (height, width), stated, draws)
+
+
+def _gradients(probe: Probe, image: Tensor) -> Gradients:
+    """The gradients of one image; `UnsupportedError` for a model that does not run in float64."""
+    try:
+        return probe.gradients(image)[0]
+    except RuntimeError as error:
+        if "type" not in str(error):  # PyTorch's words for mixed dtypes: "dtype", "scalar type", …
+            raise
+        raise UnsupportedError(
+            f"{type(probe.model).__name__} does not run in float64, which an exact support needs: {error!s:.200}"
+        ) from error
 
 
 def _seen(gradient: Tensor, tolerance: float) -> Tensor:

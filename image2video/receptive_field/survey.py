@@ -89,6 +89,7 @@ def default_layer(model: nn.Module, size: tuple[int, int, int]) -> str:
     """
     names = _layers(model, size)
     traced = trace_model(model, size)
+    # A field that is not known (an operation without a rule) is no reason to leave out the layers around it.
     known, fitting = [], []
     bounded = False
     for name in names:
@@ -133,5 +134,6 @@ def _is_first(model: nn.Module, first: nn.Module, unit: Unit) -> bool:
         return False
     if schedule_steps(str(model.to_video.schedule), model.T)[unit.frame] != 0:
         return False
+    # Weights decide, not names: networks that were calibrated on different clips differ in their norms.
     mine, theirs = model.backbone.state_dict(), first.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)

@@ -88,6 +88,7 @@ def trace_model(model: nn.Module, input_size: Sequence[int] | None) -> Traced:
     if isinstance(model, VideoWrap) and "backbone" not in dict(model.named_children()):
         raise StateError("this VideoWrap was unwrapped and has no backbone; pass the backbone itself, or wrap it again")
     backbone = bare_network(model)
+    # A wrapper is followed through its backbone on single frames: its clip and its fusions move no field of a frame.
     example = example_for(backbone, None if input_size is None else tuple(input_size), None)
     traced = OneFrame(model) if isinstance(model, VideoWrap) else model
     trace = trace_forward(traced, example)

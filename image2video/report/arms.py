@@ -23,28 +23,38 @@ _FURTHEST = 0.5  # a published figure further off, in widths of what was measure
 def arms_figure(
     result: ComparisonResult, published: Mapping[str, float] | None = None, *, width: float = 6.4
 ) -> Figure:
-    """A line per finished arm: its mean with the 95 % interval, its seeds as dots, and the `published` number.
+    """A line per finished arm: its mean with the 95 % interval, its seeds as dots, and the published number.
 
-    `published` is by the arm's name, in percent; each stands at the right, and as a ring on its line where it is not so
-    far from all that was measured that the intervals could no longer be seen. Raises `InputError` where no arm is
-    finished.
+    A published number stands at the right, and as a ring on its line unless it is so far from all that was measured
+    that the intervals could no longer be seen.
+
+    Args:
+        result: the comparison.
+        published: in percent, by the arm's name.
+        width: of the figure, in inches.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: no arm is finished.
     """
     arms = [arm for arm in result.arms if arm.runs]
     if not arms:
         raise InputError(f"{result.title}: no arm has a finished run, so there is nothing to draw")
-    published = {arm.name: published[arm.name] for arm in arms if published and arm.name in published}
+    numbers = [published.get(arm.name) if published else None for arm in arms]
     labels = [textwrap.fill(arm.title, _LABEL) for arm in arms]
     lines = sum(1 + label.count("\n") for label in labels)
     with drawing():
         figure = new_figure(width, 0.95 + 0.15 * len(arms) + 0.13 * lines)
         axis = figure.add_subplot()
         low, high = _drawn(axis, arms)
-        space = max(high - low, 1.0)
-        rings = [v for v in published.values() if low - _FURTHEST * space <= v <= high + _FURTHEST * space]
+        reach = _FURTHEST * max(high - low, 1.0)
+        rings = [number for number in numbers if number is not None and low - reach <= number <= high + reach]
         low, high = min([low, *rings]), max([high, *rings])
-        space = max(high - low, 1.0)
-        axis.set_xlim(low - _MARGIN * space, high + _MARGIN * space)
-        _published(axis, [published.get(arm.name) for arm in arms], rings)
+        margin = _MARGIN * max(high - low, 1.0)
+        axis.set_xlim(low - margin, high + margin)
+        _published(axis, numbers, rings)
         axis.set_yticks(range(len(arms)), labels)
         axis.set_ylim(len(arms) - 0.4, -0.6)
         axis.set_xlabel(f"{metric_name(result)} on the test set (%)")
@@ -58,7 +68,7 @@ def _drawn(axis: Axes, arms: list[ArmRuns]) -> tuple[float, float]:
     """Draw what was measured; the lowest and the highest value of it."""
     ours, dots = colours(2)
     values: list[float] = []
-    labelled: set[str] = set()
+    labelled: set[str] = set()  # the legend names each kind of mark once
     for y, arm in enumerate(arms):
         seeds = list(arm.by_seed().values())
         interval = mean_interval(seeds)

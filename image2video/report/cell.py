@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, PathPatch
@@ -15,10 +17,18 @@ _WIDEST_LABEL = 20  # characters: more would reach the neighbouring edge's label
 
 
 def cell_figure(search: SearchRecord, epoch: int = -1, *, width: float = 10.0) -> Figure:
-    """The cell at one entry of the weight history (the last by default), nodes on a line, every edge an arc.
+    """The cell at one entry of the weight history, nodes on a line, every edge an arc.
 
     An edge's width is its largest softmax weight τ. Its label names the op of that weight and the op that the selection
     kept (without magnitudes where they are long); the edges of the chosen path are black, their kept op bold.
+
+    Args:
+        search: the search.
+        epoch: the entry, the last by default.
+        width: of the figure, in inches.
+
+    Returns:
+        The figure.
     """
     weights = search.weights[epoch]
     names = list(search.ops)
@@ -30,7 +40,7 @@ def cell_figure(search: SearchRecord, epoch: int = -1, *, width: float = 10.0) -
         axis = figure.add_subplot()
         for index, (source, target) in enumerate(search.edges):
             row = weights[index]
-            best = max(range(len(row)), key=row.__getitem__)
+            best = row.index(max(row))
             on_path = index in search.path
             apex = _arc(axis, positions[source], positions[target], 0.8 + 14 * (row[best] - 1 / len(row)), on_path)
             _label(axis, apex, names[best], row[best], names[search.chosen[index]], on_path)
@@ -71,29 +81,11 @@ def _arc(axis: Axes, a: tuple[float, float], b: tuple[float, float], line: float
 def _label(axis: Axes, at: tuple[float, float], best: str, weight: float, kept: str, on_path: bool) -> None:
     """Two lines at the arc's middle: the op with the largest weight, and the op that was kept."""
     plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-    axis.text(
-        at[0],
-        at[1] + 0.04,
-        f"τ {weight:.2f} {best}",
-        ha="center",
-        va="bottom",
-        fontsize=8,
-        color=INK,
-        bbox=plate,
-        zorder=2,
-    )
-    axis.text(
-        at[0],
-        at[1] - 0.05,
-        f"kept {kept}",
-        ha="center",
-        va="top",
-        fontsize=8,
-        color=BLACK if on_path else INK,
-        weight="bold" if on_path else "normal",
-        bbox=plate,
-        zorder=2,
-    )
+    look: dict[str, Any] = {"ha": "center", "fontsize": 8, "bbox": plate, "zorder": 2}
+    x, y = at
+    axis.text(x, y + 0.04, f"τ {weight:.2f} {best}", va="bottom", color=INK, **look)
+    colour, strength = (BLACK, "bold") if on_path else (INK, "normal")
+    axis.text(x, y - 0.05, f"kept {kept}", va="top", color=colour, weight=strength, **look)
 
 
 def _nodes(axis: Axes, search: SearchRecord, positions: list[tuple[float, float]]) -> None:

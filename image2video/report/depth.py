@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from image2video.errors import InputError
-from image2video.report.result import ComparisonResult
+from image2video.report.result import ArmRuns, ComparisonResult
 from image2video.report.stats import Interval, mean_interval
 from image2video.report.style import colours, dashes, drawing, new_figure
 from image2video.report.table import metric_name
@@ -22,10 +22,19 @@ def depth_figure(
 ) -> Figure:
     """A line per arm over the depth of the results' models: mean over seeds with its 95 % interval.
 
-    `results` come from files by `ComparisonResult.load(path)`, one per depth: the `result.json` of `image2video demo
-    --model …`. `arms` are names of arms, by default those that every result has. (Casarin et al., CVPR 2024, Fig. 5.)
-    Raises `InputError` for fewer than two depths, two results of one depth, different data, or an arm that a result
-    lacks.
+    (Casarin et al., CVPR 2024, Fig. 5.)
+
+    Args:
+        results: one per depth, from files by `ComparisonResult.load(path)`: the `result.json` of `image2video demo
+            --model …`.
+        arms: names of arms, by default those that every result has.
+        width: of the figure, in inches.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: fewer than two depths, two results of one depth, different data, or an arm that a result lacks.
     """
     by_depth = _by_depth(results)
     names = _shared(results) if arms is None else list(arms)
@@ -53,18 +62,24 @@ def depth_figure(
                 markersize=4.5,
                 capsize=3,
                 linewidth=1.5,
-                label=_title(results[0], name),
+                label=_arm(results[0], name).title,
             )
         axis.set_xticks(depths)
         axis.set_xlabel("depth (layers)")
         axis.set_ylabel(f"{metric_name(results[0])} on the test set (%)")
         axis.grid(axis="y", color="#e5e5e5", linewidth=0.6)
         _legend(figure, len(names))
-        seeds = sorted({_accuracy(result, name).n for result in results for name in names})
-        spread = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-        note = "one seed each" if seeds == [1] else f"mean and 95 % interval of {spread}"
-        figure.supxlabel(f"{results[0].data['name']}, {note}", fontsize=8)
+        figure.supxlabel(f"{results[0].data['name']}, {_seeds(results, names)}", fontsize=8)
     return figure
+
+
+def _seeds(results: Sequence[ComparisonResult], names: Sequence[str]) -> str:
+    """What stands behind a point, in words."""
+    seeds = {_accuracy(result, name).n for result in results for name in names}
+    if seeds == {1}:
+        return "one seed each"
+    least, most = min(seeds), max(seeds)
+    return f"mean and 95 % interval of {least if least == most else f'{least} to {most}'} seeds"
 
 
 def _legend(figure: Figure, names: int) -> None:
@@ -83,11 +98,12 @@ def depth_of(model: str) -> int:
     """
     number = re.search(r"\d+", model.rpartition(":")[2].partition(".")[0])
     if number is None:
-        raise InputError(f"the name {model!r} holds no depth; results of models such as resnet18 are drawn by depth")
+        raise InputError(f"the name {model!r} holds no depth; it must hold a number, as resnet18 does")
     return int(number[0])
 
 
 def _by_depth(results: Sequence[ComparisonResult]) -> dict[int, ComparisonResult]:
+    """The results by the depth of their models, checked to be comparable."""
     found: dict[int, ComparisonResult] = {}
     for result in results:
         depth = depth_of(result.model)
@@ -103,20 +119,22 @@ def _by_depth(results: Sequence[ComparisonResult]) -> dict[int, ComparisonResult
 
 
 def _shared(results: Sequence[ComparisonResult]) -> list[str]:
+    """The names of the arms that every result has."""
     return [arm.name for arm in results[0].arms if all(result.arm(arm.name) for result in results)]
 
 
 def _listed(result: ComparisonResult) -> str:
+    """The names of the finished arms, for errors."""
     return ", ".join(arm.name for arm in result.arms if arm.runs) or "none"
 
 
-def _title(result: ComparisonResult, name: str) -> str:
+def _arm(result: ComparisonResult, name: str) -> ArmRuns:
+    """An arm that is known to be there."""
     arm = result.arm(name)
-    assert arm is not None
-    return arm.title
+    assert arm is not None, "depth_figure checks that every result has the arms"
+    return arm
 
 
 def _accuracy(result: ComparisonResult, name: str) -> Interval:
-    arm = result.arm(name)
-    assert arm is not None
-    return mean_interval([run.accuracy for run in arm.runs])
+    """The mean over the seeds of an arm."""
+    return mean_interval([run.accuracy for run in _arm(result, name).runs])

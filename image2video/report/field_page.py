@@ -12,9 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from image2video.report.erf_panel import COLUMNS, ErfGrid
-from image2video.report.page import Section, document, facts_list, figure_html, table_html
+from image2video.report.page import Section, document, facts_list, figure_html, table_html, write_page
 from image2video.report.receptive_field import erf_figure
-from image2video.runs.folders import atomic_write_bytes
 
 READING = (
     "Half in, 99 % in: the least number of pixels that holds this share of the gradient. × bare: that of a half, over "
@@ -42,7 +41,6 @@ class FieldReport:
         theory: sentences on the theoretical field.
         expected: measured numbers beside those that theory expects, in the order of `EXPECTED`.
         facts: settings, machine and time, as terms and values.
-
     """
 
     title: str
@@ -55,10 +53,18 @@ class FieldReport:
 def write_field_page(
     path: str | Path, report: FieldReport, *, fields: Figure | None = None, film: Figure | None = None
 ) -> Path:
-    """Write the page to `path` and return it; `fields` is a `fields_figure`, `film` a `film_figure`."""
-    path = Path(path)
-    atomic_write_bytes(path, field_page_html(report, fields=fields, film=film).encode())
-    return path
+    """Write the page of the receptive fields of one network.
+
+    Args:
+        path: of the file.
+        report: what the page shows.
+        fields: a `fields_figure` of the clip.
+        film: a `film_figure` of an image.
+
+    Returns:
+        The path.
+    """
+    return write_page(path, field_page_html(report, fields=fields, film=film))
 
 
 def field_page_html(report: FieldReport, *, fields: Figure | None = None, film: Figure | None = None) -> str:
@@ -72,9 +78,8 @@ def field_page_html(report: FieldReport, *, fields: Figure | None = None, film: 
         )
         theory += figure_html(fields, text)
     if report.expected:
-        theory += (
-            table_html(EXPECTED, report.expected, numbers=(2, 3)) + f'<p class="note">{escape(_EXPECTED_NOTE)}</p>'
-        )
+        theory += table_html(EXPECTED, report.expected, numbers=(2, 3))
+        theory += f'<p class="note">{escape(_EXPECTED_NOTE)}</p>'
     sections.append(Section("What theory says", theory))
     if film is not None:
         text = "The clip of the first image; the outline is the image's border in each frame."
@@ -84,21 +89,35 @@ def field_page_html(report: FieldReport, *, fields: Figure | None = None, film: 
 
 
 def fields_html(grid: ErfGrid) -> str:
-    """The figure, its caption, the table, and how to read it."""
+    """The figure, its caption, the table, and how to read it.
+
+    Args:
+        grid: the measured fields.
+
+    Returns:
+        HTML for a section.
+    """
     figure = figure_html(erf_figure(grid.rows), grid.caption, picture=True)
     table = table_html(COLUMNS, list(grid.lines()), numbers=_NUMBERS)
     return f'{figure}{table}<p class="note">{escape(READING)}</p>'
 
 
 def field_tables(grid: ErfGrid) -> list[Table]:
-    """A table per unit for a terminal of 80 columns, without the area of 99 %."""
+    """The measured numbers for a terminal of 80 columns, without the area of 99 %.
+
+    Args:
+        grid: the measured fields.
+
+    Returns:
+        A table per unit.
+    """
     tables: dict[str, Table] = {}
     shown = [index for index, name in enumerate(COLUMNS) if index > 0 and not name.startswith("99")]
     for line in grid.lines():
         unit = line[0]
         if unit not in tables:
-            tables[unit] = Table(title=unit, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+            table = tables[unit] = Table(title=unit, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
             for index in shown:
-                tables[unit].add_column(COLUMNS[index], justify="right" if index in _NUMBERS else "left", no_wrap=True)
+                table.add_column(COLUMNS[index], justify="right" if index in _NUMBERS else "left", no_wrap=True)
         tables[unit].add_row(*(line[index] for index in shown))
     return list(tables.values())

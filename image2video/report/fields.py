@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import shapely
@@ -18,13 +18,10 @@ from numpy.typing import NDArray
 from image2video.clip.genotype import Genotype
 from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError
-from image2video.receptive_field import Reshaped, reshaped
+from image2video.receptive_field import EffectiveField, Reshaped, reshaped
 from image2video.report.erf_panel import pixels
 from image2video.report.receptive_field import scale_bar
 from image2video.report.style import GREY, INK, PALETTE, drawing, new_figure
-
-if TYPE_CHECKING:
-    from image2video.receptive_field import EffectiveField
 
 _FRAME_COLOURS = (PALETTE[0], PALETTE[4], PALETTE[2], PALETTE[3], PALETTE[1], PALETTE[6], PALETTE[7])
 _LETTER = ((0, 0), (0, 5), (1, 5), (1, 3), (2.4, 3), (2.4, 2), (1, 2), (1, 1), (3, 1), (3, 0))
@@ -45,11 +42,23 @@ def fields_figure(
 ) -> Figure:
     """A row per genotype: the field in each of T frames, and the frames' fields mapped back to the image.
 
-    The field is the same region of every frame (`field`, in pixels from the upper left corner, y down; one for all, or
-    one per name of `genotypes`), but the content below it moves (the letter and the grid of pixels). In the last column
-    the shade says how many frames cover a region of the image, and so contribute to it. (Casarin et al., CVPR 2024,
-    Fig. 4, with areas of true polygon unions.)
-    Raises `InputError` for no genotype, and for one without a field.
+    The field is the same region of every frame, but the content below it moves (the letter and the grid of pixels).
+    In the last column the shade says how many frames cover a region of the image, and so contribute to it. (Casarin et
+    al., CVPR 2024, Fig. 4, with areas of true polygon unions.)
+
+    Args:
+        field: in pixels from the upper left corner, y down; one for all genotypes, or one by each name.
+        genotypes: what moves the frames, by name.
+        image_size: (height, width) of the image.
+        T: frames of the clip.
+        schedule: the power of each frame, by name.
+        width: of the figure, in inches.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: no genotype, or one without a field.
     """
     if not genotypes:
         raise InputError("no genotype to draw; give at least one, as {'translation': 'translate_x(0.1)'}")
@@ -60,8 +69,10 @@ def fields_figure(
         raise InputError(f"no field for {', '.join(map(repr, lacking))}; field has {', '.join(map(repr, fields))}")
     shapes = {name: reshaped(fields[name], chain, T, schedule, image_size=image_size) for name, chain in chains.items()}
     steps = schedule_steps(schedule, T)
-    box = _around([polygon.bounds for name in chains for polygon in (fields[name], shapes[name].polygon)])
-    window = _window(_with_content(box, [(fields[name], chain) for name, chain in chains.items()], steps, image_size))
+    # All panels show the same part of the plane, so that areas can be compared by eye.
+    bounds = [fields[name].bounds for name in chains] + [shape.polygon.bounds for shape in shapes.values()]
+    rows = [(fields[name], chain) for name, chain in chains.items()]
+    window = _window(_with_content(_around(bounds), rows, steps, image_size))
     breadth, height = window[2] - window[0], window[3] - window[1]
     cell = (width - 0.6) / (T + 1)
     with drawing():
@@ -81,13 +92,21 @@ def fields_figure(
 
 
 def variance_square(field: EffectiveField) -> shapely.Polygon:
-    """The upright square with the centre and the variance of a measured field, as a stand-in that can be drawn."""
+    """The upright square with the centre and the variance of a measured field, as a stand-in that can be drawn.
+
+    Args:
+        field: what was measured.
+
+    Returns:
+        The square, in pixels of the image.
+    """
     half = field.measures.spread * math.sqrt(12) / 2
     y, x = field.measures.centre
     return shapely.box(x - half, y - half, x + half, y + half)
 
 
 def _frames(count: int) -> str:
+    """A number of frames in words."""
     return "1 frame" if count == 1 else f"{count} frames"
 
 
@@ -96,12 +115,9 @@ Box = tuple[float, float, float, float]
 
 
 def _around(boxes: Sequence[Box]) -> Box:
-    return (
-        min(box[0] for box in boxes),
-        min(box[1] for box in boxes),
-        max(box[2] for box in boxes),
-        max(box[3] for box in boxes),
-    )
+    """The smallest box around all of them."""
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def _with_content(
@@ -181,6 +197,7 @@ def _union(
 
 
 def _plain(area: float) -> str:
+    """An area with four digits or more."""
     return pixels(area) if area >= 1000 else f"{area:.4g}"
 
 
@@ -195,6 +212,7 @@ def _content(
 ) -> None:
     """The image's grid of pixels (of several, where there are many), its border, the letter, moved by the matrix."""
     height, width = image_size
+    # Lines every 1, 2, 4, … pixels: at most so many across a panel.
     step = 1
     while max(width, height) / step > _MOST_LINES * max(1.0, max(width, height) / (window[2] - window[0])):
         step *= 2
@@ -219,6 +237,7 @@ def _moved(
 
 
 def _finish(axis: Axes, window: Box, *, bar: bool) -> None:
+    """Cut a panel to the window, without ticks or a frame."""
     left, top, right, bottom = window
     axis.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect="equal")
     axis.spines[:].set_visible(False)

@@ -28,6 +28,7 @@ from image2video.runs.folders import atomic_write_bytes
 _OUTLINE = PALETTE[4]
 _GIF_SIDE = 160
 _GIF_TEXT = 14
+_GIF_GAP = 6  # pixels around every tile
 
 
 def film_strip(
@@ -44,16 +45,31 @@ def film_strip(
     labels: Sequence[str] | None = None,
     milliseconds: int = 500,
 ) -> Path:
-    """Draw the clips of `images` `(B, C, H, W)`, C 1 or 3, and write them to `path`: `.png` a strip, `.gif` a film.
+    """Draw the clips of images, and write them to a file; an outline shows where the image's border goes.
 
-    Values are in 0 … 1, or normalised with `mean` and `std` per channel, which is then undone (photometric ops see
-    0 … 1 either way). An outline shows where the image's border goes. `milliseconds` is how long a frame of the film
-    stays. Raises `InputError` for another suffix, another shape, or values out of range.
+    Args:
+        images: `(B, C, H, W)`, C 1 or 3; values in 0 … 1, or normalised with `mean` and `std`.
+        genotype: what moves the frames.
+        T: frames of the clip.
+        schedule: the power of each frame, by name.
+        path: `.png` for a strip, `.gif` for a film.
+        mean: per channel, of normalised images; it is undone in the pixels that are drawn.
+        std: per channel, of normalised images.
+        padding: what lies outside the image.
+        interpolation: how frames are sampled.
+        labels: a text beside each image's row of a strip.
+        milliseconds: how long a frame of the film stays.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: another suffix, another shape, or values out of range.
     """
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in (".png", ".gif"):
-        raise InputError(f"a film strip is written as .png or .gif, not as {path.name!r}; choose one of the two")
+        raise InputError(f"a film strip must be written as .png or .gif, got {path.name!r}")
     colours = {"mean": 0 if mean is None else mean, "std": 1 if std is None else std}
     clip = Image2Video(genotype, T=T, schedule=schedule, padding=padding, interpolation=interpolation, **colours)
     if kind == ".png":
@@ -72,7 +88,19 @@ def film_figure(
     labels: Sequence[str] | None = None,
     width: float = 9.0,
 ) -> Figure:
-    """The strip as a figure `width` inches wide at most; a `label` stands beside each image's row."""
+    """The clips of images as a figure.
+
+    Args:
+        images: as `film_strip` takes them.
+        to_video: makes the clips.
+        mean: of normalised images, per channel.
+        std: of normalised images, per channel.
+        labels: a text beside each image's row.
+        width: of the figure in inches, at most.
+
+    Returns:
+        The figure.
+    """
     pixels, steps, borders = clip_pixels(images, to_video, mean=mean, std=std)
     rows, columns, height, breadth = pixels.shape[:4]
     margin = _margin(borders, height, breadth)
@@ -118,10 +146,10 @@ def clip_pixels(
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
         raise InputError(
             f"a film strip needs float images (B, C, H, W) with 1 or 3 channels; got {tuple(images.shape)} "
-            f"{images.dtype}: convert with image.float() / 255"
+            f"{images.dtype}; convert with image.float() / 255"
         )
     if (mean is None) != (std is None):
-        raise InputError("mean and std go together: give both, or neither for images in 0 … 1")
+        raise InputError("mean and std go together; give both, or neither for images in 0 … 1")
     if mean is None and (images.min() < -0.01 or images.max() > 1.01):
         raise InputError(
             f"the images' values reach from {images.min():.2f} to {images.max():.2f}, outside 0 … 1; "
@@ -130,10 +158,8 @@ def clip_pixels(
     with torch.no_grad():
         clip = to_video(images.detach()).float().cpu()
     if mean is not None and std is not None:
-        shape = (1, 1, -1, 1, 1)
-        clip = clip * torch.tensor(std, dtype=torch.float32).view(shape) + torch.tensor(mean, dtype=torch.float32).view(
-            shape
-        )
+        scale, shift = (torch.tensor(values, dtype=torch.float32).view(1, 1, -1, 1, 1) for values in (std, mean))
+        clip = clip * scale + shift
     T, (height, width) = clip.shape[1], images.shape[-2:]
     steps = tuple(float(s) for s in schedule_steps(to_video.schedule, T))
     borders = [image_border(to_video.genotype, step, height, width) for step in steps]
@@ -149,6 +175,7 @@ def image_border(genotype: Genotype, step: float, height: int, width: int) -> ND
 
 
 def _step_text(index: int, step: float) -> str:
+    """What stands above a frame."""
     return f"frame {index}\ns = {step:g}"
 
 
@@ -162,27 +189,35 @@ def _gif_bytes(
     font = ImageFont.load_default(size=_GIF_TEXT)
     # Every frame of a film has the same size: that of the images, or wider where one op or step would not fit.
     parts = [*_caption_parts(str(to_video.genotype)), *(f"s = {step:g}" for step in steps)]
-    breadth = max(len(pixels) * (width * factor + 6) - 6, *(math.ceil(font.getlength(part)) for part in parts)) + 12
-    lines = caption_lines(str(to_video.genotype), breadth - 12, font.getlength)
-    captions = [[*lines, f"s = {step:g}"] for step in steps]
+    widest = max(math.ceil(font.getlength(part)) for part in parts)
+    tiles = len(pixels) * (width * factor + _GIF_GAP) - _GIF_GAP
+    breadth = max(tiles, widest) + 2 * _GIF_GAP
+    lines = caption_lines(str(to_video.genotype), breadth - 2 * _GIF_GAP, font.getlength)
+    line_height, below = _GIF_TEXT + 4, height * factor + 10
     pictures = []
-    for t, caption in enumerate(captions):
-        sheet = Image.new("RGB", (breadth, height * factor + 16 + (_GIF_TEXT + 4) * len(caption)), "white")
-        draw = ImageDraw.Draw(sheet)
-        for row, clip in enumerate(pixels):
-            frame = np.broadcast_to((clip[t] * 255).round().astype(np.uint8), (height, width, 3))
-            tile = Image.fromarray(np.ascontiguousarray(frame)).resize(
-                (width * factor, height * factor), Image.Resampling.NEAREST
-            )
-            outline = [(float(x) * factor, float(y) * factor) for x, y in borders[t]]
-            ImageDraw.Draw(tile).polygon(outline, outline=_OUTLINE, width=2)
-            sheet.paste(tile, (6 + row * (width * factor + 6), 6))
+    for t, step in enumerate(steps):
+        caption = [*lines, f"s = {step:g}"]
+        sheet = Image.new("RGB", (breadth, below + 6 + line_height * len(caption)), "white")
+        for column, clip in enumerate(pixels):
+            sheet.paste(_tile(clip[t], borders[t], factor), (_GIF_GAP + column * (width * factor + _GIF_GAP), _GIF_GAP))
         for index, line in enumerate(caption):
-            draw.text((6, height * factor + 10 + (_GIF_TEXT + 4) * index), line, fill="black", font=font)
+            place = (_GIF_GAP, below + line_height * index)
+            ImageDraw.Draw(sheet).text(place, line, fill="black", font=font)
         pictures.append(sheet)
     buffer = io.BytesIO()
     pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
+
+
+def _tile(frame: NDArray[np.float32], border: NDArray[np.float64], factor: int) -> Image.Image:
+    """One frame, each pixel a square of `factor` pixels, with the outline of the image's border."""
+    height, width = frame.shape[:2]
+    rgb = np.broadcast_to((frame * 255).round().astype(np.uint8), (height, width, 3))
+    size = (width * factor, height * factor)
+    tile = Image.fromarray(np.ascontiguousarray(rgb)).resize(size, Image.Resampling.NEAREST)
+    outline = [(float(x) * factor, float(y) * factor) for x, y in border]
+    ImageDraw.Draw(tile).polygon(outline, outline=_OUTLINE, width=2)
+    return tile
 
 
 def caption_lines(text: str, width: float, length: Callable[[str], float]) -> list[str]:
@@ -197,4 +232,5 @@ def caption_lines(text: str, width: float, length: Callable[[str], float]) -> li
 
 
 def _caption_parts(text: str) -> list[str]:
+    """The ops of a genotype's text, each with the `>` behind it."""
     return text.replace(" > ", " >\n").split("\n")

@@ -11,27 +11,40 @@ from image2video.report.cell import cell_figure
 from image2video.report.curves import learning_figure, scores_figure, tau_figure
 from image2video.report.erf_panel import ErfGrid
 from image2video.report.field_page import fields_html
-from image2video.report.page import Section, document, facts_list, figure_html
+from image2video.report.page import Section, document, facts_list, figure_html, write_page
 from image2video.report.result import ComparisonResult, SearchRecord
 from image2video.report.table import count_text, genotype_text, html_table, metric_name
 from image2video.report.verdict import html_verdicts, verdict_sentence
-from image2video.runs.folders import atomic_write_bytes
 
 
 def write_report(path: str | Path, result: ComparisonResult, *, film: Figure | None = None) -> Path:
-    """Write the report of `result` to `path` and return it; `film` is the strip of sample images (`film_figure`)."""
-    path = Path(path)
-    atomic_write_bytes(path, report_html(result, film=film).encode())
-    return path
+    """Write the report of a comparison.
+
+    Args:
+        path: of the file.
+        result: the comparison.
+        film: the strip of sample images (`film_figure`).
+
+    Returns:
+        The path.
+    """
+    return write_page(path, report_html(result, film=film))
 
 
 def report_html(result: ComparisonResult, *, film: Figure | None = None) -> str:
-    """The report as one HTML document; figures are base64 SVG, pictures base64 PNG."""
+    """The report of a comparison as one HTML document; figures are base64 SVG, pictures base64 PNG.
+
+    Args:
+        result: the comparison.
+        film: the strip of sample images (`film_figure`).
+
+    Returns:
+        The document.
+    """
     sections = [Section("Accuracy and cost", accuracy_html(result))]
     if any(point.holdout is not None for arm in result.arms for run in arm.runs for point in run.curve):
-        sections.append(
-            Section("Learning curves", figure_html(learning_figure(result), "Mean over seeds; thin: single seeds."))
-        )
+        curves = figure_html(learning_figure(result), "Mean over seeds; thin: single seeds.")
+        sections.append(Section("Learning curves", curves))
     if film is not None:
         text = (
             "The clip that the network sees, one image per row. The outline is the border of the image in each frame."
@@ -90,19 +103,21 @@ def search_sections(search: SearchRecord) -> list[Section]:
 
 def _fields(result: ComparisonResult) -> str:
     """The receptive fields of the trained networks side by side, or why they are not there."""
-    missing = "".join(f'<p class="note">Not measured: {escape(str(e))}</p>' for e in result.fields.get("errors", []))
-    if "rows" not in result.fields:
-        return missing
-    grid = ErfGrid.from_record(result.fields)
-    return "".join(f"<p>{escape(sentence)}</p>" for sentence in grid.sentences()) + fields_html(grid) + missing
+    parts = []
+    if "rows" in result.fields:
+        grid = ErfGrid.from_record(result.fields)
+        parts += [f"<p>{escape(sentence)}</p>" for sentence in grid.sentences()]
+        parts.append(fields_html(grid))
+    parts += [f'<p class="note">Not measured: {escape(str(error))}</p>' for error in result.fields.get("errors", [])]
+    return "".join(parts)
 
 
 def _rankings(result: ComparisonResult) -> str:
     """What a ranking on held-out images said for each trained network."""
-    rows = "".join(
-        f"<dt>{escape(start)}</dt><dd>{escape(genotype_text(str(record.get('sentence', record.get('best', '')))))}</dd>"
-        for start, record in result.fixed_weights.items()
-    )
+    rows = ""
+    for start, record in result.fixed_weights.items():
+        sentence = str(record.get("sentence", record.get("best", "")))
+        rows += f"<dt>{escape(start)}</dt><dd>{escape(genotype_text(sentence))}</dd>"
     note = "Nothing was trained for these: chains were ranked by held-out accuracy of the averaged predictions."
     return f'<p class="note">{note}</p><dl>{rows}</dl>'
 

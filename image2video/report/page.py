@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from image2video.report.style import data_uri, png_bytes, svg_text
+from image2video.runs.folders import atomic_write_text
 
-_SVG = "image/svg+xml"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1060px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd; }
@@ -47,25 +48,37 @@ def document(title: str, verdicts: Sequence[str], sections: Sequence[Section]) -
     )
 
 
+def write_page(path: str | Path, html: str) -> Path:
+    """Write a page, whole or not at all, and return its path."""
+    path = Path(path)
+    atomic_write_text(path, html)
+    return path
+
+
 def figure_html(figure: Figure, caption: str, *, picture: bool = False) -> str:
     """A figure as an embedded image with its caption, which is also its alternative text; `picture` as PNG."""
-    source = data_uri(png_bytes(figure, dpi=192), "image/png") if picture else data_uri(svg_text(figure), _SVG)
+    if picture:
+        source = data_uri(png_bytes(figure, dpi=192), "image/png")
+    else:
+        source = data_uri(svg_text(figure), "image/svg+xml")
     width = round(figure.get_figwidth() * 96)
     text = escape(caption)
     return f'<figure><img src="{source}" width="{width}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
-def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> str:
     """A table of texts; the columns at the positions `numbers` are right-aligned."""
-    head = "".join(f"<th{_NUMBER if i in numbers else ''}>{escape(name)}</th>" for i, name in enumerate(columns))
-    body = "".join(
-        f"<tr>{''.join(f'<td{_NUMBER if i in numbers else str()}>{escape(c)}</td>' for i, c in enumerate(row))}</tr>"
-        for row in rows
-    )
+    head = cells_html("th", columns, numbers)
+    body = "".join(f"<tr>{cells_html('td', row, numbers)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-_NUMBER = " class=number"
+def cells_html(tag: str, texts: Sequence[str], numbers: Collection[int]) -> str:
+    """The cells of one row; those at the positions `numbers` are right-aligned."""
+    return "".join(
+        f"<{tag}{' class=number' if index in numbers else ''}>{escape(text)}</{tag}>"
+        for index, text in enumerate(texts)
+    )
 
 
 def facts_list(facts: Mapping[str, object]) -> str:
@@ -75,6 +88,7 @@ def facts_list(facts: Mapping[str, object]) -> str:
 
 
 def _plain(value: object) -> str:
+    """A value as a reader expects it."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "default" if value is None else str(value)

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,13 +18,11 @@ from matplotlib.patheffects import Stroke, withStroke
 from numpy.typing import NDArray
 
 from image2video.errors import InputError
-from image2video.report.erf_panel import HALF, ErfPanel, counted, deviations
+from image2video.receptive_field import Comparison, EffectiveField
+from image2video.report.erf_panel import HALF, ErfPanel, counted, deviations, with_error
 from image2video.report.film import caption_lines
 from image2video.report.style import BLACK, INK, drawing, new_figure, png_bytes, svg_text
 from image2video.runs.folders import atomic_write_bytes
-
-if TYPE_CHECKING:
-    from image2video.receptive_field import Comparison, EffectiveField
 
 COLOUR_MAP = "viridis"
 _GAMMA = 0.5
@@ -41,14 +39,25 @@ def erf_figure(
     width: float = 9.0,
     relative: bool = False,
 ) -> Figure:
-    """A grid of effective receptive fields: a named row each, or one row broken after `columns` panels.
+    """A grid of effective receptive fields.
 
-    All maps must have one size. One colour scale for all: the gradient of a pixel, as multiples of an even spread (the
-    square root of it is what the colours step by, so that tails are seen). The ellipse spans two standard deviations
-    along each main axis. Every panel has a bar with its length in pixels; the caption goes below (`erf_caption`).
-    `relative`: below each map, instead of its area, how many times that of the row's first map it is, and the names of
-    a row that has those of the first row are left out (for many columns).
-    Raises `InputError` for no panel, or maps of different sizes.
+    All maps have one colour scale: the gradient of a pixel, as multiples of an even spread (the square root of it is
+    what the colours step by, so that tails are seen). The ellipse spans two standard deviations along each main axis.
+    Every panel has a bar with its length in pixels.
+
+    Args:
+        rows: panels by the name of their row, with maps of one size.
+        caption: goes below (`erf_caption`).
+        columns: break a row after so many panels.
+        width: of the figure, in inches.
+        relative: write below each map, instead of its area, how many times that of the row's first map it is, and
+            leave out the names of a row that has those of the first row (for many columns).
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: no panel, or maps of different sizes.
     """
     grid = _grid(rows, columns)
     panels = [panel for _, row in grid for panel in row]
@@ -56,26 +65,27 @@ def erf_figure(
         raise InputError("no field to draw; give at least one panel")
     sizes = sorted({panel.map.shape for panel in panels})
     if len(sizes) > 1:
-        raise InputError(f"maps of sizes {sizes} in one figure; one scale needs one size")
+        raise InputError(f"got maps of sizes {sizes}; one scale needs maps of one size")
     height, breadth = sizes[0]
     across = max(len(row) for _, row in grid)
     cell = (width - 1.0) / across
     lines = textwrap.wrap(caption, int(width * 15))
     norm = _norm([panel.density for panel in panels])
     with drawing():
-        tall = len(grid) * (cell * height / breadth + (0.42 if relative else 0.62)) + 0.16 * len(lines) + 0.2
-        figure = new_figure(width, tall)
+        below = 0.42 if relative else 0.62  # inches for the two lines below a map
+        figure = new_figure(width, len(grid) * (cell * height / breadth + below) + 0.16 * len(lines) + 0.2)
         axes = figure.subplots(len(grid), across, squeeze=False)
+        first_names = [panel.name for panel in grid[0][1]]
         for number, (line, (name, row)) in enumerate(zip(axes, grid, strict=True)):
+            repeats = relative and number > 0 and [panel.name for panel in row] == first_names
             for axis, panel in zip(line, row, strict=False):
-                image = _draw(axis, panel, norm, _relative(panel, row[0]) if relative else _measured(panel))
-                if relative and number and [one.name for one in row] == [one.name for one in grid[0][1]]:
-                    axis.set_title("")
+                text = _relative(panel, row[0]) if relative else _measured(panel)
+                image = _draw(axis, panel, norm, "" if repeats else _broken(panel.name), text)
             for axis in line[len(row) :]:
                 axis.set_visible(False)
             if name:
                 line[0].set_ylabel(textwrap.fill(name, max(10, int(cell * height / breadth * 11))))
-        bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 0.9), aspect=30, pad=0.015, extend="max")
+        bar = figure.colorbar(image, ax=axes, shrink=0.9, aspect=30, pad=0.015, extend="max")
         bar.set_label("gradient per pixel, × even spread")
         if lines:
             figure.supxlabel("\n".join(lines), fontsize=8, x=0.01, ha="left")
@@ -85,7 +95,14 @@ def erf_figure(
 def comparison_figure(found: Comparison, *, model: str, images: str = "images", width: float = 9.0) -> Figure:
     """The figure of `compare`: a panel per model, on one scale, with a caption of what was measured.
 
-    `model` and `images` are words for the caption, as in `erf_caption`. Raises what `erf_figure` raises.
+    Args:
+        found: the fields.
+        model: what the models are, for the caption.
+        images: what the images are, for the caption.
+        width: of the figure, in inches.
+
+    Returns:
+        The figure.
     """
     panels = [ErfPanel.of(name, field) for name, field in found.fields.items()]
     caption = erf_caption(found.fields.values(), model=model, images=images)
@@ -123,12 +140,11 @@ def _relative(panel: ErfPanel, first: ErfPanel) -> str:
     axes = panel.axes.replace(" at ", ", ")
     if panel is first:
         return f"{counted(panel.measures.area[HALF])} px\n{axes}"
-    ratio, error = panel.growth(first)
-    return f"× {ratio:.2f}{'' if math.isnan(error) else f' ± {error:.2f}'}\n{axes}"
+    return f"× {with_error(*panel.growth(first), 2)}\n{axes}"
 
 
-def _draw(axis: Axes, panel: ErfPanel, norm: Normalize, text: str) -> AxesImage:
-    """One map with its ellipse, its bar, its name above and a text below."""
+def _draw(axis: Axes, panel: ErfPanel, norm: Normalize, title: str, text: str) -> AxesImage:
+    """One map with its ellipse, its bar, a title above and a text below."""
     height, width = panel.map.shape
     image = axis.imshow(panel.density, cmap=COLOUR_MAP, norm=norm, extent=(0, width, height, 0))
     m = panel.measures
@@ -146,7 +162,7 @@ def _draw(axis: Axes, panel: ErfPanel, norm: Normalize, text: str) -> AxesImage:
     axis.add_patch(ellipse)
     scale_bar(axis, width, height)
     axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    axis.set_title(_broken(panel.name))
+    axis.set_title(title)
     axis.set_xlabel(text, fontsize=7.5)
     axis.spines[:].set_visible(False)
     return image
@@ -184,7 +200,14 @@ def _outline(width: float, colour: str = INK) -> list[Any]:
 def erf_caption(fields: Iterable[EffectiveField], *, model: str, images: str = "images", clip: str = "") -> str:
     """What a figure of fields must say: network, input size, weights, number of images, and every unit.
 
-    `images` says what they are, `clip` how the frames were made. Fields with other sizes or weights are each named.
+    Args:
+        fields: what was measured; other sizes and weights are each named.
+        model: what the network is.
+        images: what the images are.
+        clip: how the frames were made.
+
+    Returns:
+        The caption.
     """
     fields = list(fields)
     return caption_text(
@@ -212,11 +235,21 @@ def caption_text(*, model: str, sizes: str, weights: str, images: str, units: It
 
 
 def _joined(texts: Iterable[str], between: str = " and ") -> str:
+    """The texts, each once."""
     return between.join(dict.fromkeys(texts))
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 192) -> list[Path]:
-    """Write the figure as `path` with the suffixes .png and .svg; gives both paths."""
+    """Write a figure as a picture and as vectors.
+
+    Args:
+        figure: what is drawn.
+        path: of the files, whose suffixes become .png and .svg.
+        dpi: dots per inch of the picture.
+
+    Returns:
+        Both paths.
+    """
     stem = Path(path)
     written = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     atomic_write_bytes(written[0], png_bytes(figure, dpi=dpi))

@@ -36,7 +36,14 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The end of one epoch: training frames so far, mean training loss, held-out top-1 in percent (None: unknown)."""
+    """The end of one epoch.
+
+    Attributes:
+        epoch: its number.
+        frames: training frames so far.
+        train_loss: the mean over the epoch; None where it is not known.
+        holdout: held-out top-1 in percent; None where it is not known.
+    """
 
     epoch: int
     frames: int
@@ -46,7 +53,22 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Run:
-    """One arm with one seed: `accuracy` is top-1 on the test set in percent, `start_frames` what its start had seen."""
+    """One arm with one seed.
+
+    Attributes:
+        seed: of the first weights, batches and augmentation.
+        genotype: the chain that moved the frames; `none` for a bare network.
+        accuracy: top-1 on the test set in percent, or another task's metric.
+        loss: on the test set, in nats.
+        epochs: of training.
+        frames: images × T that went forward and backward.
+        start_frames: what the weights that it started from had seen.
+        parameters: of the network.
+        macs: multiply-accumulates of one image, all frames of its clip.
+        ms: milliseconds per image.
+        seconds: of training.
+        curve: a point per epoch.
+    """
 
     seed: int
     genotype: str
@@ -64,7 +86,18 @@ class Run:
 
 @dataclass(frozen=True)
 class ArmRuns:
-    """One arm with its runs over seeds; arms of one `pool` (several random draws) are compared as one."""
+    """One arm with its runs over seeds.
+
+    Attributes:
+        name: by which contrasts name it.
+        title: in tables and figures.
+        group: the heading under which tables list it.
+        genotype: as text.
+        fusion: by name; None for a bare network.
+        start: the arm whose weights it starts from; None for fresh ones.
+        runs: the finished ones.
+        pool: a name that several random draws share, which are compared as one.
+    """
 
     name: str
     title: str
@@ -76,13 +109,25 @@ class ArmRuns:
     pool: str | None = None
 
     def by_seed(self) -> dict[int, float]:
-        """Test accuracy in percent, by seed."""
+        """The runs' accuracies.
+
+        Returns:
+            Test accuracy in percent, by seed.
+        """
         return {run.seed: run.accuracy for run in self.runs}
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A question put to two arms or pools, `lead` in words ("at equal compute"): is `a` ahead of `b`?"""
+    """A question put to two arms: is `a` ahead of `b`?
+
+    Attributes:
+        name: of the question.
+        lead: the question in words: "at equal compute".
+        a: the name of an arm or a pool.
+        b: the name of an arm or a pool.
+        headline: whether the page's sentence answers it.
+    """
 
     name: str
     lead: str
@@ -95,8 +140,21 @@ class Contrast:
 class SearchRecord:
     """A search as the figures need it.
 
-    `weights[epoch][edge][op]` are softmax weights, `drops[edge][op]` the points of the held-out `metric` that masking
-    the op costs (None: not measured), `chosen[edge]` the op kept, `path` the edges of the genotype, input to output.
+    Attributes:
+        space: its name.
+        genotype: what was found.
+        inputs: how many nodes are the image.
+        nodes: how many nodes follow.
+        edges: (from, to) of each edge, by the nodes' numbers.
+        ops: the candidates on every edge.
+        epochs: the entries of the history.
+        weights: the softmax weight of `[epoch][edge][op]`.
+        drops: the points of the held-out metric that masking `[edge][op]` costs; None where that was not measured.
+        chosen: the op that each edge kept.
+        path: the edges of the genotype, from input to output.
+        frames: that went forward and backward.
+        seconds: of the search.
+        metric: what is lost when an op is masked.
     """
 
     space: str
@@ -116,13 +174,35 @@ class SearchRecord:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> SearchRecord:
-        """The record of a search's summary."""
+        """The record of a search's summary.
+
+        Args:
+            record: a JSON object.
+
+        Returns:
+            The record, checked.
+        """
         return _build(cls, record, "search")
 
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """A whole comparison, as `result.json` holds it."""
+    """A whole comparison, as `result.json` holds it.
+
+    Attributes:
+        title: of the page.
+        data: name, classes, numbers of images and input size.
+        model: the bare network's name.
+        settings: of every run.
+        arms: with their runs.
+        contrasts: the questions put to them.
+        search: the search that found a genotype; None where there was none.
+        fixed_weights: what a ranking found, by the arm whose weights it took.
+        fields: the record of an `ErfGrid`, or empty.
+        environment: machine and versions.
+        frames: of all runs.
+        seconds: of all runs.
+    """
 
     title: str
     data: dict[str, Any]
@@ -138,20 +218,45 @@ class ComparisonResult:
     seconds: float = 0.0
 
     def arm(self, name: str) -> ArmRuns | None:
-        """The arm of that name, or None where it has no finished run."""
+        """The arm of that name.
+
+        Args:
+            name: of an arm.
+
+        Returns:
+            The arm, or None where it has no finished run.
+        """
         return next((arm for arm in self.arms if arm.name == name and arm.runs), None)
 
     def members(self, name: str) -> tuple[ArmRuns, ...]:
-        """The arm of that name, or all arms of the pool of that name, as far as they have finished runs."""
+        """The arms that a side of a contrast stands for.
+
+        Args:
+            name: of an arm or a pool.
+
+        Returns:
+            Those of the arms that have finished runs.
+        """
         return tuple(arm for arm in self.arms if arm.runs and name in (arm.name, arm.pool))
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], *, source: str = "result") -> ComparisonResult:
-        """Read the JSON object of a `result.json`; `source` names it in errors."""
+        """Read the JSON object of a `result.json`.
+
+        Args:
+            record: the object.
+            source: names it in errors.
+
+        Returns:
+            The comparison.
+
+        Raises:
+            InputError: another kind or version, or a key that is missing or has another type.
+        """
         kind, version = record.get("kind"), record.get("schema_version")
         if kind != KIND:
             raise InputError(
-                f"{source} is of kind {kind!r}; a report is made from kind {KIND!r} (a demo's result.json)"
+                f"{source} is of kind {kind!r}; a report needs one of kind {KIND!r} (a demo's result.json)"
             )
         if version != SCHEMA_VERSION:
             raise InputError(
@@ -162,10 +267,21 @@ class ComparisonResult:
 
     @classmethod
     def load(cls, path: str | Path) -> ComparisonResult:
-        """Read a `result.json`; raises `MissingError` where there is none, `InputError` where it is something else."""
+        """Read a `result.json`.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            The comparison.
+
+        Raises:
+            InputError: a file that holds something else.
+            MissingError: no file.
+        """
         record = read_json(path)
         if not isinstance(record, Mapping):
-            raise InputError(f"{path} holds a {type(record).__name__}; a comparison result is a JSON object")
+            raise InputError(f"{path} holds a {type(record).__name__}; a comparison result must be a JSON object")
         return cls.from_dict(record, source=str(path))
 
 
@@ -175,7 +291,7 @@ _T = TypeVar("_T")
 def _build(cls: type[_T], record: Any, where: str) -> _T:
     """One dataclass from a JSON object; a missing key or a value of the wrong type is named by its path."""
     if not isinstance(record, Mapping):
-        raise InputError(f"{where} is a {type(record).__name__}; an object with the keys of {cls.__name__} is needed")
+        raise InputError(f"{where} must be an object with the keys of {cls.__name__}, got a {type(record).__name__}")
     hints = typing.get_type_hints(cls)
     values = {}
     for item in fields(cls):  # type: ignore[arg-type]
@@ -192,7 +308,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is types.UnionType:
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+        (wanted,) = (argument for argument in arguments if argument is not type(None))
+        return _convert(wanted, value, where)
     if is_dataclass(hint):
         return _build(hint, value, where)  # type: ignore[arg-type]
     if origin is tuple and isinstance(value, list | tuple):
@@ -201,5 +318,5 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     plain = origin or hint
     if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
-        raise InputError(f"{where} is {value!r}; a value of type {getattr(hint, '__name__', hint)} is needed")
+        raise InputError(f"{where} must be of type {getattr(hint, '__name__', hint)}, got {value!r}")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -11,12 +12,11 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.ops.registry import get_op
 from image2video.report.curves import entropy_figure
 from image2video.report.html import accuracy_html, search_sections
-from image2video.report.page import Section, document, facts_list, figure_html, table_html
+from image2video.report.page import Section, document, facts_list, figure_html, table_html, write_page
 from image2video.report.result import ComparisonResult
 from image2video.report.search_report import COMPARE, Decision, RankedChain, SearchReport
 from image2video.report.table import genotype_text
 from image2video.report.verdict import Verdict, signed, verdict_sentence, verdicts
-from image2video.runs.folders import atomic_write_bytes
 
 RANDOM = "random"
 """The contrast of a comparison that asks whether the search is better than a random draw."""
@@ -24,14 +24,29 @@ _RANKS_SHOWN = 20
 
 
 def write_search_report(path: str | Path, report: SearchReport, *, film: Figure | None = None) -> Path:
-    """Write the page to `path` and return it; `film` is the strip of sample images (`film_figure`)."""
-    path = Path(path)
-    atomic_write_bytes(path, search_report_html(report, film=film).encode())
-    return path
+    """Write the report of a search.
+
+    Args:
+        path: of the file.
+        report: the outcome of the search.
+        film: the strip of sample images (`film_figure`).
+
+    Returns:
+        The path.
+    """
+    return write_page(path, search_report_html(report, film=film))
 
 
 def search_report_html(report: SearchReport, *, film: Figure | None = None) -> str:
-    """The report as one HTML document; figures are base64 SVG, pictures base64 PNG."""
+    """The report of a search as one HTML document; figures are base64 SVG, pictures base64 PNG.
+
+    Args:
+        report: the outcome of the search.
+        film: the strip of sample images (`film_figure`).
+
+    Returns:
+        The document.
+    """
     found = [f"{genotype_text(report.genotype)}: {chain_in_words(report.genotype)}. {report.sentence}"]
     if report.decisions:
         found.append(decided_sentence(report))
@@ -71,6 +86,7 @@ def chain_in_words(genotype: str) -> str:
 
 
 def _step(op: str, magnitude: float) -> str:
+    """One op and its amount in words."""
     unit = get_op(op).unit
     amount = f"{magnitude:.4g}".replace("-", "−")
     return f"{op} by a {unit[1:-1]} of {amount}" if unit.startswith("(") else f"{op} by {amount} {unit}"
@@ -92,20 +108,27 @@ def decided_sentence(report: SearchReport) -> str:
 
 
 def random_sentence(comparison: ComparisonResult | None, what_tells: str = COMPARE) -> str:
-    """The answer, in one sentence, to whether the genotype is better than a random clip, or what would tell it."""
+    """The answer, in one sentence, to whether the genotype is better than a random clip.
+
+    Args:
+        comparison: the trained candidates; None where there are none.
+        what_tells: how to find out, where random clips were not trained.
+
+    Returns:
+        The question with its answer.
+    """
+    question = "Is it better than a random clip?"
     verdict = random_verdict(comparison)
     if verdict is None:
-        return f"Is it better than a random clip? That was not measured; {what_tells}."
-    d, clips = (
-        verdict.difference,
-        "a random clip" if verdict.draws == 1 else f"the mean of {verdict.draws} random clips",
-    )
+        return f"{question} That was not measured; {what_tells}."
+    d = verdict.difference
+    clips = "a random clip" if verdict.draws == 1 else f"the mean of {verdict.draws} random clips"
     if d.n == 1:
-        return f"Is it better than a random clip? One seed does not tell ({signed(d.mean)} points against {clips})."
+        return f"{question} One seed does not tell ({signed(d.mean)} points against {clips})."
     answer = {"ahead": "Yes", "behind": "No, it is worse", "undecided": "Not decided"}[verdict.outcome]
     return (
-        f"Is it better than a random clip? {answer}: {signed(d.mean, 2)} ± {d.half_width:.2f} points on the test set "
-        f"against {clips}, trained alike (95 % interval, {d.n} seeds)."
+        f"{question} {answer}: {signed(d.mean, 2)} ± {d.half_width:.2f} points on the test set against {clips}, "
+        f"trained alike (95 % interval, {d.n} seeds)."
     )
 
 
@@ -115,11 +138,13 @@ def random_verdict(comparison: ComparisonResult | None) -> Verdict | None:
     return next((verdict for verdict in found if verdict.contrast.name == RANDOM), None)
 
 
-def _count(decisions: tuple[Decision, ...] | list[Decision]) -> str:
+def _count(decisions: Sequence[Decision]) -> str:
+    """How many of the decisions are decided."""
     return f"{sum(d.decided for d in decisions)} of {len(decisions)}"
 
 
 def _comparison(result: ComparisonResult) -> str:
+    """The trained candidates, and how they were trained."""
     budget = result.settings
     return (
         f"<p>{escape(verdict_sentence(result))}</p>"
@@ -131,10 +156,14 @@ def _comparison(result: ComparisonResult) -> str:
 
 def _decisions(report: SearchReport) -> str:
     """Every decision with what came second, the gap and its error."""
-    rows = []
+    rows, digits = [], 2 if report.unit == "points" else 4
     for d in report.decisions:
-        gap = "–" if d.gap is None or d.error is None else f"{_number(d.gap, report)} ± {_plain(d.error, report)}"
-        reading = "read from τ" if d.by == "tau" else "decided" if d.decided else "not decided"
+        gap = "–"
+        if d.gap is not None and d.error is not None:
+            gap = f"{signed(d.gap, digits)} ± {d.error:.{digits}f}"
+        reading = "decided" if d.decided else "not decided"
+        if d.by == "tau":
+            reading = "read from τ"
         place = f"{d.where} (path)" if d.on_path else d.where
         rows.append((place, genotype_text(d.kept), genotype_text(d.second or "–"), gap, str(d.images), reading))
     columns = ("edge or node", "kept", "second", f"gap, {report.unit}", "images", "is")
@@ -144,14 +173,6 @@ def _decisions(report: SearchReport) -> str:
         "costs than that of the second, ± one standard error over the images. Decided: above two. Searches with other "
         "seeds may differ by more than this.</p>"
     )
-
-
-def _number(value: float, report: SearchReport) -> str:
-    return signed(value, 2 if report.unit == "points" else 4)
-
-
-def _plain(value: float, report: SearchReport) -> str:
-    return f"{value:.{2 if report.unit == 'points' else 4}f}"
 
 
 def _ranking(report: SearchReport) -> str:
@@ -169,6 +190,7 @@ def _ranking(report: SearchReport) -> str:
 
 
 def _ranked(entry: RankedChain, report: SearchReport) -> tuple[str, ...]:
+    """One ranked chain as a row without its rank."""
     identity = entry.genotype == "identity"
     gain = "–" if identity else f"{signed(entry.gain, 2)} ± {entry.gain_error:.2f}"
     chosen = " (chosen)" if entry.genotype == report.genotype else ""

@@ -27,7 +27,6 @@ class Decision:
         by: `scores`, `orders` (the mean over several), or `tau` (the budget was spent: τ was read).
         images: held-out images behind it.
         on_path: whether the genotype runs through it.
-
     """
 
     where: str
@@ -43,7 +42,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class RankedChain:
-    """A chain with its held-out score, in percent, and its gain over the identity in points, with a standard error."""
+    """A chain with its held-out score.
+
+    Attributes:
+        genotype: the chain.
+        images: how many it was scored on.
+        accuracy: in percent.
+        gain: over the identity, in points.
+        gain_error: one standard error of the gain.
+        loss: in nats.
+    """
 
     genotype: str
     images: int
@@ -54,7 +62,7 @@ class RankedChain:
 
     @property
     def decided(self) -> bool:
-        """Whether the gain or the loss exceeds two standard errors."""
+        """Whether the gain, up or down, exceeds two standard errors."""
         return abs(self.gain) > DECIDED * self.gain_error
 
 
@@ -78,7 +86,6 @@ class SearchReport:
         facts: data, network, settings, versions.
         comparison: the trained candidates, where there are some.
         what_tells: how to find out whether the chain is better than a random one, where there are none.
-
     """
 
     title: str

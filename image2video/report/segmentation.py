@@ -38,7 +38,6 @@ class SegmentedImage:
 
     Raises:
         InputError: fewer than two predictions, or arrays of different sizes.
-
     """
 
     image: NDArray[np.uint8]
@@ -58,14 +57,23 @@ class SegmentedImage:
 
 
 def most_different(one: SegmentedImage, height: int, width: int, *, ignore_index: int = 255) -> Window:
-    """(top, left, height, width) in pixels of the window with most labelled pixels that the predictions disagree on.
+    """The window with most labelled pixels that the predictions disagree on.
 
-    Of windows that are equal in this, the uppermost, then the leftmost. Raises `InputError` for a window that is larger
-    than the image.
+    Args:
+        one: the image with its predictions.
+        height: of the window in pixels.
+        width: of the window in pixels.
+        ignore_index: the id of pixels without a label.
+
+    Returns:
+        (top, left, height, width) in pixels; of windows that are equal in this, the uppermost, then the leftmost.
+
+    Raises:
+        InputError: a window that is larger than the image.
     """
     rows, columns = one.label.shape
     if not (1 <= height <= rows and 1 <= width <= columns):
-        raise InputError(f"a window of {height} × {width} pixels does not fit an image of {rows} × {columns}")
+        raise InputError(f"a window must fit into the image of {rows} × {columns} pixels, got {height} × {width}")
     first, *others = one.predictions.values()
     differ = np.any([other != first for other in others], axis=0) & (one.label != ignore_index)
     sums = np.pad(differ.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -86,8 +94,8 @@ def segmentation_figure(
     """Image, label and every prediction; below each image the window where the predictions differ most, enlarged.
 
     A number below a prediction is the share of the labelled pixels that it has right, of the image or of the window;
-    with `score="iou"`, that of the image is its mean IoU (`image_iou`). Pixels without a label are striped. (The
-    arrangement of Casarin et al., CVPR 2024, Fig. 6; windows are chosen by `most_different`, not by hand.)
+    with `score="iou"`, that of the image is its mean IoU (`image_iou`). Pixels without a label are striped. (As in
+    Casarin et al., CVPR 2024, Fig. 6, with windows that `most_different` chooses.)
 
     Args:
         rows: the images; all with predictions of the same names.
@@ -97,36 +105,32 @@ def segmentation_figure(
         score: what stands below whole predictions.
         width: of the figure, in inches.
 
+    Returns:
+        The figure.
+
     Raises:
         InputError: no rows, other names of predictions in one of them, ids that are no class, a zoom outside 0 … 1.
-
     """
-    if not rows:
-        raise InputError("no images to draw; give at least one SegmentedImage")
-    names = list(rows[0].predictions)
-    if any(list(row.predictions) != names for row in rows):
-        raise InputError(f"every row needs the predictions {names}, got {[list(row.predictions) for row in rows]}")
+    names = _names(rows)
     if not all(0 < share <= 1 for share in zoom):
         raise InputError(f"zoom must be shares of the image above 0, at most 1, got {zoom}")
-    lookup = _lookup(classes, ignore_index)
-    columns = 2 + len(names)
-    cell = width / columns
+    cell = width / (2 + len(names))
     heights = []
     for row in rows:
-        full = row.label.shape[0] / row.label.shape[1]
-        heights += [cell * full + 0.16, cell * full * zoom[0] / zoom[1] + 0.16]
+        full = cell * (row.label.shape[0] / row.label.shape[1])
+        heights += [full + 0.16, full * zoom[0] / zoom[1] + 0.16]
+    lookup = _lookup(classes, ignore_index)
     with drawing():
         shown = _shown(rows, classes)
         titles = [textwrap.fill(name, max(10, int(12 * cell))) for name in ("image", "label", *names)]
         lines = max(title.count("\n") for title in titles)
-        figure = new_figure(
-            width, sum(heights) + 0.35 + 0.15 * lines + 0.2 * math.ceil((len(shown) + 1) / _LEGEND_COLUMNS)
-        )
+        legend = 0.2 * math.ceil((len(shown) + 1) / _LEGEND_COLUMNS)
+        figure = new_figure(width, sum(heights) + 0.35 + 0.15 * lines + legend)
         figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.01, wspace=0.01, hspace=0.0)
-        axes = figure.subplots(2 * len(rows), columns, squeeze=False, height_ratios=heights)
+        axes = figure.subplots(2 * len(rows), 2 + len(names), squeeze=False, height_ratios=heights)
         for index, row in enumerate(rows):
-            size = [max(1, round(n * share)) for n, share in zip(row.label.shape, zoom, strict=True)]
-            window = most_different(row, size[0], size[1], ignore_index=ignore_index)
+            high, wide = (max(1, round(n * share)) for n, share in zip(row.label.shape, zoom, strict=True))
+            window = most_different(row, high, wide, ignore_index=ignore_index)
             _line(axes[2 * index], row, lookup, ignore_index, None)
             _line(axes[2 * index + 1], row, lookup, ignore_index, window)
             if score == "iou":
@@ -141,25 +145,44 @@ def segmentation_figure(
 
 
 def image_iou(prediction: NDArray[np.integer], label: NDArray[np.integer], *, ignore_index: int = 255) -> float:
-    """The IoU of one image in 0 … 1, a mean over the classes in its label or its prediction; NaN without any label.
+    """The IoU of one image, a mean over the classes in its label or its prediction.
 
-    Pixels without a label do not count.
+    Args:
+        prediction: `(H, W)` class ids.
+        label: `(H, W)` class ids.
+        ignore_index: the id of pixels without a label, which do not count.
+
+    Returns:
+        A share in 0 … 1; NaN without any label.
 
     >>> image_iou(np.array([[0, 0], [1, 1]]), np.array([[0, 1], [1, 255]]))
     0.5
     """
     known = label != ignore_index
     there, found = label[known], prediction[known]
-    ious = [
-        float(((there == one) & (found == one)).sum() / ((there == one) | (found == one)).sum())
-        for one in np.union1d(there, found)
-    ]
+    ious = []
+    for one in np.union1d(there, found):
+        both, either = (there == one) & (found == one), (there == one) | (found == one)
+        ious.append(float(both.sum() / either.sum()))
     return sum(ious) / len(ious) if ious else math.nan
+
+
+def _names(rows: Sequence[SegmentedImage]) -> list[str]:
+    """The names of the predictions, which all rows share."""
+    if not rows:
+        raise InputError("no images to draw; give at least one SegmentedImage")
+    names = list(rows[0].predictions)
+    if any(list(row.predictions) != names for row in rows):
+        raise InputError(f"every row needs the predictions {names}, got {[list(row.predictions) for row in rows]}")
+    return names
 
 
 def _shown(rows: Sequence[SegmentedImage], classes: Mapping[str, Colour]) -> dict[str, Colour]:
     """The classes that any of the pictures holds."""
-    ids = {int(one) for row in rows for picture in (row.label, *row.predictions.values()) for one in np.unique(picture)}
+    ids: set[int] = set()
+    for row in rows:
+        for picture in (row.label, *row.predictions.values()):
+            ids |= set(np.unique(picture).tolist())
     return {name: colour for index, (name, colour) in enumerate(classes.items()) if index in ids}
 
 
@@ -187,6 +210,7 @@ def _line(
 
 
 def _outline(window: Window) -> Rectangle:
+    """The border of a window in its image."""
     top, left, height, width = window
     return Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=_FRAME, linewidth=1.1)
 
@@ -201,9 +225,10 @@ def _lookup(classes: Mapping[str, Colour], ignored: int) -> NDArray[np.uint8]:
 
 
 def _coloured(ids: NDArray[np.integer], lookup: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The colours of class ids."""
     least, most = int(ids.min()), int(ids.max())
     if least < 0 or most >= len(lookup) or not lookup[ids][..., 3].all():
-        raise InputError(f"class ids {least} … {most} hold some that are neither a class nor ignored")
+        raise InputError(f"class ids must be a class or ignored, got some among {least} … {most} that are neither")
     return lookup[ids][..., :3]
 
 
@@ -216,6 +241,7 @@ def _striped(picture: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np
 
 
 def _legend(figure: Figure, classes: Mapping[str, Colour], *, unlabelled: bool) -> None:
+    """The colours of the classes below the panels."""
     patches = [
         Patch(facecolor="#" + bytes(colour).hex(), edgecolor=GREY, linewidth=0.5, label=name)
         for name, colour in classes.items()

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from image2video.report.page import cells_html
 from image2video.report.result import ArmRuns, ComparisonResult
 from image2video.report.stats import Interval, mean_interval
 
@@ -28,9 +29,18 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One row: accuracy in percent with its 95 % t interval over seeds; costs are means over the runs, per image.
+    """One row of the table.
 
-    `frames` counts what the weights have seen in all, the arm that they started from included.
+    Attributes:
+        name: of the arm.
+        title: of the arm.
+        group: the heading under which it stands.
+        genotypes: of its runs, each once.
+        accuracy: in percent, with its 95 % t interval over seeds.
+        macs: per image, mean over the runs.
+        ms: per image, mean over the runs.
+        parameters: of the network.
+        frames: what the weights have seen in all, the arm that they started from included.
     """
 
     name: str
@@ -58,11 +68,19 @@ class ArmRow:
 
 
 def arm_rows(result: ComparisonResult) -> list[ArmRow]:
-    """The rows of all arms that have a finished run, in the result's order."""
+    """The rows of the table.
+
+    Args:
+        result: the comparison.
+
+    Returns:
+        A row for each arm that has a finished run, in the result's order.
+    """
     return [_row(arm) for arm in result.arms if arm.runs]
 
 
 def _row(arm: ArmRuns) -> ArmRow:
+    """The row of an arm."""
     runs = arm.runs
     return ArmRow(
         name=arm.name,
@@ -78,6 +96,7 @@ def _row(arm: ArmRuns) -> ArmRow:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that are known; None where none is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -99,18 +118,30 @@ def genotype_text(genotype: str) -> str:
 
 def count_text(value: float) -> str:
     """A count with three figures and k, M or G: 78042 is `78.0 k`."""
-    for limit, divisor, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e3, 1e3, "k")):
-        if value >= limit * 0.9995:
-            scaled = value / divisor
-            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {letter}"
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        scaled = value / unit
+        if value >= unit * 0.9995:  # what would round to 1000 of the unit below
+            digits = 2
+            if scaled >= 10:
+                digits = 1 if scaled < 100 else 0
+            return f"{scaled:.{digits}f} {letter}"
     return f"{value:.0f}"
 
 
 def render_table(result: ComparisonResult) -> Table:
-    """The table for a terminal of 80 columns: the genotype stands below the arm, a rule between the groups of arms."""
+    """The table for a terminal of 80 columns.
+
+    Args:
+        result: the comparison.
+
+    Returns:
+        A table with the genotype below each arm, and a rule between the groups of arms.
+    """
     rows = arm_rows(result)
-    counts = sorted({row.accuracy.n for row in rows})
-    n = f"n = {counts[0]}" if len(counts) == 1 else "n = " + ", ".join(f"{row.accuracy.n}" for row in rows)
+    counts = [str(row.accuracy.n) for row in rows]
+    if len(set(counts)) == 1:
+        counts = counts[:1]
+    n = f"n = {', '.join(counts)}"
     title = f"{result.title}: {metric_name(result)} on the test set, mean ± 95 % interval over seeds ({n})"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm", overflow="fold", ratio=1)
@@ -128,7 +159,7 @@ def render_table(result: ComparisonResult) -> Table:
 
 def html_table(result: ComparisonResult) -> str:
     """The table as HTML, a heading row for each group of arms."""
-    head = "".join(f"<th{' class=number' if i > 1 else ''}>{escape(name)}</th>" for i, name in enumerate(COLUMNS))
+    head = cells_html("th", COLUMNS, range(2, len(COLUMNS)))
     body, group = [], None
     for row in arm_rows(result):
         if row.group != group:
@@ -138,5 +169,5 @@ def html_table(result: ComparisonResult) -> str:
         if len(row.genotypes) > 1:
             genotype = "; ".join(map(genotype_text, row.genotypes))
         cells = f'<td>{escape(title)}</td><td class="genotype">{escape(genotype)}</td>'
-        body.append(f"<tr>{cells}{''.join(f'<td class=number>{escape(figure)}</td>' for figure in figures)}</tr>")
+        body.append(f"<tr>{cells}{cells_html('td', figures, range(len(figures)))}</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"

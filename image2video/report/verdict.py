@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 
+from image2video.report.page import cells_html
 from image2video.report.result import ArmRuns, ComparisonResult, Contrast
 from image2video.report.stats import Interval, pooled_difference
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A contrast with the paired difference of its two sides, in points of accuracy, and its reading.
+    """A contrast with the difference of its two sides, and its reading.
 
-    `draws` is the number of arms that stand on the second side: more than 1 for a pool.
+    Attributes:
+        contrast: the question.
+        a: the first side in words.
+        b: the second side in words.
+        difference: of the two, paired by seed, in points of accuracy.
+        draws: how many arms stand on the second side: more than 1 for a pool.
     """
 
     contrast: Contrast
@@ -35,7 +40,11 @@ class Verdict:
         return f"{self.difference.n}" + (f" × {self.draws}" if self.draws > 1 else "")
 
     def phrase(self) -> str:
-        """The reading as a clause without a full stop, with the numbers in it."""
+        """The reading in words.
+
+        Returns:
+            A clause without a full stop, with the numbers in it.
+        """
         d, against = self.difference, f"{self.contrast.lead}, “{self.a}” against “{self.b}” is not decided"
         if d.n == 1:
             return f"{against}: one seed ({signed(d.mean)} points) has no interval"
@@ -58,7 +67,14 @@ def signed(value: float, decimals: int = 1) -> str:
 
 
 def verdicts(result: ComparisonResult) -> list[Verdict]:
-    """One verdict per contrast whose two sides share at least one finished seed, in the result's order."""
+    """The answers to the questions of a comparison.
+
+    Args:
+        result: the comparison.
+
+    Returns:
+        A verdict for each contrast whose two sides share at least one finished seed, in the result's order.
+    """
     found = []
     for contrast in result.contrasts:
         a, others = result.members(contrast.a), result.members(contrast.b)
@@ -76,7 +92,14 @@ def _side(arms: tuple[ArmRuns, ...]) -> str:
 
 
 def verdict_sentence(result: ComparisonResult) -> str:
-    """One sentence from the headline contrasts: paired differences by seed with 95 % t intervals, never a bare mean."""
+    """One sentence from the headline contrasts: paired differences by seed with 95 % t intervals, never a bare mean.
+
+    Args:
+        result: the comparison.
+
+    Returns:
+        The sentence.
+    """
     headline = [verdict for verdict in verdicts(result) if verdict.contrast.headline]
     if not headline:
         return "No comparison of this result has both of its arms finished."
@@ -93,14 +116,11 @@ def html_verdicts(result: ComparisonResult) -> str:
     for verdict in verdicts(result):
         d = verdict.difference
         interval = f"{signed(d.low, 2)} … {signed(d.high, 2)}"
-        if d.n == 1 or d.half_width <= 1e-9:
-            interval = "one seed" if d.n == 1 else "no spread"
+        if d.n == 1:
+            interval = "one seed"
+        elif d.half_width <= 1e-9:
+            interval = "no spread"
         cells = (verdict.contrast.lead, verdict.a, verdict.b, signed(d.mean, 2), interval, verdict.n, verdict.outcome)
-        numbers = {3, 4, 5}
-        rows.append(
-            f'<tr class="{verdict.outcome}">'
-            + "".join(f"<td{' class=number' if i in numbers else ''}>{escape(c)}</td>" for i, c in enumerate(cells))
-            + "</tr>"
-        )
+        rows.append(f'<tr class="{verdict.outcome}">{cells_html("td", cells, {3, 4, 5})}</tr>')
     head = "".join(f"<th>{name}</th>" for name in ("", "A", "B", "A − B, points", "95 % interval", "n", "A is"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

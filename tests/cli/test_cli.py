@@ -35,6 +35,9 @@ SHARED = {
 }
 
 
+SMALL = ("--model", "cifar_resnet8", "--size", "16")
+
+
 def exit_of(argv):
     with pytest.raises(SystemExit) as stop:
         main(argv)
@@ -108,18 +111,6 @@ def test_version_and_bare_call(capsys):
         (["train", "--config", "missing.yaml"], "missing.yaml"),
         (["sites"], "required: MODEL"),
         (["train", "--frobnicate", "1"], "frobnicate"),
-    ],
-)
-def test_what_cannot_be_parsed(argv, message, capsys):
-    assert exit_of(argv) == 2
-    text = capsys.readouterr().err
-    assert message in text
-    assert len(text.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
         (["train", "--epochs", "0"], "epochs=0: it must be at least 1"),
         (["train", "--data", "cifar"], "unknown data source 'cifar'"),
         (["train", "--model", "cifar_resnet81"], "similar names: cifar_resnet8"),
@@ -130,9 +121,26 @@ def test_what_cannot_be_parsed(argv, message, capsys):
         (["sites", "resnet1"], "similar names: resnet18"),
         (["show"], "--image"),
         (["show", "--image", "missing.jpg"], "no image at missing.jpg"),
+        (["search", "--compare", "randon:5"], "unknown candidate 'randon:5'; known are random"),
+        (["search", "--compare", "random:0"], "at least 1"),
+        (["search", "--compare", "fixed_weights"], "--weights FILE"),
+        (["search", "--final-epochs", "0"], "--final-epochs 0"),
+        (["search", "--final-seeds", "0"], "--final-seeds 0"),
+        (["search", "--space", "missing.yaml"], "missing.yaml"),
+        (["search", "--space", "affine6"], "known spaces"),
+        (["search", "--relaxation", "hard"], "single_path"),
+        (["search", "--selection", "fixed_weights", "--pretrained", "--holdout", "0"], "--holdout above 0"),
+        (["rf", "--count", "0"], "--count must be at least 1, got 0"),
+        (["rf", "--size", "0"], "--size must be at least 1, got 0"),
+        (["rf", "--frame", "3", "--frames", "3"], "--frame 3 is not one of --frames 3"),
+        (["rf", "--weights", "a.safetensors", "--pretrained"], "--pretrained and --weights"),
+        (["rf", *SMALL, "--layer", "layer9"], "no module 'layer9' runs"),
+        (["rf", *SMALL, "--genotype", "spin(3)"], "unknown op 'spin'"),
+        (["rf", *SMALL, "--images", "nowhere"], "no folder nowhere"),
+        (["rf", "--model", "resnet51"], "has no model 'resnet51'"),
     ],
 )
-def test_our_errors_are_one_line_and_code_2(argv, message, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line_and_code_2_and_come_before_any_work(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try:
         code = main(argv)
@@ -142,6 +150,7 @@ def test_our_errors_are_one_line_and_code_2(argv, message, capsys, tmp_path, mon
     assert code == 2
     assert message in captured.err
     assert "Traceback" not in captured.err
+    assert sum(not line.startswith("  ") for line in captured.err.splitlines()) == 1  # others point into a genotype
     assert not list(tmp_path.iterdir())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from PIL import Image
 from image2video import VideoWrap
 from image2video.cli import main
 from image2video.cli import rf as command
-from image2video.cli.rf_job import AVERAGED, BARE, RfOptions, build_networks, image_size, read_images
+from image2video.cli.rf_job import AVERAGED, BARE, RfOptions, beside, build_networks, image_size, read_images
 from image2video.cli.train_fields import FieldOptions
 from image2video.data import load_data
 from image2video.errors import InputError, MissingError, StateError
@@ -160,13 +159,22 @@ def test_a_saved_wrapper_says_itself_how_it_is_wrapped(tmp_path):
     assert networks.name == "cifar_resnet8"
     assert build_networks(RfOptions(weights=str(tmp_path / "saved"), size=20), 0, CPU).size == (3, 20, 20)
     assert list(networks.models) == [BARE, AVERAGED, "GSM"]
-    assert (str(networks.genotype), networks.frames, networks.schedule) == ("rotate(5)", 2, "centred")
+    assert (str(networks.genotype), networks.clip.T, networks.clip.schedule) == ("rotate(5)", 2, "centred")
     averaged = networks.models[AVERAGED]
     assert isinstance(averaged, VideoWrap)
     assert (str(averaged.genotype), averaged.T, averaged.to_video.schedule) == ("rotate(5)", 2, "centred")
     assert networks.weights == "trained"
     with pytest.raises(InputError, match="leave out --genotype, --frames"):
         build_networks(RfOptions(weights=str(tmp_path / "saved"), genotype="identity", frames=3), 0, CPU)
+
+
+def test_the_twin_without_fusion_makes_the_same_clip() -> None:
+    clip = {"genotype": "translate_x(0.1) > invert(1)", "T": 2, "padding": "border", "mean": (0.5,), "std": (0.2,)}
+    model = VideoWrap(build("cifar_resnet8", num_classes=3, in_chans=1), "tsm", **clip, input_size=(1, 16, 16))
+    twin = beside(model, (1, 16, 16))[AVERAGED]
+    assert isinstance(twin, VideoWrap)
+    images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(twin.to_video(images), model.to_video(images))
 
 
 def test_images_come_from_a_folder_or_from_a_seed(tmp_path):
@@ -188,37 +196,6 @@ def test_images_come_from_a_folder_or_from_a_seed(tmp_path):
     assert noise.images.shape == (2, 1, 16, 20)
     assert (noise.about, noise.mean) == ("images of white noise", None)
     assert torch.equal(noise.images, read_images("random", 2, (1, 16, 20), bare, 5).images)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"count": 0}, "--count must be at least 1, got 0"),
-        ({"frame": 3}, "--frame 3 is not one of --frames 3"),
-        ({"size": 0}, "--size must be at least 1"),
-        ({"weights": "a.safetensors", "pretrained": True}, "--pretrained and --weights"),
-    ],
-)
-def test_options_are_checked_before_anything_runs(values, message):
-    with pytest.raises(InputError, match=message):
-        options(**values)
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--layer", "layer9"], "no module 'layer9' runs"),
-        (["--genotype", "spin(3)"], "unknown op 'spin'"),
-        (["--images", "nowhere"], "no folder nowhere"),
-        (["--frame", "3"], "--frame 3 is not one of"),
-        (["--model", "resnet51"], "has no model 'resnet51'"),
-    ],
-)
-def test_errors_name_the_option_and_leave_no_folder(argv, message, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert main(["rf", *MODEL, *CLIP, *argv, "--out", str(out)]) == 2
-    assert re.search(message, capsys.readouterr().err)
-    assert not out.exists()
 
 
 def test_the_size_is_the_models_own_or_what_is_asked_for():

@@ -65,31 +65,6 @@ def test_every_setting_of_a_search_has_an_option_under_a_heading(capsys, monkeyp
     assert len(named) == len(set(named))
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--compare", "randon:5"], "unknown candidate 'randon:5'; known are random"),
-        (["--compare", "random:0"], "at least 1"),
-        (["--compare", "fixed_weights"], "--weights FILE"),
-        (["--final-epochs", "0"], "--final-epochs 0"),
-        (["--final-seeds", "0"], "--final-seeds 0"),
-        (["--space", "missing.yaml"], "missing.yaml"),
-        (["--space", "affine6"], "known spaces"),
-        (["--relaxation", "hard"], "single_path"),
-        (["--selection", "fixed_weights", "--pretrained", "--holdout", "0"], "--holdout above 0"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_before_any_work(
-    argv, message, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["search", *argv, "--out", "out"]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert len(error.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_default_comparison_asks_about_random_clips_unless_something_else_is_wanted() -> None:
     def names(compare: str | None = None, **options) -> list[tuple[str, int]] | None:
         found = _candidates(CompareOptions(compare), SearchConfig(**options))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import math
+import re
 from typing import Any
+
+from matplotlib.figure import Figure
 
 OPS = ("translate_x(0.06)", "translate_y(0.06)", "scale(1.1)", "rotate(10)", "identity")
 EDGES = [[i, j] for j in range(1, 5) for i in range(j)]
@@ -127,5 +131,25 @@ def result_record(
     }
 
 
-def flat(values: list[list[float]]) -> list[float]:
-    return list(itertools.chain.from_iterable(values))
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
+    """The texts of a figure's panels that cover each other, their titles and labels included."""
+    figure.draw_without_rendering()
+    shown = [text for text in (figure._supxlabel, figure._suptitle) if text is not None]  # type: ignore[attr-defined]
+    for axis in figure.axes:
+        if axis.get_visible():
+            shown += [*axis.texts, axis.title, axis.xaxis.label, axis.yaxis.label]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in shown if text.get_text()]
+    return [(a, b) for (a, x), (b, y) in itertools.combinations(boxes, 2) if x.overlaps(y)]
+
+
+def check_stands_alone(html: str) -> None:
+    """A page holds all of its pictures and names no address outside it."""
+    assert "<script" not in html
+    assert not re.search(r"https?://|url\(|@import|<link", html.replace("http://www.w3.org", ""))
+    sources = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert sources
+    for source in sources:
+        assert source.startswith(("data:image/svg+xml;base64,", "data:image/png;base64,"))
+        content = base64.b64decode(source.partition(",")[2])
+        assert content.startswith((b"<?xml", b"\x89PNG"))
+        assert content.startswith(b"\x89PNG") or not re.search(rb'(?:href|src)="(?!#|data:)', content)

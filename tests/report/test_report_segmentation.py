@@ -101,11 +101,11 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         segmentation_figure([], CLASSES)
     with pytest.raises(InputError, match="zoom must be shares"):
         segmentation_figure([row()], CLASSES, zoom=(0, 0.5))
-    with pytest.raises(InputError, match=r"a window of 13 × 2 pixels does not fit an image of 12 × 20"):
+    with pytest.raises(InputError, match=r"fit into the image of 12 × 20 pixels, got 13 × 2"):
         most_different(row(), 13, 2)
     other = row(predictions={"a": np.zeros(SIZE, int), "b": np.zeros(SIZE, int)})
     with pytest.raises(InputError, match=r"needs the predictions \['plain', 'video'\]"):
         segmentation_figure([row(), other], CLASSES)
     unknown = {"plain": np.full(SIZE, 3), "video": np.zeros(SIZE, int)}
-    with pytest.raises(InputError, match="neither a class nor ignored"):
+    with pytest.raises(InputError, match="must be a class or ignored, got some among 3 … 3"):
         segmentation_figure([row(predictions=unknown)], CLASSES)
