@@ -11,12 +11,14 @@ from accelerate import Accelerator
 from torch import nn
 
 from image2video.clip.genotype import Genotype
+from image2video.clip.options import ClipOptions
 from image2video.data import DataSource, seeded_generator
 from image2video.errors import StateError
 from image2video.experiments.arms import check_arms, training_frames
+from image2video.experiments.bench import Bench
 from image2video.experiments.candidates import FOUND, SEARCHES, Candidate, candidate_arms, key_of
 from image2video.experiments.comparison import Comparison
-from image2video.experiments.genotypes import StatedGenotypes
+from image2video.experiments.genotypes import stated
 from image2video.experiments.output import check_settings, comparison_record
 from image2video.experiments.settings import CompareConfig
 from image2video.protocols import Progress
@@ -24,6 +26,7 @@ from image2video.report import ComparisonResult
 from image2video.runs.folders import OutputDirectory, atomic_write_json
 from image2video.search import Decisions, SearchResult, SearchSpace, random_genotype
 from image2video.search.select.controls import largest_edge, largest_op
+from image2video.training import make_accelerator
 
 KIND = "comparison"
 
@@ -64,18 +67,41 @@ def compare(
         chains[key_of(candidate)] = _genotypes(candidate, result, folder, search_again)
     arms, contrasts = candidate_arms(candidates, chains, T=config.frames, fusion=config.fusion, space=result.space.name)
     check_arms(arms, contrasts)
-    comparison = Comparison(
-        config, arms, data, folder, progress, accelerator=accelerator, network=network, genotypes=StatedGenotypes()
-    )
+    bench = compare_bench(config, data, network, accelerator or make_accelerator(config.device))
+    comparison = Comparison(bench, arms, folder, stated, seeds=config.all_seeds, checkpoints=True, progress=progress)
     for seed in config.all_seeds:
         for arm in arms:
             comparison.run(arm, seed)
             # Its record is written: the checkpoints of all candidates together would fill a disk.
             shutil.rmtree(folder.path / "training" / f"{arm.name}-seed{seed}", ignore_errors=True)
-    record = comparison_record(comparison, contrasts)
+    record = comparison_record(comparison, config, contrasts)
     atomic_write_json(folder / "result.json", record)
     folder.finish(seconds=record["seconds"], frames=record["frames"])
     return ComparisonResult.from_dict(record)
+
+
+def compare_bench(
+    config: CompareConfig, data: DataSource, network: Callable[[int], nn.Module], accelerator: Accelerator
+) -> Bench:
+    """The images, the network, the clip and the recipe of the final networks."""
+    clip = ClipOptions(
+        T=config.frames,
+        schedule=config.schedule,
+        padding=config.padding,
+        interpolation=config.interpolation,
+        mean=data.mean,
+        std=data.std,
+    )
+    return Bench(
+        data=data,
+        build=network,
+        clip=clip,
+        recipe=config.training,
+        epochs=config.epochs,
+        finetune_epochs=config.epochs,  # no arm starts from another
+        accelerator=accelerator,
+        trained=config.trained,
+    )
 
 
 def comparison_folder(config: CompareConfig) -> str:
@@ -89,9 +115,7 @@ def planned_frames(candidates: Sequence[Candidate], config: CompareConfig, *, im
     chains: dict[str, Sequence[Genotype]] = {key_of(c): [Genotype.identity()] * c.count for c in drawn}
     chains[FOUND] = [Genotype.identity()]
     arms, _ = candidate_arms(candidates, chains, T=config.frames, fusion=config.fusion, space=space.name)
-    frames = training_frames(
-        arms, images=images, T=config.frames, epochs=config.epochs, finetune_epochs=config.finetune_epochs
-    )
+    frames = training_frames(arms, images=images, T=config.frames, epochs=config.epochs, finetune_epochs=config.epochs)
     return config.seeds * sum(frames.values())
 
 

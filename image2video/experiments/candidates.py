@@ -94,8 +94,10 @@ def _parse_item(item: str) -> Candidate:
 def check_candidates(candidates: Sequence[Candidate], *, trained: bool, held_out: bool) -> None:
     """Refuse, as `InputError`, candidates that need trained weights or held-out images where there are none."""
     if any(c.name == "fixed_weights" for c in candidates) and not (trained and held_out):
-        missing = "images it has not seen: --holdout above 0" if trained else "a trained network: --weights FILE"
-        raise InputError(f"--compare fixed_weights ranks chains for {missing}")
+        missing = (
+            "images it has not seen; give --holdout above 0" if trained else "a trained network; give --weights FILE"
+        )
+        raise InputError(f"--compare fixed_weights needs {missing}")
 
 
 def candidate_arms(

@@ -83,31 +83,18 @@ class DemoConfig:
     def __post_init__(self) -> None:
         for name in ("frames", "epochs", "finetune_epochs", "seeds", "batch_size", "search_epochs"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)!r}: it must be at least 1")
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)!r}")
         if self.tune_epochs < 0 or self.seed < 0:
-            raise InputError(f"tune_epochs={self.tune_epochs} and seed={self.seed} must be at least 0")
+            raise InputError(f"tune_epochs and seed must be at least 0, got {self.tune_epochs} and {self.seed}")
         if not 0 < self.holdout < 1:
-            raise InputError(f"holdout={self.holdout!r}: between 0 and 1; genotypes are chosen on held-out images")
+            raise InputError(
+                f"holdout must be between 0 and 1, got {self.holdout!r}; genotypes are chosen on held-out images"
+            )
 
     @property
     def schedule(self) -> str:
         """The power of each frame in all clips: that of the search space."""
         return get_space(self.space).schedule
-
-    @property
-    def trained(self) -> bool:
-        """Whether bare networks start from trained weights; the demo trains them itself."""
-        return False
-
-    @property
-    def padding(self) -> str:
-        """What lies outside the image."""
-        return "zeros"
-
-    @property
-    def interpolation(self) -> str:
-        """How frames are sampled."""
-        return "bilinear"
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

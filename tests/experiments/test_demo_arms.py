@@ -78,7 +78,7 @@ def test_the_demo_stays_within_its_frames() -> None:
         ({"fusion": "gsf"}, "genotype='none' and fusion='gsf'"),
         ({"budget": "finetune"}, "needs start="),
         ({"genotype": "fixed_weights", "fusion": "gsf"}, "needs start="),
-        ({"epochs_factor": 0}, "epochs_factor=0"),
+        ({"epochs_factor": 0}, "epochs_factor must be at least 1, got 0"),
     ],
 )
 def test_an_arm_that_contradicts_itself_is_refused(fields: dict, message: str) -> None:
