@@ -56,7 +56,6 @@ KNOWN_CYCLES = [  # to be broken one by one; nothing is added
     {"receptive_field.theory", "receptive_field.traced"},
     {"search.cell.cell", "search.cell.mixing", "search.cell.topology"},
     {"search.optimise.epochs", "search.run"},
-    {"reproduce.genotypes", "reproduce.segment_genotypes"},
     {"reproduce.data", "reproduce.segment_data"},
     {"reproduce.check", "reproduce.segment_check"},
     {"cli.rf", "cli.rf_job", "cli.rf_theory"},

@@ -13,11 +13,15 @@ from accelerate import Accelerator
 from torch import nn
 
 from image2video.data import DataSource
+from image2video.experiments.genotypes import Chosen
 from image2video.protocols import Progress
 from image2video.reproduce.spec import Cell, Setting
 from image2video.runs.folders import atomic_write_json, read_json
 from image2video.training import search_augmentation
 from image2video.version import __version__
+
+NamedProgress = Callable[[str], Progress | None]
+"""The progress of a stage by its name; None where nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,17 @@ class Policy:
 
     text: str | None = None
     seconds: float = 0.0
+
+
+def found_record(chosen: Chosen | None, policy: Policy) -> dict[str, Any]:
+    """The genotype and the policy of a run, and the minutes of their searches, as JSON values."""
+    seconds = policy.seconds if chosen is None else chosen.seconds + policy.seconds
+    return {
+        "genotype": None if chosen is None else str(chosen.genotype),
+        "origin": None if chosen is None else chosen.origin,
+        "policy": policy.text,
+        "search_minutes": seconds / 60,
+    }
 
 
 def stated_policy(arm: Cell) -> Policy | None:
@@ -42,11 +57,15 @@ def choose_policy(
     build: Callable[[], nn.Module],
     progress: Progress | None = None,
 ) -> Policy:
-    """The policy of an arm; `search:FAMILY` is the one of that family which trains `build()` best on held-out images.
+    """The policy of an arm; `search:FAMILY` is the policy of that family that trains `build()` best.
 
-    The search takes `setting.augment_minutes`, with trainings of half the setting's epochs; it is kept in `folder`,
-    goes on where it was killed, and never runs twice. Raises `InputError` without held-out images, `UnsupportedError`
-    where it would have to run in several processes, `StateError` where no training was done in time.
+    Policies are compared on held-out images. The search takes `setting.augment_minutes`, with trainings of half the
+    setting's epochs. It is kept in `folder`, goes on where it was killed, and never runs twice.
+
+    Raises:
+        InputError: no held-out images.
+        UnsupportedError: several processes.
+        StateError: no training was done in time.
     """
     found = stated_policy(arm)
     if found is not None:

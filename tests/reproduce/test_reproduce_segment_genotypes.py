@@ -23,11 +23,12 @@ from reproduce_cases import TABLE, TINY
 from image2video import Genotype
 from image2video.data import load_data
 from image2video.errors import InputError, UnsupportedError
+from image2video.experiments import genotypes as of_classification
 from image2video.reproduce import Cell, Setting, load_experiment
-from image2video.reproduce import genotypes as of_classification
 from image2video.reproduce import segment_genotypes as of_segmentation
+from image2video.reproduce.classify import choose
 from image2video.reproduce.data import Shelf
-from image2video.reproduce.genotypes import choose, data_settings
+from image2video.reproduce.genotypes import data_settings
 from image2video.reproduce.parse import experiment_from
 from image2video.reproduce.segment_genotypes import choose_for_segmentor
 from image2video.training import make_accelerator
