@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,8 @@ from torch import nn
 from image2video.data import DataSource
 from image2video.experiments.genotypes import Chosen
 from image2video.protocols import Progress
+from image2video.reproduce.book import kept_once
 from image2video.reproduce.spec import Cell, Setting
-from image2video.runs.folders import atomic_write_json, read_json
 from image2video.training import search_augmentation
 from image2video.version import __version__
 
@@ -75,9 +73,8 @@ def choose_policy(
     told: list[Any] = [family, setting.data, setting.model, setting.image_size, setting.train_images, setting.holdout]
     told += [setting.batch_size, setting.lr, dict(setting.recipe), setting.seed, short, setting.augment_minutes]
     told += [arm.variant, __version__]
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-    record_file = folder / f"{family}-{setting.data}-{key}.json"
-    if not record_file.is_file():
+
+    def find(out: Path) -> dict[str, Any]:
         result = search_augmentation(
             family,
             data,
@@ -86,11 +83,12 @@ def choose_policy(
             minutes=setting.augment_minutes,
             reference=False,
             seed=setting.seed,
-            out=folder / f"{family}-{setting.data}-{key}",
+            out=out,
             resume=True,
             accelerator=accelerator,
             progress=progress,
         )
-        atomic_write_json(record_file, {"policy": str(result.best), "seconds": result.seconds, "settings": told})
-    record = read_json(record_file)
+        return {"policy": str(result.best), "seconds": result.seconds}
+
+    record, _ = kept_once(folder, f"{family}-{setting.data}", told, find, accelerator)
     return Policy(record["policy"], record["seconds"])

@@ -360,7 +360,7 @@ def test_one_segmentor_for_another(camvid, tmp_path, accelerator, searches) -> N
 
 
 def test_a_config_is_not_taken_for_other_data() -> None:
-    with pytest.raises(InputError, match=r"config, camvid/any.py, is for 'camvid': say elsewhere\.digits\.config"):
+    with pytest.raises(InputError, match=r"config, camvid/any.py, is for 'camvid'; say elsewhere\.digits\.config"):
         data_settings(cell("searched@digits"), SETTING)
     (row,) = TABLE["rows"]
     wrong = {**row, "scales": {"smoke": {**TINY, "elsewhere": {"digits": {"modell": "x"}}}}}
