@@ -8,32 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.report import Contrast
 
 Budget = Literal["scratch", "finetune", "none"]
-
-
-class Lengths(Protocol):
-    """What an arm needs to know of a comparison to say how long it trains."""
-
-    @property
-    def T(self) -> int:  # noqa: N802 (its name everywhere)
-        """Frames of a clip."""
-        ...
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of an arm from scratch."""
-        ...
-
-    @property
-    def finetune_epochs(self) -> int:
-        """Epochs of an arm that starts from another."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,17 +67,19 @@ class Arm:
         if self.epochs_factor < 1:
             raise InputError(f"arm {self.name!r}: epochs_factor must be at least 1, got {self.epochs_factor}")
 
-    def epochs(self, epochs: int, finetune_epochs: int) -> int:
-        """The arm's epochs where T does not matter; see `total_epochs`.
+    def epochs(self, epochs: int, finetune_epochs: int, T: int = 1) -> int:
+        """All epochs of the arm.
 
         Args:
             epochs: of an arm from scratch.
             finetune_epochs: of an arm that starts from another.
+            T: frames of the arm's clip; they count for `equal_compute`.
 
         Returns:
-            The epochs of the arm's budget, times `epochs_factor`.
+            The epochs; 0 where the arm is not trained.
         """
-        return self.epochs_factor * {"scratch": epochs, "finetune": finetune_epochs, "none": 0}[self.budget]
+        factor = self.epochs_factor * (T if self.equal_compute else 1)
+        return factor * {"scratch": epochs, "finetune": finetune_epochs, "none": 0}[self.budget]
 
     def frames_per_image(self, T: int) -> int:
         """How many frames one image costs.
@@ -108,29 +91,6 @@ class Arm:
             `T`, or 1 for the bare network.
         """
         return 1 if self.fusion is None else T
-
-    def frames(self, lengths: Lengths) -> int:
-        """T of this arm.
-
-        Args:
-            lengths: those of the comparison.
-
-        Returns:
-            The arm's own T, or that of the comparison.
-        """
-        return lengths.T if self.T is None else self.T
-
-    def total_epochs(self, lengths: Lengths) -> int:
-        """All epochs of this arm.
-
-        Args:
-            lengths: those of the comparison.
-
-        Returns:
-            The epochs; 0 where the arm is not trained.
-        """
-        epochs = self.epochs(lengths.epochs, lengths.finetune_epochs)
-        return epochs * self.frames(lengths) if self.equal_compute else epochs
 
     def clip(self, options: ClipOptions) -> ClipOptions:
         """The clip of this arm.
@@ -275,12 +235,8 @@ def training_frames(arms: Iterable[Arm], *, images: int, T: int, epochs: int, fi
     Returns:
         Name of an arm -> images × epochs × frames of an image.
     """
-    lengths = _Lengths(T, epochs, finetune_epochs)
-    return {arm.name: images * arm.total_epochs(lengths) * arm.frames_per_image(arm.frames(lengths)) for arm in arms}
-
-
-@dataclass(frozen=True)
-class _Lengths:
-    T: int
-    epochs: int
-    finetune_epochs: int
+    found = {}
+    for arm in arms:
+        own = T if arm.T is None else arm.T
+        found[arm.name] = images * arm.epochs(epochs, finetune_epochs, own) * arm.frames_per_image(own)
+    return found

@@ -55,11 +55,6 @@ class Bench:
     trained: bool = False
     cost_batch: int = 64
 
-    @property
-    def T(self) -> int:  # noqa: N802 (its name everywhere)
-        """Frames of a clip."""
-        return self.clip.T
-
     def network(self, seed: int, start: Path | None = None) -> nn.Module:
         """A bare network on the device: equal weights for equal seeds, or those in the file `start`."""
         with seeded(seed):

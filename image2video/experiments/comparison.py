@@ -14,7 +14,7 @@ from image2video.experiments.book import RunFiles
 from image2video.experiments.fields import measure_fields
 from image2video.experiments.genotypes import Chosen
 from image2video.experiments.outcome import arm_record
-from image2video.experiments.run import run_arm
+from image2video.experiments.run import run_arm, train_steps
 from image2video.protocols import Progress
 from image2video.runs.folders import OutputDirectory, atomic_torch_save
 
@@ -69,7 +69,7 @@ class Comparison:
         self._planned = training_frames(
             arms,
             images=bench.data.train.num_images,
-            T=bench.T,
+            T=bench.clip.T,
             epochs=bench.epochs,
             finetune_epochs=bench.finetune_epochs,
         )
@@ -104,7 +104,7 @@ class Comparison:
             bench.wrapped(model, arm, None if chosen is None else chosen.genotype, seed),
             chosen,
             training=self.files.training_path(one) if self._checkpoints else None,
-            progress=self._training_progress(f"{arm.title}, seed {seed}"),
+            progress=train_steps(self._progress, f"{arm.title}, seed {seed}"),
         )
         figures = dict(finished.record)
         record = {
@@ -124,18 +124,6 @@ class Comparison:
         """The training frames that the last weights of a finished run have seen."""
         record = self._records[one]
         return int(record["frames"] + record["start_frames"])
-
-    def _training_progress(self, title: str) -> Progress | None:
-        """The steps of a training under its title; those of its tests are left out."""
-        progress = self._progress
-        if progress is None:
-            return None
-
-        def report(stage: str, done: int, total: int, **figures: float) -> None:
-            if stage == "train":
-                progress(title, done, total, **figures)
-
-        return report
 
     def field_records(self) -> list[dict[str, Any]]:
         """What was measured of the receptive fields of the first seed, in the order that the fields were asked for."""

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from image2video.errors import InputError
+from image2video.experiments.settings import warmup_epochs
 from image2video.search import get_space
 from image2video.training import TrainConfig
 
 _NOT_COMPARED = ("out", "resume", "overwrite", "device", "arms", "seeds")
-"""What may change between a comparison and its resumption: more arms or seeds, another machine."""
+"""What may be other when a comparison is resumed: it may get more arms or seeds, or another machine."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,29 @@ class DemoConfig:
         return tuple(range(self.seed, self.seed + self.seeds))
 
     def training(self, epochs: int, seed: int, *, finetune: bool) -> TrainConfig:
-        """The recipe of one arm: all are alike but for epochs, seed, and the learning rate of fine-tuning."""
+        """The recipe of one arm: all are alike but for epochs, seed, and the learning rate of fine-tuning.
+
+        Args:
+            epochs: of the arm.
+            seed: of the run.
+            finetune: whether the arm starts from trained weights.
+
+        Returns:
+            The settings of its training.
+        """
         return TrainConfig(
             epochs=epochs,
             batch_size=self.batch_size,
             lr=self.finetune_lr if finetune else self.lr,
-            warmup_epochs=0.0 if finetune else min(1.0, epochs / 4),
+            warmup_epochs=warmup_epochs(epochs, finetune=finetune),
             seed=seed,
             device=self.device,
         )
 
     def settings(self) -> dict[str, Any]:
-        """The fields that the figures depend on, ready for JSON, without paths."""
+        """The fields that the figures depend on, without paths.
+
+        Returns:
+            Field -> value, ready for JSON.
+        """
         return {name: value for name, value in asdict(self).items() if name not in _NOT_COMPARED}

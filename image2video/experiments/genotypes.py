@@ -131,13 +131,14 @@ def rank_on(
     """
     data = bench.data
     check_ranking(arm, weights=model is not None, held_out=data.holdout is not None)
-    assert model is not None and data.holdout is not None  # noqa: PT018 (for the type checker)
+    assert model is not None  # else the arm was refused
+    assert data.holdout is not None
     return rank_genotypes(
         model,
         data.holdout,
         space=space,
         count=count,
-        T=bench.T,
+        T=bench.clip.T,
         schedule=bench.clip.schedule,
         seed=seed,
         mean=data.mean,

@@ -51,11 +51,11 @@ def run_arm(
     augments them. In the folder `training`, a killed run goes on where it was; without one it begins anew.
     """
     began = time.perf_counter()
-    epochs, per_image = arm.total_epochs(bench), arm.frames_per_image(arm.frames(bench))
+    T = arm.clip(bench.clip).T
+    epochs, per_image = arm.epochs(bench.epochs, bench.finetune_epochs, T), arm.frames_per_image(T)
     seen = epochs * bench.data.train.num_images
     # An arm without training is tested with the precision and the memory layout of the others.
     config = bench.recipe(max(1, epochs), seed, finetune=arm.budget == "finetune")
-    metrics, seconds, curve = None, 0.0, []
     if epochs:
         result = train(
             model,
@@ -69,7 +69,7 @@ def run_arm(
         metrics, seconds = result.test_last, result.seconds
         curve = _curve(result, bench.data.train.num_images * per_image)
     else:
-        metrics = _tested(bench, model, config)
+        metrics, seconds, curve = _tested(bench, model, config), 0.0, []
     if not math.isfinite(metrics.loss):
         raise StateError(
             f"the test loss of {arm.name}, seed {seed}, must be finite, got {metrics.loss}; lower the learning rate"
@@ -83,6 +83,18 @@ def run_arm(
         "seconds": time.perf_counter() - began,
     }
     return Finished(record, curve, model)
+
+
+def train_steps(progress: Progress | None, name: str) -> Progress | None:
+    """Report the steps of a training under this name; those of its tests are left out."""
+    if progress is None:
+        return None
+
+    def report(stage: str, done: int, total: int, **figures: float) -> None:
+        if stage == "train":
+            progress(name, done, total, **figures)
+
+    return report
 
 
 def costs(cost: Cost, *, T: int, epochs: float, images_seen: int, seconds: float) -> dict[str, Any]:

@@ -10,6 +10,11 @@ from image2video.training import TrainConfig
 from image2video.training.recipe import FINE_TUNING
 
 
+def warmup_epochs(epochs: int, *, finetune: bool) -> float:
+    """Epochs of warm-up: a quarter of all, at most one; none where training goes on from trained weights."""
+    return 0.0 if finetune else min(1.0, epochs / 4)
+
+
 @dataclass(frozen=True)
 class CompareConfig:
     """How the final networks of `image2video search --compare` are trained: all alike.
@@ -31,7 +36,6 @@ class CompareConfig:
 
     Raises:
         InputError: a number out of range.
-
     """
 
     model: str
@@ -64,7 +68,7 @@ class CompareConfig:
         lr = self.lr
         if lr is None and self.trained:
             lr = FINE_TUNING * TrainConfig().peak_lr
-        warmup = min(1.0, epochs / 4)
+        warmup = warmup_epochs(epochs, finetune=finetune)
         return TrainConfig(epochs=epochs, batch_size=self.batch_size, lr=lr, warmup_epochs=warmup, seed=seed)
 
     def settings(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from image2video.experiments import Arm
+from image2video.experiments.settings import warmup_epochs
 from image2video.report import Contrast
 from image2video.search import SearchConfig, get_space
 from image2video.training import TrainConfig
@@ -119,8 +120,7 @@ class Setting:
         Returns:
             The settings of its training.
         """
-        warmup = 0.0 if finetune else min(1.0, epochs / 4)
-        values = {"warmup_epochs": warmup, **self.recipe}
+        values = {"warmup_epochs": warmup_epochs(epochs, finetune=finetune), **self.recipe}
         lr = self.finetune_lr if finetune else self.lr
         return TrainConfig(epochs=epochs, batch_size=self.batch_size, lr=lr, seed=seed, device=self.device, **values)
 
@@ -130,7 +130,11 @@ class Setting:
         return {"epochs": 6, "tune_epochs": 1, "lr": self.lr, **self.search}
 
     def searching(self) -> SearchConfig:
-        """The settings of the one search of a row."""
+        """The settings of the one search of a row.
+
+        Returns:
+            What `search` takes.
+        """
         options = {"batch_size": self.batch_size, **self.search_options}
         return SearchConfig(space=self.space, residual=False, T=self.T, seed=self.seed, **options)
 
@@ -153,6 +157,28 @@ class Cell(Arm):
     augment: str | None = None
     learned: bool = False
     scales: tuple[str, ...] = SCALES
+
+    def frames(self, setting: Setting) -> int:
+        """T of this arm.
+
+        Args:
+            setting: of the row.
+
+        Returns:
+            The arm's own T, or the row's.
+        """
+        return setting.T if self.T is None else self.T
+
+    def total_epochs(self, setting: Setting) -> int:
+        """All epochs of this arm.
+
+        Args:
+            setting: of the row.
+
+        Returns:
+            The epochs; 0 where the arm is not trained.
+        """
+        return self.epochs(setting.epochs, setting.finetune_epochs, self.frames(setting))
 
 
 @dataclass(frozen=True)
