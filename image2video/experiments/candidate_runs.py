@@ -48,15 +48,14 @@ def compare(
 ) -> ComparisonResult:
     """Train a final network for the found genotype, the bare network and every candidate, and test them.
 
-    All are trained alike on `data.train`, with every seed; choices are made before and never see `data.test`, on which
-    the last epoch's network is scored once. The folder `out` holds a file per finished run: what is killed goes on
-    where it was, and a longer list of candidates or more seeds train only what is new. `network(seed)` makes the bare
-    network, `search_again` what the candidates that need a search of their own find.
+    All are trained alike on `data.train`, with every seed. Genotypes are chosen before, and nothing is chosen by
+    `data.test`, on which the last epoch's network is scored once. The folder `out` holds a file per finished run: a
+    killed comparison goes on where it was, and a longer list of candidates or more seeds train only what is new.
+    `network(seed)` makes the bare network; `search_again` does the searches that candidates need.
 
     Raises:
         InputError: the folder holds a comparison with other settings.
         StateError: several processes.
-
     """
     if accelerator is not None and accelerator.num_processes > 1:
         raise StateError("a comparison runs in one process; start it again in one with --resume --compare")
@@ -122,7 +121,7 @@ def planned_frames(candidates: Sequence[Candidate], config: CompareConfig, *, im
 def _genotypes(
     candidate: Candidate, result: SearchResult, folder: OutputDirectory, search_again: SearchAgain
 ) -> list[Genotype]:
-    """The genotypes of a candidate: stated, drawn, or searched for; none where its arm has another one's."""
+    """The genotypes of a candidate: stated, drawn, or searched for; none for the bare network and for averaging."""
     if candidate.genotype is not None:
         return [candidate.genotype]
     if candidate.name == "replica":
@@ -134,8 +133,8 @@ def _genotypes(
         return []
     found: list[Genotype] = []
     for number in numbers:
-        # The search itself is no candidate against itself: its own selection begins with the next seed.
-        seed = number + (candidate.name == result.config.selection)
+        # With the search's own selection, seed 0 would be the search itself: it begins with the next.
+        seed = number + 1 if candidate.name == result.config.selection else number
         shared = shared_tau(result) if candidate.name == "argmax" and seed == 0 else None
         name = f"searches/{candidate.name}{seed}"
         found.append(shared or search_again(candidate.name, seed, folder / name))
@@ -143,11 +142,14 @@ def _genotypes(
 
 
 def shared_tau(result: SearchResult) -> Genotype | None:
-    """What the largest τ of this search says, where a search with `argmax` would have trained the same τ."""
+    """What the largest τ of this search says, where a search with `argmax` would have trained the same τ; else None."""
     config = result.config
-    settled = config.max_images is None and config.max_minutes is None and not config.learn_magnitudes
-    if config.selection != "perturbation" or not settled or not result.state.epochs:
+    if config.selection != "perturbation" or not result.state.epochs:
         return None
+    # A budget may end the two searches at other steps, and the space does not know magnitudes that were learned.
+    if config.max_images is not None or config.max_minutes is not None or config.learn_magnitudes:
+        return None
+    # The records hold softmax weights; their logarithm is τ but for a constant per edge.
     tau = torch.tensor(result.state.epochs[-1]["weights"], dtype=torch.float64).log()
     space = result.space
     ops = {edge: largest_op(tau, edge) for edge in range(len(space.edges))}

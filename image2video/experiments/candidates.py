@@ -131,6 +131,7 @@ def candidate_arms(
         if candidate.name != "bare":
             lead = _LEADS.get(candidate.name, "instead of this chain")
             contrasts.append(Contrast(candidate.name, lead, FOUND, key, headline=candidate.name == "random"))
+    # A table shows a group's heading once, so the arms of a group stand together.
     groups = list(dict.fromkeys(arm.group for arm in arms))
     return tuple(sorted(arms, key=lambda arm: groups.index(arm.group))), tuple(contrasts)
 

@@ -8,9 +8,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from image2video.errors import InputError
 from image2video.experiments.book import RunFiles
@@ -18,6 +19,7 @@ from image2video.reproduce.spec import Cell, Experiment, Setting, run_key
 from image2video.runs.folders import atomic_write_json, read_json
 
 SCHEMA = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,13 @@ class Book(RunFiles[Run]):
         """
         head = {"schema": SCHEMA, "key": run.key, "row": run.row, "arm": run.arm.name, "seed": run.seed}
         super().write(run, head | record)
+
+
+def agreed(accelerator: Accelerator, value: T) -> T:
+    """The main process's value: others may have read the folder, the clock or a last digit otherwise."""
+    if accelerator.num_processes > 1:
+        (value,) = broadcast_object_list([value])
+    return value
 
 
 def kept_once(

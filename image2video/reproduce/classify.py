@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from image2video import VideoWrap
-from image2video.clip.options import ClipOptions
 from image2video.data import Augmentation, DataSource
 from image2video.experiments.bench import seeded, wrap_arm
 from image2video.experiments.genotypes import Chosen, rank_on
@@ -21,6 +20,7 @@ from image2video.reproduce.genotypes import (
     Load,
     decided,
     ranked_choice,
+    row_clip,
     search_classifier,
     table_bench,
 )
@@ -120,7 +120,7 @@ def wrapped(
     model: nn.Module, arm: Cell, setting: Setting, data: DataSource, seed: int, chosen: Chosen | None
 ) -> nn.Module:
     """The network as the arm sees it: `wrap_arm`, or one of the two forms that only tables have."""
-    clip = arm.clip(ClipOptions(T=setting.T, schedule=setting.clip_schedule, mean=data.mean, std=data.std))
+    clip = arm.clip(row_clip(setting, data))
     genotype = None if chosen is None else chosen.genotype
     if arm.learned:
         return LearnedAveraging(model, T=clip.T)

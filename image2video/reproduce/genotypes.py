@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
@@ -19,7 +18,7 @@ from image2video.experiments import genotypes
 from image2video.experiments.bench import Bench
 from image2video.experiments.genotypes import Chosen, search_on
 from image2video.protocols import Progress
-from image2video.reproduce.book import kept_once
+from image2video.reproduce.book import agreed, kept_once
 from image2video.reproduce.networks import build_network
 from image2video.reproduce.spec import Cell, Setting
 from image2video.search import Ranking, SearchResult
@@ -80,11 +79,13 @@ def _on(setting: Setting, data: str) -> Setting:
 
 def ranked_choice(ranking: Ranking, accelerator: Accelerator) -> Chosen:
     """The best of a ranking that every process has made; the main one's, where there are several."""
-    found = Chosen(ranking.best, f"ranked on {ranking.images} held-out images", ranking.seconds)
-    if accelerator.num_processes > 1:
-        # Every process has ranked all images; on a GPU the last digits may differ, the choice must not.
-        (found,) = broadcast_object_list([found])
-    return found
+    # Every process has ranked all images; on a GPU the last digits may differ, the choice must not.
+    return agreed(accelerator, Chosen(ranking.best, f"ranked on {ranking.images} held-out images", ranking.seconds))
+
+
+def row_clip(setting: Setting, data: DataSource) -> ClipOptions:
+    """The clip of a table's row, for arms that say nothing else."""
+    return ClipOptions(T=setting.T, schedule=setting.clip_schedule, mean=data.mean, std=data.std)
 
 
 def table_bench(setting: Setting, data: DataSource, accelerator: Accelerator, *, variant: str | None = None) -> Bench:
@@ -92,7 +93,7 @@ def table_bench(setting: Setting, data: DataSource, accelerator: Accelerator, *,
     return Bench(
         data=data,
         build=lambda seed: build_network(setting, data, variant=variant),
-        clip=ClipOptions(T=setting.T, schedule=setting.clip_schedule, mean=data.mean, std=data.std),
+        clip=row_clip(setting, data),
         recipe=setting.training,
         epochs=setting.epochs,
         finetune_epochs=setting.finetune_epochs,

@@ -18,11 +18,11 @@ from image2video.version import __version__
 
 SCALES = ("smoke", "cpu", "gpu", "paper")
 _NOT_HASHED = ("seeds", "more_seeds", "hours", "machine", "device")
-"""What may change between runs that are compared: how many seeds, where they ran."""
+"""Fields of a setting that may differ between runs that are compared: how many seeds there are, where they ran."""
 _NOT_HASHED_UNSET = ("steps", "elsewhere")
 """Fields that count only where they are set, so that results from before they existed keep their keys."""
 _SHOWN = ("name", "title", "group", "pool", "scales", "start")
-"""What an arm is called and where it stands; the arm that it starts from counts by its own key."""
+"""Fields of an arm that do not count: its names, its place, and its start, which counts by its own key."""
 
 
 @dataclass(frozen=True)

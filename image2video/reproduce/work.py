@@ -9,17 +9,16 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from image2video.errors import InputError, MissingError
 from image2video.experiments.output import environment
 from image2video.experiments.run import train_steps
 from image2video.protocols import Progress
-from image2video.reproduce.book import Book, Run, planned_runs
+from image2video.reproduce.book import Book, Run, agreed, planned_runs
 from image2video.reproduce.catalogue import drawn_runs, starting_arms
 from image2video.reproduce.classify import run_classification
 from image2video.reproduce.data import Shelf, check_names
@@ -27,8 +26,6 @@ from image2video.reproduce.genotypes import data_settings
 from image2video.reproduce.spec import SCALES, Experiment
 from image2video.runs.folders import WriteError, atomic_torch_save
 from image2video.training import make_accelerator
-
-T = TypeVar("T")
 
 
 class Worker:
@@ -133,24 +130,18 @@ class Worker:
         report: Progress = self._progress or (lambda stage, done, total, **figures: None)
         for number, run in enumerate(ready):
             out_of_time = self._end is not None and time.monotonic() >= self._end
-            if self._agreed(out_of_time):
+            if agreed(self.accelerator, out_of_time):
                 return left + ready[number:]
             report(experiment.name, number, len(ready))
-            if self._agreed(self._is_missing(run, runs)):  # rows with equal settings share their runs
+            if agreed(self.accelerator, self._is_missing(run, runs)):  # rows with equal settings share their runs
                 self._one(run, runs)
         if ready:
             report(experiment.name, len(ready), len(ready))
         return left
 
-    def _agreed(self, value: T) -> T:
-        """The main process's value: others may have looked at the folder or the clock at another moment."""
-        if self.accelerator.num_processes > 1:
-            (value,) = broadcast_object_list([value])
-        return value
-
     def _todo(self, runs: list[Run]) -> list[Run]:
         """The runs that are to be done, the same in every process."""
-        wanted = self._agreed([self._is_missing(run, runs) for run in runs])
+        wanted = agreed(self.accelerator, [self._is_missing(run, runs) for run in runs])
         return [run for run, missing in zip(runs, wanted, strict=True) if missing]
 
     def _is_missing(self, run: Run, runs: list[Run]) -> bool:
