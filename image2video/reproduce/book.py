@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +13,6 @@ from accelerate.utils import broadcast_object_list
 from image2video.errors import InputError
 from image2video.experiments.book import RunFiles
 from image2video.reproduce.spec import Cell, Experiment, Setting, run_key
-from image2video.runs.folders import atomic_write_json, read_json
 
 SCHEMA = 1
 T = TypeVar("T")
@@ -115,23 +111,6 @@ def agreed(accelerator: Accelerator, value: T) -> T:
     if accelerator.num_processes > 1:
         (value,) = broadcast_object_list([value])
     return value
-
-
-def kept_once(
-    folder: Path, name: str, told: list[Any], find: Callable[[Path], dict[str, Any]], accelerator: Accelerator
-) -> tuple[dict[str, Any], Path]:
-    """What `find(folder of its own)` finds, as JSON values, and that folder; it is never looked for twice.
-
-    It is kept in `folder` under a hash of `told`, which must be all that decides it.
-    """
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-    path, own = folder / f"{name}-{key}.json", folder / f"{name}-{key}"
-    if not path.is_file():
-        found = find(own)
-        if accelerator.is_main_process:
-            atomic_write_json(path, found | {"settings": told})
-        accelerator.wait_for_everyone()
-    return read_json(path), own
 
 
 def planned_runs(experiment: Experiment, scale: str) -> list[Run]:

@@ -26,7 +26,8 @@ from image2video.reproduce.genotypes import (
 )
 from image2video.reproduce.learned import LearnedAveraging
 from image2video.reproduce.networks import build_network
-from image2video.reproduce.policies import NamedProgress, choose_policy, found_record
+from image2video.reproduce.policies import choose_policy
+from image2video.reproduce.record import Named, found
 from image2video.reproduce.scramble import ScrambledClips
 from image2video.reproduce.spec import Cell, Setting
 
@@ -41,7 +42,7 @@ def run_classification(
     accelerator: Accelerator,
     load: Load,
     start: Path | None = None,
-    progress: NamedProgress = lambda stage: None,
+    progress: Named = lambda stage: None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and test one arm with one seed: its record and its last weights.
 
@@ -69,7 +70,7 @@ def run_classification(
     model = wrapped(model, arm, setting, data, seed, chosen).to(accelerator.device)
     images = data if policy.text is None else data.with_policy(Augmentation.parse(policy.text))
     finished = run_arm(bench, arm, seed, model, chosen, images=images, training=training, progress=progress(""))
-    record = finished.record | found_record(chosen, policy) | {"seconds": time.perf_counter() - began}
+    record = finished.record | found(chosen, policy) | {"seconds": time.perf_counter() - began}
     if isinstance(model, LearnedAveraging):
         record["widths"] = model.width.tolist()
     return record, finished.weights()

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from image2video import Genotype, VideoWrap
 from image2video.data import DataSource
-from image2video.experiments.genotypes import Chosen
 from image2video.protocols import Progress
 from image2video.receptive_field import EffectiveField, Unit
 from image2video.receptive_field.survey import survey, survey_units
@@ -24,7 +23,7 @@ from image2video.report.table import genotype_text
 from image2video.reproduce.book import Book, Run
 from image2video.reproduce.classify import fresh_network, wrapped
 from image2video.reproduce.drawing import Drawing, finished
-from image2video.reproduce.genotypes import Load
+from image2video.reproduce.genotypes import Chosen, Load
 from image2video.runs.folders import torch_load
 
 _TITLE = "Effective receptive fields"

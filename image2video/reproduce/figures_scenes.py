@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from image2video import Genotype
-from image2video.experiments.genotypes import Chosen
 from image2video.integrations.openmmlab.search_model import build_segmentor
 from image2video.protocols import Progress
 from image2video.report import SegmentedImage, image_iou, segmentation_figure
 from image2video.reproduce.book import Book, Run
 from image2video.reproduce.drawing import Drawing, finished
-from image2video.reproduce.genotypes import Load
+from image2video.reproduce.genotypes import Chosen, Load
 from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment_config import arm_config
 from image2video.runs.folders import torch_load

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +20,10 @@ from image2video.experiments import genotypes
 from image2video.experiments.bench import Bench
 from image2video.experiments.genotypes import Chosen, search_on
 from image2video.protocols import Progress
-from image2video.reproduce.book import agreed, kept_once
+from image2video.reproduce.book import agreed
 from image2video.reproduce.networks import build_network
 from image2video.reproduce.spec import Cell, Setting
+from image2video.runs.folders import atomic_write_json, read_json
 from image2video.search import Ranking, SearchResult
 from image2video.search.state.state import CHECKPOINT
 from image2video.version import __version__
@@ -119,14 +122,16 @@ def search_classifier(
 def found_once(
     data: str, told: list[Any], folder: Path, accelerator: Accelerator, find: Callable[[Path], SearchResult]
 ) -> Chosen:
-    """The genotype that `find(folder of its own)` finds, see `kept_once`; its folder loses the search's checkpoint."""
-
-    def found(out: Path) -> dict[str, Any]:
+    """What `find(folder of its own)` finds, kept in `folder` under a hash of `told`, which is all that decides it."""
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    record_file, out = folder / f"{data}-{key}.json", folder / f"{data}-{key}"
+    if not record_file.is_file():
         result = find(out)
-        return {"genotype": str(result.genotype), "seconds": result.seconds}
-
-    record, out = kept_once(folder, data, told, found, accelerator)
-    if accelerator.is_main_process:
-        # The checkpoint is as large as the network, and of no more use.
-        shutil.rmtree((out / CHECKPOINT).parent, ignore_errors=True)
+        record = {"genotype": str(result.genotype), "seconds": result.seconds, "settings": told}
+        if accelerator.is_main_process:
+            atomic_write_json(record_file, record)
+            # The checkpoint is as large as the network, and of no more use.
+            shutil.rmtree((out / CHECKPOINT).parent, ignore_errors=True)
+        accelerator.wait_for_everyone()
+    record = read_json(record_file)
     return Chosen(Genotype.parse(record["genotype"]), f"searched on {data}", record["seconds"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +13,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from image2video.data import DataSource
-from image2video.experiments.genotypes import Chosen
 from image2video.protocols import Progress
-from image2video.reproduce.book import kept_once
 from image2video.reproduce.spec import Cell, Setting
+from image2video.runs.folders import atomic_write_json, read_json
 from image2video.training import search_augmentation
 from image2video.version import __version__
-
-NamedProgress = Callable[[str], Progress | None]
-"""The progress of a stage by its name; None where nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +26,6 @@ class Policy:
 
     text: str | None = None
     seconds: float = 0.0
-
-
-def found_record(chosen: Chosen | None, policy: Policy) -> dict[str, Any]:
-    """The genotype and the policy of a run, and the minutes of their searches, as JSON values."""
-    seconds = policy.seconds if chosen is None else chosen.seconds + policy.seconds
-    return {
-        "genotype": None if chosen is None else str(chosen.genotype),
-        "origin": None if chosen is None else chosen.origin,
-        "policy": policy.text,
-        "search_minutes": seconds / 60,
-    }
 
 
 def stated_policy(arm: Cell) -> Policy | None:
@@ -55,15 +42,11 @@ def choose_policy(
     build: Callable[[], nn.Module],
     progress: Progress | None = None,
 ) -> Policy:
-    """The policy of an arm; `search:FAMILY` is the policy of that family that trains `build()` best.
+    """The policy of an arm; `search:FAMILY` is the one of that family which trains `build()` best on held-out images.
 
-    Policies are compared on held-out images. The search takes `setting.augment_minutes`, with trainings of half the
-    setting's epochs. It is kept in `folder`, goes on where it was killed, and never runs twice.
-
-    Raises:
-        InputError: no held-out images.
-        UnsupportedError: several processes.
-        StateError: no training was done in time.
+    The search takes `setting.augment_minutes`, with trainings of half the setting's epochs; it is kept in `folder`,
+    goes on where it was killed, and never runs twice. Raises `InputError` without held-out images, `UnsupportedError`
+    where it would have to run in several processes, `StateError` where no training was done in time.
     """
     found = stated_policy(arm)
     if found is not None:
@@ -73,8 +56,9 @@ def choose_policy(
     told: list[Any] = [family, setting.data, setting.model, setting.image_size, setting.train_images, setting.holdout]
     told += [setting.batch_size, setting.lr, dict(setting.recipe), setting.seed, short, setting.augment_minutes]
     told += [arm.variant, __version__]
-
-    def find(out: Path) -> dict[str, Any]:
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    record_file = folder / f"{family}-{setting.data}-{key}.json"
+    if not record_file.is_file():
         result = search_augmentation(
             family,
             data,
@@ -83,12 +67,11 @@ def choose_policy(
             minutes=setting.augment_minutes,
             reference=False,
             seed=setting.seed,
-            out=out,
+            out=folder / f"{family}-{setting.data}-{key}",
             resume=True,
             accelerator=accelerator,
             progress=progress,
         )
-        return {"policy": str(result.best), "seconds": result.seconds}
-
-    record, _ = kept_once(folder, f"{family}-{setting.data}", told, find, accelerator)
+        atomic_write_json(record_file, {"policy": str(result.best), "seconds": result.seconds, "settings": told})
+    record = read_json(record_file)
     return Policy(record["policy"], record["seconds"])

@@ -16,13 +16,13 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from image2video.errors import StateError
-from image2video.experiments.run import costs
 from image2video.integrations.openmmlab.search_config import crop_size
 from image2video.integrations.openmmlab.search_model import build_segmentor, plain_model
 from image2video.protocols import Progress
 from image2video.reproduce.book import Book, Run
 from image2video.reproduce.genotypes import Load
-from image2video.reproduce.policies import NamedProgress, Policy, found_record
+from image2video.reproduce.policies import Policy
+from image2video.reproduce.record import Named, costs
 from image2video.reproduce.segment_config import arm_config, arm_steps
 from image2video.reproduce.segment_genotypes import choose_for_segmentor
 from image2video.reproduce.segment_learned import LearnedEncoderDecoder
@@ -46,7 +46,7 @@ def run_segmentation(
     *,
     load: Load,
     start: Path | None = None,
-    progress: NamedProgress = lambda stage: None,
+    progress: Named = lambda stage: None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train and test one arm with one seed: its record, and its last weights as a checkpoint of mmengine.
 
@@ -86,8 +86,9 @@ def run_segmentation(
         "loss": None,
         "classes": {name: None if math.isnan(value) else value for name, value in classes.items()},
         "steps": steps,
-        **found_record(chosen, policy),
         **costs(
+            chosen,
+            policy,
             cost,
             T=arm.frames_per_image(arm.frames(setting)),
             epochs=images / there,

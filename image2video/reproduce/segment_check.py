@@ -13,11 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from image2video.data import Augmentation
 from image2video.errors import StateError
-from image2video.experiments.genotypes import Chosen
 from image2video.integrations.openmmlab.search_config import crop_size
 from image2video.integrations.openmmlab.search_model import quiet
 from image2video.reproduce.book import Run
 from image2video.reproduce.check import Network
+from image2video.reproduce.genotypes import Chosen
 from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment_config import arm_config, arm_steps
 from image2video.reproduce.segment_reading import read_config

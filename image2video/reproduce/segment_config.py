@@ -9,8 +9,8 @@ from typing import Any
 from mmengine.config import Config
 
 from image2video.errors import InputError, UnsupportedError
-from image2video.experiments.genotypes import Chosen
 from image2video.integrations.openmmlab.search_config import type_name
+from image2video.reproduce.genotypes import Chosen
 from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment_augment import with_policy
 from image2video.reproduce.segment_metric import ExactIoU

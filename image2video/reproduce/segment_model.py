@@ -9,8 +9,8 @@ from typing import Any
 from mmengine.config import ConfigDict
 
 from image2video.errors import UnsupportedError
-from image2video.experiments.genotypes import Chosen
 from image2video.integrations.openmmlab.search_config import type_name
+from image2video.reproduce.genotypes import Chosen
 from image2video.reproduce.segment_learned import LearnedEncoderDecoder
 from image2video.reproduce.spec import Cell, Setting
 

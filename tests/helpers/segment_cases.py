@@ -14,8 +14,8 @@ pytest.importorskip("mmseg")
 import mmseg_cases  # noqa: F401 (silences mmengine's log)
 
 from image2video import Genotype
-from image2video.experiments.genotypes import Chosen
 from image2video.reproduce import Cell, Setting
+from image2video.reproduce.genotypes import Chosen
 from image2video.reproduce.miniatures import scene
 from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment_config import arm_config, plain_config
