@@ -1,4 +1,4 @@
-"""`image2video demo`: a fair comparison on real images, as data, code and a report."""
+"""Fair comparisons of bare and wrapped networks: one engine for the demo, `search --compare` and the paper's tables."""
 
 from image2video.experiments.arms import (
     Arm,

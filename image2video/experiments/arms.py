@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.report import Contrast
 
 Budget = Literal["scratch", "finetune", "none"]
-SOURCES = ("none", "identity", "random", "searched", "fixed_weights")
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,21 @@ class Arm:
         name: of folders and records.
         title: of tables and figures.
         genotype: `none` (the bare network), `identity` (the image T times), `random` (drawn by the seed from the
-            search's space), `searched`, `fixed_weights` (chosen for the weights that the arm starts from, on held-out
-            images), or the text of a genotype.
+            search's space), `random:K` (draw K of that space, the same for every seed), `searched`, `fixed_weights`
+            (chosen for the weights that the arm starts from, on held-out images), or the text of a genotype.
         fusion: a fusion's name; `none` averages over the frames; None for the bare network.
         budget: `scratch` (the comparison's `epochs`), `finetune` (its `finetune_epochs`) or `none` (no training).
         epochs_factor: multiplies the budget's epochs; T gives the bare network equal compute.
         start: name of the arm, bare, whose last weights of the same seed this one starts from.
         group: heading under which tables list it.
         pool: name under which contrasts take several arms as one, such as all random draws.
+        T: frames, where they are not the comparison's.
+        schedule: the power of each frame, where it is not the comparison's.
+        magnitude: factor on every magnitude of the genotype.
+        equal_compute: multiplies the epochs by T, whatever it is: the bare network then sees as many frames as a clip.
 
     Raises:
         InputError: a bare arm with a fusion or the reverse; a start that the budget or the genotype contradicts.
-
     """
 
     name: str
@@ -48,29 +51,71 @@ class Arm:
     start: str | None = None
     group: str = "from scratch"
     pool: str | None = None
+    T: int | None = None
+    schedule: str | None = None
+    magnitude: float = 1.0
+    equal_compute: bool = False
 
     def __post_init__(self) -> None:
         if (self.genotype == "none") != (self.fusion is None):
             raise InputError(
-                f"arm {self.name!r} has genotype={self.genotype!r} and fusion={self.fusion!r}; the bare network has "
+                f"arm {self.name!r} got genotype={self.genotype!r} and fusion={self.fusion!r}; the bare network has "
                 "genotype='none' and fusion=None, a wrapped one has both"
             )
         if self.start is None and (self.budget != "scratch" or self.genotype == "fixed_weights"):
             raise InputError(f"arm {self.name!r} needs start=, the arm whose weights it takes")
         if self.epochs_factor < 1:
-            raise InputError(f"arm {self.name!r} has epochs_factor={self.epochs_factor}; at least 1 is needed")
+            raise InputError(f"arm {self.name!r}: epochs_factor must be at least 1, got {self.epochs_factor}")
 
-    def epochs(self, epochs: int, finetune_epochs: int) -> int:
-        """The arm's epochs where the comparison trains for `epochs` and fine-tunes for `finetune_epochs`."""
-        return self.epochs_factor * {"scratch": epochs, "finetune": finetune_epochs, "none": 0}[self.budget]
+    def epochs(self, epochs: int, finetune_epochs: int, T: int = 1) -> int:
+        """All epochs of the arm.
+
+        Args:
+            epochs: of an arm from scratch.
+            finetune_epochs: of an arm that starts from another.
+            T: frames of the arm's clip; they count for `equal_compute`.
+
+        Returns:
+            The epochs; 0 where the arm is not trained.
+        """
+        factor = self.epochs_factor * (T if self.equal_compute else 1)
+        return factor * {"scratch": epochs, "finetune": finetune_epochs, "none": 0}[self.budget]
 
     def frames_per_image(self, T: int) -> int:
-        """How many frames one image costs: T, or 1 for the bare network."""
+        """How many frames one image costs.
+
+        Args:
+            T: frames of a clip.
+
+        Returns:
+            `T`, or 1 for the bare network.
+        """
         return 1 if self.fusion is None else T
+
+    def clip(self, options: ClipOptions) -> ClipOptions:
+        """The clip of this arm.
+
+        Args:
+            options: those of the comparison.
+
+        Returns:
+            The same options with the arm's own T and schedule.
+        """
+        own = {"T": self.T, "schedule": self.schedule}
+        return options.replace(**{name: value for name, value in own.items() if value is not None})
 
 
 def standard_arms(T: int, fusion: str = "gsf", translation: str | None = None) -> tuple[Arm, ...]:
-    """The arms of `image2video demo`; `translation` adds one with that genotype."""
+    """The arms of `image2video demo`.
+
+    Args:
+        T: frames of a clip.
+        fusion: of the clips that are not averaged.
+        translation: genotype of one more arm, None for none.
+
+    Returns:
+        The arms; those that start from another come after it.
+    """
     name = fusion.upper()
     extra = [] if translation is None else [Arm("translation", f"one translation, {name}", translation, fusion)]
     return (
@@ -100,7 +145,14 @@ def _from_trained(T: int, fusion: str, name: str) -> tuple[Arm, ...]:
 
 
 def standard_contrasts(translation: bool = False) -> tuple[Contrast, ...]:
-    """The questions that `standard_arms` are there to answer; the headline ones make the report's sentence."""
+    """The questions that `standard_arms` answer; the headline ones make the report's sentence.
+
+    Args:
+        translation: whether the arm of one translation takes part.
+
+    Returns:
+        The questions, in the report's order.
+    """
     extra = [Contrast("translation", "a search instead of one translation", "searched", "translation")]
     return (
         Contrast("equal_epochs", "at equal epochs", "searched", "bare", headline=True),
@@ -116,7 +168,15 @@ def standard_contrasts(translation: bool = False) -> tuple[Contrast, ...]:
 
 
 def check_arms(arms: Sequence[Arm], contrasts: Iterable[Contrast] = ()) -> None:
-    """Refuse, as `InputError`, names that repeat, starts that come later or are wrapped, and contrasts of no arm."""
+    """Refuse arms and questions that do not fit together.
+
+    Args:
+        arms: the arms, in their order.
+        contrasts: the questions.
+
+    Raises:
+        InputError: a name that repeats, a start that comes later or is wrapped, or a contrast of no arm.
+    """
     seen: dict[str, Arm] = {}
     for arm in arms:
         if arm.name in seen:
@@ -137,7 +197,18 @@ def check_arms(arms: Sequence[Arm], contrasts: Iterable[Contrast] = ()) -> None:
 
 
 def select_arms(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, ...]:
-    """The arms of those names with all that they start from, in their order; all arms for None."""
+    """Some of the arms, with all that they start from.
+
+    Args:
+        arms: to choose from.
+        names: of the arms; None for all.
+
+    Returns:
+        The arms, in their order.
+
+    Raises:
+        InputError: an unknown name.
+    """
     if names is None:
         return tuple(arms)
     known = {arm.name: arm for arm in arms}
@@ -152,5 +223,20 @@ def select_arms(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, 
 
 
 def training_frames(arms: Iterable[Arm], *, images: int, T: int, epochs: int, finetune_epochs: int) -> dict[str, int]:
-    """Training frames (images × epochs × frames of an image) of one seed, by arm."""
-    return {arm.name: images * arm.epochs(epochs, finetune_epochs) * arm.frames_per_image(T) for arm in arms}
+    """How many frames go forward and backward in the training of every arm, with one seed.
+
+    Args:
+        arms: the arms.
+        images: training images.
+        T: frames of a clip.
+        epochs: of an arm from scratch.
+        finetune_epochs: of an arm that starts from another.
+
+    Returns:
+        Name of an arm -> images × epochs × frames of an image.
+    """
+    found = {}
+    for arm in arms:
+        own = T if arm.T is None else arm.T
+        found[arm.name] = images * arm.epochs(epochs, finetune_epochs, own) * arm.frames_per_image(own)
+    return found

@@ -11,12 +11,14 @@ from accelerate import Accelerator
 from torch import nn
 
 from image2video.clip.genotype import Genotype
+from image2video.clip.options import ClipOptions
 from image2video.data import DataSource, seeded_generator
 from image2video.errors import StateError
 from image2video.experiments.arms import check_arms, training_frames
+from image2video.experiments.bench import Bench
 from image2video.experiments.candidates import FOUND, SEARCHES, Candidate, candidate_arms, key_of
 from image2video.experiments.comparison import Comparison
-from image2video.experiments.genotypes import StatedGenotypes
+from image2video.experiments.genotypes import stated
 from image2video.experiments.output import check_settings, comparison_record
 from image2video.experiments.settings import CompareConfig
 from image2video.protocols import Progress
@@ -24,6 +26,7 @@ from image2video.report import ComparisonResult
 from image2video.runs.folders import OutputDirectory, atomic_write_json
 from image2video.search import Decisions, SearchResult, SearchSpace, random_genotype
 from image2video.search.select.controls import largest_edge, largest_op
+from image2video.training import make_accelerator
 
 KIND = "comparison"
 
@@ -45,15 +48,14 @@ def compare(
 ) -> ComparisonResult:
     """Train a final network for the found genotype, the bare network and every candidate, and test them.
 
-    All are trained alike on `data.train`, with every seed; choices are made before and never see `data.test`, on which
-    the last epoch's network is scored once. The folder `out` holds a file per finished run: what is killed goes on
-    where it was, and a longer list of candidates or more seeds train only what is new. `network(seed)` makes the bare
-    network, `search_again` what the candidates that need a search of their own find.
+    All are trained alike on `data.train`, with every seed. Genotypes are chosen before, and nothing is chosen by
+    `data.test`, on which the last epoch's network is scored once. The folder `out` holds a file per finished run: a
+    killed comparison goes on where it was, and a longer list of candidates or more seeds train only what is new.
+    `network(seed)` makes the bare network; `search_again` does the searches that candidates need.
 
     Raises:
         InputError: the folder holds a comparison with other settings.
         StateError: several processes.
-
     """
     if accelerator is not None and accelerator.num_processes > 1:
         raise StateError("a comparison runs in one process; start it again in one with --resume --compare")
@@ -64,18 +66,41 @@ def compare(
         chains[key_of(candidate)] = _genotypes(candidate, result, folder, search_again)
     arms, contrasts = candidate_arms(candidates, chains, T=config.frames, fusion=config.fusion, space=result.space.name)
     check_arms(arms, contrasts)
-    comparison = Comparison(
-        config, arms, data, folder, progress, accelerator=accelerator, network=network, genotypes=StatedGenotypes()
-    )
+    bench = compare_bench(config, data, network, accelerator or make_accelerator(config.device))
+    comparison = Comparison(bench, arms, folder, stated, seeds=config.all_seeds, checkpoints=True, progress=progress)
     for seed in config.all_seeds:
         for arm in arms:
             comparison.run(arm, seed)
             # Its record is written: the checkpoints of all candidates together would fill a disk.
             shutil.rmtree(folder.path / "training" / f"{arm.name}-seed{seed}", ignore_errors=True)
-    record = comparison_record(comparison, contrasts)
+    record = comparison_record(comparison, config, contrasts)
     atomic_write_json(folder / "result.json", record)
     folder.finish(seconds=record["seconds"], frames=record["frames"])
     return ComparisonResult.from_dict(record)
+
+
+def compare_bench(
+    config: CompareConfig, data: DataSource, network: Callable[[int], nn.Module], accelerator: Accelerator
+) -> Bench:
+    """The images, the network, the clip and the recipe of the final networks."""
+    clip = ClipOptions(
+        T=config.frames,
+        schedule=config.schedule,
+        padding=config.padding,
+        interpolation=config.interpolation,
+        mean=data.mean,
+        std=data.std,
+    )
+    return Bench(
+        data=data,
+        build=network,
+        clip=clip,
+        recipe=config.training,
+        epochs=config.epochs,
+        finetune_epochs=config.epochs,  # no arm starts from another
+        accelerator=accelerator,
+        trained=config.trained,
+    )
 
 
 def comparison_folder(config: CompareConfig) -> str:
@@ -89,16 +114,14 @@ def planned_frames(candidates: Sequence[Candidate], config: CompareConfig, *, im
     chains: dict[str, Sequence[Genotype]] = {key_of(c): [Genotype.identity()] * c.count for c in drawn}
     chains[FOUND] = [Genotype.identity()]
     arms, _ = candidate_arms(candidates, chains, T=config.frames, fusion=config.fusion, space=space.name)
-    frames = training_frames(
-        arms, images=images, T=config.frames, epochs=config.epochs, finetune_epochs=config.finetune_epochs
-    )
+    frames = training_frames(arms, images=images, T=config.frames, epochs=config.epochs, finetune_epochs=config.epochs)
     return config.seeds * sum(frames.values())
 
 
 def _genotypes(
     candidate: Candidate, result: SearchResult, folder: OutputDirectory, search_again: SearchAgain
 ) -> list[Genotype]:
-    """The genotypes of a candidate: stated, drawn, or searched for; none where its arm has another one's."""
+    """The genotypes of a candidate: stated, drawn, or searched for; none for the bare network and for averaging."""
     if candidate.genotype is not None:
         return [candidate.genotype]
     if candidate.name == "replica":
@@ -110,8 +133,8 @@ def _genotypes(
         return []
     found: list[Genotype] = []
     for number in numbers:
-        # The search itself is no candidate against itself: its own selection begins with the next seed.
-        seed = number + (candidate.name == result.config.selection)
+        # With the search's own selection, seed 0 would be the search itself: it begins with the next.
+        seed = number + 1 if candidate.name == result.config.selection else number
         shared = shared_tau(result) if candidate.name == "argmax" and seed == 0 else None
         name = f"searches/{candidate.name}{seed}"
         found.append(shared or search_again(candidate.name, seed, folder / name))
@@ -119,11 +142,14 @@ def _genotypes(
 
 
 def shared_tau(result: SearchResult) -> Genotype | None:
-    """What the largest τ of this search says, where a search with `argmax` would have trained the same τ."""
+    """What the largest τ of this search says, where a search with `argmax` would have trained the same τ; else None."""
     config = result.config
-    settled = config.max_images is None and config.max_minutes is None and not config.learn_magnitudes
-    if config.selection != "perturbation" or not settled or not result.state.epochs:
+    if config.selection != "perturbation" or not result.state.epochs:
         return None
+    # A budget may end the two searches at other steps, and the space does not know magnitudes that were learned.
+    if config.max_images is not None or config.max_minutes is not None or config.learn_magnitudes:
+        return None
+    # The records hold softmax weights; their logarithm is τ but for a constant per edge.
     tau = torch.tensor(result.state.epochs[-1]["weights"], dtype=torch.float64).log()
     space = result.space
     ops = {edge: largest_op(tau, edge) for edge in range(len(space.edges))}

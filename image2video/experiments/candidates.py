@@ -21,7 +21,7 @@ SEARCHES = {
     "one_shot": "chains ranked under shared weights",
     "fixed_weights": "chains ranked for the trained weights",
 }
-"""Candidates that are found by a search of their own, with the same settings and budget."""
+"""Candidates that a search of their own finds, with the same settings and budget."""
 CONTROLS = {
     "random": "clips drawn from the space",
     "replica": "the image T times",
@@ -34,7 +34,6 @@ COUNTED = ("random", *(name for name in SEARCHES if name != "fixed_weights"))
 OFF = "none"
 _LONG_NAME = 80
 
-_ITEM = re.compile(r"([a-z_]+)(?::(.*))?")
 _GENOTYPE = re.compile(r"\(|>|^preset:|\.json$|^identity$")
 """What only a genotype has."""
 
@@ -70,14 +69,16 @@ def parse_candidates(text: str | None) -> tuple[Candidate, ...]:
 
 
 def _parse_item(item: str) -> Candidate:
-    match = _ITEM.fullmatch(item)
-    name, count = (match[1], match[2]) if match else ("", None)
+    """The candidate of one item."""
+    name, colon, count = item.partition(":")
     if name in SEARCHES or name in CONTROLS:
-        if count is not None and name not in COUNTED:
+        if not colon:
+            return Candidate(name)
+        if name not in COUNTED:
             raise InputError(f"--compare {item!r}: {name} is always the same; only {', '.join(COUNTED)} take a count")
-        if count is not None and not (count.isdecimal() and int(count) >= 1):
-            raise InputError(f"--compare {item!r}: a count is a whole number of at least 1, as in {name}:5")
-        return Candidate(name, int(count or 1))
+        if not (count.isdecimal() and int(count) >= 1):
+            raise InputError(f"--compare {item!r}: a count must be a whole number of at least 1, as in {name}:5")
+        return Candidate(name, int(count))
     if item == OFF:
         raise InputError(f"--compare: {OFF!r} means no comparison and stands alone; without fusion is 'averaging'")
     if not _GENOTYPE.search(item):
@@ -92,10 +93,16 @@ def _parse_item(item: str) -> Candidate:
 
 
 def check_candidates(candidates: Sequence[Candidate], *, trained: bool, held_out: bool) -> None:
-    """Refuse, as `InputError`, candidates that need trained weights or held-out images where there are none."""
+    """Refuse candidates that need trained weights or held-out images where there are none.
+
+    Raises:
+        InputError: they are missing.
+    """
     if any(c.name == "fixed_weights" for c in candidates) and not (trained and held_out):
-        missing = "images it has not seen: --holdout above 0" if trained else "a trained network: --weights FILE"
-        raise InputError(f"--compare fixed_weights ranks chains for {missing}")
+        missing = (
+            "images it has not seen; give --holdout above 0" if trained else "a trained network; give --weights FILE"
+        )
+        raise InputError(f"--compare fixed_weights needs {missing}")
 
 
 def candidate_arms(
@@ -124,6 +131,7 @@ def candidate_arms(
         if candidate.name != "bare":
             lead = _LEADS.get(candidate.name, "instead of this chain")
             contrasts.append(Contrast(candidate.name, lead, FOUND, key, headline=candidate.name == "random"))
+    # A table shows a group's heading once, so the arms of a group stand together.
     groups = list(dict.fromkeys(arm.group for arm in arms))
     return tuple(sorted(arms, key=lambda arm: groups.index(arm.group))), tuple(contrasts)
 
@@ -138,13 +146,17 @@ def _video_arms(candidate: Candidate, chains: Sequence[Genotype], fusion: str, s
     arms = []
     for number, chain in enumerate(chains, start=1):
         # The names of a longer list begin with those of a shorter one: a resumed comparison finds its files.
-        suffix = f"{number}" if candidate.name == "random" or number > 1 else ""
-        title = "copies (replica)" if candidate.name == "replica" else candidate.name.replace("_", " ")
-        if candidate.genotype is not None:
-            title = genotype_text(str(chain))
-        title = f"{title} {suffix}".strip() + f", {fusion.upper()}"
-        arms.append(Arm(key + suffix, title, str(chain), fusion, group=group, pool=key))
+        suffix = str(number) if candidate.name == "random" or number > 1 else ""
+        title = f"{_title(candidate)} {suffix}".strip()
+        arms.append(Arm(key + suffix, f"{title}, {fusion.upper()}", str(chain), fusion, group=group, pool=key))
     return arms
+
+
+def _title(candidate: Candidate) -> str:
+    """The candidate in tables."""
+    if candidate.genotype is not None:
+        return genotype_text(str(candidate.genotype))
+    return "copies (replica)" if candidate.name == "replica" else candidate.name.replace("_", " ")
 
 
 _LEADS = {

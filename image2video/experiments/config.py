@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from image2video.errors import InputError
+from image2video.experiments.settings import warmup_epochs
 from image2video.search import get_space
 from image2video.training import TrainConfig
 
 _NOT_COMPARED = ("out", "resume", "overwrite", "device", "arms", "seeds")
-"""What may change between a comparison and its resumption: more arms or seeds, another machine."""
+"""What may be other when a comparison is resumed: it may get more arms or seeds, or another machine."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,13 @@ class DemoConfig:
     def __post_init__(self) -> None:
         for name in ("frames", "epochs", "finetune_epochs", "seeds", "batch_size", "search_epochs"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)!r}: it must be at least 1")
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)!r}")
         if self.tune_epochs < 0 or self.seed < 0:
-            raise InputError(f"tune_epochs={self.tune_epochs} and seed={self.seed} must be at least 0")
+            raise InputError(f"tune_epochs and seed must be at least 0, got {self.tune_epochs} and {self.seed}")
         if not 0 < self.holdout < 1:
-            raise InputError(f"holdout={self.holdout!r}: between 0 and 1; genotypes are chosen on held-out images")
+            raise InputError(
+                f"holdout must be between 0 and 1, got {self.holdout!r}; genotypes are chosen on held-out images"
+            )
 
     @property
     def schedule(self) -> str:
@@ -95,36 +98,34 @@ class DemoConfig:
         return get_space(self.space).schedule
 
     @property
-    def trained(self) -> bool:
-        """Whether bare networks start from trained weights; the demo trains them itself."""
-        return False
-
-    @property
-    def padding(self) -> str:
-        """What lies outside the image."""
-        return "zeros"
-
-    @property
-    def interpolation(self) -> str:
-        """How frames are sampled."""
-        return "bilinear"
-
-    @property
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds, in order."""
         return tuple(range(self.seed, self.seed + self.seeds))
 
     def training(self, epochs: int, seed: int, *, finetune: bool) -> TrainConfig:
-        """The recipe of one arm: all are alike but for epochs, seed, and the learning rate of fine-tuning."""
+        """The recipe of one arm: all are alike but for epochs, seed, and the learning rate of fine-tuning.
+
+        Args:
+            epochs: of the arm.
+            seed: of the run.
+            finetune: whether the arm starts from trained weights.
+
+        Returns:
+            The settings of its training.
+        """
         return TrainConfig(
             epochs=epochs,
             batch_size=self.batch_size,
             lr=self.finetune_lr if finetune else self.lr,
-            warmup_epochs=0.0 if finetune else min(1.0, epochs / 4),
+            warmup_epochs=warmup_epochs(epochs, finetune=finetune),
             seed=seed,
             device=self.device,
         )
 
     def settings(self) -> dict[str, Any]:
-        """The fields that the figures depend on, ready for JSON, without paths."""
+        """The fields that the figures depend on, without paths.
+
+        Returns:
+            Field -> value, ready for JSON.
+        """
         return {name: value for name, value in asdict(self).items() if name not in _NOT_COMPARED}

@@ -19,42 +19,43 @@ SHOWN = ("bare", "none", "searched")
 IMAGES = 16
 
 
-def measure_fields(model: nn.Module, data: DataSource, title: str, *, frame: int = 0) -> dict[str, Any]:
-    """The fields of a trained network on a few training images, as plain JSON values, for `fields_record`.
+def measure_fields(model: nn.Module, data: DataSource, title: str) -> dict[str, Any]:
+    """The fields of a trained network on a few training images, as JSON values for `fields_record`.
 
-    One panel per unit (`survey_units`), with what the units are. Where a network has no field that can be measured, the
-    reason under `error`: a picture must not cost a training run.
+    There is a panel for every unit of `survey_units`. A network whose field cannot be measured gives the reason under
+    `error`: a picture must not cost a training run.
     """
     channels, height, width = data.input_size
     try:
-        units = survey_units(model, (channels, height, width), frame=frame)
+        units = survey_units(model, (channels, height, width))
         images = next(iter(data.train.batches(min(IMAGES, data.train.num_images)).epoch(0)))[0]
         found = survey({title: model}, images, units, weights="trained")
     except Image2VideoError as error:
         return {"error": str(error)}
     fields = {row: line[title] for row, line in found.items()}
+    clip = f"{model.genotype}, T = {model.T}, {model.to_video.schedule}" if isinstance(model, VideoWrap) else ""
     return {
         "panels": {row: ErfPanel.of(title, field).record() for row, field in fields.items()},
         "units": [field.described for field in fields.values()],
         "size": [height, width],
         "images": len(images),
-        "clip": f"{model.genotype}, T = {model.T}, {model.to_video.schedule}" if isinstance(model, VideoWrap) else "",
+        "clip": clip,
     }
 
 
 def fields_record(measured: Sequence[Mapping[str, Any]], *, model: str, data: str) -> dict[str, Any]:
-    """The record of `ErfGrid` of several networks' `measure_fields`, bare first; empty where not two were measured.
+    """Several networks' `measure_fields` as the record of an `ErfGrid`, the bare one first.
 
-    The reasons of those that could not be measured are kept under `errors`.
+    It has no panels where fewer than two networks were measured. The reasons of the others stand under `errors`.
     """
     good = [fields for fields in measured if "panels" in fields]
-    errors = [str(fields["error"]) for fields in measured if "error" in fields]
+    reasons = [str(fields["error"]) for fields in measured if "error" in fields]
+    errors = {"errors": reasons} if reasons else {}
     if len(good) < 2:
-        return {"errors": errors} if errors else {}
-    rows = {
-        row: [ErfPanel.from_record(fields["panels"][row]) for fields in good if row in fields["panels"]]
-        for row in good[0]["panels"]
-    }
+        return errors
+    rows = {}
+    for row in good[0]["panels"]:
+        rows[row] = [ErfPanel.from_record(fields["panels"][row]) for fields in good if row in fields["panels"]]
     last = good[-1]
     caption = caption_text(
         model=model,
@@ -64,4 +65,4 @@ def fields_record(measured: Sequence[Mapping[str, Any]], *, model: str, data: st
         units=list(last["units"]),
         clip=str(last["clip"]),
     )
-    return ErfGrid(rows, caption).record() | ({"errors": errors} if errors else {})
+    return ErfGrid(rows, caption).record() | errors

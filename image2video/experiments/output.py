@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ import torch
 
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
-from image2video.data import DataSource
 from image2video.errors import InputError
+from image2video.experiments.bench import Bench
 from image2video.experiments.comparison import Comparison
 from image2video.experiments.config import DemoConfig
 from image2video.experiments.fields import fields_record
-from image2video.experiments.settings import ComparisonSettings
+from image2video.experiments.outcome import result_record
+from image2video.experiments.settings import CompareConfig
 from image2video.report import ComparisonResult, Contrast, film_figure, film_strip, write_report
-from image2video.report.result import KIND, SCHEMA_VERSION
 from image2video.runs.folders import OutputDirectory, atomic_write_json, read_json
 from image2video.version import __version__
 
@@ -27,8 +26,12 @@ SETTINGS = "settings.json"
 _FILM_IMAGES = 3
 
 
-def check_settings(folder: OutputDirectory, config: ComparisonSettings, **more: str) -> None:
-    """Write the settings (and `more`), or refuse, as `InputError`, to go on with what was begun with others."""
+def check_settings(folder: OutputDirectory, config: DemoConfig | CompareConfig, **more: str) -> None:
+    """Write the settings, and `more`, into a folder.
+
+    Raises:
+        InputError: the folder was begun with other settings.
+    """
     path, now = folder / SETTINGS, config.settings() | more
     if folder.resumed and path.is_file():
         saved = read_json(path)
@@ -41,20 +44,25 @@ def check_settings(folder: OutputDirectory, config: ComparisonSettings, **more: 
     atomic_write_json(path, now)
 
 
-def comparison_record(comparison: Comparison, contrasts: Sequence[Contrast]) -> dict[str, Any]:
+def comparison_record(
+    comparison: Comparison,
+    config: DemoConfig | CompareConfig,
+    contrasts: Sequence[Contrast],
+    search: Mapping[str, Any] | None = None,
+    rankings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """The JSON object of `result.json`; see `image2video.report.result`."""
-    config, data = comparison.config, comparison.data
-    arms = comparison.arm_records()
-    search = comparison.genotypes.search_record
-    described = data.describe()
-    rankings = comparison.genotypes.rankings
+    data = comparison.bench.data
+    arms, described = comparison.arm_records(), data.describe()
+    fields = fields_record(
+        comparison.field_records(), model=config.model, data=f"{data.short_name} (seed {config.seed})"
+    )
     runs = [run for arm in arms for run in arm["runs"]]
-    work = [*runs, search] if search is not None else runs
-    return {
-        "kind": KIND,
-        "schema_version": SCHEMA_VERSION,
-        "title": f"{data.short_name}: {config.model}, bare and as a video of {config.frames} frames",
-        "data": {
+    work = runs if search is None else [*runs, search]
+    rankings = rankings or {}
+    return result_record(
+        title=f"{data.short_name}: {config.model}, bare and as a video of {config.frames} frames",
+        data={
             "name": data.short_name,
             "classes": described["classes"],
             "train": described["train_images"],
@@ -63,19 +71,17 @@ def comparison_record(comparison: Comparison, contrasts: Sequence[Contrast]) -> 
             "input_size": described["input_size"],
             **({"metric": "mIoU"} if data.task == "segmentation" else {}),
         },
-        "model": config.model,
-        "settings": config.settings() | {"data": data.short_name, "schedule": config.schedule, "seeds": config.seeds},
-        "arms": arms,
-        "contrasts": [asdict(contrast) for contrast in contrasts],
-        "search": search,
-        "fixed_weights": rankings,
-        "fields": fields_record(
-            comparison.field_records(), model=config.model, data=f"{data.short_name} (seed {config.seed})"
-        ),
-        "environment": environment(comparison.accelerator.device),
-        "frames": sum(part["frames"] for part in work),
-        "seconds": sum(part["seconds"] for part in [*work, *rankings.values()]),
-    }
+        model=config.model,
+        settings=config.settings() | {"data": data.short_name, "schedule": config.schedule, "seeds": config.seeds},
+        arms=arms,
+        contrasts=contrasts,
+        environment=environment(comparison.bench.accelerator.device),
+        search=search,
+        fixed_weights=dict(rankings),
+        fields=fields,
+        frames=sum(part["frames"] for part in work),
+        seconds=sum(part["seconds"] for part in [*work, *rankings.values()]),
+    )
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -90,10 +96,9 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def write_outputs(
-    folder: OutputDirectory, record: dict[str, Any], data: DataSource, config: DemoConfig
-) -> ComparisonResult:
-    """Write the result, the film strip of a few training images, and the report; gives what the report reads."""
+def write_outputs(folder: OutputDirectory, record: dict[str, Any], bench: Bench) -> ComparisonResult:
+    """Write the result, the film strip of a few training images, and the report; return what the report reads."""
+    data, options = bench.data, bench.clip
     result = ComparisonResult.from_dict(record)
     atomic_write_json(folder / "result.json", record)
     film = None
@@ -103,9 +108,8 @@ def write_outputs(
         images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
         colours: dict[str, Any] = {"mean": data.mean, "std": data.std}
         look = {**colours, "labels": [data.classes[int(i)] for i in labels]}
-        film_strip(images, genotype, config.frames, config.schedule, folder / "film.png", **look)
-        clip = Image2Video(genotype, T=config.frames, schedule=config.schedule, **colours)
-        film = film_figure(images, clip, **look)
+        film_strip(images, genotype, options.T, options.schedule, folder / "film.png", **look)
+        film = film_figure(images, Image2Video(genotype, **options.arguments()), **look)
     write_report(folder / "report.html", result, film=film)
     folder.finish(seconds=record["seconds"], runs=sum(len(arm.runs) for arm in result.arms))
     return result
@@ -113,11 +117,19 @@ def write_outputs(
 
 def _shown_genotype(result: ComparisonResult) -> Genotype | None:
     """The genotype of the film strip: the searched one, else the first that an arm used."""
-    texts = [result.search.genotype] if result.search is not None else []
-    texts += [run.genotype for arm in result.arms for run in arm.runs if run.genotype != "none"]
-    return Genotype.parse(texts[0]) if texts else None
+    used = [run.genotype for arm in result.arms for run in arm.runs if run.genotype != "none"]
+    if result.search is not None:
+        return Genotype.parse(result.search.genotype)
+    return Genotype.parse(used[0]) if used else None
 
 
 def report_path(config: DemoConfig) -> Path:
-    """Where the report of a finished comparison is."""
+    """Where the report of a finished comparison is.
+
+    Args:
+        config: of the comparison.
+
+    Returns:
+        The path of `report.html` in the comparison's folder.
+    """
     return Path(config.out) / "report.html"

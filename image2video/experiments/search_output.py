@@ -37,9 +37,9 @@ def write_search_outputs(
     facts: dict[str, Any],
     comparison: ComparisonResult | None = None,
 ) -> Path:
-    """Write `report.html` into the folder of a finished search; gives its path.
+    """Write `report.html` into the folder of a finished search, and return its path.
 
-    `facts` (settings, versions) are listed as they are.
+    `facts` are settings and versions, which the report lists as they are.
     """
     assert result.out is not None  # the report goes beside the other files
     report = search_report(result, data, model=model, facts=facts, comparison=comparison)
@@ -118,18 +118,14 @@ def _decisions(result: SearchResult, by_loss: bool) -> list[Decision]:
 
 def _decision(entry: dict[str, Any], where: str, names: list[str], on_path: bool, by_loss: bool) -> Decision:
     """One entry of `scores.json`; gaps of accuracy become points."""
-    gap, error = (entry["loss_gap"], entry["loss_gap_error"]) if by_loss else (entry["gap"], entry["gap_error"])
-    factor = 1.0 if by_loss else 100.0
-    chosen, scored = entry["chosen"], entry["masked_accuracy"] is not None
-    second = None
-    if scored and len(names) > 1:
-        cost = {part: (-entry["masked_accuracy"][part], entry["masked_loss"][part]) for part in range(len(names))}
-        others = [part for part in cost if part != chosen]
-        second = names[max(others, key=lambda part: cost[part][::-1] if by_loss else cost[part])]
+    gap, error, factor = entry["gap"], entry["gap_error"], 100.0
+    if by_loss:
+        gap, error, factor = entry["loss_gap"], entry["loss_gap_error"], 1.0
+    second = _second(entry, by_loss)
     return Decision(
         where,
-        names[chosen],
-        second,
+        names[entry["chosen"]],
+        None if second is None else names[second],
         None if gap is None else factor * gap,
         None if error is None else factor * error,
         bool(entry["decided"]),
@@ -139,7 +135,23 @@ def _decision(entry: dict[str, Any], where: str, names: list[str], on_path: bool
     )
 
 
+def _second(entry: dict[str, Any], by_loss: bool) -> int | None:
+    """The candidate whose absence costs most beside the chosen one; None where there is none, or no score."""
+    accuracies, losses = entry["masked_accuracy"], entry["masked_loss"]
+    if accuracies is None:
+        return None
+
+    def cost(part: int) -> tuple[float, float]:
+        """What the absence of a candidate costs, by the criterion; the other figure breaks ties."""
+        lost, loss = -accuracies[part], losses[part]
+        return (loss, lost) if by_loss else (lost, loss)
+
+    others = [part for part in range(len(accuracies)) if part != entry["chosen"]]
+    return max(others, key=cost, default=None)
+
+
 def _ranked(entry: RankedGenotype) -> RankedChain:
+    """A ranked genotype with its accuracies in percent."""
     gains = (100 * entry.gain, 100 * entry.gain_error)
     return RankedChain(str(entry.genotype), entry.images, 100 * entry.accuracy, *gains, entry.loss)
 

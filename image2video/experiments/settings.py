@@ -1,90 +1,18 @@
-"""What a comparison needs to know, whoever asks for it."""
+"""The settings of the final networks of `image2video search --compare`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from image2video.errors import InputError
 from image2video.training import TrainConfig
 from image2video.training.recipe import FINE_TUNING
 
 
-class ComparisonSettings(Protocol):
-    """The settings of a comparison, as `Comparison` reads them: `DemoConfig`, `CompareConfig`."""
-
-    @property
-    def model(self) -> str:
-        """The bare network's name, for records."""
-        ...
-
-    @property
-    def frames(self) -> int:
-        """T, the frames of a clip."""
-        ...
-
-    @property
-    def schedule(self) -> str:
-        """The power of each frame in all clips."""
-        ...
-
-    @property
-    def padding(self) -> str:
-        """What lies outside the image."""
-        ...
-
-    @property
-    def interpolation(self) -> str:
-        """How frames are sampled."""
-        ...
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of one arm from scratch."""
-        ...
-
-    @property
-    def finetune_epochs(self) -> int:
-        """Epochs of one arm that starts from another."""
-        ...
-
-    @property
-    def seeds(self) -> int:
-        """How many seeds."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """The first seed."""
-        ...
-
-    @property
-    def all_seeds(self) -> tuple[int, ...]:
-        """The seeds, in order."""
-        ...
-
-    @property
-    def trained(self) -> bool:
-        """Whether bare networks start from trained weights: fusions then begin as none."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where it runs."""
-        ...
-
-    @property
-    def checkpoints(self) -> bool:
-        """Whether training runs keep folders that they resume from."""
-        ...
-
-    def training(self, epochs: int, seed: int, *, finetune: bool) -> TrainConfig:
-        """The recipe of one arm."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """What the figures depend on, ready for JSON, without paths."""
-        ...
+def warmup_epochs(epochs: int, *, finetune: bool) -> float:
+    """Epochs of warm-up: a quarter of all, at most one; none where training goes on from trained weights."""
+    return 0.0 if finetune else min(1.0, epochs / 4)
 
 
 @dataclass(frozen=True)
@@ -108,7 +36,6 @@ class CompareConfig:
 
     Raises:
         InputError: a number out of range.
-
     """
 
     model: str
@@ -124,18 +51,12 @@ class CompareConfig:
     padding: str = "zeros"
     interpolation: str = "bilinear"
     device: str = "auto"
-    checkpoints: bool = True
 
     def __post_init__(self) -> None:
         for option, value in (("--final-epochs", self.epochs), ("--final-seeds", self.seeds)):
             if value < 1:
-                raise InputError(f"{option} {value}: it must be at least 1")
+                raise InputError(f"{option} must be at least 1, got {value}")
         self.training(self.epochs, self.seed, finetune=False)
-
-    @property
-    def finetune_epochs(self) -> int:
-        """The same as `epochs`: no arm starts from another."""
-        return self.epochs
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -147,9 +68,9 @@ class CompareConfig:
         lr = self.lr
         if lr is None and self.trained:
             lr = FINE_TUNING * TrainConfig().peak_lr
-        warmup = min(1.0, epochs / 4)
+        warmup = warmup_epochs(epochs, finetune=finetune)
         return TrainConfig(epochs=epochs, batch_size=self.batch_size, lr=lr, warmup_epochs=warmup, seed=seed)
 
     def settings(self) -> dict[str, Any]:
         """The fields that the figures depend on, ready for JSON."""
-        return {name: value for name, value in asdict(self).items() if name not in ("device", "seeds", "checkpoints")}
+        return {name: value for name, value in asdict(self).items() if name not in ("device", "seeds")}

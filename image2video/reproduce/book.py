@@ -5,20 +5,30 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from image2video.errors import InputError
+from image2video.experiments.book import RunFiles
 from image2video.reproduce.spec import Cell, Experiment, Setting, run_key
-from image2video.runs.folders import atomic_write_json, read_json
 
 SCHEMA = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One arm of a row with one seed, and the file of its record.
+    """One arm of a row with one seed.
 
-    `drawn`: the figure of its experiment is drawn with its weights, so they are kept.
+    Attributes:
+        row: the row's name.
+        arm: the arm.
+        setting: of the row, at the scale that runs.
+        seed: of the run.
+        key: of `run_key`.
+        drawn: whether a figure is drawn with its weights, which are kept then.
     """
 
     row: str
@@ -40,49 +50,67 @@ class Run:
         return f"{self.prefix}-{self.key}-seed{self.seed}"
 
 
-class Book:
-    """The folder of all runs; tables share it, since a run belongs to its settings and not to a table."""
+class Book(RunFiles[Run]):
+    """The folder of all runs; tables share it, since a run belongs to its settings and not to a table.
+
+    Args:
+        folder: takes records, searches, weights and trainings.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__(folder)
         self.folder = Path(folder)
         self.runs = self.folder / "runs"
         self.searches = self.folder / "searches"
 
-    def record_path(self, run: Run) -> Path:
-        """The file of a finished run's record."""
-        return self.runs / f"{run.stem}.json"
-
-    def weights_path(self, run: Run) -> Path:
-        """The file of its last weights, kept for arms that others start from, and for figures."""
-        return self.folder / "weights" / f"{run.stem}.pt"
-
-    def training_path(self, run: Run) -> Path:
-        """The folder from which a killed run goes on."""
-        return self.folder / "training" / run.stem
-
     def read(self, run: Run) -> dict[str, Any] | None:
-        """The record of a run; None where it has none. One with the key `error` is that of a failed run.
+        """The record of a run.
 
-        Raises `InputError` for a file that is no record of ours.
+        Args:
+            run: the run.
+
+        Returns:
+            The record, with the key `error` where the run failed; None where there is no record.
+
+        Raises:
+            InputError: the file is no record of this run.
         """
-        path = self.record_path(run)
-        if not path.is_file():
+        record: Any = super().read(run)
+        if record is None:
             return None
-        record = read_json(path)
-        whole = isinstance(record, dict) and (record.get("schema"), record.get("key")) == (SCHEMA, run.key)
-        if not whole or not ({"error", "score"} & set(record)):
-            raise InputError(f"{path} is no record of this run; move it away, and run again")
+        known = isinstance(record, dict) and (record.get("schema"), record.get("key")) == (SCHEMA, run.key)
+        if not known or not ({"error", "score"} & set(record)):
+            raise InputError(f"{self.record_path(run)} is no record of this run; move it away, and run again")
         return dict(record)
 
     def others(self, run: Run) -> int:
-        """How many records there are of the same arm, network, data and seed, but of other settings or versions."""
+        """Count the records of the same arm, network, data and seed that are of other settings or versions.
+
+        Args:
+            run: the run.
+
+        Returns:
+            How many there are.
+        """
         own = self.record_path(run)
         return sum(path != own for path in self.runs.glob(f"{run.prefix}-????????????-seed{run.seed}.json"))
 
     def write(self, run: Run, record: dict[str, Any]) -> None:
-        """Write a record, whole or not at all."""
-        told = {"schema": SCHEMA, "key": run.key, "row": run.row, "arm": run.arm.name, "seed": run.seed}
-        atomic_write_json(self.record_path(run), told | record)
+        """Write a record, whole or not at all.
+
+        Args:
+            run: the run.
+            record: its figures, or its error.
+        """
+        head = {"schema": SCHEMA, "key": run.key, "row": run.row, "arm": run.arm.name, "seed": run.seed}
+        super().write(run, head | record)
+
+
+def agreed(accelerator: Accelerator, value: T) -> T:
+    """The main process's value: others may have read the folder, the clock or a last digit otherwise."""
+    if accelerator.num_processes > 1:
+        (value,) = broadcast_object_list([value])
+    return value
 
 
 def planned_runs(experiment: Experiment, scale: str) -> list[Run]:
@@ -99,9 +127,11 @@ def planned_runs(experiment: Experiment, scale: str) -> list[Run]:
         keys: dict[str, str] = {}
         for arm in arms:
             if arm.start is not None and arm.start not in keys:
-                raise InputError(f"arm {arm.name!r} starts from {arm.start!r}, which is no arm before it at this scale")
+                raise InputError(
+                    f"arm {arm.name!r} starts from {arm.start!r}, which must be an arm before it at this scale"
+                )
             if arm.start is not None and not set(setting.seeds_of(arm.name)) <= set(setting.seeds_of(arm.start)):
-                raise InputError(f"arm {arm.name!r} has more seeds than {arm.start!r}, from which it starts")
+                raise InputError(f"arm {arm.name!r} needs as many seeds of {arm.start!r}, from which it starts")
             keys[arm.name] = run_key(setting, arm, None if arm.start is None else keys[arm.start])
         for seed in range(setting.seed, setting.seed + max([setting.seeds, *setting.more_seeds.values()])):
             for arm in arms:

@@ -19,14 +19,25 @@ _SCALES = "scales"
 
 
 def experiments() -> tuple[str, ...]:
-    """The names of all tables and figures."""
+    """The names of all tables and figures.
+
+    Returns:
+        The names, sorted.
+    """
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != _SCALES))
 
 
 def load_experiment(name: str) -> Experiment:
-    """A table or figure by its name, or the path of a .yaml file of the same form.
+    """A table or figure by its name.
 
-    Raises `InputError` for an unknown name, with the list of all, and for a file with something wrong in it.
+    Args:
+        name: of a table or figure, or the path of a .yaml file of the same form.
+
+    Returns:
+        The experiment that the file states.
+
+    Raises:
+        InputError: an unknown name, with the list of all, or a file with something wrong in it.
     """
     path = Path(name).expanduser() if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
     if not path.is_file() or path == FOLDER / f"{_SCALES}.yaml":

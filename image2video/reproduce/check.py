@@ -15,10 +15,11 @@ from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.data import Augmentation, DataSource, MemorySet
 from image2video.errors import InputError, StateError
+from image2video.experiments.genotypes import Chosen
 from image2video.reproduce.book import Run
-from image2video.reproduce.classify import fresh_network, wrapped
+from image2video.reproduce.classify import choose, fresh_network, wrapped
 from image2video.reproduce.data import without_mmsegmentation
-from image2video.reproduce.genotypes import Chosen, choose, data_settings
+from image2video.reproduce.genotypes import data_settings
 from image2video.reproduce.size import Network
 from image2video.reproduce.spec import Cell, Experiment, Setting
 from image2video.reproduce.work import Worker

@@ -16,16 +16,18 @@ from image2video.clip.sampling import warp, warp_frames
 
 OPS = ("translate_x", "translate_y", "rotate", "scale", "shear_x")
 UNITS = (0.1, 0.1, 15.0, 0.2, 10.0)
-"""What a width of 1 is: shares of the sides, degrees, the logarithm of a factor, degrees."""
+"""The motion of a width of 1, op by op: shares of the sides, degrees, the logarithm of a factor, degrees."""
 WIDEST = 3.0
 START = 0.3
 WIDEN = 0.002
-"""How much the loss falls per unit of a width: ten times as much drives all to `WIDEST` in a short run, whatever that
-does to the loss."""
+"""How much the loss falls per unit of a width.
+
+Ten times as much drives all widths to `WIDEST` in a short run, whatever that does to the loss.
+"""
 
 
 def ranges_text(widths: Sequence[float]) -> str:
-    """Learned widths as ranges: `±1.2% x, ±1.1% y, ±1.8°, scale ×1.02, shear ±0.9°`."""
+    """Learned widths in words: `±1.2% x, ±1.1% y, ±1.8°, scale ×1.02, shear ±0.9°`."""
     x, y, angle, log_scale, shear = (abs(width) * unit for width, unit in zip(widths, UNITS, strict=True))
     return f"±{x:.1%} x, ±{y:.1%} y, ±{angle:.1f}°, scale ×{math.exp(log_scale):.2f}, shear ±{shear:.1f}°"
 
@@ -81,7 +83,7 @@ def fixed_powers(count: int) -> Tensor:
 
 
 def learned_ranges(width: Tensor, widen: float) -> Tensor:
-    """Widths `(5,)` in the units of their ops; backward, with the bonus. Once per forward, else the bonus counts twice.
+    """Widths `(5,)` in the units of their ops. Call it once a forward pass: every call adds the bonus to the gradient.
 
     The bonus is the gradient of a loss that falls by `widen` per unit of every width, up to `WIDEST`.
     """
@@ -89,7 +91,7 @@ def learned_ranges(width: Tensor, widen: float) -> Tensor:
 
 
 def moves(ranges: Tensor, powers: Tensor, height: int, width: int) -> Tensor:
-    """One matrix per row of powers `(S, 5)` of ranges `(5,)`: `(S, 3, 3)` for images of that size, differentiable."""
+    """The matrices `(S, 3, 3)` of powers `(S, 5)` of ranges `(5,)`, for images of that size; differentiable."""
     steps = powers.to(ranges)
     matrices = None
     for index, name in enumerate(OPS):
@@ -103,7 +105,7 @@ def moves(ranges: Tensor, powers: Tensor, height: int, width: int) -> Tensor:
 
 
 class _Bonus(torch.autograd.Function):
-    """The widths as they are; backward, the gradient of a loss that falls by `widen` per unit, up to `WIDEST`.
+    """The widths as they are; backward, the bonus of `learned_ranges` is added to the gradient.
 
     It stands in the graph and not in the loss, so that no training loop needs to know of it.
     """

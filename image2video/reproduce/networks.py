@@ -10,21 +10,22 @@ from image2video.data import DataSource
 from image2video.errors import InputError
 from image2video.integrations import timm_models
 from image2video.integrations.timm_backbones import build
-from image2video.reproduce import bn_inception, wide_resnet
+from image2video.reproduce import bn_inception, wide_resnet  # noqa: F401 (timm knows their networks then)
 from image2video.reproduce.receptive_variants import dilated, kernel5
 from image2video.reproduce.spec import Setting
 
 timm_models.register_all()  # the networks that were added, wrapped
-
-ADDED = (*wide_resnet.default_cfgs, *bn_inception.default_cfgs)
-"""The networks that this package adds to timm."""
 
 VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {"dilated": dilated, "kernel5": kernel5}
 """Name -> what changes a network's receptive field (Casarin et al., Table 4)."""
 
 
 def build_network(setting: Setting, data: DataSource, *, variant: str | None = None) -> nn.Module:
-    """The bare network of a setting for its data; raises `InputError` for an unknown variant."""
+    """The bare network of a setting for its data.
+
+    Raises:
+        InputError: an unknown variant.
+    """
     model = build(setting.model, num_classes=data.num_classes, in_chans=data.input_size[0])
     if variant is None:
         return model

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from image2video.experiments.outcome import arm_record, result_record
 from image2video.report import ComparisonResult
-from image2video.report.result import KIND, SCHEMA_VERSION
 from image2video.report.stats import Interval, mean_interval
 from image2video.reproduce.book import Book, Run
 from image2video.reproduce.spec import Cell, Experiment, Row
 
 Records = Mapping[int, dict[str, Any]]
-_SPENT = ("epochs", "images_seen", "frames")
+_SEEN = ("epochs", "images_seen", "frames")
+_COSTS = (*_SEEN, "parameters", "macs", "ms", "peak_mib", "search_minutes")
 
 
 @dataclass(frozen=True)
@@ -86,72 +87,76 @@ def outcomes(experiment: Experiment, scale: str, runs: Sequence[Run], book: Book
 def _outcome(experiment: Experiment, row: Row, scale: str, runs: list[Run], book: Book) -> RowOutcome:
     setting = row.settings[scale]
     records = {(run.arm.name, run.seed): book.read(run) for run in runs}
-    spent = _spent(runs, records)
-    lines, arms, environments = [], [], []
+    finished = _finished(runs, records)
+    lines, arms = [], []
     for arm in experiment.arms_at(scale, row):
         of_arm = {seed: record for (name, seed), record in records.items() if name == arm.name}
-        done = {seed: record | spent[arm.name, seed] for seed, record in of_arm.items() if record and _finished(record)}
+        done = {seed: record for (name, seed), record in finished.items() if name == arm.name}
         lines.append(_line(row, arm, of_arm, done))
         arms.append(_arm_record(arm, done))
-        for found in done.values():
-            environments += [found["environment"]] if found["environment"] not in environments else []
-    record = {
-        "kind": KIND,
-        "schema_version": SCHEMA_VERSION,
-        "title": f"{row.name} ({scale})",
-        "data": {"name": setting.data, "metric": row.metric},
-        "model": setting.network,
-        "settings": {"frames": setting.T},
-        "arms": arms,
-        "contrasts": [dataclasses.asdict(contrast) for contrast in experiment.contrasts],
-        "environment": environments[0] if environments else {},
-    }
-    return RowOutcome(row, scale, tuple(lines), ComparisonResult.from_dict(record), tuple(environments))
+    environments: list[dict[str, Any]] = []
+    for record in finished.values():
+        if record["environment"] not in environments:
+            environments.append(record["environment"])
+    comparison = result_record(
+        title=f"{row.name} ({scale})",
+        data={"name": setting.data, "metric": row.metric},
+        model=setting.network,
+        settings={"frames": setting.T},
+        arms=arms,
+        contrasts=experiment.contrasts,
+        environment=environments[0] if environments else {},
+    )
+    return RowOutcome(row, scale, tuple(lines), ComparisonResult.from_dict(comparison), tuple(environments))
 
 
-def _finished(record: dict[str, Any] | None) -> bool:
-    return record is not None and "error" not in record
-
-
-def _spent(
+def _finished(
     runs: list[Run], records: Mapping[tuple[str, int], dict[str, Any] | None]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """What the weights of each finished run have seen in all, and what of it they had seen before the run."""
-    spent: dict[tuple[str, int], dict[str, Any]] = {}
+    """The records of finished runs; what they have seen includes what the weights had seen that they started from."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
     for run in runs:  # an arm that starts from another comes after it
         record = records[run.arm.name, run.seed]
-        if record is None or not _finished(record):
+        if record is None or "error" in record:
             continue
-        before = spent.get((run.arm.start or "", run.seed), dict.fromkeys(_SPENT, 0))
-        total = {key: record[key] + before[key] for key in _SPENT}
-        spent[run.arm.name, run.seed] = total | {"start_frames": before["frames"], "own_frames": record["frames"]}
-    return spent
+        before = found.get((run.arm.start or "", run.seed), dict.fromkeys(_SEEN, 0))
+        seen = {key: record[key] + before[key] for key in _SEEN}
+        own = {"start_frames": before["frames"], "own_frames": record["frames"]}
+        found[run.arm.name, run.seed] = record | seen | own
+    return found
 
 
 def _line(row: Row, arm: Cell, records: Mapping[int, dict[str, Any] | None], done: Records) -> Line:
     by_seed = {seed: record["score"] for seed, record in done.items()}
     widths = [record["widths"] for record in done.values() if record.get("widths")]
-    costs = {key: _mean(done, key) for key in (*_SPENT, "parameters", "macs", "ms", "peak_mib", "search_minutes")}
     return Line(
         arm=arm,
         paper=row.paper.get(arm.name),
         score=mean_interval(list(by_seed.values())) if by_seed else None,
         by_seed=by_seed,
-        genotypes=tuple(dict.fromkeys(r["genotype"] for r in done.values() if r["genotype"])),
-        policies=tuple(dict.fromkeys(r["policy"] for r in done.values() if r["policy"])),
+        genotypes=_different(done, "genotype"),
+        policies=_different(done, "policy"),
         classes=_classes(done),
         widths=tuple(sum(column) / len(column) for column in zip(*widths, strict=True)),
         errors=tuple(f"seed {seed}: {r['error']}" for seed, r in records.items() if r is not None and "error" in r),
         missing=sum(record is None for record in records.values()),
-        **costs,
+        **{key: _mean(done, key) for key in _COSTS},
     )
+
+
+def _different(done: Records, key: str) -> tuple[str, ...]:
+    """The different values of a key, in their order; none for runs that have none."""
+    return tuple(dict.fromkeys(record[key] for record in done.values() if record[key]))
 
 
 def _classes(done: Records) -> dict[str, float | None]:
     """The mean IoU of every class over the seeds that have it."""
     by_seed = [record["classes"] for record in done.values() if record.get("classes")]
-    found = {name: [one[name] for one in by_seed if one[name] is not None] for one in by_seed[:1] for name in one}
-    return {name: sum(values) / len(values) if values else None for name, values in found.items()}
+    found: dict[str, float | None] = {}
+    for name in by_seed[0] if by_seed else ():
+        values = [classes[name] for classes in by_seed if classes[name] is not None]
+        found[name] = sum(values) / len(values) if values else None
+    return found
 
 
 def _mean(done: Records, key: str) -> float | None:
@@ -163,6 +168,7 @@ def _mean(done: Records, key: str) -> float | None:
 
 
 def _arm_record(arm: Cell, done: Records) -> dict[str, Any]:
+    """An arm with its runs as a comparison's `result.json` has them."""
     runs = [
         {
             "seed": seed,
@@ -171,10 +177,8 @@ def _arm_record(arm: Cell, done: Records) -> dict[str, Any]:
             "loss": math.nan if record["loss"] is None else record["loss"],
             "epochs": round(record["epochs"]),
             "frames": record["own_frames"],
-            "start_frames": record["start_frames"],
-            **{key: record[key] for key in ("parameters", "macs", "ms", "seconds")},
+            **{key: record[key] for key in ("start_frames", "parameters", "macs", "ms", "seconds")},
         }
         for seed, record in done.items()
     ]
-    shown = ("name", "title", "group", "genotype", "fusion", "start", "pool")
-    return {key: getattr(arm, key) for key in shown} | {"runs": runs}
+    return arm_record(arm, runs)

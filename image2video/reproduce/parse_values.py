@@ -5,41 +5,61 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from image2video.errors import InputError
+from image2video.errors import Image2VideoError, InputError
 
 
 def build(kind: Any, record: Any, where: str) -> Any:
-    """A dataclass from a mapping; lists become tuples. Raises `InputError` for keys and types that are not its own."""
-    fields = {one.name: one for one in dataclasses.fields(kind)}
-    needed = [n for n, f in fields.items() if f.default is dataclasses.MISSING is f.default_factory]
-    check_keys(record, tuple(fields), where, needed=needed)
+    """A dataclass from a mapping; lists become tuples.
+
+    Raises:
+        InputError: keys or types that are not those of the dataclass.
+    """
+    fields = dataclasses.fields(kind)
+    required = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    check_keys(record, [field.name for field in fields], where, needed=required)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     hints = typing.get_type_hints(kind)
     for key, value in values.items():
         check_type(value, hints[key], f"{where}.{key}")
-    try:
+    with located(where):
         return kind(**values)
-    except InputError as error:
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the file and the key before the message of any error that a value of theirs causes."""
+    try:
+        yield
+    except (Image2VideoError, TypeError) as error:
         raise InputError(f"{where}: {error}") from error
 
 
 def check_keys(record: Any, known: Sequence[str], where: str, *, needed: Sequence[str] = ()) -> None:
-    """Refuse, as `InputError`, what is no mapping, unknown keys, and needed ones that are missing."""
+    """Refuse what is no mapping, unknown keys, and needed ones that are missing.
+
+    Raises:
+        InputError: any of them.
+    """
     check_type(record, Mapping[str, Any], where)
     for unknown in sorted(set(record) - set(known)):
         raise InputError(f"{where}: unknown key {unknown!r}; the keys are {', '.join(sorted(known))}")
     for key in needed:
         if key not in record:
-            raise InputError(f"{where}: {key!r} is missing")
+            raise InputError(f"{where}: {key!r} is missing; the keys are {', '.join(sorted(known))}")
 
 
 def check_type(value: Any, hint: Any, where: str) -> None:
-    """Refuse, as `InputError`, a value that is not of a type hint's type."""
+    """Refuse a value that is not of a type hint's type.
+
+    Raises:
+        InputError: with the place, the type that is needed, and what came.
+    """
     if not _fits(value, hint):
-        raise InputError(f"{where}: needed {_words(hint)}, got {value!r:.60} of type {type(value).__name__}")
+        raise InputError(f"{where}: must be {_words(hint)}, got {value!r:.60} of type {type(value).__name__}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -73,9 +93,14 @@ def _words(hint: Any) -> str:
     return names.get(hint, str(hint))
 
 
-def listed(record: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
-    """The list under a key; raises `InputError` where there is none, or nothing in it."""
+def listed(record: Mapping[str, Any], key: str, where: str) -> list[tuple[Any, str]]:
+    """The entries of the list under a key, each with its place: `rows[2]`.
+
+    Raises:
+        InputError: there is no list, or nothing in it.
+    """
     value = record.get(key)
     if not isinstance(value, list) or not value:
-        raise InputError(f"{where}: {key} must be a list of at least one entry")
-    return value
+        raise InputError(f"{where}: {key} must be a list of at least one entry, got {value!r:.60}")
+    dot = ": " if ":" not in where else "."
+    return [(entry, f"{where}{dot}{key}[{i}]") for i, entry in enumerate(value)]

@@ -1,4 +1,4 @@
-"""The clip laid out as in the authors' research code, to see what that does to a result: not a feature."""
+"""The clip as the authors' research code lays it out. It shows what that does to a result; it is no feature."""
 
 from __future__ import annotations
 

@@ -10,17 +10,16 @@ from typing import Any
 from accelerate import Accelerator
 from mmengine.config import Config
 
+from image2video.experiments.genotypes import Chosen, check_ranking
 from image2video.integrations.openmmlab.search_task import build_from
 from image2video.protocols import Progress
 from image2video.reproduce.genotypes import (
     RANK_SPACE,
-    Chosen,
     Load,
-    check_ranking,
     decided,
     found_once,
     ranked_choice,
-    searched,
+    search_classifier,
 )
 from image2video.reproduce.segment_reading import plain_values
 from image2video.reproduce.spec import Cell, Setting
@@ -49,9 +48,10 @@ def choose_for_segmentor(
     """
 
     def search_on(target: Setting) -> Chosen:
-        if target is setting:
-            return search_segmentor(setting, config, folder, accelerator, progress)
-        return searched(target, folder, accelerator, load, progress)
+        if target.config is None:
+            return search_classifier(target, folder, accelerator, load, progress)
+        plain = config if target is setting else load(target)
+        return search_segmentor(target, plain, folder, accelerator, progress)
 
     return decided(
         arm,
@@ -111,7 +111,7 @@ def _ranked(
     weights: Path | None,
     progress: Progress | None,
 ) -> Chosen:
-    check_ranking(arm, setting, weights=weights is not None, held_out=bool(config.get("val_dataloader")))
+    check_ranking(arm, weights=weights is not None, held_out=bool(config.get("val_dataloader")))
     options = dataclasses.replace(_search_options(setting, config), selection="fixed_weights", space=RANK_SPACE)
     problem = _problem(setting, config, options, weights)
     assert problem.holdout is not None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from image2video.experiments import Arm
+from image2video.experiments.settings import warmup_epochs
 from image2video.report import Contrast
 from image2video.search import SearchConfig, get_space
 from image2video.training import TrainConfig
@@ -17,11 +18,11 @@ from image2video.version import __version__
 
 SCALES = ("smoke", "cpu", "gpu", "paper")
 _NOT_HASHED = ("seeds", "more_seeds", "hours", "machine", "device")
-"""What may change between runs that are compared: how many seeds, where they ran."""
+"""Fields of a setting that may differ between runs that are compared: how many seeds there are, where they ran."""
 _NOT_HASHED_UNSET = ("steps", "elsewhere")
-"""What counts where it is set: such a field does not part earlier results from new ones."""
+"""Fields that count only where they are set, so that results from before they existed keep their keys."""
 _SHOWN = ("name", "title", "group", "pool", "scales", "start")
-"""What an arm is called and where it stands; the arm that it starts from counts by its own key."""
+"""Fields of an arm that do not count: its names, its place, and its start, which counts by its own key."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Setting:
             segmentation; it says the network, the recipe and the steps, in place of `model`, `batch_size` and `recipe`.
         options: `--cfg-options` of that config.
         steps: of an arm from scratch, in place of the config's; its schedule is stretched to them.
-        elsewhere: data set -> fields that are other than this setting's where a genotype is `searched@` that data set,
-            such as the network.
+        elsewhere: data set -> the fields that differ from this setting's, such as the network, where an arm's genotype
+            is `searched@` that data set.
         device: auto, cpu, cuda or mps.
 
     """
@@ -98,13 +99,28 @@ class Setting:
         return self.schedule or get_space(self.space).schedule
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
-        """The seeds of an arm, in order."""
+        """The seeds of an arm.
+
+        Args:
+            arm: its name.
+
+        Returns:
+            The seeds, in order.
+        """
         return tuple(range(self.seed, self.seed + max(self.seeds, self.more_seeds.get(arm, 0))))
 
     def training(self, epochs: int, seed: int, *, finetune: bool) -> TrainConfig:
-        """The recipe of one run."""
-        warmup = 0.0 if finetune else min(1.0, epochs / 4)
-        values = {"warmup_epochs": warmup, **self.recipe}
+        """The recipe of one run.
+
+        Args:
+            epochs: of the run.
+            seed: of the run.
+            finetune: whether it starts from trained weights.
+
+        Returns:
+            The settings of its training.
+        """
+        values = {"warmup_epochs": warmup_epochs(epochs, finetune=finetune), **self.recipe}
         lr = self.finetune_lr if finetune else self.lr
         return TrainConfig(epochs=epochs, batch_size=self.batch_size, lr=lr, seed=seed, device=self.device, **values)
 
@@ -114,7 +130,11 @@ class Setting:
         return {"epochs": 6, "tune_epochs": 1, "lr": self.lr, **self.search}
 
     def searching(self) -> SearchConfig:
-        """The settings of the one search of a row."""
+        """The settings of the one search of a row.
+
+        Returns:
+            What `search` takes.
+        """
         options = {"batch_size": self.batch_size, **self.search_options}
         return SearchConfig(space=self.space, residual=False, T=self.T, seed=self.seed, **options)
 
@@ -124,45 +144,53 @@ class Cell(Arm):
     """An arm of a table, with what only a reproduction varies.
 
     Attributes:
-        T: frames, where they are not the setting's.
-        schedule: the power of each frame, where it is not the setting's.
-        magnitude: factor on every magnitude of the genotype.
         layout: `right`, or `scrambled` as in the authors' code (see `scramble.py`).
         variant: of the network: `dilated` or `kernel5` (Table 4), None for the network itself.
         augment: a policy for the training images, or `search:FAMILY` for one that is searched for (Table 7).
-        learned: the ranges of motion are learned with the weights, and no held-out image is looked at (Augerino). It
-            trains on the same images as the other arms, which look at none either while they train.
-        equal_compute: T times the epochs, for the bare network: as many frames as a clip's.
+        learned: the ranges of motion are learned with the weights, and no held-out image is looked at (Augerino). The
+            arm trains on the same images as the others.
         scales: the scales at which it runs.
-
     """
 
-    T: int | None = None
-    schedule: str | None = None
-    magnitude: float = 1.0
     layout: str = "right"
     variant: str | None = None
     augment: str | None = None
     learned: bool = False
-    equal_compute: bool = False
     scales: tuple[str, ...] = SCALES
 
     def frames(self, setting: Setting) -> int:
-        """T of this arm."""
+        """T of this arm.
+
+        Args:
+            setting: of the row.
+
+        Returns:
+            The arm's own T, or the row's.
+        """
         return setting.T if self.T is None else self.T
 
     def total_epochs(self, setting: Setting) -> int:
-        """Its epochs; 0 where it is not trained."""
-        return self.epochs(setting.epochs, setting.finetune_epochs) * (
-            self.frames(setting) if self.equal_compute else 1
-        )
+        """All epochs of this arm.
+
+        Args:
+            setting: of the row.
+
+        Returns:
+            The epochs; 0 where the arm is not trained.
+        """
+        return self.epochs(setting.epochs, setting.finetune_epochs, self.frames(setting))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a data set with a network, what the paper reports for it, and its setting per scale.
+    """One line of a table: a data set with a network.
 
-    `without` names the arms of the table that this row does not have.
+    Attributes:
+        name: in words.
+        metric: what the scores are.
+        paper: arm -> the score that the paper reports.
+        settings: scale -> what its runs share.
+        without: arms of the table that this row does not have.
     """
 
     name: str
@@ -200,10 +228,19 @@ class UnionCase:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure: rows × arms, and the questions that it answers.
+    """A table or figure: every row with every arm, and the questions that it answers.
 
-    `figure`: what is drawn beside the scores, one of `parse.FIGURES`; `images`: how many test images it is drawn from;
-    `unions`: what `figure: unions` draws, which has no rows.
+    Attributes:
+        name: of its file.
+        title: in words.
+        source: where the paper has it.
+        rows: data sets with networks.
+        arms: those that start from another come after it.
+        contrasts: the questions.
+        notes: what must be said beside it.
+        figure: what is drawn beside the scores, one of `parse.FIGURES`.
+        images: test images that the figure is drawn from.
+        unions: what `figure: unions` draws, which has no rows.
     """
 
     name: str
@@ -223,23 +260,38 @@ class Experiment:
         return self.figure in ("fields", "predictions")
 
     def arms_at(self, scale: str, row: Row) -> tuple[Cell, ...]:
-        """The arms of a row that run at a scale."""
+        """The arms of a row that run at a scale.
+
+        Args:
+            scale: one of `SCALES`.
+            row: the row.
+
+        Returns:
+            The arms, in the table's order.
+        """
         return tuple(arm for arm in self.arms if scale in arm.scales and arm.name not in row.without)
 
 
 def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str = __version__) -> str:
-    """What tells the runs of a setting and an arm from all others: 12 hexadecimal digits.
+    """The key of an arm's runs with a setting.
 
-    Titles, groups and the number of seeds do not count, so tables share runs; the library's version does. `start` is
-    the key of the arm that this one starts from. A field that is added to `Setting` or `Cell` changes all keys, and so
-    parts the results from earlier ones: it should be left out of the text where it has its default value. Of
-    `elsewhere` counts what this arm asks for.
+    Titles, groups and the number of seeds do not count, so tables share runs. A field that is added to `Setting` or
+    `Cell` changes all keys and so parts earlier results from new ones, unless it is left out where it has its default.
+
+    Args:
+        setting: of the row; of `elsewhere`, only what the arm asks for counts.
+        arm: the arm.
+        start: the key of the arm that this one starts from.
+        version: of the library.
+
+    Returns:
+        12 hexadecimal digits.
     """
-    asked_for = arm.genotype.partition("@")[2]
-    own = {name: fields for name, fields in setting.elsewhere.items() if name == asked_for}
-    setting = dataclasses.replace(setting, elsewhere=own)
-    told = {k: v for k, v in dataclasses.asdict(setting).items() if k not in _NOT_HASHED}
-    told = {k: v for k, v in told.items() if k not in _NOT_HASHED_UNSET or v}
-    asked = {k: v for k, v in dataclasses.asdict(arm).items() if k not in _SHOWN}
+    other_data = arm.genotype.partition("@")[2]
+    elsewhere = {name: fields for name, fields in setting.elsewhere.items() if name == other_data}
+    fields = dataclasses.asdict(dataclasses.replace(setting, elsewhere=elsewhere))
+    left_out = {*_NOT_HASHED, *(name for name in _NOT_HASHED_UNSET if not fields[name])}
+    told = {name: value for name, value in fields.items() if name not in left_out}
+    asked = {name: value for name, value in dataclasses.asdict(arm).items() if name not in _SHOWN}
     text = json.dumps([told, asked, start, version], sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

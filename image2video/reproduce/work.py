@@ -9,16 +9,16 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from image2video.errors import InputError, MissingError
 from image2video.experiments.output import environment
+from image2video.experiments.run import train_steps
 from image2video.protocols import Progress
-from image2video.reproduce.book import Book, Run, planned_runs
+from image2video.reproduce.book import Book, Run, agreed, planned_runs
 from image2video.reproduce.catalogue import drawn_runs, starting_arms
 from image2video.reproduce.classify import run_classification
 from image2video.reproduce.data import Shelf, check_names
@@ -27,11 +27,9 @@ from image2video.reproduce.spec import SCALES, Experiment
 from image2video.runs.folders import WriteError, atomic_torch_save
 from image2video.training import make_accelerator
 
-T = TypeVar("T")
-
 
 class Worker:
-    """Runs what is missing in a folder; one process, or several under accelerate (the main one writes).
+    """Does the runs that are missing in a folder. Of several processes under accelerate, the main one writes.
 
     Args:
         out: the folder of all results; one worker at a time.
@@ -41,7 +39,6 @@ class Worker:
         retry: try failed runs again.
         progress: called with the table's runs, and with the steps of each.
         accelerator: of Hugging Face accelerate.
-
     """
 
     def __init__(
@@ -63,9 +60,17 @@ class Worker:
 
     @staticmethod
     def planned(experiment: Experiment, scale: str) -> list[Run]:
-        """All runs of a table at a scale, none for a figure without rows.
+        """All runs of a table at a scale; a figure without rows has none.
 
-        Raises `InputError` for an unknown scale, or one at which it has no row.
+        Args:
+            experiment: the table or figure.
+            scale: one of `SCALES`.
+
+        Returns:
+            The runs, in the order in which they are done.
+
+        Raises:
+            InputError: an unknown scale, or one at which the table has no row.
         """
         if scale not in SCALES:
             raise InputError(f"unknown scale {scale!r}; the scales are {', '.join(SCALES)}")
@@ -76,9 +81,17 @@ class Worker:
         return runs
 
     def missing_data(self, experiment: Experiment, scale: str) -> dict[str, str]:
-        """The data sets that missing runs of a table need and that are not there, with how to get each.
+        """The data sets that are not there and that missing runs of a table need. All others are loaded.
 
-        Loads them all. Raises `InputError` for an unknown scale, and for a place of a data set that nothing needs.
+        Args:
+            experiment: the table.
+            scale: one of `SCALES`.
+
+        Returns:
+            Name of a data set -> how to get it.
+
+        Raises:
+            InputError: an unknown scale, or a place of a data set that nothing needs.
         """
         planned = self.planned(experiment, scale)
         check_names(self.shelf.specs, {s.data for run in planned for s in data_settings(run.arm, run.setting)})
@@ -89,13 +102,22 @@ class Worker:
         return texts
 
     def run(self, experiment: Experiment, scale: str) -> list[Run]:
-        """Do all runs of a table that have no record yet; gives those that are still missing.
+        """Do all runs of a table that have no record yet.
 
         A run that fails leaves a record with its error and is not tried again unless `retry`; those that start from it
         fail in turn. Runs whose data are not there are left out. After `max_minutes` no further run begins.
 
-        Raises `MissingError` where the data of all missing runs are not there, `InputError` as `missing_data` does, and
-        `WriteError` where the folder cannot be written.
+        Args:
+            experiment: the table.
+            scale: one of `SCALES`.
+
+        Returns:
+            The runs that are still missing.
+
+        Raises:
+            MissingError: the data of all missing runs are not there.
+            InputError: an unknown scale, or a place of a data set that nothing needs.
+            WriteError: the folder cannot be written.
         """
         runs = self.planned(experiment, scale)
         todo, lacking = self._todo(runs), self.missing_data(experiment, scale)
@@ -105,38 +127,35 @@ class Worker:
         if self.accelerator.is_main_process:
             self._sweep(runs, todo)
         left = [run for run in todo if run not in ready]
+        report: Progress = self._progress or (lambda stage, done, total, **figures: None)
         for number, run in enumerate(ready):
-            if self._agreed(self._end is not None and time.monotonic() >= self._end):
+            out_of_time = self._end is not None and time.monotonic() >= self._end
+            if agreed(self.accelerator, out_of_time):
                 return left + ready[number:]
-            if self._progress is not None:
-                self._progress(experiment.name, number, len(ready))
-            if self._agreed(self._is_missing(run, runs)):  # rows with equal settings share their runs
+            report(experiment.name, number, len(ready))
+            if agreed(self.accelerator, self._is_missing(run, runs)):  # rows with equal settings share their runs
                 self._one(run, runs)
-        if self._progress is not None and ready:
-            self._progress(experiment.name, len(ready), len(ready))
+        if ready:
+            report(experiment.name, len(ready), len(ready))
         return left
 
-    def _agreed(self, value: T) -> T:
-        """The main process's value: others may have looked at the folder or the clock at another moment."""
-        if self.accelerator.num_processes > 1:
-            (value,) = broadcast_object_list([value])
-        return value
-
     def _todo(self, runs: list[Run]) -> list[Run]:
-        wanted = self._agreed([self._is_missing(run, runs) for run in runs])
+        """The runs that are to be done, the same in every process."""
+        wanted = agreed(self.accelerator, [self._is_missing(run, runs) for run in runs])
         return [run for run, missing in zip(runs, wanted, strict=True) if missing]
 
     def _is_missing(self, run: Run, runs: list[Run]) -> bool:
+        """Whether a run is to be done: for its record, or for weights that a figure or another run needs."""
         record = self.book.read(run)
-        if record is None or "error" in record:
-            return record is None or self.retry
+        if record is None:
+            return True
+        if "error" in record:
+            return self.retry
         # Its weights may be gone, or from a time when no arm started from it and no figure was drawn with it.
         if self.book.weights_path(run).is_file():
             return False
-        return run.drawn or any(
-            (one.row, one.arm.start, one.seed) == (run.row, run.arm.name, run.seed) and self._is_missing(one, runs)
-            for one in runs
-        )
+        followers = [one for one in runs if (one.row, one.arm.start, one.seed) == (run.row, run.arm.name, run.seed)]
+        return run.drawn or any(self._is_missing(one, runs) for one in followers)
 
     @staticmethod
     def _keeps(run: Run, runs: list[Run]) -> bool:
@@ -161,6 +180,7 @@ class Worker:
                 shutil.rmtree(self.book.training_path(run), ignore_errors=True)
 
     def _one(self, run: Run, runs: list[Run]) -> None:
+        """Do a run and keep its record, or the record of its failure."""
         began = time.monotonic()
         try:
             record = self._record(run, runs)
@@ -170,12 +190,8 @@ class Worker:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"
             record = {"error": f"{type(error).__name__}: {error} ({where})", "seconds": time.monotonic() - began}
-        if self.accelerator.is_main_process and "error" in record and self._is_done(run):
-            warnings.warn(f"{run.stem} was done again for its weights, and failed: {record['error']}", stacklevel=2)
-        elif self.accelerator.is_main_process:
-            self.book.write(run, record | {"environment": self._environment()})
-            if "error" not in record:  # a failed one goes on from there when it is tried again
-                shutil.rmtree(self.book.training_path(run), ignore_errors=True)
+        if self.accelerator.is_main_process:
+            self._keep(run, record)
         self.accelerator.wait_for_everyone()
         # Graphs and memory of this network are of no use to the next.
         if run.setting.recipe.get("compile"):
@@ -183,15 +199,25 @@ class Worker:
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _keep(self, run: Run, record: dict[str, Any]) -> None:
+        """Write a record, unless a failure would take the place of a result."""
+        if "error" in record and self._is_done(run):
+            warnings.warn(f"{run.stem} was done again for its weights, and failed: {record['error']}", stacklevel=3)
+            return
+        self.book.write(run, record | {"environment": self._environment()})
+        if "error" not in record:  # a failed one goes on from there when it is tried again
+            shutil.rmtree(self.book.training_path(run), ignore_errors=True)
+
     def _is_done(self, run: Run) -> bool:
         return "error" not in (self.book.read(run) or {"error": ""})
 
     def _environment(self) -> dict[str, Any]:
-        """Versions and hardware, and how many processes where there are several: they may normalise apart."""
-        processes = self.accelerator.num_processes
-        return environment(self.accelerator.device) | ({"processes": processes} if processes > 1 else {})
+        """Versions and hardware; several processes count, since each may normalise its own batches."""
+        found, processes = environment(self.accelerator.device), self.accelerator.num_processes
+        return found | {"processes": processes} if processes > 1 else found
 
     def _record(self, run: Run, runs: list[Run]) -> dict[str, Any]:
+        """Do a run, and keep its weights where they are needed."""
         start = None if run.arm.start is None else self._start(run, runs)
         options: dict[str, Any] = {
             "load": self.shelf,
@@ -226,14 +252,8 @@ class Worker:
         return path
 
     def _named(self, run: Run, search: str) -> Progress | None:
-        """Steps under the name of the run; those of a search under its name."""
+        """The steps of a training under the name of the run; those of a search under its own name."""
         progress = self._progress
-        if progress is None:
-            return None
-
-        def report(stage: str, done: int, total: int, **figures: float) -> None:
-            if search or stage == "train":
-                name = f"{search} ({stage})" if search else f"{run.arm.name}, seed {run.seed}"
-                progress(name, done, total, **figures)
-
-        return report
+        if progress is None or not search:
+            return train_steps(progress, f"{run.arm.name}, seed {run.seed}")
+        return lambda stage, done, total, **figures: progress(f"{search} ({stage})", done, total, **figures)

@@ -17,7 +17,6 @@ from image2video.experiments import (
     standard_contrasts,
     training_frames,
 )
-from image2video.report import Contrast
 
 
 @pytest.mark.parametrize("T", [2, 3, 5])
@@ -78,7 +77,7 @@ def test_the_demo_stays_within_its_frames() -> None:
         ({"fusion": "gsf"}, "genotype='none' and fusion='gsf'"),
         ({"budget": "finetune"}, "needs start="),
         ({"genotype": "fixed_weights", "fusion": "gsf"}, "needs start="),
-        ({"epochs_factor": 0}, "epochs_factor=0"),
+        ({"epochs_factor": 0}, "epochs_factor must be at least 1, got 0"),
     ],
 )
 def test_an_arm_that_contradicts_itself_is_refused(fields: dict, message: str) -> None:
@@ -120,7 +119,3 @@ def test_arms_of_a_seed_share_their_recipe() -> None:
     short, long = config.training(2, 4, finetune=False), config.training(6, 4, finetune=False)
     assert dataclasses.replace(short, epochs=6, warmup_epochs=long.warmup_epochs) == long
     assert config.training(2, 4, finetune=True).peak_lr == config.finetune_lr
-
-
-def test_contrast_is_plain_data() -> None:
-    assert dataclasses.asdict(Contrast("c", "at equal epochs", "a", "b"))["headline"] is False

@@ -18,7 +18,7 @@ from image2video.data import DataSource, load_data
 from image2video.data.seeds import seeded_generator
 from image2video.errors import InputError, StateError
 from image2video.experiments import check_arms
-from image2video.experiments.candidate_runs import compare, comparison_folder, planned_frames, shared_tau
+from image2video.experiments.candidate_runs import compare, compare_bench, comparison_folder, planned_frames, shared_tau
 from image2video.experiments.candidates import (
     CONTROLS,
     SEARCHES,
@@ -29,11 +29,9 @@ from image2video.experiments.candidates import (
     parse_candidates,
 )
 from image2video.experiments.comparison import Comparison
-from image2video.experiments.genotypes import StatedGenotypes
 from image2video.experiments.settings import CompareConfig
 from image2video.integrations.timm_backbones import build
 from image2video.report import ComparisonResult
-from image2video.runs.folders import OutputDirectory
 from image2video.search import (
     SearchConfig,
     SearchResult,
@@ -44,6 +42,7 @@ from image2video.search import (
     search,
 )
 from image2video.search.state.state import SearchState
+from image2video.training import make_accelerator
 
 FOUND = Genotype.parse("rotate(10)")
 CONFIG = CompareConfig(
@@ -163,7 +162,11 @@ def test_planned_frames_are_those_of_all_arms() -> None:
 
 
 def test_settings_are_checked_and_fine_tuning_is_gentler() -> None:
-    for change, message in (({"epochs": 0}, "--final-epochs 0"), ({"seeds": 0}, "--final-seeds 0"), ({"lr": -1}, "lr")):
+    for change, message in (
+        ({"epochs": 0}, "--final-epochs must be at least 1, got 0"),
+        ({"seeds": 0}, "--final-seeds must be at least 1, got 0"),
+        ({"lr": -1}, "lr"),
+    ):
         with pytest.raises(InputError, match=message):
             dataclasses.replace(CONFIG, **change)
     scratch, tuned = (dataclasses.replace(CONFIG, trained=t).training(4, 1, finetune=False) for t in (False, True))
@@ -241,9 +244,9 @@ def test_a_comparison_goes_on_and_trains_only_what_is_new(compared, monkeypatch:
     trained: list[str] = []
     original = Comparison._run
 
-    def counted(self, arm, seed, name):
-        trained.append(name)
-        return original(self, arm, seed, name)
+    def counted(self, arm, one):
+        trained.append(one.stem)
+        return original(self, arm, one)
 
     monkeypatch.setattr(Comparison, "_run", counted)
     (out / "runs" / "replica-seed1.json").unlink()
@@ -269,7 +272,7 @@ def test_the_searchs_own_selection_begins_with_the_next_seed(
 ) -> None:
     run, _, searched, out = compared
     record = json.loads((out / "runs" / "found-seed0.json").read_text())
-    monkeypatch.setattr(Comparison, "_run", lambda self, arm, seed, name: (record, {}))
+    monkeypatch.setattr(Comparison, "_run", lambda self, arm, one: (record, {}))
     del searched[:]
     one = dataclasses.replace(CONFIG, seeds=1)
     run("frozen:2", one, result=found("frozen"), out=tmp_path / "out")
@@ -287,7 +290,7 @@ def test_several_processes_are_refused(compared, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_final_networks_see_the_clip_of_the_search_and_keep_trained_weights(data: DataSource, tmp_path: Path) -> None:
+def test_final_networks_see_the_clip_of_the_search_and_keep_trained_weights(data: DataSource) -> None:
     def bare(seed: int) -> nn.Module:
         return build("cifar_resnet8", num_classes=4, in_chans=1)
 
@@ -295,16 +298,15 @@ def test_final_networks_see_the_clip_of_the_search_and_keep_trained_weights(data
     images = next(iter(data.test.batches(8).epoch(0)))[0]
     for trained in (False, True):
         config = dataclasses.replace(CONFIG, trained=trained, padding="border", interpolation="nearest")
-        folder = OutputDirectory(tmp_path / str(trained), "comparison")
-        comparison = Comparison(config, (), data, folder, network=bare, genotypes=StatedGenotypes())
-        network = comparison.network(0).eval()
+        bench = compare_bench(config, data, bare, make_accelerator("cpu"))
+        network = bench.network(0).eval()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):  # its blocks begin as the identity, which hides every fusion
                 nn.init.ones_(module.weight)
         clip = Image2Video(FOUND, T=2, padding="border", interpolation="nearest")(images)
         with torch.no_grad():
             average = network(clip.flatten(0, 1)).unflatten(0, clip.shape[:2]).mean(1)
-            video = comparison._wrapped(network, found_arm, FOUND, 0).eval()
+            video = bench.wrapped(network, found_arm, FOUND, 0).eval()
             assert torch.equal(video.to_video(images), clip)
             # On trained weights a fusion begins as the average of the bare network over the frames.
             assert torch.allclose(video(images), average, atol=1e-5) is trained

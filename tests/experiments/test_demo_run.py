@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from image2video.clip.genotype import Genotype
-from image2video.data import load_data
 from image2video.errors import ExistsError, InputError
 from image2video.experiments import DemoConfig, run_demo
 from image2video.experiments.comparison import Comparison
+from image2video.experiments.runner import demo_bench
 from image2video.report import ComparisonResult
-from image2video.runs.folders import OutputDirectory
 from image2video.search import SearchSpace, register_space
 
 SPACE = register_space(SearchSpace("demo_smoke", ("translate_x(0.06)", "rotate(10)"), nodes=2))
@@ -136,9 +135,9 @@ def test_a_killed_demo_goes_on_where_it_was(finished, monkeypatch: pytest.Monkey
     trained: list[str] = []
     original = Comparison._run
 
-    def counted(self, arm, seed, name):
-        trained.append(name)
-        return original(self, arm, seed, name)
+    def counted(self, arm, one):
+        trained.append(one.stem)
+        return original(self, arm, one)
 
     monkeypatch.setattr(Comparison, "_run", counted)
     again = run_demo(dataclasses.replace(config, resume=True))
@@ -156,10 +155,9 @@ def test_resuming_with_other_settings_is_refused(finished) -> None:
         run_demo(dataclasses.replace(config, resume=True, epochs=2))
 
 
-def test_equal_seeds_give_equal_weights(finished, tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_weights(finished) -> None:
     config, _, _ = finished
-    data = load_data("digits", train_images=50)
-    comparison = Comparison(config, (), data, OutputDirectory(tmp_path / "out", "demo"))
-    first, second, other = (comparison.network(seed).state_dict() for seed in (3, 3, 4))
+    bench = demo_bench(config)
+    first, second, other = (bench.network(seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])

@@ -107,16 +107,19 @@ def test_figure_4_is_the_same_at_every_scale_and_trains_nothing(scale, tmp_path,
     ("changes", "message"),
     [
         ({"unions": []}, "own: unions must be a list of at least one entry"),
-        ({"figure": "fields"}, r"own: unions\[0\]: unknown figure 'fields'; choose one of unions"),
+        ({"figure": "fields"}, "own: unions: unknown figure 'fields'; choose one of unions"),
         ({"rows": []}, "own: unknown key 'rows'"),
-        ({"unions": [{**UNION, "field": [1, 2, 3]}]}, r"unions\[0\]: field=\[1, 2, 3\]: needed left, top, right"),
-        ({"unions": [{**UNION, "field": [3, 0, 1, 2]}]}, "needed left, top, right and bottom"),
+        ({"unions": [{**UNION, "field": [1, 2, 3]}]}, r"unions\[0\]: field must be left, top, right"),
+        ({"unions": [{**UNION, "field": [3, 0, 1, 2]}]}, "must be left, top, right and bottom"),
         ({"unions": [{**UNION, "genotype": "rotat(3)"}]}, r"unions\[0\]: .*rotat"),
         ({"unions": [{**UNION, "schedule": "slow"}]}, "unknown schedule 'slow'"),
         ({"unions": [{**UNION, "T": 0}]}, "at least 1, got 0"),
-        ({"unions": [{**UNION, "image_size": [0, 5]}]}, r"image_size=\[0, 5\]: needed height and width"),
+        ({"unions": [{**UNION, "image_size": [0, 5]}]}, r"image_size must be height and width"),
         ({"unions": [UNION, UNION]}, "two unions are called 'one'"),
-        ({"unions": [UNION, {**UNION, "name": "two", "T": 4}]}, r"unions\[1\]: T, schedule and image_size are one"),
+        (
+            {"unions": [UNION, {**UNION, "name": "two", "T": 4}]},
+            "unions: T, schedule and image_size must be those of the first",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_file_of_unions_is_said(changes, message, tmp_path):
@@ -127,7 +130,7 @@ def test_what_is_wrong_in_a_file_of_unions_is_said(changes, message, tmp_path):
 
 
 def test_a_figure_needs_an_image(tmp_path):
-    for images, message in ((0, "images=0: at least 1"), ("four", "images: needed a whole number")):
+    for images, message in ((0, "images must be at least 1, got 0"), ("four", "images: must be a whole number")):
         path = table(tmp_path, arms=ARMS, contrasts=[], figure="fields", images=images)
         with pytest.raises(InputError, match=message):
             load_experiment(str(path))

@@ -11,9 +11,10 @@ from image2video import Genotype, VideoWrap
 from image2video.clip.image_to_video import Image2Video, clip_to_frames
 from image2video.data import load_data
 from image2video.errors import InputError
+from image2video.experiments.genotypes import Chosen, scaled
 from image2video.reproduce import Cell, Setting, policies
-from image2video.reproduce.classify import fresh_network, run_classification, wrapped
-from image2video.reproduce.genotypes import Chosen, choose, data_settings, scaled
+from image2video.reproduce.classify import choose, fresh_network, run_classification, wrapped
+from image2video.reproduce.genotypes import data_settings
 from image2video.reproduce.learned import OPS, START, UNITS, WIDEST, LearnedAveraging, ranges_text
 from image2video.reproduce.policies import choose_policy
 from image2video.reproduce.scramble import ScrambledClips, scrambled
@@ -243,7 +244,7 @@ def test_a_ranking_needs_held_out_images_and_looks_at_no_others(data, accelerato
     model = fresh_network(arm, SETTING, data, 0)
     blind = dataclasses.replace(data, train=None, test=None)
     assert chosen(arm, blind, accelerator, model=model).origin == "ranked on 15 held-out images"
-    with pytest.raises(InputError, match=r"'arm' ranks genotypes on held-out images, and there are none: holdout="):
+    with pytest.raises(InputError, match=r"'arm' ranks genotypes on held-out images, and there are none"):
         chosen(arm, dataclasses.replace(data, holdout=None), accelerator, model=model)
     with pytest.raises(InputError, match="it needs start"):
         chosen(arm, data, accelerator)
@@ -259,7 +260,7 @@ def test_a_search_elsewhere_has_the_same_network_for_the_images_there(tmp_path, 
         seen.append((backbone, train.num_images, validation.num_images))
         return type("Result", (), {"genotype": Genotype.parse("rotate(3)"), "seconds": 6.0})
 
-    monkeypatch.setattr("image2video.reproduce.genotypes.search", search)
+    monkeypatch.setattr("image2video.experiments.genotypes.search", search)
 
     def load(one):
         assert (one.data, one.train_images) == ("digits", None)

@@ -22,11 +22,12 @@ from reproduce_cases import TABLE, TINY
 from image2video import Genotype
 from image2video.data import load_data
 from image2video.errors import InputError, UnsupportedError
+from image2video.experiments import genotypes as of_classification
 from image2video.reproduce import Cell, Setting, load_experiment
-from image2video.reproduce import genotypes as of_classification
 from image2video.reproduce import segment_genotypes as of_segmentation
+from image2video.reproduce.classify import choose
 from image2video.reproduce.data import Shelf
-from image2video.reproduce.genotypes import choose, data_settings
+from image2video.reproduce.genotypes import data_settings
 from image2video.reproduce.miniatures import make_camvid
 from image2video.reproduce.parse import experiment_from
 from image2video.reproduce.segment_genotypes import choose_for_segmentor
@@ -359,7 +360,7 @@ def test_one_segmentor_for_another(camvid, tmp_path, accelerator, searches) -> N
 
 
 def test_a_config_is_not_taken_for_other_data() -> None:
-    with pytest.raises(InputError, match=r"config, camvid/any.py, is for 'camvid': say elsewhere\.digits\.config"):
+    with pytest.raises(InputError, match=r"config, camvid/any.py, is for 'camvid'; say elsewhere\.digits\.config"):
         data_settings(cell("searched@digits"), SETTING)
     (row,) = TABLE["rows"]
     wrong = {**row, "scales": {"smoke": {**TINY, "elsewhere": {"digits": {"modell": "x"}}}}}

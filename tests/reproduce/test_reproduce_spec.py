@@ -88,40 +88,40 @@ def smoke(**changes):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ([], r"own: needed a mapping, got \[\]"),
+        ([], r"own: must be a mapping, got \[\]"),
         ({"title": "t"}, "own: 'source' is missing"),
         (changed(colour=1), "own: unknown key 'colour'; the keys are arms, contrasts"),
-        (changed(title=5), "own: title: needed text, got 5 of type int"),
+        (changed(title=5), "own: title: must be text, got 5 of type int"),
         (changed(rows=[]), "own: rows must be a list of at least one entry"),
         (changed(rows=[{"name": "x"}]), r"own: rows\[0\]: 'scales' is missing"),
         (
             changed(rows=[{"name": "x", "scales": {"huge": {}}}]),
             r"rows\[0\].scales: unknown scale 'huge'; .*smoke, cpu",
         ),
-        (changed(rows=[{"name": "x", "scales": {"cpu": 5}}]), r"rows\[0\].scales.cpu: needed a mapping, got 5"),
+        (changed(rows=[{"name": "x", "scales": {"cpu": 5}}]), r"rows\[0\].scales.cpu: must be a mapping, got 5"),
         (
             changed(rows=[{**TABLE["rows"][0], "paper": {"b": 1}}]),
             r"rows\[0\].paper: 'b' is no arm; the arms are bare,",
         ),
         (
             changed(rows=[{**TABLE["rows"][0], "paper": {"bare": "x"}}]),
-            r"rows\[0\].paper.bare: needed a number, got 'x'",
+            r"rows\[0\].paper.bare: must be a number, got 'x'",
         ),
         (
             changed(rows=[{"name": "a", "scales": {"smoke": {}}, "without": ["nobody"]}]),
             r"rows\[0\].without: 'nobody' is no arm",
         ),
-        (changed(rows=[{"name": "a", "scales": {"smoke": {}}, "without": [1]}]), r"without\[0\]: needed text, got 1"),
+        (changed(rows=[{"name": "a", "scales": {"smoke": {}}, "without": [1]}]), r"without\[0\]: must be text, got 1"),
         (smoke(epoch=3), r"rows\[0\].scales.smoke: unknown key 'epoch'"),
-        (smoke(epochs="3"), r"rows\[0\].scales.smoke.epochs: needed a whole number, got '3'"),
-        (smoke(train_images=True), "train_images: needed a whole number or null, got True"),
-        (smoke(epochs=0), "epochs=0: at least 1 is needed"),
-        (smoke(steps=0), "steps=0: at least 1 is needed"),
-        (smoke(holdout=1), "holdout=1: it must be from 0 to 1"),
+        (smoke(epochs="3"), r"rows\[0\].scales.smoke.epochs: must be a whole number, got '3'"),
+        (smoke(train_images=True), "train_images: must be a whole number or null, got True"),
+        (smoke(epochs=0), "epochs must be at least 1, got 0"),
+        (smoke(steps=0), "steps must be at least 1, got 0"),
+        (smoke(holdout=1), "holdout must be at least 0 and below 1, got 1"),
         (smoke(T=0), "must be at least 1, got 0"),
         (smoke(schedule="slow"), "unknown schedule 'slow'; choose one of from_zero, ramp"),
         (smoke(space="nowhere"), "nowhere"),
-        (smoke(device="tpu"), "device: needed one of auto, cpu, cuda, mps, got 'tpu'"),
+        (smoke(device="tpu"), "device: must be one of auto, cpu, cuda, mps, got 'tpu'"),
         (smoke(recipe={"label_smoothin": 0.1}), "label_smoothin"),
         (smoke(search={"epoch": 1}), "epoch"),
         (arm(genotype="rotat(10)", fusion="tsm"), r"own: arms\[4\]: .*rotat"),
@@ -134,20 +134,20 @@ def smoke(**changes):
         (arm(variant="striped"), "unknown variant 'striped'"),
         (arm(schedule="slow"), "unknown schedule 'slow'"),
         (arm(scales=["huge"]), "unknown scale 'huge'"),
-        (arm(scales="gpu"), "scales: needed a list, got 'gpu'"),
+        (arm(scales="gpu"), "scales: must be a list, got 'gpu'"),
         (arm(augment="randaugmint"), "did you mean 'randaugment'"),
         (arm(augment="search:magic"), "unknown family of augmentations 'magic'"),
         (arm(learned=True), "learned: true goes with genotype: learned and fusion: none"),
         (arm(genotype="learned", fusion="none"), "learned: true goes with"),
         (arm(genotype="identity", fusion="tsm", equal_compute=True), "equal_compute: true is for the bare network"),
         (arm(magnitude=0), "a factor above 0"),
-        (arm(budget="lavish"), "budget: needed one of scratch, finetune, none"),
+        (arm(budget="lavish"), "budget: must be one of scratch, finetune, none"),
         (arm(name="a/b"), "letters, digits"),
         (arm(name="bare"), "two arms are called 'bare'"),
         (arm(start="later", budget="finetune"), "starts from 'later'; that must be a bare arm listed before it"),
         (changed(contrasts=[{"name": "c", "lead": "l", "a": "bare", "b": "x"}]), "contrast 'c' names the arm 'x'"),
         (changed(contrasts=[{"name": "c", "lead": "l", "a": "bare"}]), r"own: contrasts\[0\]: 'b' is missing"),
-        (changed(rows=TABLE["rows"] * 2), r"own: rows\[1\]: two rows are called 'digits'"),
+        (changed(rows=TABLE["rows"] * 2), "own: two rows are called 'digits'"),
         (changed(figure="pie"), "unknown figure 'pie'; choose one of depth"),
     ],
 )
@@ -203,9 +203,12 @@ def test_an_arm_can_have_more_seeds_than_the_others():
     assert len({run.key for run in planned}) == 2
     without = Worker.planned(experiment_from(record, "own", {"smoke": {"seeds": 1, "seed": 3}}), "smoke")
     assert {run.key for run in without} == {run.key for run in planned}, "how many seeds there are parts no results"
-    with pytest.raises(InputError, match="'two' has more seeds than 'one', from which it starts"):
+    with pytest.raises(InputError, match="'two' needs as many seeds of 'one', from which it starts"):
         Worker.planned(experiment_from(record, "own", {"smoke": {"more_seeds": {"two": 2}}}), "smoke")
-    for wrong, text in (({"nobody": 2}, "'nobody' is no arm"), ({"one": "2"}, "more_seeds.one: needed a whole number")):
+    for wrong, text in (
+        ({"nobody": 2}, "'nobody' is no arm"),
+        ({"one": "2"}, "more_seeds.one: must be a whole number"),
+    ):
         with pytest.raises(InputError, match=text):
             experiment_from(record, "own", {"smoke": {"more_seeds": wrong}})
 
