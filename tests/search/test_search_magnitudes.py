@@ -34,7 +34,6 @@ def learning(space: SearchSpace, T: int = 3, **options: object) -> Cell:
 
 
 def move(cell: Cell, values: float | Tensor) -> Cell:
-    assert cell.magnitudes is not None
     with torch.no_grad():
         cell.magnitudes.copy_(torch.as_tensor(values).to(cell.magnitudes))
     return cell
@@ -122,7 +121,6 @@ def test_the_clip_is_differentiable_in_the_magnitudes(per: str, padding: str) ->
     space = SearchSpace("s", ("rotate(8) > translate_y(0.1)", "scale(1.2)", "identity"), nodes=2)
     cell = learning(space, magnitudes_per=per, padding=padding).double()
     x = torch.rand(1, 1, 7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert cell.magnitudes is not None
     start = 1 + 0.1 * torch.randn(cell.magnitudes.shape, dtype=torch.float64)
 
     def clip(values: Tensor, tau: Tensor) -> Tensor:
@@ -134,7 +132,6 @@ def test_the_clip_is_differentiable_in_the_magnitudes(per: str, padding: str) ->
 def test_chains_of_both_kinds_are_differentiable_too() -> None:
     cell = learning(MIXED).double()
     x = 0.3 + 0.4 * torch.rand(1, 1, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert cell.magnitudes is not None
     assert cell.magnitudes.shape == (2, 3)
     start = torch.full((2, 3), 1.05, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: functional_call(cell, {"magnitudes": v}, (x,)), (start,))
@@ -176,7 +173,6 @@ def test_a_path_is_the_genotype_with_its_learned_values(seed: int, per: str) -> 
     generator = torch.Generator().manual_seed(seed)
     space = SearchSpace("s", ("rotate(6)", "scale(1.1) > translate_x(0.05)", "identity"), nodes=3)
     cell = learning(space, T=3, magnitudes_per=per).double()
-    assert cell.magnitudes is not None
     move(cell, 3 * torch.rand(cell.magnitudes.shape, generator=generator) - 1.5)
     decisions = random_decisions(space, generator)
     genotype = decisions.genotype(space, cell)
@@ -191,19 +187,16 @@ def test_a_path_is_the_genotype_with_its_learned_values(seed: int, per: str) -> 
 def test_the_genotype_holds_the_exact_values() -> None:
     space = get_space("affine5")
     cell = move(learning(space), torch.linspace(-1, 1.5, 16).view(4, 4))
-    assert cell.magnitudes is not None
     decisions = Decisions(dict.fromkeys(range(10), 3), {4: space.edges.index((2, 4)), 2: space.edges.index((0, 2))})
     first, second = decisions.genotype(space, cell).chain
     assert first.magnitude == 10 * cell.magnitudes[0, 3].item()  # the input is row 0, node 2 row 2
     assert second.magnitude == 10 * cell.magnitudes[2, 3].item()
     assert str(decisions.genotype(space)) == "rotate(10) > rotate(10)"
     values = cell.candidate_magnitudes()
-    assert values is not None
     assert values[2][3] == [second.magnitude]
     assert values[2][4] == []
     assert values[0][2][0] == pytest.approx(1 + 0.1 * cell.magnitudes[0, 2].item())
     per_edge = learning(space, magnitudes_per="edge")
-    assert per_edge.magnitudes is not None
     assert per_edge.magnitudes.shape == (10, 4)
     moved = move(per_edge, torch.arange(40.0).view(10, 4) / 40)
     assert moved.chosen_candidate(7, 3).chain[0].magnitude == pytest.approx(10 * 31 / 40)
@@ -212,7 +205,6 @@ def test_the_genotype_holds_the_exact_values() -> None:
 def test_rows_belong_to_sources_and_inputs_share_one() -> None:
     space = SearchSpace("s", ("rotate(6)", "identity"), inputs=2, nodes=2)
     cell = learning(space)
-    assert cell.magnitudes is not None
     assert cell.magnitudes.shape == (2, 1)
     (gradient,) = torch.autograd.grad(cell(images()).square().sum(), cell.magnitudes)
     assert (gradient.abs() > 1e-3).all()
@@ -227,7 +219,6 @@ def test_a_step_of_nothing_can_still_be_learned(text: str) -> None:
     cell = move(learning(SearchSpace("s", (text, "identity"), nodes=1)), 0.0)
     clip = cell(images())
     assert torch.allclose(clip[:, 2], images(), atol=1e-5)
-    assert cell.magnitudes is not None
     weight = torch.rand(clip.shape, generator=torch.Generator().manual_seed(0))
     (gradient,) = torch.autograd.grad((clip * weight).sum(), cell.magnitudes)
     assert gradient.isfinite().all()
@@ -260,7 +251,6 @@ def test_bounds_hold(text: str, bound: float, low: float, high: float, end: floa
 
 def test_what_lies_within_the_bounds_is_left_alone() -> None:
     cell = learning(get_space("affine5"))
-    assert cell.magnitudes is not None
     values = torch.linspace(-2.9, 2.9, 16).view(4, 4)
     move(cell, values).clamp_magnitudes_()
     assert torch.equal(cell.magnitudes, values)
@@ -291,7 +281,6 @@ def test_sources_are_warped_once_or_once_per_edge(monkeypatch: pytest.MonkeyPatc
 def test_passes_that_share_a_trace_give_the_same_clips(first: int, per: str) -> None:
     space = get_space("affine5")
     cell = learning(space, magnitudes_per=per)
-    assert cell.magnitudes is not None
     move(cell, 0.5 + torch.rand(cell.magnitudes.shape, generator=torch.Generator().manual_seed(0)))
     edge = space.incoming(first)[0]
     mixings = [mixing_matrix(cell.tau.detach(), space, masked_op=(edge, op)) for op in range(5)]
@@ -309,7 +298,6 @@ def test_nothing_stale_is_kept() -> None:
         before = cell(images()).clone()
         cell.unwarped_mean(torch.rand(6, 1, 5, 7), SIZE)
     cell(images()).square().sum().backward()
-    assert cell.magnitudes is not None
     assert cell.magnitudes.grad is not None
     move(cell, 2.0)
     after = cell(images())

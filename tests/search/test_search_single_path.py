@@ -201,4 +201,4 @@ def test_what_does_not_belong_together_is_refused() -> None:
             cell(images(), mixing, active=bad)
     for temperature in (0, -1.0, math.inf, math.nan, "1"):
         with pytest.raises(InputError, match="temperature must be a finite number above 0"):
-            single_path_mixing(cell.tau, space, temperature, seeded(0))  # type: ignore[arg-type]
+            single_path_mixing(cell.tau, space, temperature, seeded(0))
