@@ -2,7 +2,7 @@
 
 import copy
 import math
-import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,7 +15,6 @@ from image2video import Genotype, Image2Video
 from image2video.clip.colours import Colours
 from image2video.errors import InputError
 from image2video.search import Cell, Decisions, SearchSpace, get_space, random_decisions
-from image2video.search.cell import warps as cell_warps
 from image2video.search.cell.cell import CellTrace
 from image2video.search.cell.mixing import mixing_matrix
 
@@ -129,24 +128,21 @@ def test_the_clip_is_differentiable_in_the_magnitudes(per: str, padding: str) ->
     assert torch.autograd.gradcheck(clip, (start.requires_grad_(), cell.tau))
 
 
-def test_chains_of_both_kinds_are_differentiable_too() -> None:
-    cell = learning(MIXED).double()
+def way_there(cell: Cell, values: Tensor) -> Tensor:
     x = 0.3 + 0.4 * torch.rand(1, 1, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert cell.magnitudes.shape == (2, 3)
-    start = torch.full((2, 3), 1.05, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: functional_call(cell, {"magnitudes": v}, (x,)), (start,))
+    return functional_call(cell, {"magnitudes": values}, (x,))
 
 
-def test_the_way_back_is_differentiable_in_the_magnitudes() -> None:
-    cell = learning(SearchSpace("s", ("rotate(8)", "scale(1.2)", "identity"), nodes=2)).double()
+def way_back(cell: Cell, values: Tensor) -> Tensor:
     maps = torch.rand(3, 1, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    start = torch.full((2, 2), 1.05, dtype=torch.float64, requires_grad=True)
+    return cell._unwarp.mean(maps, (20, 24), cell.mixing(), True, None, values.unbind(0))
 
-    def back(values: Tensor) -> Tensor:
-        rows = values.unbind(0)
-        return cell._unwarp.mean(maps, (20, 24), cell.mixing(), True, None, rows)
 
-    assert torch.autograd.gradcheck(back, (start,))
+@pytest.mark.parametrize("way", [way_there, way_back])
+def test_chains_of_both_kinds_are_differentiable_too(way: Callable[[Cell, Tensor], Tensor]) -> None:
+    cell = learning(MIXED).double()
+    start = torch.full((2, 3), 1.05, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda values: way(cell, values), (start,))
 
 
 @pytest.mark.parametrize("per", ["node", "edge"])
@@ -250,30 +246,16 @@ def test_bounds_hold(text: str, bound: float, low: float, high: float, end: floa
 
 
 def test_what_lies_within_the_bounds_is_left_alone() -> None:
-    cell = learning(get_space("affine5"))
     values = torch.linspace(-2.9, 2.9, 16).view(4, 4)
-    move(cell, values).clamp_magnitudes_()
+    cell = move(learning(get_space("affine5")), values)
+    cell.clamp_magnitudes_()
     assert torch.equal(cell.magnitudes, values)
 
 
-class CountedResample:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.rows: list[int] = []
-        self._resample = cell_warps.resample
-        monkeypatch.setattr(cell_warps, "resample", self)
-
-    def __call__(self, x: Tensor, theta: Tensor, **options: str) -> Tensor:
-        self.rows.append(x.shape[0])
-        return self._resample(x, theta, **options)
-
-
-def test_sources_are_warped_once_or_once_per_edge(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = CountedResample(monkeypatch)
-    learning(get_space("affine5"))(images())
-    assert counted.rows == [4 * 2] * 4
-    counted.rows.clear()
-    learning(get_space("affine5"), magnitudes_per="edge")(images())
-    assert counted.rows == [4 * 2] * 10
+@pytest.mark.parametrize(("per", "calls"), [("node", 4), ("edge", 10)])
+def test_sources_are_warped_once_or_once_per_edge(per: str, calls: int, resampled_rows: list[int]) -> None:
+    learning(get_space("affine5"), magnitudes_per=per)(images())
+    assert resampled_rows == [4 * 2] * calls
 
 
 @pytest.mark.parametrize("per", ["node", "edge"])
@@ -303,26 +285,6 @@ def test_nothing_stale_is_kept() -> None:
     after = cell(images())
     assert not torch.allclose(after, before, atol=1e-3)
     assert torch.equal(after, move(learning(get_space("affine5")), 2.0)(images()))
-
-
-def test_magnitudes_are_state_and_copies_work() -> None:
-    cell = move(learning(get_space("affine5")), 1.3)
-    clip = cell(images())
-    assert list(cell.state_dict()) == ["tau", "magnitudes"]
-    fresh = learning(get_space("affine5"))
-    fresh.load_state_dict(cell.state_dict())
-    for twin in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell)), fresh):
-        assert torch.equal(twin(images()), clip)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_images_and_autocast_are_computed_in_float32(dtype: torch.dtype) -> None:
-    cell = learning(get_space("affine5"))
-    x = images().to(dtype)
-    exact = cell(x.float())
-    assert torch.equal(cell(x), exact.to(dtype))
-    with torch.autocast("cpu", dtype=dtype):
-        assert torch.equal(cell(x.float()), exact)
 
 
 def test_what_cannot_be_learned_is_refused() -> None:
