@@ -1,7 +1,5 @@
 """Chains that change colours: composition by hand, one resampling per geometric run, exact copies, gradients."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

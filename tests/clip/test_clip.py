@@ -1,7 +1,5 @@
 """Clips: the layout first, then frames, compilation, export and bad input."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 
@@ -51,7 +49,7 @@ def test_rows_are_a_multiple_of_the_frames() -> None:
     with pytest.raises(InputError, match=r"frames of T = 4 must have B·T rows, got the shape \(10, 3, 2, 2\)"):
         frames_to_clip(torch.zeros(10, 3, 2, 2), 4)
     with pytest.raises(InputTypeError, match="must be an integer"):
-        frames_to_clip(torch.zeros(10, 3), 2.5)  # type: ignore[arg-type]
+        frames_to_clip(torch.zeros(10, 3), 2.5)
     with pytest.raises(InputError, match=r"shape \(B, T, …\), got \(3,\)"):
         clip_to_frames(torch.zeros(3))
 
@@ -163,7 +161,7 @@ def test_frames_of_a_call_and_of_the_module() -> None:
     to_video.set_frames(8)
     assert torch.equal(to_video(images), eight)
     with pytest.raises(AttributeError):
-        to_video.T = 5  # type: ignore[misc]
+        to_video.T = 5
 
 
 def test_nothing_is_stored() -> None:
@@ -254,7 +252,7 @@ def test_bad_options_are_refused() -> None:
         with pytest.raises(error, match="T, the number of frames, must be"):
             Image2Video(CHAIN, T=3)(noise(1, 3, H, W), T=T)
     with pytest.raises(InputTypeError, match="a genotype is given as"):
-        Image2Video(None)  # type: ignore[arg-type]
+        Image2Video(None)
     with pytest.raises(InputError, match=r"'scale\(4\)' is singular: at step 20"):
         Image2Video("scale(4)", T=30)
     with pytest.raises(InputError, match="is singular"):

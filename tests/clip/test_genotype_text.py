@@ -1,7 +1,5 @@
 """The text form: numbers, limits, and every text that is refused with its position."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

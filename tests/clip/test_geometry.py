@@ -1,7 +1,5 @@
 """Schedules, chains, inverses and normalised coordinates."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,7 +55,7 @@ def test_schedules(schedule: str, T: int, steps: tuple[float, ...]) -> None:
 def test_what_is_no_schedule_of_frames_is_refused() -> None:
     for T in (1.5, 2.0, True, None, "3"):
         with pytest.raises(InputTypeError, match="number of frames, must be an integer"):
-            schedule_steps("ramp", T)  # type: ignore[arg-type]
+            schedule_steps("ramp", T)
     for T in (0, -1):
         with pytest.raises(InputError, match=f"must be at least 1, got {T}"):
             schedule_steps("ramp", T)

@@ -1,7 +1,5 @@
 """Genotypes on the Hub: what is sent, what comes back, local folders, and how errors read. No network is used."""
 
-from __future__ import annotations
-
 import shutil
 import types
 from pathlib import Path

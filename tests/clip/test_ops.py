@@ -3,8 +3,6 @@
 What photometric ops do to pixels stands in test_photometric.py.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import pickle
@@ -34,7 +32,6 @@ def _restore_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 def matrix(name: str, magnitude: float, step: float = 1.0, height: int = H, width: int = W) -> Tensor:
     steps = torch.tensor([step], dtype=torch.float64)
     function = get_op(name).matrix
-    assert function is not None
     return function(torch.tensor(magnitude, dtype=torch.float64), steps, height, width)[0]
 
 
@@ -94,7 +91,6 @@ def test_power_is_repetition(name: str) -> None:
 @pytest.mark.parametrize("name", GEOMETRIC)
 def test_gradient_in_the_magnitude(name: str) -> None:
     op = get_op(name)
-    assert op.matrix is not None
     magnitude = torch.tensor(op.default or 0.1, dtype=torch.float64, requires_grad=True)
     steps = torch.tensor([-1.0, 0.0, 0.5, 2.0], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda m: op.matrix(m, steps, H, W) + 0 * m, (magnitude,))
@@ -152,7 +148,7 @@ def test_unknown_ops_name_the_closest() -> None:
     ):
         get_op("rotat")
     with pytest.raises(InputTypeError, match="named by a string"):
-        get_op(3)  # type: ignore[arg-type]
+        get_op(3)
 
 
 def test_an_op_can_be_added_once() -> None:
@@ -183,7 +179,7 @@ def test_an_op_can_be_added_once() -> None:
     ],
 )
 def test_malformed_ops_are_refused(change: dict[str, object], message: str) -> None:
-    op = dataclasses.replace(get_op("scale"), **{"name": "zoom", **change})  # type: ignore[arg-type]
+    op = dataclasses.replace(get_op("scale"), **{"name": "zoom", **change})
     with pytest.raises(InputError, match=message):
         register_op(op)
     assert "zoom" not in op_names()
@@ -241,7 +237,7 @@ def test_our_own_ops_keep_the_contract(name: str) -> None:
 
 def test_only_ops_are_registered() -> None:
     with pytest.raises(InputTypeError, match="takes an Op, got str"):
-        register_op("zoom")  # type: ignore[arg-type]
+        register_op("zoom")
 
 
 def test_ops_pickle() -> None:

@@ -1,7 +1,5 @@
 """`image2video presets` and `image2video spaces`: what comes with the library, and one's own spaces."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Warping: equal to slicing and rot90 where those exist, differentiable, exact in every dtype and layout."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

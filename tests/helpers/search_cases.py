@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Unpack
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from image2video.data.batches import Order
-from image2video.search.cell import warps as cell_warps
 
 
 class Arrays:
@@ -113,19 +111,6 @@ def planted(count: int, seed: int) -> Arrays:
     images = 0.25 * torch.randn(count, 1, 24, 32, generator=generator)
     images[:, 0, 10:14, 8:12] += (2 * labels - 1).float().view(-1, 1, 1)
     return Arrays(images, labels)
-
-
-class CountedResample:
-    """Counts the pictures that each call of the cell's sampler moves."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.rows: list[int] = []
-        self._resample = cell_warps.resample
-        monkeypatch.setattr(cell_warps, "resample", self)
-
-    def __call__(self, x: Tensor, theta: Tensor, **options: str) -> Tensor:
-        self.rows.append(x.shape[0])
-        return self._resample(x, theta, **options)
 
 
 class KilledError(Exception):

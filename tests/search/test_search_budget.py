@@ -28,7 +28,7 @@ pytestmark = ALL_LEFT_TO_TAU
 
 def config(**options: object) -> SearchConfig:
     defaults: dict[str, object] = {"space": "budgeted", "T": 3, "epochs": 3, "batch_size": 10, "device": "cpu"}
-    return SearchConfig(**{**defaults, **options})  # type: ignore[arg-type]
+    return SearchConfig(**{**defaults, **options})
 
 
 def running(**options: object) -> SearchRun:
@@ -64,10 +64,7 @@ def test_without_a_budget_nothing_is_spent() -> None:
 def test_the_search_stage_ends_at_six_tenths_in_the_middle_of_an_epoch() -> None:
     run = running(max_images=150, epochs=4)
     rates = []
-    assert run.bilevel.optimizer is not None
-    run.bilevel.network.register_forward_pre_hook(
-        lambda *_: rates.append(run.bilevel.optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
-    )
+    run.bilevel.network.register_forward_pre_hook(lambda *_: rates.append(run.bilevel.optimizer.param_groups[0]["lr"]))
     for epoch in range(2):
         search_epoch(run, epoch, moves_tau=True)
     # 20 images a step: after 5 steps 100 of 150, of which the stage may use 90.

@@ -1,7 +1,4 @@
-"""Candidates that change colours: Eq. 1 with them, what they share, and what they must know."""
-
-import copy
-import pickle
+"""Eq. 1, with candidates that change colours and without; what the former share, and what they must know."""
 
 import pytest
 import torch
@@ -27,6 +24,13 @@ SPACES = {
         "c", ("rotate(9) > color(1.3) > scale(0.9)", "sharpness(1.5) > autocontrast(0.5)", "translate_x(0.1)"), nodes=2
     ),
     "sum, mirrored": SearchSpace("d", ("color(1.2)", "identity"), nodes=2, reduce="sum", schedule="mirror"),
+    "affine5": get_space("affine5"),
+    "geometric, sum, two inputs, mirrored": SearchSpace(
+        "e", ("translate_x(-0.1)", "translate_x(0.05)", "identity"), inputs=2, nodes=2, reduce="sum", schedule="mirror"
+    ),
+    "ramp, no identity, pairs": SearchSpace("f", ("shear_x(5) > rotate(7)", "scale(0.8)"), nodes=2, schedule="ramp"),
+    "centred": SearchSpace("g", ("identity", "rotate(20)"), nodes=3, schedule="centred"),
+    "identity alone": SearchSpace("h", ("identity",), nodes=2),
 }
 
 
@@ -53,21 +57,23 @@ def reference(space: SearchSpace, T: int, x: Tensor, mixing: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_the_cell_is_equation_1_with_colours(name: str) -> None:
+def test_the_cell_is_equation_1(name: str) -> None:
     space = SPACES[name]
-    cell = Cell(space, T=3, generator=torch.Generator().manual_seed(3), colours=COLOURS).double()
+    cell = Cell(space, T=4, generator=torch.Generator().manual_seed(3), colours=COLOURS).double()
     with torch.no_grad():
         cell.tau.mul_(1000)
     x = images(dtype=torch.float64).requires_grad_()
-    expected = reference(space, 3, x, cell.mixing())
+    expected = reference(space, 4, x, cell.mixing())
     clip = cell(x)
+    assert clip.shape == (2, 4, 3, *SIZE)
     assert torch.allclose(clip, expected, atol=1e-9)
     weight = torch.rand(clip.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     got = torch.autograd.grad((clip * weight).sum(), [cell.tau, x])
     wanted = torch.autograd.grad((expected * weight).sum(), [cell.tau, x])
     for ours, theirs in zip(got, wanted, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-8)
-        assert theirs.abs().max() > 1e-3
+    assert (wanted[0].abs().max() > 1e-3) == (len(space.candidates) > 1)
+    assert wanted[1].abs().max() > 1e-3
 
 
 def test_the_first_space_of_the_paper_makes_clips() -> None:
@@ -80,19 +86,6 @@ def test_the_first_space_of_the_paper_makes_clips() -> None:
     (gradient,) = torch.autograd.grad(clip.square().sum(), cell.tau)
     assert gradient.isfinite().all()
     assert (gradient.abs().amax(dim=1) > 1e-6).all()
-
-
-@pytest.mark.parametrize("op", range(13))
-def test_one_op_on_every_edge_is_the_genotype_it_stands_for(op: int) -> None:
-    space = get_space("autoaugment13")
-    path = {node: space.incoming(node)[-1] for node in range(2, 6)}
-    ops = dict.fromkeys(range(14), 12) | {path[2]: op}
-    decisions = Decisions(ops, path)
-    cell = Cell(space, T=4, colours=COLOURS)
-    clip = cell(images(), mixing_matrix(cell.tau.detach(), space, decisions))
-    expected = Image2Video(decisions.genotype(space), T=4, mean=COLOURS.mean, std=COLOURS.std)(images())
-    assert torch.allclose(clip, expected, atol=1e-5)
-    assert torch.equal(clip[:, 0], images())
 
 
 class Counted:
@@ -143,18 +136,6 @@ def test_colours_must_be_known() -> None:
         Cell(get_space("autoaugment13"), T=3)
 
 
-def test_copies_keep_their_colours() -> None:
-    cell = Cell(SPACES["chains of both kinds"], T=3, colours=COLOURS)
-    clip = cell(images())
-    assert list(cell.state_dict()) == ["tau"]
-    for twin in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
-        assert torch.equal(twin(images()), clip)
-
-
-def test_grey_images_and_autocast() -> None:
+def test_grey_images_have_one_channel() -> None:
     cell = Cell(SPACES["two inputs"], T=3, colours=Colours((0.5,), (0.25,)))
-    grey = images()[:, :1]
-    exact = cell(grey)
-    assert exact.shape == (2, 3, 1, *SIZE)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(cell(grey), exact)
+    assert cell(images()[:, :1]).shape == (2, 3, 1, *SIZE)

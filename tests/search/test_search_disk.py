@@ -23,7 +23,7 @@ FILES = ("genotype.json", "tau.json", "scores.json")
 
 def run(out: Path, network: nn.Module | None = None, **options: object) -> list[bytes]:
     config = SearchConfig(space="two", T=3, epochs=2, batch_size=16, tune_epochs=0, device="cpu")
-    search(network or tiny_network(), blobs(60, 0), config, out=out, **options)  # type: ignore[arg-type]
+    search(network or tiny_network(), blobs(60, 0), config, out=out, **options)
     return [(out / name).read_bytes() for name in FILES]
 
 

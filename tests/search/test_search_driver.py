@@ -36,7 +36,7 @@ FILES = ("genotype.json", "tau.json", "scores.json", "config.yaml")
 
 def config(**options: object) -> SearchConfig:
     defaults: dict[str, object] = {"space": "three", "T": 3, "epochs": 2, "batch_size": 16, "device": "cpu"}
-    return SearchConfig(**{**defaults, **options})  # type: ignore[arg-type]
+    return SearchConfig(**{**defaults, **options})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def run(out: Path, **options: object) -> dict[str, bytes]:
     names = ("resume", "overwrite", "progress")
     extra = {name: options.pop(name) for name in names if name in options}
-    search(tiny_network(), blobs(60, 0), config(**options), out=out, provenance={"dataset": "blobs"}, **extra)  # type: ignore[arg-type]
+    search(tiny_network(), blobs(60, 0), config(**options), out=out, provenance={"dataset": "blobs"}, **extra)
     return contents(out)
 
 
@@ -60,7 +60,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_holds_the_whole_record(finished: Path) -> None:
     assert {*FILES, "run.json", "tensorboard", "checkpoint"} == {path.name for path in finished.iterdir()}
     genotype = Genotype.load(finished / "genotype.json")
-    assert genotype.provenance is not None
     record = dict(genotype.provenance)
     assert (record["dataset"], record["space"], record["selection"]) == ("blobs", "three", "perturbation")
     scores, tau, marker = (read_json(finished / name) for name in ("scores.json", "tau.json", "run.json"))
@@ -124,10 +123,8 @@ def test_every_selection_goes_through_the_same_entry(selection: str, tmp_path: P
     assert result.decided_sentence().endswith(".")
     if selection in ("one_shot", "fixed_weights"):
         assert summary is None
-        assert result.ranking is not None
         assert result.ranking.images == (60 if selection == "fixed_weights" else 30)
         return
-    assert summary is not None
     record = _build(SearchRecord, summary, "search")
     assert record.genotype == str(result.genotype)
     assert " > ".join(record.ops[record.chosen[edge]] for edge in record.path) == str(result.genotype)
@@ -139,7 +136,6 @@ def test_every_selection_goes_through_the_same_entry(selection: str, tmp_path: P
 
 def test_validation_images_of_ones_own_and_a_cap_on_them() -> None:
     result = search(tiny_network(), blobs(40, 0), config(validation_images=12, tune_epochs=0), validation=blobs(50, 1))
-    assert result.state.score is not None
     assert result.state.score["images"] == 12
     # 3 batches of 40 for the weights, as many of 50 for τ, 2 epochs, 3 frames.
     assert result.frames == 2 * (40 + 3 * 16) * 3
@@ -274,7 +270,6 @@ def test_maps_are_a_task_like_any_other(selection: str) -> None:
     result = search(network, Arrays(data.images, labels), options, task=SegmentationTask(2))
     assert result.genotype.provenance["metric"] == "mIoU"
     if result.ranking is None:
-        assert result.state.score is not None
         assert 0 < result.state.score["accuracy"] < 1
     else:
         assert result.ranking.metric == "mIoU"
@@ -298,7 +293,7 @@ class TauOnly:
 
 def test_argmax_reads_the_largest_weights() -> None:
     run = TauOnly(torch.tensor([[0.0, 2, 0], [0, 0, 1], [3, 0, 0]]))
-    Argmax().decide(Argmax().units(SPACE, config())[-2], run)  # type: ignore[arg-type]
+    Argmax().decide(Argmax().units(SPACE, config())[-2], run)
     assert run.state.decisions.ops == {0: 1, 1: 2, 2: 0}
     assert run.state.decisions.sources == {1: 0, 2: 2}
     assert str(run.state.decisions.genotype(SPACE)) == "rotate(10) > translate_x(0.1)"
@@ -361,7 +356,7 @@ def test_tau_and_the_weights_never_see_the_same_images(monkeypatch: pytest.Monke
 
         def spy(self: Bilevel, images: Tensor, *rest: Tensor, _o: object = original, _p: str = purpose) -> Tensor:
             seen[_p] |= set(images[:, 0, 0, 0].tolist())
-            return _o(self, images, *rest)  # type: ignore[operator]
+            return _o(self, images, *rest)
 
         monkeypatch.setattr(Bilevel, name, spy)
     data = blobs(60, 0)

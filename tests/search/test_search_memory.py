@@ -50,7 +50,7 @@ def plain() -> nn.Module:
 
 
 def bilevel(backbone: nn.Module, T: int, checkpointing: bool, fusion: str = "gsf", **options: object) -> Bilevel:
-    config = SearchConfig(T=T, checkpoint_activations=checkpointing, lr=0.1, tau_lr=0.1, **options)  # type: ignore[arg-type]
+    config = SearchConfig(T=T, checkpoint_activations=checkpointing, lr=0.1, tau_lr=0.1, **options)
     network = seeded(lambda: build_network(backbone, fusion, residual=True, input_size=SIZE)).train()
     assert isinstance(network, FrameNetwork)
     if checkpointing:
@@ -97,7 +97,7 @@ def test_a_timm_model_that_cannot_checkpoint_itself_is_checkpointed() -> None:
 
     network = FrameNetwork(Refuses(nn.Conv2d(3, 4, 3), nn.Sequential(Residual(4))), None)
     checkpoint_activations_(network)
-    assert "forward" in network.backbone[1][0].__dict__  # type: ignore[index]
+    assert "forward" in network.backbone[1][0].__dict__
 
 
 def saved_by_a_tau_step(T: int, checkpointing: bool, name: str, space: str) -> int:

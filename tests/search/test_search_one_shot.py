@@ -44,11 +44,11 @@ FILES = ("genotype.json", "tau.json", "scores.json", "config.yaml")
 
 def config(**options: object) -> SearchConfig:
     defaults: dict[str, object] = {"space": SMALL.name, "T": 3, "epochs": 2, "batch_size": 16, "candidates": 8}
-    return SearchConfig(**{**defaults, "selection": "one_shot", "device": "cpu", **options})  # type: ignore[arg-type]
+    return SearchConfig(**{**defaults, "selection": "one_shot", "device": "cpu", **options})
 
 
 def run(out: Path | None = None, resume: bool = False, progress: object = None, **options: object) -> SearchResult:
-    return search(tiny_network(), blobs(120, 0), config(**options), out=out, resume=resume, progress=progress)  # type: ignore[arg-type]
+    return search(tiny_network(), blobs(120, 0), config(**options), out=out, resume=resume, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, Pa
 def test_the_result_holds_the_ranking(finished: tuple[SearchResult, Path]) -> None:
     result, out = finished
     ranking, scores = result.ranking, read_json(out / "scores.json")
-    assert ranking is not None
     assert scores["ranking"] == ranking.to_dict()
     assert scores["genotype"] == str(result.genotype) == str(ranking.best)
     assert {entry.genotype for entry in ranking.entries} == set(candidate_chains(SMALL, 8, 0))
@@ -87,7 +86,6 @@ def test_the_result_holds_the_ranking(finished: tuple[SearchResult, Path]) -> No
 
 def test_the_ranking_survives_its_record(finished: tuple[SearchResult, Path]) -> None:
     ranking = finished[0].ranking
-    assert ranking is not None
     again = Ranking.from_dict(ranking.to_dict())
     assert again.to_dict() == ranking.to_dict()
     assert again.entries == ranking.entries
@@ -129,7 +127,6 @@ def test_the_default_space_has_magnitudes_to_choose_from() -> None:
 
 def test_the_loss_may_order_the_ranking() -> None:
     ranking = run(criterion="loss").ranking
-    assert ranking is not None
     losses = [entry.loss for entry in ranking.entries[: ranking.finalists]]
     assert losses == sorted(losses)
 
@@ -144,7 +141,6 @@ def test_identity_in_the_first_place_is_kept_with_a_warning() -> None:
     ):
         result = search(Blind(), blobs(120, 0), config(epochs=0, fusion="none"))
     assert result.genotype == Genotype.identity()
-    assert result.ranking is not None
     assert not result.ranking.decided
     assert result.ranking.tied == 7
 
@@ -154,7 +150,6 @@ def test_identity_in_the_first_place_is_kept_with_a_warning() -> None:
 def test_a_budget_cuts_the_sampling_and_the_ranking(max_images: int) -> None:
     options = {"max_images": max_images, "candidates": 12, "first_images": 10, "epochs": 8, "batch_size": 10}
     first, second = run(**options), run(**options)
-    assert first.ranking is not None
     assert first.scores_record() == second.scores_record()
     trained, ranked = first.frames // 3, first.state.evaluated_frames // 3
     assert 0.6 * max_images <= trained < 0.6 * max_images + 10
@@ -185,7 +180,7 @@ def test_halving_over_two_shares_scores_what_one_does() -> None:
     def halving(accelerator: object) -> tuple[Halving, SharedWeights]:
         shared = SharedWeights(network, ClipOptions(3), ClassificationTask())
         held_out = HeldOut(data, None, batch_size=16, seed=3, device=torch.device("cpu"))
-        ranked = Halving(chains, shared, held_out, HalvingRules(ClassificationTask(), 20, accelerator=accelerator))  # type: ignore[arg-type]
+        ranked = Halving(chains, shared, held_out, HalvingRules(ClassificationTask(), 20, accelerator=accelerator))
         return ranked, shared
 
     with torch.no_grad():

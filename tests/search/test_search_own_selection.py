@@ -94,7 +94,6 @@ def test_a_selection_of_ones_own_searches_and_resumes(tmp_path: Path) -> None:
 def test_a_selection_of_ones_own_ranks_for_a_trained_backbone(tmp_path: Path) -> None:
     result, stages = run(tmp_path, "two_chains")
     assert set(stages) == {"rank"}
-    assert result.ranking is not None
     assert [str(entry.genotype) for entry in result.ranking.entries].count("translate_x(0.1)") == 1
     record = result.genotype.provenance or {}
     assert (record["selection"], record["space"], record["candidates"]) == ("two_chains", SPACE.name, 3)
@@ -111,6 +110,6 @@ def test_names_of_selections() -> None:
     with pytest.raises(InputError, match="'argmax' is registered already"):
         register_selection("argmax")
     with pytest.raises(InputTypeError, match="must be a text"):
-        register_selection(3)  # type: ignore[arg-type]
+        register_selection(3)
     with pytest.raises(InputTypeError, match="only subclasses of Selection"):
-        register_selection("a_function")(print)  # type: ignore[type-var]
+        register_selection("a_function")(print)

@@ -39,7 +39,7 @@ def batch(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor
 
 
 def bilevel(network: nn.Module, *, magnitudes: bool = False, **options: object) -> Bilevel:
-    config = SearchConfig(T=3, second_order=True, **options)  # type: ignore[arg-type]
+    config = SearchConfig(T=3, second_order=True, **options)
     generator = torch.Generator().manual_seed(1)
     cell = Cell(get_space("affine5"), 3, generator=generator, learn_magnitudes=magnitudes)
     dtype = next(network.parameters()).dtype
@@ -48,7 +48,6 @@ def bilevel(network: nn.Module, *, magnitudes: bool = False, **options: object) 
 
 
 def ours(run: Bilevel, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
-    assert run.optimizer is not None
     training, validation = (functools.partial(run._gradients, part, None) for part in (train, held))
     clip = run.config.grad_clip
     return unrolled_gradients(run.outer, run.bare, run.optimizer, training, validation, clip=clip)
@@ -56,7 +55,6 @@ def ours(run: Bilevel, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]
 
 def exact(run: Bilevel, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The same by autograd alone, through SGD's step written out."""
-    assert run.optimizer is not None
     config, names = run.config, dict(run.bare.named_parameters())
     randomness = torch.get_rng_state()
 
@@ -107,7 +105,6 @@ def test_the_product_itself_is_exact() -> None:
     """Not only the sum, of which the first-order part may be nearly all."""
     run = bilevel(FrameNetwork(smooth(), None).double(), lr=0.5)
     train, held = batch(0), batch(1)
-    assert run.optimizer is not None
     _, with_product = exact(run, train, held)
     _, found = ours(run, train, held)
     # Without the product: the direct part alone, at the weights after the step.
@@ -196,13 +193,13 @@ def test_a_search_gives_it_the_batch_of_the_next_weight_step(monkeypatch: pytest
     original, following = Bilevel.tau_step, Bilevel.weight_step
 
     def tau_step(self: Bilevel, images: Tensor, labels: Tensor, train_batch: object, draw: object) -> Tensor:
-        calls.append((train_batch[0], images))  # type: ignore[index]
-        return original(self, images, labels, train_batch, draw)  # type: ignore[arg-type]
+        calls.append((train_batch[0], images))
+        return original(self, images, labels, train_batch, draw)
 
     def weight_step(self: Bilevel, images: Tensor, labels: Tensor, *rest: object) -> Tensor:
         if len(calls) > len(seen):
             seen.append(torch.equal(calls[-1][0], images) and not torch.equal(calls[-1][1], images))
-        return following(self, images, labels, *rest)  # type: ignore[arg-type]
+        return following(self, images, labels, *rest)
 
     seen: list[bool] = []
     monkeypatch.setattr(Bilevel, "tau_step", tau_step)

@@ -23,11 +23,11 @@ FILES = ("genotype.json", "tau.json", "scores.json", "config.yaml")
 
 def config(**options: object) -> SearchConfig:
     defaults: dict[str, object] = {"space": SPACE.name, "T": 3, "epochs": 1, "batch_size": 16, "device": "cpu"}
-    return SearchConfig(**{**defaults, **options})  # type: ignore[arg-type]
+    return SearchConfig(**{**defaults, **options})
 
 
 def run(out: Path | None = None, resume: bool = False, progress: object = None, **options: object) -> SearchResult:
-    return search(tiny_network(), blobs(60, 0), config(**options), out=out, resume=resume, progress=progress)  # type: ignore[arg-type]
+    return search(tiny_network(), blobs(60, 0), config(**options), out=out, resume=resume, progress=progress)
 
 
 def masked(accuracies: list[float], n: int = 400, seed: int = 0) -> PairedScores:
@@ -98,14 +98,13 @@ def test_the_means_over_the_orders_decide(averaged: tuple[SearchResult, Path]) -
         assert entry["gap_error"] > 0
     scores = read_json(out / "scores.json")
     assert scores["orders"] == state.orders
-    assert scores["decidedness"] == result.decidedness().to_dict()  # type: ignore[union-attr]
+    assert scores["decidedness"] == result.decidedness().to_dict()
 
 
 def test_the_planted_need_is_found_by_the_means_over_orders() -> None:
     settings = SearchConfig(fusion="none", epochs=1, tune_epochs=0, batch_size=64, orders=2, device="cpu")
     result = search(CentreWindow(), planted(128, 0), settings)
     assert "translate_x" in {t.op for t in result.genotype.chain}
-    assert result.state.score is not None
     assert result.state.score["accuracy"] > 0.95
 
 
@@ -138,7 +137,6 @@ def test_the_mean_record_by_hand() -> None:
 
 def test_a_gap_ends_a_score_when_it_is_clear_and_enough_was_seen() -> None:
     stop = clear_gap("accuracy", 3.0)
-    assert stop is not None
     assert clear_gap("accuracy", None) is None
     assert stop(masked([0.9, 0.5, 0.9]))
     assert not stop(masked([0.9, 0.5, 0.9], n=LEAST_IMAGES - 1))
@@ -148,7 +146,6 @@ def test_a_gap_ends_a_score_when_it_is_clear_and_enough_was_seen() -> None:
     gap, error = scores.accuracy_gap(second + 1, first + 1)
     for factor, expected in ((0.99, True), (1.01, False)):
         found = clear_gap("accuracy", factor * gap / error)
-        assert found is not None
         assert found(scores) is expected
 
 
@@ -204,7 +201,6 @@ def test_what_the_budget_leaves_is_read_from_tau(max_images: int, orders: int, t
         result = budgeted(max_images, tmp_path / "run", orders=orders, epochs=2)
     assert sum("budget" in str(w.message) for w in caught) == 1
     state, counts = result.state, result.decidedness()
-    assert counts is not None
     left = [entry for entry in (*state.edges, *state.nodes) if entry["decided_by"] == "tau"]
     assert 0 < len(left) == counts.edges_from_tau + counts.nodes_from_tau
     assert "were read from τ" in counts.sentence()
@@ -224,7 +220,6 @@ def test_what_the_budget_leaves_is_read_from_tau(max_images: int, orders: int, t
     again = budgeted(max_images, tmp_path / "again", orders=orders, epochs=2)
     assert again.scores_record() == result.scores_record()
     summary = result.summary()
-    assert summary is not None
     assert str(result.genotype) == " > ".join(summary["ops"][summary["chosen"][edge]] for edge in summary["path"])
 
 
@@ -247,7 +242,7 @@ def test_decidedness_counts_edges_and_nodes(averaged: tuple[SearchResult, Path])
         "0 nodes were judged: they were read from τ."
     )
     result = averaged[0]
-    assert result.decided_sentence() == result.decidedness().sentence()  # type: ignore[union-attr]
+    assert result.decided_sentence() == result.decidedness().sentence()
     provenance = dict(result.genotype.provenance or {})
     assert provenance["edges"] == 3
     assert provenance["edges_decided"] == sum(entry["decided"] for entry in result.state.edges)

@@ -12,7 +12,6 @@ from torch import Tensor
 from image2video.clip.colours import Colours
 from image2video.errors import InputError
 from image2video.search import Cell, Decisions, SearchSpace, get_space
-from image2video.search.cell import warps as cell_warps
 from image2video.search.cell.cell import CellTrace
 from image2video.search.cell.mixing import mixing_matrix, single_path_mixing
 
@@ -128,16 +127,11 @@ def test_the_active_candidates_alone_give_the_clip_of_the_matrix(name: str, lear
             assert torch.equal(clips[0][:, 0], x)
 
 
-def test_decided_edges_stay_and_ignored_ones_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decided_edges_stay_and_ignored_ones_are_left_out(resampled_rows: list[int]) -> None:
     space = get_space("affine5")
     edges = {edge: index for index, edge in enumerate(space.edges)}
     decisions = Decisions({edges[0, 4]: 3}, {4: edges[0, 4], 3: edges[1, 3]})
     tau = random_tau(space, 0)
-    rows: list[int] = []
-    resample = cell_warps.resample
-    monkeypatch.setattr(
-        cell_warps, "resample", lambda x, theta, **options: rows.append(len(x)) or resample(x, theta, **options)
-    )
     cell = Cell(space, T=3)
     for seed in range(5):
         mixing, active = single_path_mixing(tau, space, 1.0, seeded(seed), decisions)
@@ -153,9 +147,9 @@ def test_decided_edges_stay_and_ignored_ones_are_left_out(monkeypatch: pytest.Mo
         assert torch.allclose(clip, cell(images(), mixing.detach()), atol=1e-6)
     everything = Decisions(dict.fromkeys(range(10), 0), {4: edges[0, 4], 3: edges[0, 3], 2: edges[0, 2]})
     mixing, active = single_path_mixing(tau, space, 1.0, seeded(0), everything)
-    rows.clear()
+    resampled_rows.clear()
     cell(images(), mixing, active=active)
-    assert rows == [2]  # one op of the image, in two frames
+    assert resampled_rows == [2]  # one op of the image, in two frames
 
 
 def saved_bytes(make: Callable[[], Tensor]) -> int:
@@ -201,4 +195,4 @@ def test_what_does_not_belong_together_is_refused() -> None:
             cell(images(), mixing, active=bad)
     for temperature in (0, -1.0, math.inf, math.nan, "1"):
         with pytest.raises(InputError, match="temperature must be a finite number above 0"):
-            single_path_mixing(cell.tau, space, temperature, seeded(0))  # type: ignore[arg-type]
+            single_path_mixing(cell.tau, space, temperature, seeded(0))

@@ -80,7 +80,6 @@ def test_a_batch_without_a_labelled_pixel_costs_nothing() -> None:
     loss = task.loss(maps, torch.full((2, 8, 10), 255))
     assert loss.item() == 0
     loss.backward()
-    assert maps.grad is not None
     assert maps.grad.abs().max() == 0
     counts, losses = task.per_image(maps.detach(), torch.full((2, 8, 10), 255))
     assert counts.sum() == losses.sum() == 0
@@ -103,7 +102,7 @@ def test_tasks_by_name() -> None:
     assert task.num_classes == 7
     for count in ("7", 7.0, True):
         with pytest.raises(InputTypeError, match="num_classes must be a whole number"):
-            SegmentationTask(count)  # type: ignore[arg-type]
+            SegmentationTask(count)
     with pytest.raises(InputError, match="unknown task 'depth'; choose one of classification, segmentation"):
         get_task("depth", 3)
 
