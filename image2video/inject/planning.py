@@ -48,8 +48,7 @@ def plan(
         fusion: a name from `fusion_names()` or a configuration.
         sites: a regular expression that must match a site's whole name; a list of names, of any modules that run; or a
             predicate on a `Site`. None takes what the rule finds.
-        input_size: `(C, H, W)`; where neither size nor example is given, that of the backbone's `pretrained_cfg`, with
-            the `in_chans` and `img_size` that the backbone was made with.
+        input_size: `(C, H, W)`; without it and an example, the size that timm says the backbone was made for.
         example_input: images `(B, C, H, W)`, of which the size and type count.
 
     Returns:
@@ -62,8 +61,7 @@ def plan(
         StateError: a backbone that is wrapped or compiled already.
         UnsupportedError: a backbone that is scripted or cannot be copied.
 
-    Source: the placements are those of Lin et al., ICCV 2019 ("blockres") and of the published GSF models; the rule
-    that finds them in any network is ours.
+    Source: the placements are those of Lin et al., ICCV 2019, and of the published GSF models; the rule is ours.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))

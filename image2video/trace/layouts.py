@@ -10,7 +10,7 @@ from image2video.trace.layout import Layout
 from image2video.trace.recorder import Value
 from image2video.trace.trace import IMAGES
 
-# Exclusive: more tokens than that beside a map of the trace are no prefix but another map.
+# Exclusive: with more tokens left over, the map is not the one that the sequence comes from.
 _MOST_PREFIX_TOKENS = 16
 
 

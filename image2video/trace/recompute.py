@@ -106,8 +106,9 @@ class ForwardLog:
         last = self._spans[-1] if self._spans else None
         if last is not None and last._replace(first=span.first, end=end) == span:
             # Only the numbers differ. What lies between is of no forward, or of a recomputation that is over.
-            span = self._spans.pop()._replace(end=end)
-        self._spans.append(span)
+            self._spans[-1] = last._replace(end=end)
+        else:
+            self._spans.append(span)
 
     def find(self) -> FrameState | None:
         """Return the state of the forward that made the node which is being executed; None where none is known.
@@ -142,7 +143,7 @@ class ForwardLog:
 
 def _of_thread(spans: list[Span], thread: int, depth: int) -> FrameState | None:
     """Choose the state of a forward of the thread itself, which called the backward."""
-    if depth == 0:  # A device's thread makes no forwards: its numbers are other threads'.
+    if depth == 0:  # The thread of a device executes nodes that other threads have numbered.
         return None
     for span in spans:
         # A running forward also covers what a backward inside of it has recomputed, which only a deeper backward
