@@ -15,7 +15,7 @@ from torch import Tensor
 
 from image2video.clip import hub
 from image2video.clip.genotype_json import MAX_FILE_BYTES, decode, encode, freeze
-from image2video.clip.genotype_text import MAX_CHAIN, format_chain, parse_chain
+from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, parse_chain
 from image2video.clip.schedules import schedule_steps
 from image2video.clip.transform import Transform, check_invertible, run_matrices, split_runs
 from image2video.errors import ExistsError, InputError, InputTypeError, MissingError
@@ -107,7 +107,7 @@ class Genotype:
         Returns:
             The text: `schema_version`, the chain and, where there is one, the provenance.
         """
-        return encode(self._pairs(), self.provenance)
+        return encode([(t.op, t.magnitude) for t in self.chain], self.provenance)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Genotype:
@@ -333,14 +333,10 @@ class Genotype:
         check_invertible([t for t in self.chain if t.geometric], steps, str(self))
 
     def __str__(self) -> str:
-        return format_chain(self._pairs())
+        return " > ".join(str(transform) for transform in self.chain) or IDENTITY_TEXT
 
     def __repr__(self) -> str:
         return f"Genotype.parse({str(self)!r})"
-
-    def _pairs(self) -> list[tuple[str, float]]:
-        """List the chain as (op, magnitude) pairs."""
-        return [(t.op, t.magnitude) for t in self.chain]
 
     @classmethod
     def _decode(cls, text: str, source: str) -> Genotype:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from image2video.clip.ops.registry import get_op
 from image2video.errors import Image2VideoError, InputError, InputTypeError
@@ -16,15 +15,6 @@ _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _ARGUMENT = re.compile(r"[^()>,]*")
-
-
-def format_chain(chain: Iterable[tuple[str, float]]) -> str:
-    """Write `(op, magnitude)` pairs as text; every number in the shortest form that reads back as the same float.
-
-    >>> format_chain([("translate_x", 0.06), ("rotate", 10.0)])
-    'translate_x(0.06) > rotate(10)'
-    """
-    return " > ".join(f"{op}({format_number(magnitude)})" for op, magnitude in chain) or IDENTITY_TEXT
 
 
 def format_number(value: float) -> str:

@@ -10,6 +10,7 @@ from image2video.clip.checks import check_frames, check_images, check_size
 from image2video.clip.colours import Colours, Values
 from image2video.clip.cover import covered_mean
 from image2video.clip.genotype import Genotype
+from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import matrix_device, warp
 from image2video.clip.schedules import schedule_steps
@@ -286,7 +287,7 @@ class Image2Video(nn.Module):
         """
         clip = self._clip_of_maps(maps, T)
         steps = self._steps(T)
-        clip = clip.to(torch.float64 if maps.dtype == torch.float64 else torch.float32)
+        clip = clip.to(working_dtype(maps))
         if valid is None:
             weights = torch.ones_like(clip[:1, :, :1])
             weighted = clip

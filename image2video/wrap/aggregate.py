@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from image2video.clip.ops.op import working_dtype
 from image2video.errors import InputError, InputTypeError, UnsupportedError
 from image2video.protocols import Unwarper
 from image2video.trace.layout import NCHW, NHWC, Layout
@@ -259,7 +260,7 @@ def _mean(clip: Tensor) -> Tensor:
 
 def _wide(value: Tensor) -> Tensor:
     """Return float64 as it is, and everything else in float32: sums over frames are taken in these."""
-    return value if value.dtype == torch.float64 else value.float()
+    return value.to(working_dtype(value))
 
 
 def _show(path: str) -> str:
