@@ -107,6 +107,7 @@ class Comparison:
             progress=train_steps(self._progress, f"{arm.title}, seed {seed}"),
         )
         figures = dict(finished.record)
+        del figures["T"]  # of the arm, which `frames` and `images_seen` say
         record = {
             "arm": arm.name,
             "seed": seed,
