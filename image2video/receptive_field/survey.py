@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -89,22 +90,16 @@ def default_layer(model: nn.Module, size: tuple[int, int, int]) -> str:
     """
     names = _layers(model, size)
     traced = trace_model(model, size)
-    # A field that is not known (an operation without a rule) is no reason to leave out the layers around it.
-    known, fitting = [], []
-    bounded = False
+    # A layer whose field is not known (an operation without a rule) is passed over.
+    fields = {}
     for name in names:
-        try:
-            field = field_of(traced, name)
-        except UnsupportedError:
-            continue
-        known.append(name)
-        if not field.whole:
-            bounded = True
-            if field.size[0] <= size[1] and field.size[1] <= size[2]:
-                fitting.append(name)
+        with suppress(UnsupportedError):
+            fields[name] = field_of(traced, name)
+    bounded = {name: field.size for name, field in fields.items() if not field.whole}
     if not bounded:
         return names[-1]
-    return fitting[-1] if fitting else known[0]
+    fitting = [name for name, (height, width) in bounded.items() if height <= size[1] and width <= size[2]]
+    return fitting[-1] if fitting else next(iter(fields))
 
 
 def _layers(model: nn.Module, size: tuple[int, int, int]) -> list[str]:

@@ -42,7 +42,9 @@ def cell_figure(search: SearchRecord, epoch: int = -1, *, width: float = 10.0) -
             row = weights[index]
             best = row.index(max(row))
             on_path = index in search.path
-            apex = _arc(axis, positions[source], positions[target], 0.8 + 14 * (row[best] - 1 / len(row)), on_path)
+            # Equal weights give the thinnest line: only what τ prefers shows.
+            thickness = 0.8 + 14 * (row[best] - 1 / len(row))
+            apex = _arc(axis, positions[source], positions[target], thickness, on_path)
             _label(axis, apex, names[best], row[best], names[search.chosen[index]], on_path)
         _nodes(axis, search, positions)
         axis.set_aspect("equal")

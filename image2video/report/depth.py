@@ -78,8 +78,8 @@ def _seeds(results: Sequence[ComparisonResult], names: Sequence[str]) -> str:
     seeds = {_accuracy(result, name).n for result in results for name in names}
     if seeds == {1}:
         return "one seed each"
-    least, most = min(seeds), max(seeds)
-    return f"mean and 95 % interval of {least if least == most else f'{least} to {most}'} seeds"
+    count = " to ".join(str(n) for n in sorted({min(seeds), max(seeds)}))
+    return f"mean and 95 % interval of {count} seeds"
 
 
 def _legend(figure: Figure, names: int) -> None:

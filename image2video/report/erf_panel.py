@@ -69,6 +69,7 @@ class ErfPanel:
     def axes(self) -> str:
         """`1.32 : 1 at 45°`; the angle only where the field has a direction."""
         text = f"{self.measures.anisotropy:.2f} : 1"
+        # An axis has no direction: its angle is shown in 0 … 179.
         return f"{text} at {round(self.measures.angle) % 180}°" if self.turned else text
 
     def growth(self, other: ErfPanel) -> tuple[float, float]:
