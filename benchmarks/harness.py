@@ -72,6 +72,7 @@ def measure_pair(
         second()
     firsts, seconds = [], []
     for index in range(repeats):
+        # A machine that slows down or speeds up would favour the function that is always first.
         if index % 2:
             seconds.append(_seconds(second, clock))
             firsts.append(_seconds(first, clock))
@@ -114,6 +115,7 @@ def write_result(
     if path is not None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        # A benchmark that is killed while it writes leaves the earlier results whole.
         partial = target.with_suffix(".part")
         partial.write_text(json.dumps(document, indent=2, sort_keys=False) + "\n", encoding="utf-8")
         os.replace(partial, target)
@@ -193,6 +195,7 @@ def synchronise() -> None:
 
 
 def _seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:
+    # Calls on an accelerator return before they are done.
     synchronise()
     start = clock()
     function()

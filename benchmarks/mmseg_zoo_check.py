@@ -70,7 +70,7 @@ def _checked(model: ConfigDict, T: int, size: tuple[int, int]) -> dict[str, Any]
     """Run every check; an AssertionError names the one that failed."""
     torch.manual_seed(0)
     if model.type not in SEGMENTORS:
-        _video(model, "gsf", T, "identity")  # says in its error what it is
+        _video(model, "gsf", T, "identity")  # its error says what the model is
     bare = comparable(build(model))
     classes = bare.out_channels if bare.out_channels > 1 else 2
     images, samples = batch(IMAGES, size, classes)
@@ -130,6 +130,7 @@ def _train(net: nn.Module, images: Tensor, samples: list[Any]) -> dict[str, Any]
     """Two steps of SGD; the second gives every fusion parameter a gradient."""
     net.train()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    # Scales that start at zero keep the gradients behind them at zero in the first step.
     for _ in range(2):
         optimizer.zero_grad()
         found = net.loss(images, copy.deepcopy(samples))

@@ -121,6 +121,7 @@ def measure_case(case: Case, options: Any) -> tuple[int, int]:
         steps.train(clip)
 
     step = train if case.against is None else search
+    # The first step makes the state of the optimisers, which is no part of a step's peak.
     step()
     steps.optimizer.zero_grad()
     saved = saved_bytes(step, [*steps.network.parameters(), *steps.network.buffers()])

@@ -64,7 +64,10 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Steps:
-    """A network behind a cell, ready to be searched or trained on one batch."""
+    """A network behind a cell, ready to be searched or trained on one batch.
+
+    `prepared` is the `network` as accelerate has wrapped it.
+    """
 
     config: SearchConfig
     accelerator: Accelerator

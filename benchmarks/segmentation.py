@@ -104,6 +104,7 @@ def share_rows(model: Any, images: Tensor, step: Callable[[], None], timed: Meas
                 one = maps.requires_grad_().unflatten(0, (-1, T))[:, t]
                 nn.functional.interpolate(one, size, mode="bilinear").backward(gradient.unflatten(0, (-1, T))[:, t])
 
+    # Resizing and unwarping are one pass over each frame, so the share of the way back is a difference.
     both, alone = timed(averaged, step), timed(resized, step)
     share = both.ratio - alone.ratio
     return [

@@ -109,10 +109,11 @@ def _average(net: nn.Module, images: Tensor, T: int) -> float:
 
 def mixing(net: nn.Module, made: Plan, images: Tensor, T: int) -> dict[str, float]:
     """Change one frame of the first clip: that must move its clip's other frames, and must not move the other clips."""
+    # Frames that are nearly alike: what moves in the others comes from the one that is changed.
     frames = images.repeat_interleave(T, 0) + 0.1 * torch.randn(len(images) * T, *images.shape[1:])
     other = frames.clone()
     other[1] = torch.randn_like(other[1])
-    injection = inject_(net, made, residual=False)
+    injection = inject_(net, made, residual=False)  # as published: residual fusions start as identities
     try:
         with torch.no_grad():
             with injection.frames(T):
