@@ -49,9 +49,14 @@ class Layout:
             raise InputError(f"grid must be (height, width), each 1 or more, got {self.grid!r}")
 
     def token_grid(self, tokens: int) -> tuple[int, int]:
-        """Return `(height, width)` of `tokens` patch tokens (prefix tokens not counted).
+        """Return how many rows and columns a sequence of patch tokens has.
 
-        The layout's own `grid` where it has that many places; else a square, where the count is one; else one row.
+        Args:
+            tokens: the length of the sequence, prefix tokens not counted.
+
+        Returns:
+            `(height, width)`: the layout's own `grid` where it has that many places; else a square, where the count is
+            one; else one row.
         """
         if self.grid is not None and self.grid[0] * self.grid[1] == tokens:
             return self.grid
@@ -59,7 +64,15 @@ class Layout:
         return (side, side) if side * side == tokens else (1, tokens)
 
     def check(self, tensor: Tensor, channels: int) -> None:
-        """Raise `InputError` unless `tensor` can have this layout with `channels` channels."""
+        """Refuse a tensor that cannot have this layout.
+
+        Args:
+            tensor: of any shape.
+            channels: how many channels it must have.
+
+        Raises:
+            InputError: another number of dimensions or channels, or no token beside the prefix tokens.
+        """
         shape = tuple(tensor.shape)
         if self.spatial == "none":
             expected, fits = "2 or more", tensor.ndim >= 2
@@ -83,7 +96,14 @@ class Layout:
             )
 
     def split_prefix(self, tensor: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Split off the prefix tokens; `(None, tensor)` where there are none."""
+        """Split off the prefix tokens.
+
+        Args:
+            tensor: `(N, L, C)` or `(N, C, L)` as the layout says.
+
+        Returns:
+            The prefix tokens and the patch tokens; `(None, tensor)` where the layout has no prefix.
+        """
         if not self.prefix_tokens:
             return None, tensor
         tokens = tensor.shape[self._token_dim]
@@ -91,13 +111,26 @@ class Layout:
         return prefix, body
 
     def join_prefix(self, prefix: Tensor | None, body: Tensor) -> Tensor:
-        """Put back what `split_prefix` took off."""
+        """Put back what `split_prefix` took off.
+
+        Args:
+            prefix: the prefix tokens, or None.
+            body: the patch tokens.
+
+        Returns:
+            The whole sequence.
+        """
         return body if prefix is None else torch.cat([prefix, body], dim=self._token_dim)
 
     def to_maps(self, body: Tensor) -> Tensor:
-        """View a tensor without prefix tokens as `(N, C, H, W)`; a view wherever the strides allow one.
+        """View a tensor as maps.
 
-        A channels-last tensor becomes a view in the `channels_last` memory format.
+        Args:
+            body: a tensor of this layout, without prefix tokens.
+
+        Returns:
+            `(N, C, H, W)`, a view wherever the strides allow one; a channels-last tensor becomes a view in the
+            `channels_last` memory format.
         """
         if self.spatial == "map":
             return body if self.channel_dim == 1 else body.permute(0, 3, 1, 2)
@@ -107,7 +140,15 @@ class Layout:
         return sequence.unflatten(2, self.token_grid(length) if self.spatial == "tokens" else (1, length))
 
     def from_maps(self, maps: Tensor, like: Tensor) -> Tensor:
-        """Bring `(N, C, H, W)` back into this layout, with the shape of `like` (a tensor without prefix tokens)."""
+        """Bring maps back into this layout.
+
+        Args:
+            maps: `(N, C, H, W)`.
+            like: a tensor of this layout, without prefix tokens, whose shape the result gets.
+
+        Returns:
+            The values of `maps` in the layout and the shape of `like`.
+        """
         if self.spatial == "map":
             return maps if self.channel_dim == 1 else maps.permute(0, 2, 3, 1)
         if self.channel_dim == 1:
@@ -115,7 +156,11 @@ class Layout:
         return maps.permute(0, 2, 3, 1).reshape(like.shape)
 
     def describe(self) -> str:
-        """Say the layout in letters, such as `(N, L, C) tokens`."""
+        """Say the layout in letters.
+
+        Returns:
+            A text such as `(N, L, C) tokens`.
+        """
         letters = {"map": "H, W", "tokens": "L", "none": "…"}[self.spatial]
         order = f"(N, C, {letters})" if self.channel_dim == 1 else f"(N, {letters}, C)"
         return f"{order} tokens" if self.spatial == "tokens" else order

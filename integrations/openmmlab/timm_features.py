@@ -82,7 +82,7 @@ class TimmFeatures(BaseModule):
         if checkpoint_path:
             if "pretrained_cfg_overlay" in kwargs:
                 raise InputError(
-                    "model.backbone: checkpoint_path and pretrained_cfg_overlay both say where the weights are; give one"
+                    "model.backbone: checkpoint_path and pretrained_cfg_overlay both say where weights are; give one"
                 )
             # As timm's own weights, they load before the classifier is cut off; after it, their keys would not fit.
             options["pretrained_cfg_overlay"] = {"file": os.fspath(checkpoint_path), "source": "file"}

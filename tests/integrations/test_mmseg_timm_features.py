@@ -136,7 +136,7 @@ def test_checkpoints_are_those_of_mmsegmentations_own_wrapper() -> None:
         ({"wings": 2}, r"with wings=2 \(TypeError.*wings"),
         ({"pretrained": "open-mmlab://resnet50_v1c"}, r"set model\.pretrained=None, and model\.backbone\.pretrained"),
         ({"pretrained": True, "checkpoint_path": "a.pth"}, "both pretrained=True and checkpoint_path"),
-        ({"checkpoint_path": __file__, "pretrained_cfg_overlay": {"url": ""}}, "both say where the weights are"),
+        ({"checkpoint_path": __file__, "pretrained_cfg_overlay": {"url": ""}}, "both say where weights are"),
     ],
 )
 def test_errors_name_the_key(options: dict[str, Any], message: str) -> None:
