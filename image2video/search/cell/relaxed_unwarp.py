@@ -22,7 +22,6 @@ class RelaxedUnwarp:
     Args:
         warps: the candidates, at the clip's distinct powers.
         steps: the power of each frame.
-
     """
 
     def __init__(self, warps: CandidateWarps, steps: tuple[float, ...]) -> None:

@@ -43,7 +43,6 @@ def unrolled_gradients(
         training: the loss of the training batch; averaged over processes where there are several.
         validation: the loss of the validation batch, likewise.
         clip: largest norm of the weights' gradient in the step; 0 is no limit.
-
     """
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     with _borrowed(network, weights) as (start, reset):
