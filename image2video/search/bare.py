@@ -34,7 +34,6 @@ class BareRun:
 
     Attributes:
         ranking: the last ranking; its best chain says how it was found.
-
     """
 
     def __init__(self, backbone: nn.Module, images: ImageSet, setup: Setup, provenance: dict[str, Any]) -> None:

@@ -98,7 +98,6 @@ def search(
         >>> result = search(net, data.train, SearchConfig(selection="random", seed=1))
         >>> result.genotype.provenance["selection"]
         'random'
-
     """
     config = config or SearchConfig()
     setup = Setup(
@@ -117,11 +116,12 @@ def search(
     # What can be refused is refused before the folder of an earlier run is replaced.
     if selection.needs_trained:
         check_bare(backbone)
+    else:  # a ranking for a trained backbone draws from generators of its own alone
+        set_seed(config.seed, device_specific=accelerator.num_processes > 1)
     if selection.trains or selection.needs_trained:
         setup.check_colours()
     run: SearchRun | BareRun
     if selection.trains:
-        set_seed(config.seed, device_specific=accelerator.num_processes > 1)
         run = _prepare(backbone, train, validation, setup)
     else:
         run = BareRun(backbone, train if validation is None else validation, setup, record)

@@ -111,7 +111,6 @@ class _Pace:
         steps: the steps of an epoch.
         low: the share of the budget before the stage.
         high: the share of the budget with which the stage ends, in the middle of an epoch too.
-
     """
 
     def __init__(

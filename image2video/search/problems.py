@@ -33,7 +33,6 @@ class Request:
         size: (height, width) of held-out images; None for what the builder thinks right.
         weights: trained weights to start from; None for fresh ones.
         workers: processes that read images; None for the builder's default.
-
     """
 
     config: SearchConfig = field(default_factory=SearchConfig)
@@ -71,7 +70,6 @@ class Problem:
         what_tells: how to find out whether a genotype is better than a random one; goes on after a semicolon.
         settings: JSON values that decide the result beside the options; a resumed search must share them.
         notes: what the user should know before it begins, a sentence each.
-
     """
 
     short_name: str

@@ -32,7 +32,6 @@ class SearchResult:
         state: decisions, τ's history, scores; empty for `fixed_weights`.
         ranking: the ranked chains of `one_shot` and `fixed_weights`, else None.
         out: the result folder, where one was given.
-
     """
 
     genotype: Genotype

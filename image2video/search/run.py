@@ -48,7 +48,6 @@ class SearchRun:
     Raises:
         InputError: an accelerator that accumulates gradients itself, and what `Cell` raises.
         UnsupportedError: an accelerator that splits the model over processes.
-
     """
 
     def __init__(self, network: FrameNetwork, setup: Setup, train: ImageSet, validation: ImageSet) -> None:

@@ -26,7 +26,6 @@ class Setup:
         task: what the network is for.
         colours: how the images are normalised; needed by candidates that change colours.
         progress: called after every step.
-
     """
 
     config: SearchConfig

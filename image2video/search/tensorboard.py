@@ -18,7 +18,6 @@ class Curves:
         folder: where the event files go.
         space: for the names of edges and candidates.
         done: units that an earlier part of the run has written already.
-
     """
 
     def __init__(self, folder: Path | None, space: SearchSpace, done: int) -> None:

@@ -64,7 +64,6 @@ class Cell(nn.Module):
         >>> from image2video.search import get_space
         >>> Cell(get_space("affine5"), T=3)(torch.rand(2, 3, 16, 24)).shape
         torch.Size([2, 3, 3, 16, 24])
-
     """
 
     def __init__(

@@ -36,7 +36,6 @@ class CellWalk:
         active: the one candidate of every edge that is computed, −1 for none; None where all are.
         values: learned magnitudes, a row per source or edge; None where they are fixed.
         batch: B.
-
     """
 
     warps: CandidateWarps

@@ -38,7 +38,6 @@ class MagnitudeUnits:
 
     Raises:
         InputError: no geometric transform in the space, a bound below 1, or one that lets a chain become singular.
-
     """
 
     def __init__(self, space: SearchSpace, per: str, bound: float, steps: Sequence[float]) -> None:

@@ -70,7 +70,6 @@ def single_path_mixing(
         >>> mixing, active = single_path_mixing(cell.tau, cell.space, 1.0, torch.Generator().manual_seed(0))
         >>> cell(torch.rand(2, 3, 16, 24), mixing, active=active).shape
         torch.Size([2, 3, 3, 16, 24])
-
     """
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise InputError(f"the temperature must be a finite number above 0, got {temperature!r}")

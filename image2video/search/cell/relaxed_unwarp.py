@@ -22,7 +22,6 @@ class RelaxedUnwarp:
     Args:
         warps: the candidates, at the clip's distinct powers.
         steps: the power of each frame.
-
     """
 
     def __init__(self, warps: CandidateWarps, steps: tuple[float, ...]) -> None:
@@ -95,32 +94,30 @@ class _Walk:
             # Learned magnitudes are those of an edge's source, so that edges into one node differ.
             groups = [space.incoming(node)] if self.values is None else [(e,) for e in space.incoming(node)]
             for edges in groups:
-                if self.active is None:
-                    self._return_all(nodes, frames, edges, powers, padding)
-                else:
-                    self._return_active(nodes, frames, edges, powers, padding)
+                copies = self._copies(frames, self._used(edges), powers, padding, edges[0])
+                self._return(nodes, frames, edges, copies)
         return nodes[0] if 0 in nodes else torch.zeros_like(picture)
 
-    def _return_all(
-        self, nodes: dict[int, Tensor], frames: Tensor, edges: tuple[int, ...], powers: tuple[int, ...], padding: str
-    ) -> None:
-        ops = live(self.mixing, self.warps.bending, edges)
-        copies = self._copies(frames, ops, powers, padding, edges[0])
-        rows = self.weights.index_select(0, self.warps.index(edges, self.weights))
-        add_mixed(nodes, [self._source(e) for e in edges], frames, rows, copies, self.warps.straight, self.warps.index)
+    def _used(self, edges: tuple[int, ...]) -> tuple[int, ...]:
+        """The candidates on some edges that move pixels."""
+        if self.active is None:
+            return live(self.mixing, self.warps.bending, edges)
+        chosen = {self.active[edge] for edge in edges}
+        return tuple(op for op in self.warps.bending if op in chosen)
 
-    def _return_active(
-        self, nodes: dict[int, Tensor], frames: Tensor, edges: tuple[int, ...], powers: tuple[int, ...], padding: str
-    ) -> None:
-        assert self.active is not None
-        chosen = {self.active[e] for e in edges}
-        ops = tuple(o for o in self.warps.bending if o in chosen)
-        flat = self._copies(frames, ops, powers, padding, edges[0]).by_candidate()
+    def _return(self, nodes: dict[int, Tensor], frames: Tensor, edges: tuple[int, ...], copies: Copies) -> None:
+        """Add to the sources of some edges what their target's frames give; `copies` are the moved ones."""
+        warps = self.warps
+        if self.active is None:
+            rows = self.weights.index_select(0, warps.index(edges, self.weights))
+            add_mixed(nodes, [self._source(edge) for edge in edges], frames, rows, copies, warps.straight, warps.index)
+            return
+        moved = copies.by_candidate()
         for edge in edges:
             op = self.active[edge]
-            if op >= 0:
-                moved = flat[op].view(frames.shape) if op in flat else frames
-                add_one(nodes, self._source(edge), moved, self.weights[edge, op])
+            if op >= 0:  # else the edge's node ignores it
+                back = moved[op].view(frames.shape) if op in moved else frames
+                add_one(nodes, self._source(edge), back, self.weights[edge, op])
 
     def _source(self, edge: int) -> int:
         """The node that an edge leads back to; the inputs, which are one image, are node 0."""

@@ -40,7 +40,6 @@ class CandidateWarps:
         bending: candidates that move pixels: all that the way back has to undo.
         straight: all others.
         own: candidates whose magnitudes every edge has for itself.
-
     """
 
     def __init__(

@@ -46,7 +46,6 @@ class Bilevel:
         accelerator: for devices, precision and processes.
         config: learning rates, decays, clipping.
         task: the loss (default: classification).
-
     """
 
     def __init__(

@@ -43,10 +43,10 @@ def unrolled_gradients(
         training: the loss of the training batch; averaged over processes where there are several.
         validation: the loss of the validation batch, likewise.
         clip: largest norm of the weights' gradient in the step; 0 is no limit.
-
     """
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     with _borrowed(network, weights) as (start, reset):
+        # The step that the weights would take, and the gradients behind it.
         _, slopes = training(weights)
         shrink, across = _clipping(slopes, clip)
         rates = [group["lr"] for group in optimizer.param_groups for _ in group["params"]]
@@ -54,9 +54,11 @@ def unrolled_gradients(
         reset(moved)
         loss, gradients = validation([*outer, *weights])
         after_validation = random_state()
+        # How the validation loss pulls at the weights, through the derivative of the clipped step.
         pull = gradients[len(outer) :]
         along = _dot(slopes, pull)
         direction = [rate * (shrink * v - across * along * g) for rate, v, g in zip(rates, pull, slopes, strict=True)]
+        # The mixed second derivative in that direction, by a central difference around the weights as they were.
         length = _norm(direction).clamp_min(torch.finfo(direction[0].dtype).tiny)
         size = (1e-5 if length.dtype == torch.float64 else 1e-2) / length
         sides = []

@@ -51,7 +51,6 @@ class AveragedFrames:
 
     Attributes:
         frames: how many frames have gone through the model.
-
     """
 
     def __init__(

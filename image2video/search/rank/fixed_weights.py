@@ -105,7 +105,6 @@ def rank_genotypes(
         >>> ranking = rank_genotypes(net, loader, count=6, T=3)
         >>> len(ranking.entries), ranking.identity.gain
         (6, 0.0)
-
     """
     if first_images < 1:
         raise InputError(f"first_images must be at least 1, got {first_images}")

@@ -44,7 +44,6 @@ class HalvingRules:
         late: asked before every later round and after each of its batches whether to end; the first round is whole.
         accelerator: with several processes each scores its share of every batch, and all see the scores of all.
         progress: called after every batch.
-
     """
 
     task: Task
@@ -63,7 +62,6 @@ class Halving:
         predictor: predicts images under some of the chains.
         held_out: the images.
         rules: how to go on.
-
     """
 
     def __init__(

@@ -32,7 +32,6 @@ class HeldOut:
     Raises:
         InputError: there is no image, or the labels do not fit.
         InputTypeError: `data` or its batches are something else.
-
     """
 
     def __init__(

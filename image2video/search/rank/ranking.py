@@ -86,7 +86,6 @@ class Ranking:
         seconds: time taken.
         tied: how many other finalists lie within two standard errors of the first one.
         metric: what accuracy is: `accuracy`, or another task's metric.
-
     """
 
     entries: tuple[RankedGenotype, ...]
@@ -223,7 +222,6 @@ class Outcome:
         eliminated: the others, latest first: the position in `chains`, and the scores at which it left. These are of
             two variants, the chain and the identity.
         criterion: what ordered the chains, see `order_of`.
-
     """
 
     chains: tuple[Genotype, ...]

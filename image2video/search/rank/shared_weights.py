@@ -30,7 +30,6 @@ class SharedWeights:
 
     Attributes:
         frames: how many frames have gone through the network.
-
     """
 
     def __init__(

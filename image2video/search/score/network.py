@@ -25,7 +25,6 @@ class FrameNetwork(nn.Module):
     Args:
         backbone: the backbone with its hooks, or a bare one where `fusion` is None (frames never mix).
         fusion: the injection that holds the fusions.
-
     """
 
     def __init__(self, backbone: nn.Module, fusion: Injection | None) -> None:

@@ -17,7 +17,6 @@ class Scores(ABC):
 
     Attributes:
         n: number of images.
-
     """
 
     n: int
@@ -121,7 +120,6 @@ class PairedScores(Scores):
         loss: `(V,)` float64, summed cross-entropy in nats (or another loss).
         correct_products: `(V, V)` float64, sums of products, from which the error of every difference follows.
         loss_products: the same of the losses.
-
     """
 
     n: int

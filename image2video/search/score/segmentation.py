@@ -29,7 +29,6 @@ class SegmentationScores(Scores):
     Args:
         counts: `(V, n, 2, K)` int32: pixels of intersection and union, per image and class.
         losses: `(V, n)` float64: cross-entropy in nats, summed over the image's labelled pixels.
-
     """
 
     counts: Tensor

@@ -51,7 +51,6 @@ class Task(ABC):
     Attributes:
         name: of the task, for records.
         metric: the name of what `Scores.accuracy` is.
-
     """
 
     name: ClassVar[str]
@@ -206,7 +205,6 @@ class SegmentationTask(Task):
     Raises:
         InputError: fewer than two classes.
         InputTypeError: a number of classes that is no whole number.
-
     """
 
     name = "segmentation"

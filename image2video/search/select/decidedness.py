@@ -18,7 +18,6 @@ class Decidedness:
         nodes: nodes whose incoming edge was chosen.
         nodes_decided: those whose gap is decided.
         nodes_from_tau: those that were read from τ.
-
     """
 
     edges: int

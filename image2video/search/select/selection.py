@@ -28,7 +28,6 @@ class Run(Protocol):
         space: candidates and graph.
         config: the settings.
         state: the records, where decisions go.
-
     """
 
     space: SearchSpace
@@ -81,7 +80,6 @@ class Selection(ABC):
         needs_trained: whether the backbone has to be trained already, since chains are ranked for it as it is.
         default_space: the space where the settings name none.
         unused: settings that make no difference to it.
-
     """
 
     name: ClassVar[str]

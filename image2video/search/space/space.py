@@ -52,7 +52,6 @@ class SearchSpace:
         (((0, 1), (0, 2), (1, 2)), 27)
         >>> space.size_text
         '3^3 = 27'
-
     """
 
     name: str

@@ -31,7 +31,6 @@ def read_space_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         MissingError: there is no such file.
         InputError: another ending, more than 1 000 000 bytes, not UTF-8, not YAML or JSON, or no mapping with texts as
             keys; the message names the file, and line and column where there are any.
-
     """
     path = Path(path)
     if not is_space_file(path):

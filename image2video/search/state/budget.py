@@ -29,7 +29,6 @@ class Budget:
     Args:
         config: `max_images`, `max_minutes`, `T`.
         accelerator: the processes that count together.
-
     """
 
     def __init__(self, config: SearchConfig, accelerator: Accelerator) -> None:

@@ -107,7 +107,6 @@ class SearchConfig:
         checkpoint_activations: keep no activations inside the network's blocks and compute them again in the backward
             pass: less memory, more time.
         seed: of every random draw.
-
     """
 
     space: str | None = None

@@ -34,7 +34,6 @@ class SearchState:
         frames: frames that went forward and backward.
         evaluated_frames: frames that went forward for scores.
         seconds: time taken, over all resumed parts.
-
     """
 
     done: int = 0

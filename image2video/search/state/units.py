@@ -15,7 +15,6 @@ class Unit:
             weight steps with what is decided), `"settle"` (decide all edges by the means over the orders), `"node"`
             (decide a node's incoming edge), `"read"` (decide all at once), `"rank"` (rank chains), `"score"`.
         index: the epoch, counted from 0 within its kind (and order), or the order, the edge, the node.
-
     """
 
     kind: str
