@@ -293,7 +293,7 @@ def test_other_images_under_the_same_name_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "which table? There are figure1, "),
+        ([], "a table is expected: figure1, "),
         (["table9"], "unknown table 'table9'; did you mean table8? There are figure1"),
         (["table5", "--scale", "huge"], "unknown scale 'huge'; the scales are smoke, cpu, gpu, paper"),
         (["schedules", "--scale", "paper"], "schedules has no row at scale 'paper'; it has rows at smoke, cpu, gpu"),
