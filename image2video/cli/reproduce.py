@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from image2video.cli.progress import progress_bars
 from image2video.cli.reproduce_check import print_check, print_hours, rehearse_arms
 from image2video.cli.reproduce_table import print_drawings, print_outcomes
 from image2video.errors import InputError, MissingError
-from image2video.reproduce import Worker, experiments, load_experiment, parse_data
+from image2video.reproduce import Experiment, Run, Worker, experiments, load_experiment, parse_data
 from image2video.reproduce.check import with_rows
 from image2video.reproduce.figures import drawings
 from image2video.reproduce.outcome import outcomes
@@ -76,17 +77,12 @@ def run(options: Namespace) -> None:
     if asked.max_minutes is not None and not 0 < asked.max_minutes < float("inf"):
         raise InputError(f"--max-minutes {asked.max_minutes:g}: it must be above 0")
     if asked.check or asked.rehearse:
-        chosen = experiment if asked.rows is None else with_rows(experiment, asked.scale, asked.rows)
-        if asked.check:
-            print_check(Console(), chosen, asked.scale)
-        if asked.rehearse:
-            rehearse_arms(Console(), chosen, asked.scale, asked.device)
+        _try_out(experiment, asked)
         return
     if asked.rows is not None:
         raise InputError(f"--rows {asked.rows}: it goes with --check or --rehearse; a table is run as a whole")
     accelerator = make_accelerator(asked.device)
-    main, errors = accelerator.is_main_process, Console(stderr=True)
-    with progress_bars(show=main) as progress:
+    with progress_bars(show=accelerator.is_main_process) as progress:
         worker = Worker(
             asked.out,
             specs=specs,
@@ -95,24 +91,50 @@ def run(options: Namespace) -> None:
             progress=progress,
             accelerator=accelerator,
         )
-        missing = {} if asked.report_only else worker.missing_data(experiment, asked.scale)
-        if main and not asked.report_only:
-            print_hours(Console(), experiment, asked.scale)
-            for text in missing.values():
-                errors.print(f"left out: {text}", soft_wrap=True, markup=False)
-        try:
-            left = [] if asked.report_only else worker.run(experiment, asked.scale)
-        except MissingError as error:
-            raise MissingError(f"nothing could run for want of data: {', '.join(missing)}; see above") from error
-    if not main:
-        return
+        missing, left = ({}, []) if asked.report_only else _work(worker, experiment, asked.scale)
+    if accelerator.is_main_process:
+        _report(worker, experiment, runs, asked, missing, left)
+
+
+def _try_out(experiment: Experiment, asked: ReproduceOptions) -> None:
+    """Check or rehearse the rows that were asked for; no run is kept."""
+    chosen = experiment if asked.rows is None else with_rows(experiment, asked.scale, asked.rows)
+    if asked.check:
+        print_check(Console(), chosen, asked.scale)
+    if asked.rehearse:
+        rehearse_arms(Console(), chosen, asked.scale, asked.device)
+
+
+def _work(worker: Worker, experiment: Experiment, scale: str) -> tuple[dict[str, str], list[Run]]:
+    """Do what is missing: the data that are not there, with the reason, and the runs that are left."""
+    missing = worker.missing_data(experiment, scale)
+    if worker.accelerator.is_main_process:
+        print_hours(Console(), experiment, scale)
+        for text in missing.values():
+            Console(stderr=True).print(f"left out: {text}", soft_wrap=True, markup=False)
+    try:
+        return missing, worker.run(experiment, scale)
+    except MissingError as error:
+        raise MissingError(f"nothing could run for want of data: {', '.join(missing)}; see above") from error
+
+
+def _report(
+    worker: Worker,
+    experiment: Experiment,
+    runs: Sequence[Run],
+    asked: ReproduceOptions,
+    missing: Mapping[str, str],
+    left: Sequence[Run],
+) -> None:
+    """Render and print what there is, and say what is not."""
     rows = outcomes(experiment, asked.scale, runs, worker.book)
     with progress_bars(show=True) as progress:
-        drawn = drawings(experiment, runs, worker.book, worker.shelf, device=accelerator.device, progress=progress)
+        device = worker.accelerator.device
+        drawn = drawings(experiment, runs, worker.book, worker.shelf, device=device, progress=progress)
     files = write(experiment, asked.scale, rows, asked.out, drawn)
-    print_outcomes(Console(), experiment, asked.scale, rows)
-    print_drawings(Console(), drawn)
     console = Console()
+    print_outcomes(console, experiment, asked.scale, rows)
+    print_drawings(console, drawn)
     if left and not missing:
         console.print(f"{len(left)} runs are left: the same command goes on", soft_wrap=True)
     if any(line.errors for row in rows for line in row.lines) and not asked.retry:

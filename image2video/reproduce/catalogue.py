@@ -50,15 +50,21 @@ def load_experiment(name: str) -> Experiment:
 @cache
 def starting_arms() -> frozenset[str]:
     """The names of the arms that others start from, in any table: tables share runs, so all of them keep weights."""
-    arms = [arm for name in experiments() for arm in load_experiment(name).arms]
-    return frozenset(arm.start for arm in arms if arm.start is not None)
+    found: set[str] = set()
+    for name in experiments():
+        found |= {arm.start for arm in load_experiment(name).arms if arm.start is not None}
+    return frozenset(found)
 
 
 @cache
 def drawn_runs() -> frozenset[tuple[str, int]]:
     """Key and seed of every run whose weights a figure is drawn with, so that tables that share the run keep them."""
-    plans = [planned_runs(load_experiment(name), scale) for name in experiments() for scale in SCALES]
-    return frozenset((run.key, run.seed) for runs in plans for run in runs if run.drawn)
+    found: set[tuple[str, int]] = set()
+    for name in experiments():
+        experiment = load_experiment(name)
+        for scale in SCALES:
+            found |= {(run.key, run.seed) for run in planned_runs(experiment, scale) if run.drawn}
+    return frozenset(found)
 
 
 def _read(path: Path) -> Any:

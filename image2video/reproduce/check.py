@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from image2video import VideoWrap
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
@@ -20,7 +19,7 @@ from image2video.reproduce.book import Run
 from image2video.reproduce.classify import choose, fresh_network, wrapped
 from image2video.reproduce.data import without_mmsegmentation
 from image2video.reproduce.genotypes import data_settings
-from image2video.reproduce.size import Network
+from image2video.reproduce.size import Network, call_once
 from image2video.reproduce.spec import Cell, Experiment, Setting
 from image2video.reproduce.work import Worker
 
@@ -132,13 +131,11 @@ def _built(arm: Cell, setting: Setting, data: DataSource, seed: int, chosen: Cho
     with torch.device("meta"):
         bare = fresh_network(arm, setting, data, seed)
     model = wrapped(bare, arm, setting, data, seed, chosen).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        out = model(torch.empty(1, *data.input_size, device="meta"))
+    out, parameters, macs = call_once(model, data.input_size)
     if out.shape != (1, data.num_classes):
         raise StateError(f"one image must give (1, {data.num_classes}), got {tuple(out.shape)}")
     sites = len(model.plan.sites) if isinstance(model, VideoWrap) else 0
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Network(data.input_size, data.num_classes, sites, parameters, counter.get_total_flops() / 2)
+    return Network(data.input_size, data.num_classes, sites, parameters, macs)
 
 
 def stand_in(setting: Setting) -> DataSource:

@@ -23,55 +23,50 @@ VOC_CLASSES, CITYSCAPES_CLASSES, CAMVID_CLASSES = 21, 19, 11
 IGNORED, CAMVID_UNLABELLED = 255, 11
 KINDS = 6
 _EIGHTH_CITYSCAPES, _FIFTH_CAMVID = (128, 256), (72, 96)
-_WNIDS = ("n01440764", "n01443537", "n01484850", "n01491361", "n01494475")
+_WNIDS = ("n01440764", "n01443537")
+_TRAIN, _TEST = 3, 1  # images per class, for classification
 
 
-def make_imagenet(
-    root: Path, *, classes: int = 2, train: int = 3, val: int = 1, size: Size = (375, 500), seed: int = 0
-) -> Path:
-    """`train/WNID/*.JPEG`, `val/WNID/*.JPEG` and `meta.bin` under root, which is returned; `train`, `val` per class."""
+def make_imagenet(root: Path, *, size: Size = (375, 500), seed: int = 0) -> Path:
+    """`train/WNID/*.JPEG`, `val/WNID/*.JPEG` and `meta.bin` under root, which is returned."""
     rng, root = np.random.default_rng(seed), Path(root)
-    wnids = _WNIDS[:classes]
-    for split, count in (("train", train), ("val", val)):
-        for label, wnid in enumerate(wnids):
+    for split, count in (("train", _TRAIN), ("val", _TEST)):
+        for label, wnid in enumerate(_WNIDS):
             (root / split / wnid).mkdir(parents=True)
             for number in range(count):
                 _picture(rng, size, label).save(root / split / wnid / f"{wnid}_{number}.JPEG", quality=90)
-    names = {wnid: (f"fish {label}",) for label, wnid in enumerate(wnids)}
-    torch.save((names, [wnid for wnid in wnids for _ in range(val)]), root / "meta.bin")
+    names = {wnid: (f"fish {label}",) for label, wnid in enumerate(_WNIDS)}
+    of_val = [wnid for wnid in _WNIDS for _ in range(_TEST)]
+    torch.save((names, of_val), root / "meta.bin")
     return root
 
 
-def make_tiny_imagenet(
-    root: Path, *, classes: int = 2, train: int = 3, val: int = 1, size: Size = (64, 64), seed: int = 0
-) -> Path:
-    """Tiny-ImageNet as it is unpacked, under root, which is returned; `train` and `val` images per class."""
-    rng, root = np.random.default_rng(seed), Path(root)
+def make_tiny_imagenet(root: Path) -> Path:
+    """Tiny-ImageNet as it is unpacked, under root, which is returned."""
+    rng, root, side = np.random.default_rng(0), Path(root), 64
     (root / "val" / "images").mkdir(parents=True)
     lines = []
-    for label, wnid in enumerate(_WNIDS[:classes]):
+    for label, wnid in enumerate(_WNIDS):
         folder = root / "train" / wnid / "images"
         folder.mkdir(parents=True)
-        for number in range(train):
-            _picture(rng, size, label).save(folder / f"{wnid}_{number}.JPEG", quality=90)
-        for number in range(val):
-            name = f"val_{label * val + number}.JPEG"
-            _picture(rng, size, label).save(root / "val" / "images" / name, quality=90)
-            lines.append(f"{name}\t{wnid}\t0\t0\t{size[1] - 1}\t{size[0] - 1}\n")
+        for number in range(_TRAIN):
+            _picture(rng, (side, side), label).save(folder / f"{wnid}_{number}.JPEG", quality=90)
+        for number in range(_TEST):
+            name = f"val_{label * _TEST + number}.JPEG"
+            _picture(rng, (side, side), label).save(root / "val" / "images" / name, quality=90)
+            lines.append(f"{name}\t{wnid}\t0\t0\t{side - 1}\t{side - 1}\n")
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
     return root
 
 
-def make_cifar(
-    path: Path, *, classes: int = 2, train: int = 3, test: int = 1, size: Size = (32, 32), seed: int = 0
-) -> Path:
-    """An .npz file of CIFAR's arrays, which is returned; `train` and `test` images per class."""
-    rng = np.random.default_rng(seed)
+def make_cifar(path: Path) -> Path:
+    """An .npz file of CIFAR's arrays, which is returned."""
+    rng = np.random.default_rng(0)
     arrays = {}
-    for part, count in (("train", train), ("test", test)):
-        labels = [label for label in range(classes) for _ in range(count)]
-        arrays[f"x_{part}"] = np.stack([np.asarray(_picture(rng, size, label)) for label in labels])
-        arrays[f"y_{part}"] = np.array(labels)
+    for part, count in (("train", _TRAIN), ("test", _TEST)):
+        labels = np.arange(len(_WNIDS)).repeat(count)
+        arrays[f"x_{part}"] = np.stack([np.asarray(_picture(rng, (32, 32), label)) for label in labels.tolist()])
+        arrays[f"y_{part}"] = labels
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)  # type: ignore[arg-type]
     return Path(path)

@@ -150,5 +150,9 @@ def _colours(config: Config) -> dict[str, Any]:
     told = (config.get("model") or {}).get("data_preprocessor") or {}
     if told.get("mean") is None or told.get("std") is None:
         return {"mean": (0.0,), "std": (255.0,)}
-    order = 1 if told.get("bgr_to_rgb") else -1
-    return {key: tuple(float(value) for value in told[key])[::order] for key in ("mean", "std")}
+    colours = {}
+    for key in ("mean", "std"):
+        values = tuple(float(value) for value in told[key])
+        # Without the swap the network works in BGR, and the policy in RGB.
+        colours[key] = values if told.get("bgr_to_rgb") else values[::-1]
+    return colours

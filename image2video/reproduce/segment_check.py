@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
-from torch.utils.flop_counter import FlopCounterMode
 
 from image2video.data import Augmentation
 from image2video.errors import StateError
@@ -20,7 +19,7 @@ from image2video.reproduce.genotypes import Chosen
 from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment_config import arm_config, arm_steps
 from image2video.reproduce.segment_reading import read_config
-from image2video.reproduce.size import Network
+from image2video.reproduce.size import Network, call_once
 
 
 def check_segmentor(run: Run, chosen: Chosen | None) -> Network:
@@ -39,8 +38,7 @@ def check_segmentor(run: Run, chosen: Chosen | None) -> Network:
         # Said of every loss of every arm; here nothing is lost.
         warnings.filterwarnings("ignore", "Default ``avg_non_ignore``")
         segmentor = _on_meta(config.model)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        logits = segmentor(torch.empty(1, 3, *size, device="meta"), mode="tensor")
+    logits, parameters, macs = call_once(segmentor, (3, *size), mode="tensor")
     if logits.ndim != 4 or tuple(logits.shape[:2]) != (1, segmentor.out_channels):
         raise StateError(f"one image must give (1, {segmentor.out_channels}, h, w), got {tuple(logits.shape)}")
     fusion = getattr(segmentor, "video_fusion", None)
@@ -48,8 +46,8 @@ def check_segmentor(run: Run, chosen: Chosen | None) -> Network:
         input_size=(3, *size),
         classes=segmentor.num_classes,
         sites=0 if fusion is None else len(fusion.plan.sites),
-        parameters=sum(parameter.numel() for parameter in segmentor.parameters()),
-        macs=counter.get_total_flops() / 2,
+        parameters=parameters,
+        macs=macs,
         steps=arm_steps(arm, setting, plain),
     )
 

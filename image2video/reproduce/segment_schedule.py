@@ -27,6 +27,7 @@ def stretch(config: Any, steps: int) -> None:
 
 
 def _stretched(schedule: Any, before: int, steps: int) -> dict[str, Any]:
+    """A schedule with all of its lengths in proportion."""
     if schedule.get("by_epoch", True):
         kind = type_name(schedule.get("type"))
         raise UnsupportedError(
@@ -37,8 +38,12 @@ def _stretched(schedule: Any, before: int, steps: int) -> dict[str, Any]:
         return round(count * steps / before)
 
     found = dict(schedule)
-    found |= {key: scaled(found[key]) for key in _STEPS if isinstance(found.get(key), int)}
+    for key in _STEPS:
+        if isinstance(found.get(key), int):
+            found[key] = scaled(found[key])
     if "step_size" in found:
         found["step_size"] = max(1, found["step_size"])
-    found |= {key: [scaled(count) for count in found[key]] for key in ("milestones", "periods") if key in found}
+    for key in ("milestones", "periods"):
+        if key in found:
+            found[key] = [scaled(count) for count in found[key]]
     return found

@@ -107,7 +107,7 @@ def _without_empty(dataset: Any) -> Any:
         return dataset if dataset["datasets"] else None
     if "dataset" in dataset:
         dataset["dataset"] = _without_empty(dataset["dataset"])
-        return dataset if dataset["dataset"] is not None else None
+        return None if dataset["dataset"] is None else dataset
     return dataset if dataset["indices"] else None
 
 

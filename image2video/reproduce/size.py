@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
@@ -25,3 +30,11 @@ class Network:
     parameters: int
     macs: float
     steps: int | None = None
+
+
+def call_once(model: nn.Module, input_size: tuple[int, int, int], **options: Any) -> tuple[Tensor, int, float]:
+    """What a model on the meta device gives for one image, its parameters, and its multiply-accumulates."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        out = model(torch.empty(1, *input_size, device="meta"), **options)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return out, parameters, counter.get_total_flops() / 2

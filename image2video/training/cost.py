@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from image2video.errors import InputError
 from image2video.training.live_memory import peak_bytes
+from image2video.training.modes import eval_mode
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ def measure_cost(
     device = torch.device("cpu") if first is None else first.device
     dtype = torch.float32 if first is None else first.dtype
     images = torch.randn(batch, *input_size, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with eval_mode(model):
         with FlopCounterMode(display=False) as counter:
             model(images)
         macs = counter.get_total_flops() / 2 / batch
@@ -86,13 +85,11 @@ def measure_cost(
             model(images)
             _synchronize(device)
             times.append(time.perf_counter() - start)
-    finally:
-        for module, training in modes.items():
-            module.training = training
     params = sum(parameter.numel() for parameter in model.parameters())
     return Cost(macs, statistics.median(times) * 1e3 / batch, params, peak)
 
 
 def _synchronize(device: torch.device) -> None:
+    """Wait for an accelerator, whose work goes on after a call has returned."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from image2video.errors import InputError
 from image2video.protocols import Batches, Progress
 from image2video.segmentation import labelled_pixels, mean_iou, overlaps, pixel_loss, pixel_losses
+from image2video.training.modes import eval_mode
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,10 @@ def evaluate(
 
     """
     device = torch.device(device)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     rows = batches.epoch(0) if isinstance(batches, Batches) else batches
     total = len(batches) if isinstance(batches, Batches) else 0
     tally = _Tally()
-    try:
+    with eval_mode(model):
         for done, (images, labels) in enumerate(rows, start=1):
             images, labels = images.to(device), labels.to(device)
             if channels_last:
@@ -100,9 +99,6 @@ def evaluate(
             tally.add(logits, labels)
             if progress is not None:
                 progress(stage, done, max(total, done))
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return tally.metrics()
 
 
