@@ -11,15 +11,7 @@ from image2video.errors import InputError, InputTypeError
 
 
 def test_the_defaults_are_those_of_image2video() -> None:
-    made = Image2Video("identity")
-    options = ClipOptions()
-    assert (made.T, made.schedule, made.padding, made.interpolation) == (
-        options.T,
-        options.schedule,
-        options.padding,
-        options.interpolation,
-    )
-    assert made.colours is options.colours is None
+    assert Image2Video("identity").options == ClipOptions()
 
 
 @pytest.mark.parametrize("mean", [0.5, (0.5,), [0.5], torch.tensor([0.5])])
@@ -33,7 +25,7 @@ def test_equal_options_are_equal_however_they_were_given(mean: object) -> None:
 def test_they_are_arguments_of_image2video() -> None:
     options = ClipOptions(T=3, schedule="centred", padding="border", interpolation="nearest", mean=0.5, std=0.25)
     made = Image2Video("rotate(10)", **options.arguments())
-    assert (made.T, made.schedule, made.padding, made.interpolation) == (3, "centred", "border", "nearest")
+    assert made.options == options
     assert made.colours == options.colours
     assert options.steps == (-1.0, 0.0, 1.0)
 
@@ -52,9 +44,10 @@ def test_a_change_is_checked() -> None:
     [
         ({"T": 0}, InputError, "at least 1"),
         ({"T": 2.0}, InputTypeError, "must be an integer"),
-        ({"schedule": "back"}, InputError, "unknown schedule 'back'"),
-        ({"padding": "wrap"}, InputError, "unknown padding 'wrap'"),
-        ({"interpolation": "cubic"}, InputError, "unknown interpolation 'cubic'"),
+        ({"T": True}, InputTypeError, "must be an integer"),
+        ({"schedule": "back"}, InputError, "unknown schedule 'back'; choose one of from_zero, ramp, centred, mirror"),
+        ({"padding": "same"}, InputError, "unknown padding 'same'; choose one of zeros, border, reflection"),
+        ({"interpolation": "linear"}, InputError, "unknown interpolation 'linear'; choose one of bilinear, nearest"),
         ({"mean": 0.5}, InputError, "mean and std go together"),
         ({"mean": "red", "std": 1.0}, InputTypeError, "mean must be"),
     ],
