@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from search_cases import blobs, tiny_network
+from search_cases import KilledError, Killer, blobs, tiny_network
 from torch import Tensor
 
 from image2video.errors import InputError, InputTypeError, StateError
@@ -66,22 +66,12 @@ class TwoChains(Selection):
             run.tau()
 
 
-class KilledError(Exception):
-    pass
-
-
 def run(out: Path, selection: str, at: int = -1, resume: bool = False) -> tuple[SearchResult, list[str]]:
     """The search, killed at its step number `at`, and the stages of its steps."""
-    stages: list[str] = []
-
-    def progress(stage: str, *_: object, **figures: float) -> None:
-        stages.append(stage)
-        if len(stages) == at:
-            raise KilledError
-
+    killer = Killer(at)
     config = SearchConfig(selection=selection, T=3, epochs=2, batch_size=16, device="cpu")
-    data = blobs(60, 0)
-    return search(tiny_network(), data, config, out=out, resume=resume, progress=progress), stages
+    result = search(tiny_network(), blobs(60, 0), config, out=out, resume=resume, progress=killer)
+    return result, killer.stages
 
 
 def test_a_selection_of_ones_own_searches_and_resumes(tmp_path: Path) -> None:
