@@ -52,10 +52,7 @@ def test_both_formats_hold_the_same(suffix: str, tmp_path: Path) -> None:
     assert space.nodes == 3
 
 
-BUILT_IN = ("affine5", "autoaugment13", "gentle")
-
-
-@pytest.mark.parametrize("space", [*map(get_space, BUILT_IN), SearchSpace("s", ("rotate(3)",), reduce="sum")])
+@pytest.mark.parametrize("space", [get_space("autoaugment13"), SearchSpace("s", ("rotate(3)",), reduce="sum")])
 def test_a_space_survives_a_file(space: SearchSpace, tmp_path: Path) -> None:
     assert SearchSpace.load(written(tmp_path, json.dumps(space.to_dict()))) == space
 

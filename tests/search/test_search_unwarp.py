@@ -26,10 +26,6 @@ CANDIDATES = (
 )
 
 
-def space_of(schedule: str = "from_zero", **options: object) -> SearchSpace:
-    return SearchSpace("s", CANDIDATES, nodes=2, schedule=schedule, **options)
-
-
 def cell_of(space: SearchSpace, T: int = 3, seed: int = 0, **options: object) -> Cell:
     generator = torch.Generator().manual_seed(seed)
     cell = Cell(space, T, colours=Colours(), **options).double()
@@ -69,7 +65,7 @@ def over_paths(cell: Cell, maps: Tensor, mixing: Tensor) -> Tensor:
 @pytest.mark.parametrize("inputs", [1, 2])
 @pytest.mark.parametrize("schedule", ["from_zero", "centred", "mirror"])
 def test_the_relaxed_inverse_is_the_sum_over_all_paths(schedule: str, inputs: int) -> None:
-    space = space_of(schedule, inputs=inputs)
+    space = SearchSpace("s", CANDIDATES, inputs=inputs, nodes=2, schedule=schedule)
     cell = cell_of(space)
     maps = noise(6, 2, 8, 10)
     mixing = cell.mixing()
