@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
 from image2video.clip.genotype_text import MAX_CHAIN
-from image2video.clip.ops import registry as ops
-from image2video.clip.ops.registry import Op, get_op, op_names, register_op
+from image2video.clip.ops.registry import get_op, op_names
 from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 
@@ -154,24 +153,8 @@ def test_wrong_types_are_refused() -> None:
         Genotype.parse(TEXT).matrices("from_zero", 1.5, 8, 9)
 
 
-@pytest.fixture
-def squash(monkeypatch: pytest.MonkeyPatch) -> Op:
-    monkeypatch.setattr(ops, "_REGISTRY", dict(ops._REGISTRY))
-
-    def matrix(magnitude: torch.Tensor, steps: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        scale = get_op("scale").matrix(magnitude, steps, height, width)
-        return torch.cat([scale[:, :1], torch.eye(3, dtype=scale.dtype).expand(len(steps), 3, 3)[:, 1:]], dim=1)
-
-    return register_op(Op("squash_x", "(factor)", 0.5, 0, 1, 1, matrix))
-
-
-def test_singular_chains_are_refused_when_they_are_made(squash: Op) -> None:
-    assert len(Genotype.parse("rotate(10) > squash_x(0.5)").chain) == 2
-    with pytest.raises(InputError, match=r"'rotate\(10\) > squash_x\(0\)' is singular: at step 1 .* determinant 0"):
-        Genotype.parse("rotate(10) > squash_x(0)")
-    with pytest.raises(InputError, match="is singular"):
-        Genotype.parse("squash_x(1e-13)")
-    with pytest.raises(InputError, match="is singular"):
+def test_singular_chains_are_refused_when_they_are_made() -> None:
+    with pytest.raises(InputError, match=r"is singular: at step 1 its matrix has determinant"):
         Genotype((Transform("scale", 0.25),) * MAX_CHAIN)
 
 

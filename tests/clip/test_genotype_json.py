@@ -76,10 +76,7 @@ def test_bad_json_is_refused_with_its_path(value: Any, error: type[Image2VideoEr
         ("", "not valid JSON.*line 1, column 1"),
         ('{"schema_version": 1,\n "chain": [}', "line 2, column 12"),
         ('{"schema_version": 1, "schema_version": 1, "chain": []}', "'schema_version' stands twice"),
-        (
-            '{"schema_version": 1, "chain": [{"op": "rotate", "magnitude": 1, "magnitude": 2}]}',
-            "'magnitude' stands twice",
-        ),
+        ('{"chain": [{"op": "rotate", "magnitude": 1, "magnitude": 2}]}', "'magnitude' stands twice"),
         ('{"schema_version": 1, "chain": [{"op": "rotate", "magnitude": 1e999}]}', "must be finite, got inf"),
         ('{"schema_version": ' + "1" * 10_000 + "}", "not valid JSON"),
         ("[" * 500_000, "nested too deeply"),

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from image2video.clip import hub
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, MissingError, StateError
 
@@ -120,7 +119,3 @@ def test_what_comes_back_is_read_as_any_genotype_file(fake: FakeHub) -> None:
     (fake.folder / "a/b" / "genotype.json").write_text('{"schema_version": 1, "chain": [{"op": "rotat"}]}')
     with pytest.raises(InputError, match=r"cached\.json"):
         Genotype.from_hub("a/b")
-
-
-def test_importing_the_module_imports_no_hub() -> None:
-    assert not hasattr(hub, "HfApi")

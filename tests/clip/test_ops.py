@@ -16,7 +16,6 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.ops import registry as ops
 from image2video.clip.ops.contract import check_op
 from image2video.clip.ops.registry import Op, get_op, op_names, register_op
-from image2video.clip.sampling import warp
 from image2video.errors import InputError, InputTypeError
 
 H, W = 20, 32
@@ -57,43 +56,10 @@ def test_where_a_point_goes(name: str, magnitude: float, expected: tuple[float, 
     assert moved(name, magnitude, 3, 2) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("name", "magnitude", "before", "after"),
-    [
-        ("translate_x", 3 / W, (5, 7), (5, 10)),
-        ("translate_y", 3 / H, (5, 7), (8, 7)),
-        ("rotate", 90, (10, 20), (5, 16)),  # 4.5 right of the centre, 0.5 below it -> 0.5 right, 4.5 above
-    ],
-)
-def test_where_a_bright_pixel_goes(
-    name: str, magnitude: float, before: tuple[int, int], after: tuple[int, int]
-) -> None:
-    image = torch.zeros(1, 1, H, W)
-    image[0, 0, before[0], before[1]] = 1
-    frame = warp(image, matrix(name, magnitude)[None])[0, 0, 0]
-    row, column = divmod(int(frame.argmax()), W)
-    assert (row, column) == after
-    assert frame[row, column].item() == pytest.approx(1, abs=1e-4)
-
-
-@pytest.mark.parametrize("name", GEOMETRIC)
-def test_power_is_repetition(name: str) -> None:
-    op = get_op(name)
-    one = matrix(name, op.default)
-    assert torch.allclose(matrix(name, op.default, 3), one @ one @ one, atol=1e-12)
-    assert torch.allclose(matrix(name, op.default, -1) @ one, torch.eye(3, dtype=torch.float64), atol=1e-12)
-    half = matrix(name, op.default, 0.5)
-    if name not in ("shear_x", "shear_y"):
-        assert torch.allclose(half @ half, one, atol=1e-12)
-    assert torch.equal(matrix(name, op.default, 0), torch.eye(3, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("name", GEOMETRIC)
-def test_gradient_in_the_magnitude(name: str) -> None:
-    op = get_op(name)
-    magnitude = torch.tensor(op.default or 0.1, dtype=torch.float64, requires_grad=True)
-    steps = torch.tensor([-1.0, 0.0, 0.5, 2.0], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda m: op.matrix(m, steps, H, W) + 0 * m, (magnitude,))
+@pytest.mark.parametrize("name", [name for name in GEOMETRIC if not name.startswith("shear")])
+def test_half_a_power_twice_is_one(name: str) -> None:
+    half = matrix(name, get_op(name).default, 0.5)
+    assert torch.allclose(half @ half, matrix(name, get_op(name).default), atol=1e-12)
 
 
 def test_default_steps_and_ranges_are_those_of_the_method() -> None:
@@ -143,9 +109,7 @@ def test_check_gives_the_float_or_says_what_is_wrong() -> None:
 
 
 def test_unknown_ops_name_the_closest() -> None:
-    with pytest.raises(
-        InputError, match=r"unknown op 'rotat'; did you mean 'rotate'.*translate_x, translate_y, rotate"
-    ):
+    with pytest.raises(InputError, match=r"unknown op 'rotat'; did you mean 'rotate'.*translate_x, translate_y"):
         get_op("rotat")
     with pytest.raises(InputTypeError, match="named by a string"):
         get_op(3)
@@ -158,6 +122,8 @@ def test_an_op_can_be_added_once() -> None:
     assert op_names()[-1] == "zoom"
     with pytest.raises(InputError, match="'zoom' is registered already"):
         register_op(op)
+    with pytest.raises(InputTypeError, match="takes an Op, got str"):
+        register_op("zoom")
 
 
 @pytest.mark.parametrize(
@@ -200,10 +166,7 @@ def _in_place(images: Tensor, magnitude: float, step: float) -> Tensor:
         (lambda x, m, s: x * math.nan, "must stay in 0 … 1, got nan"),
         (lambda x, m, s: x * 0.5, r"at step 0 pixels\(\) must give back the images"),
         (lambda x, m, s: x * 0.5 ** abs(s), r"at its neutral magnitude 1 pixels\(\) must give back the images"),
-        (
-            lambda x, m, s: x.detach() * min(m ** -abs(s), 1.0),
-            "no gradient passes through pixels.*gradient='straight_through'",
-        ),
+        (lambda x, m, s: x.detach() * min(m ** -abs(s), 1.0), "no gradient passes .*gradient='straight_through'"),
         (_in_place, r"at step 1 pixels\(\) changed its argument"),
     ],
 )
@@ -233,11 +196,6 @@ def test_an_op_of_ones_own_changes_colours_with_its_gradient_rule() -> None:
 @pytest.mark.parametrize("name", op_names())
 def test_our_own_ops_keep_the_contract(name: str) -> None:
     check_op(get_op(name))
-
-
-def test_only_ops_are_registered() -> None:
-    with pytest.raises(InputTypeError, match="takes an Op, got str"):
-        register_op("zoom")
 
 
 def test_ops_pickle() -> None:

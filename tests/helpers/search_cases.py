@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Unpack
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
+from image2video.clip.colours import Colours
 from image2video.data.batches import Order
+from image2video.search import Cell, SearchConfig, get_space
+from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
 
 
 class Arrays:
@@ -92,6 +100,22 @@ def tiny_network(channels: int = 1, classes: int = 3, seed: int = 0) -> nn.Modul
     return network
 
 
+def smooth_network(dropout: float = 0.0) -> nn.Module:
+    """Two convolutions without norms and kinks: gradients and sums are exact in float64."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(4, 6, 3),
+            nn.GELU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(24, 3),
+        )
+
+
 class CentreWindow(nn.Module):
     """A fixed classifier that sees nothing but a window of 4×4 pixels at the image's centre; no parameters.
 
@@ -113,19 +137,76 @@ def planted(count: int, seed: int) -> Arrays:
     return Arrays(images, labels)
 
 
+def config(**options: object) -> SearchConfig:
+    """The settings of a search that takes about a second on `blobs`."""
+    return SearchConfig(**{"T": 3, "epochs": 2, "batch_size": 16, "device": "cpu", **options})
+
+
+class Pixels(nn.Module):
+    """Logits of two classes per pixel: the pixel and its negative."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([images, -images], dim=1)
+
+
 class KilledError(Exception):
-    pass
+    """Stands for a kill."""
 
 
 class Killer:
-    """A progress callback that notes the stages of a search and ends it at its `at`-th step."""
+    """A progress callback that keeps the stages of all steps, and ends the search at step number `at`."""
 
     def __init__(self, at: int = -1) -> None:
-        self.at = at
         self.stages: list[str] = []
+        self.at = at
 
     def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
         assert 0 < done <= total
         self.stages.append(stage)
         if len(self.stages) == self.at:
             raise KilledError
+
+
+def saved_bytes(make: Callable[[], Tensor], *, but: Iterable[Tensor] = ()) -> int:
+    """The bytes that autograd keeps for the backward pass of what `make` gives, each storage once."""
+    left_out = {tensor.untyped_storage().data_ptr() for tensor in but}
+    saved: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no other tensor gets the address of one that is gone
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        assert make().requires_grad
+    return sum(size for address, size in saved.items() if address not in left_out)
+
+
+def bilevel(network: nn.Module, accelerator: Accelerator | None = None, **options: object) -> Bilevel:
+    """The steps of a search with a seeded cell, in the network's precision."""
+    accelerator = accelerator or Accelerator(cpu=True)
+    settings = SearchConfig(**{"T": 3, **options})
+    cell = Cell(
+        get_space(settings.space_name),
+        settings.T,
+        generator=torch.Generator().manual_seed(0),
+        colours=Colours(),
+        learn_magnitudes=settings.learn_magnitudes,
+        magnitude_bound=settings.magnitude_bound,
+    ).to(next(network.parameters()).dtype)
+    optimizer = weight_optimizer(network, settings)
+    if optimizer is not None:
+        network, optimizer = accelerator.prepare(network, optimizer)
+    return Bilevel(network, cell, optimizer, accelerator, settings)
+
+
+def launch(script: Path, source: str, *arguments: object, processes: int = 1) -> int:
+    """Write a script and run it in processes of its own; its exit code."""
+    script.write_text(source)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(Path(__file__).parent), "PYTHONWARNINGS": "ignore"}
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    command = [sys.executable, *start, str(script), *map(str, arguments)]
+    return subprocess.run(command, env=environment, timeout=300).returncode

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from search_cases import blobs, tiny_network
+from search_cases import bilevel, blobs, tiny_network
 from torch import Tensor
 
-from image2video.search import Cell, SearchConfig, get_space
 from image2video.search.cell.draw import Draw
-from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
+from image2video.search.optimise.bilevel import Bilevel
 from image2video.search.score.network import build_network
 
 STEPS = 5
@@ -24,16 +23,13 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def bilevel(accelerator: Accelerator, way: str, dtype: torch.dtype) -> Bilevel:
+def run_of(accelerator: Accelerator, way: str, dtype: torch.dtype) -> Bilevel:
     """A search in evaluation mode: BatchNorm is frozen and nothing is dropped."""
-    config = SearchConfig(**{"T": 3, "lr": 0.1, "tau_lr": 0.05, "magnitude_lr": 0.05, "grad_clip": 0.5, **WAYS[way]})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build_network(tiny_network(), "gsf", residual=True, input_size=(1, 12, 16)).eval().to(dtype)
-    generator = torch.Generator().manual_seed(0)
-    cell = Cell(get_space("affine5"), 3, generator=generator, learn_magnitudes=config.learn_magnitudes).to(dtype)
-    prepared, optimizer = accelerator.prepare(network, weight_optimizer(network, config))
-    return Bilevel(prepared, cell, optimizer, accelerator, config)
+    rates = {"lr": 0.1, "tau_lr": 0.05, "magnitude_lr": 0.05, "grad_clip": 0.5}
+    return bilevel(network, accelerator, **{**rates, **WAYS[way]})
 
 
 def share(accelerator: Accelerator, seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -45,7 +41,7 @@ def share(accelerator: Accelerator, seed: int, dtype: torch.dtype) -> tuple[Tens
 
 def take_steps(accelerator: Accelerator, way: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     """Outer parameters after every step, and the weights after the last one."""
-    run = bilevel(accelerator, way, dtype)
+    run = run_of(accelerator, way, dtype)
     taus = []
     for step in range(STEPS):
         held, train = share(accelerator, 2 * step, dtype), share(accelerator, 2 * step + 1, dtype)
@@ -59,5 +55,5 @@ def take_steps(accelerator: Accelerator, way: str, dtype: torch.dtype) -> tuple[
 
 def first_gradient(accelerator: Accelerator, way: str) -> Tensor:
     """The reduced gradient of the outer parameters in the first step, float32."""
-    run = bilevel(accelerator, way, torch.float32)
+    run = run_of(accelerator, way, torch.float32)
     return run._gradients(share(accelerator, 0, torch.float32), None, run.outer)[1][0]

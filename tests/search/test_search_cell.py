@@ -23,23 +23,6 @@ def images(count: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0) ->
     return torch.rand(count, 3, *SIZE, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def test_the_gradient_reaches_tau_and_the_images() -> None:
-    space = SearchSpace("s", ("translate_x(0.1)", "rotate(15)", "identity"), nodes=2)
-    x = torch.rand(1, 1, 5, 7, dtype=torch.float64, requires_grad=True)
-    tau = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
-    cell = Cell(space, T=3)
-    assert torch.autograd.gradcheck(lambda i, t: cell(i, mixing_matrix(t, space)), (x, tau))
-
-
-def test_later_ops_pass_the_gradient_to_earlier_edges() -> None:
-    space = get_space("affine5")
-    cell = Cell(space, T=3)
-    decisions = Decisions(sources={4: space.edges.index((3, 4)), 3: space.edges.index((1, 3))})
-    cell(images(), mixing_matrix(cell.tau, space, decisions)).square().sum().backward()
-    moved = {edge for edge, row in zip(space.edges, cell.tau.grad, strict=True) if row.abs().max() > 1e-4}
-    assert moved == {(0, 1), (1, 3), (3, 4)}
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), schedule=st.sampled_from(["from_zero", "ramp", "centred", "mirror"]))
 def test_a_path_has_the_matrices_of_its_genotype(seed: int, schedule: str) -> None:
@@ -151,12 +134,9 @@ def test_decisions_are_certain_and_their_nodes_keep_one_edge() -> None:
     assert only.isfinite().all()
 
 
-def test_the_image_keeps_its_amplitude() -> None:
-    ones = torch.ones(1, 3, *SIZE)
-    cell = Cell(get_space("affine5"), T=3, padding="border")
-    assert torch.allclose(cell(ones), torch.ones(1, 3, 3, *SIZE), atol=1e-5)
+def test_a_sum_multiplies_the_amplitude_by_its_edges() -> None:
     summed = Cell(SearchSpace("s", ("rotate(5)", "identity"), reduce="sum"), T=3, padding="border")
-    assert torch.allclose(summed(ones), torch.full((1, 3, 3, *SIZE), 8.0), atol=1e-4)
+    assert torch.allclose(summed(torch.ones(1, 3, *SIZE)), torch.full((1, 3, 3, *SIZE), 8.0), atol=1e-4)
 
 
 CHOICES = ("translate_x(0.2)", "rotate(-25)", "scale(0.8)", "scale(1.3) > shear_y(12)", "translate_y(-0.3)", "identity")
@@ -184,11 +164,6 @@ def test_constant_images_stay_constant_where_they_are_seen(
     assert share.max() <= 1 + 1e-5
     assert torch.allclose(Cell(space, T=3)(full, mixing), 3 * share, atol=1e-4)
     assert share[0, :, 0, SIZE[0] // 2, SIZE[1] // 2].max() > 0.5
-
-
-def test_the_frame_at_power_0_is_the_image_bit_for_bit() -> None:
-    cell = Cell(get_space("affine5"), T=3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(cell(images())[:, 0], images())
 
 
 def test_a_cell_used_for_inference_can_still_be_trained() -> None:

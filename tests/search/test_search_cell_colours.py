@@ -24,6 +24,7 @@ SPACES = {
         "c", ("rotate(9) > color(1.3) > scale(0.9)", "sharpness(1.5) > autocontrast(0.5)", "translate_x(0.1)"), nodes=2
     ),
     "sum, mirrored": SearchSpace("d", ("color(1.2)", "identity"), nodes=2, reduce="sum", schedule="mirror"),
+    "autoaugment13": get_space("autoaugment13"),
     "affine5": get_space("affine5"),
     "geometric, sum, two inputs, mirrored": SearchSpace(
         "e", ("translate_x(-0.1)", "translate_x(0.05)", "identity"), inputs=2, nodes=2, reduce="sum", schedule="mirror"
@@ -76,16 +77,9 @@ def test_the_cell_is_equation_1(name: str) -> None:
     assert wanted[1].abs().max() > 1e-3
 
 
-def test_the_first_space_of_the_paper_makes_clips() -> None:
-    space = get_space("autoaugment13")
-    cell = Cell(space, T=4, generator=torch.Generator().manual_seed(0), colours=COLOURS)
-    x = images()
-    clip = cell(x)
-    assert torch.equal(clip[:, 0], x)
-    assert torch.allclose(clip, reference(space, 4, x, cell.mixing()), atol=1e-5)
-    (gradient,) = torch.autograd.grad(clip.square().sum(), cell.tau)
-    assert gradient.isfinite().all()
-    assert (gradient.abs().amax(dim=1) > 1e-6).all()
+def test_the_frame_at_power_0_is_the_image_bit_for_bit() -> None:
+    cell = Cell(get_space("autoaugment13"), T=3, generator=torch.Generator().manual_seed(0), colours=COLOURS)
+    assert torch.equal(cell(images())[:, 0], images())
 
 
 class Counted:

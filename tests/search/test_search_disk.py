@@ -4,7 +4,9 @@ import errno
 import io
 import os
 import pickletools
+import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,21 @@ FILES = ("genotype.json", "tau.json", "scores.json")
 
 
 def run(out: Path, network: nn.Module | None = None, **options: object) -> list[bytes]:
-    config = SearchConfig(space="two", T=3, epochs=2, batch_size=16, tune_epochs=0, device="cpu")
+    config = SearchConfig(space="two", T=3, epochs=2, batch_size=16, fusion="none", tune_epochs=0, device="cpu")
     search(network or tiny_network(), blobs(60, 0), config, out=out, **options)
     return [(out / name).read_bytes() for name in FILES]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
+    """A finished run, for tests to copy, and its files."""
+    out = tmp_path_factory.mktemp("disk") / "whole"
+    return out, run(out)
+
+
+@pytest.fixture
+def copied(whole: tuple[Path, list[bytes]], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole[0], tmp_path / "run"))
 
 
 class FullDisk:
@@ -45,12 +59,20 @@ class FullDisk:
         monkeypatch.setattr(atomic.os, step, refuse)
 
 
+def refusing(code: int) -> Callable[..., None]:
+    """A function that fails as the system would."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize("name", ["last.pt", "scores.json"])
 def test_a_full_disk_stops_the_search_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, name: str
+    whole: tuple[Path, list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, name: str
 ) -> None:
-    expected = run(tmp_path / "whole")
     out = tmp_path / "run"
     disk = FullDisk(monkeypatch, step, name, 2 if name == "last.pt" else 0)
     with pytest.raises(WriteError, match=rf"could not write .*{name}, which needs about \d{{4,}} bytes: no space left"):
@@ -62,7 +84,7 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(
     before = torch_load(out / "checkpoint" / "last.previous.pt")["state"]["done"]
     assert before == saved["state"]["done"] - (0 if (step, name) == ("replace", "last.pt") else 1)
     disk.on = False
-    assert run(out, resume=True) == expected
+    assert run(out, resume=True) == whole[1]
 
 
 def test_a_file_system_without_links_and_without_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,14 +92,11 @@ def test_a_file_system_without_links_and_without_space(tmp_path: Path, monkeypat
     for step in range(2):
         atomic_torch_save(path, {"step": step}, keep_previous=True)
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
     def full(source: Path, target: Path) -> None:
         Path(target).write_bytes(Path(source).read_bytes()[:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic.os, "link", refuse)
+    monkeypatch.setattr(atomic.os, "link", refusing(errno.EPERM))
     monkeypatch.setattr(atomic.shutil, "copyfile", full)
     with pytest.raises(WriteError, match=r"no space left on the disk \(\d+ bytes are free\); what was written before"):
         atomic_torch_save(path, {"step": 2}, keep_previous=True)
@@ -87,10 +106,7 @@ def test_a_file_system_without_links_and_without_space(tmp_path: Path, monkeypat
 
 
 def test_other_refusals_say_what_the_system_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(atomic.os, "fsync", refuse)
+    monkeypatch.setattr(atomic.os, "fsync", refusing(errno.EIO))
     with pytest.raises(WriteError, match=r"a\.txt, which needs about 3 bytes: Input/output error; what was written"):
         atomic.atomic_write_text(tmp_path / "a.txt", "abc")
 
@@ -98,49 +114,44 @@ def test_other_refusals_say_what_the_system_said(tmp_path: Path, monkeypatch: py
 def test_curves_that_find_no_space_name_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(SummaryWriter, "flush", full)
+    monkeypatch.setattr(SummaryWriter, "flush", refusing(errno.ENOSPC))
     with pytest.raises(WriteError, match=r"could not write .*tensorboard: no space left"):
         run(tmp_path / "run")
     assert torch_load(tmp_path / "run" / "checkpoint" / "last.pt")["state"]["done"] == 1
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path: Path) -> None:
-    expected = run(tmp_path / "run")
-    last = tmp_path / "run" / "checkpoint" / "last.pt"
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(whole: tuple[Path, list[bytes]], copied: Path) -> None:
+    last = copied / "checkpoint" / "last.pt"
     data = bytearray(last.read_bytes())
     data[len(data) // 2] ^= 0xFF  # in the middle of a tensor, where only a checksum notices
     for content in (bytes(data), bytes(data[:1000]), b""):
         last.write_bytes(content)
+        for name in FILES:
+            (copied / name).unlink()
         with pytest.warns(UserWarning, match=r"last\.pt is not a readable checkpoint.*last\.previous\.pt"):
-            assert run(tmp_path / "run", resume=True) == expected
+            assert run(copied, resume=True) == whole[1]
     for path in last.parent.iterdir():
         path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"last\.previous\.pt is not a readable checkpoint"):
-        run(tmp_path / "run", resume=True)
+        run(copied, resume=True)
 
 
-def test_another_number_of_processes_is_said(tmp_path: Path) -> None:
-    expected = run(tmp_path / "run")
-    last = tmp_path / "run" / "checkpoint" / "last.pt"
+def test_another_number_of_processes_is_said(whole: tuple[Path, list[bytes]], copied: Path) -> None:
+    last = copied / "checkpoint" / "last.pt"
     saved = torch_load(last)
     atomic_torch_save(last, {**saved, "generators": saved["generators"] * 2})
     with pytest.warns(UserWarning, match="written with 2 processes and is resumed with 1: the search goes on, but"):
-        assert run(tmp_path / "run", resume=True) == expected  # it was complete
+        assert run(copied, resume=True) == whole[1]  # it was complete
 
 
-def test_the_checkpoint_before_alone_is_gone_on_from(tmp_path: Path) -> None:
-    expected = run(tmp_path / "run")
-    (tmp_path / "run" / "checkpoint" / "last.pt").unlink()
+def test_the_checkpoint_before_alone_is_gone_on_from(whole: tuple[Path, list[bytes]], copied: Path) -> None:
+    (copied / "checkpoint" / "last.pt").unlink()
     with pytest.warns(UserWarning, match=r"no checkpoint at .*last\.pt; going on from the one before"):
-        assert run(tmp_path / "run", resume=True) == expected
+        assert run(copied, resume=True) == whole[1]
 
 
-def test_a_checkpoint_holds_no_code(tmp_path: Path) -> None:
-    run(tmp_path / "run")
-    with zipfile.ZipFile(tmp_path / "run" / "checkpoint" / "last.pt") as archive:
+def test_a_checkpoint_holds_no_code(whole: tuple[Path, list[bytes]]) -> None:
+    with zipfile.ZipFile(whole[0] / "checkpoint" / "last.pt") as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
         operations = list(pickletools.genops(io.BytesIO(archive.read(name))))
     found = {argument for operation, argument, _ in operations if operation.name in ("GLOBAL", "STACK_GLOBAL")}
@@ -166,17 +177,12 @@ class Explodes(nn.Module):
 
 
 def test_a_loss_that_is_not_finite_leaves_the_state_before_it(tmp_path: Path) -> None:
-    def go(out: Path, active: bool, resume: bool = False) -> list[bytes]:
-        config = SearchConfig(space="two", T=3, epochs=2, batch_size=16, fusion="none", tune_epochs=0, device="cpu")
-        search(Explodes(active), blobs(60, 0), config, out=out, resume=resume)
-        return [(out / name).read_bytes() for name in FILES]
-
-    expected = go(tmp_path / "whole", False)
+    expected = run(tmp_path / "whole", Explodes(False))
     out = tmp_path / "run"
-    with pytest.raises(StateError, match="the validation loss is nan at step 3; the search stopped and its last"):
-        go(out, True)
+    with pytest.raises(StateError, match=r"the validation loss is nan at step 3; .*its last checkpoint is kept"):
+        run(out, Explodes(True))
     saved = torch_load_last(out / "checkpoint" / "last.pt")
     assert saved["state"]["done"] == 1
     assert all(value.isfinite().all() for value in saved["network"].values())
     assert saved["cell"]["tau"].isfinite().all()
-    assert go(out, False, resume=True) == expected
+    assert run(out, Explodes(False), resume=True) == expected

@@ -1,14 +1,12 @@
 """A search over two processes: one τ, the steps of one process with twice the batch, and a result that resumes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from search_cases import launch
 from search_ddp_cases import WAYS, first_gradient, take_steps
 
 from image2video.runs.folders import torch_load
@@ -117,19 +115,10 @@ accelerator.end_training()
 FILES = ("genotype.json", "tau.json", "scores.json")
 
 
-def launch(tmp_path: Path, source: str, *arguments: str) -> int:
-    script = tmp_path / "script.py"
-    script.write_text(source)
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[1] / "helpers"), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    return subprocess.run([*command, *arguments], env=environment, timeout=300).returncode
-
-
 def test_two_processes_step_as_one_with_twice_the_batch(tmp_path: Path) -> None:
     """One launch for all: starting the processes is what takes the time."""
     out = tmp_path / "found.pt"
-    assert launch(tmp_path, STEPS, str(out)) == 0
+    assert launch(tmp_path / "script.py", STEPS, out, processes=2) == 0
     found, alone = torch_load(out), Accelerator(cpu=True)
     assert list(found) == list(WAYS)
     for way, results in found.items():
@@ -147,12 +136,13 @@ def test_two_processes_step_as_one_with_twice_the_batch(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_job_and_the_search_resumes(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
-    assert launch(tmp_path, SEARCH, str(whole), "0", "-1") == 0
+    script = tmp_path / "script.py"
+    assert launch(script, SEARCH, whole, 0, -1, processes=2) == 0
     # In the second epoch of the search; among the scores; the main process while the network is tuned.
     for rank, at in ((1, 3), (1, 4), (0, 9)):
-        assert launch(tmp_path, SEARCH, str(out), str(rank), str(at)) != 0
+        assert launch(script, SEARCH, out, rank, at, processes=2) != 0
         assert (out / "checkpoint" / "last.pt").exists()
-    assert launch(tmp_path, SEARCH, str(out), "0", "-1") == 0
+    assert launch(script, SEARCH, out, 0, -1, processes=2) == 0
     for name in FILES:
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert json.loads((out / "run.json").read_text())["processes"] == 2

@@ -80,40 +80,6 @@ def test_a_planted_step_is_found(candidates: tuple[str, ...], planted: str, seed
     assert cell.mixing().argmax(dim=1).tolist() == [0]
 
 
-class Pointer(torch.nn.Module):
-    """A fixed classifier of bars: is frame t's bar along the first axis or the second, both turned by 14° per step?"""
-
-    def __init__(self, T: int) -> None:
-        super().__init__()
-        self.bars = Image2Video("rotate(14)", T=T)(bars(torch.tensor([0.0, 90.0])))
-
-    def forward(self, clip: Tensor) -> Tensor:
-        return torch.einsum("btchw,ktchw->bk", clip, self.bars) / 10
-
-
-def bars(angles_deg: Tensor) -> Tensor:
-    ys, xs = torch.meshgrid(torch.arange(24) - 11.5, torch.arange(32) - 15.5, indexing="ij")
-    angle = torch.deg2rad(angles_deg).view(-1, 1, 1, 1)
-    across, along = ys * torch.cos(angle) + xs * torch.sin(angle), xs * torch.cos(angle) - ys * torch.sin(angle)
-    return torch.exp(-(across**2) / 4 - along**2 / 50)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_classifier_tells_the_angle(seed: int) -> None:
-    cell = learning(SearchSpace("turn", ("rotate(10)", "identity"), nodes=1))
-    network = Pointer(T=3)
-    optimizer = torch.optim.Adam(cell.outer_parameters(), lr=0.04, betas=(0.5, 0.999))
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(120):
-        labels = torch.randint(2, (16,), generator=generator)
-        x = bars(90.0 * labels + 6 * torch.randn(16, generator=generator))
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(cell(x)), labels).backward()
-        optimizer.step()
-        cell.clamp_magnitudes_()
-    assert cell.chosen_candidate(0, 0).chain[0].magnitude == pytest.approx(14, rel=0.1)
-
-
 @pytest.mark.parametrize("per", ["node", "edge"])
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 def test_the_clip_is_differentiable_in_the_magnitudes(per: str, padding: str) -> None:

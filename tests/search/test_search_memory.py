@@ -6,15 +6,11 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
-from accelerate import Accelerator
-from search_cases import tiny_network
+from search_cases import bilevel, saved_bytes, tiny_network
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 import image2video.integrations.timm_cifar  # noqa: F401 (registers cifar_resnet18)
-from image2video.clip.colours import Colours
-from image2video.search import Cell, SearchConfig, get_space
-from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
+from image2video.search.optimise.bilevel import Bilevel
 from image2video.search.optimise.memory import checkpoint_activations_, outer_blocks
 from image2video.search.score.network import FrameNetwork, build_network
 
@@ -49,15 +45,11 @@ def plain() -> nn.Module:
     return tiny_network(3, 5)
 
 
-def bilevel(backbone: nn.Module, T: int, checkpointing: bool, fusion: str = "gsf", **options: object) -> Bilevel:
-    config = SearchConfig(T=T, checkpoint_activations=checkpointing, lr=0.1, tau_lr=0.1, **options)
-    network = seeded(lambda: build_network(backbone, fusion, residual=True, input_size=SIZE)).train()
-    assert isinstance(network, FrameNetwork)
+def run_of(backbone: nn.Module, checkpointing: bool, **options: object) -> Bilevel:
+    network = seeded(lambda: build_network(backbone, "gsf", residual=True, input_size=SIZE)).train()
     if checkpointing:
         checkpoint_activations_(network)
-    generator = torch.Generator().manual_seed(0)
-    cell = Cell(get_space(config.space_name), T, generator=generator, colours=Colours())
-    return Bilevel(network, cell, weight_optimizer(network, config), Accelerator(cpu=True), config)
+    return bilevel(network, checkpoint_activations=checkpointing, lr=0.1, tau_lr=0.1, **options)
 
 
 def batch(count: int = 4) -> tuple[Tensor, Tensor]:
@@ -71,7 +63,7 @@ def test_the_steps_are_the_same(make: Callable[[], nn.Module], options: dict) ->
     """Weights, τ, dropout, and the running statistics: a block that is computed again counts its batch once."""
     backbone, ends = seeded(make), []
     for checkpointing in (False, True):
-        run = bilevel(copy.deepcopy(backbone), 3, checkpointing, **options)
+        run = run_of(copy.deepcopy(backbone), checkpointing, **options)
         torch.manual_seed(2)
         losses = []
         for _ in range(2):
@@ -103,23 +95,14 @@ def test_a_timm_model_that_cannot_checkpoint_itself_is_checkpointed() -> None:
 def saved_by_a_tau_step(T: int, checkpointing: bool, name: str, space: str) -> int:
     """The bytes that autograd keeps for the backward pass, blocks' inputs included; weights do not count."""
     backbone = seeded(lambda: timm.create_model(name, num_classes=5, **({"img_size": 16} if "vit" in name else {})))
-    run = bilevel(backbone, T, checkpointing, space=space)
-    weights = {p.untyped_storage().data_ptr() for p in run.bare.parameters()}
-    saved: dict[int, int] = {}
-    alive: list[Tensor] = []  # so that no other tensor gets the address of one that is gone
-
-    def save(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage.data_ptr()] = storage.nbytes()
-        alive.append(tensor)
-        return tensor
-
+    run = run_of(backbone, checkpointing, T=T, space=space)
     images, labels = batch(1)
-    with saved_tensors_hooks(save, lambda tensor: tensor):
+
+    def loss() -> Tensor:
         clip = run._relaxed_clip(images, None, None)
-        loss = nn.functional.cross_entropy(run.bare(clip).view(1, T, -1).mean(1), labels)
-    assert loss.requires_grad
-    return sum(size for address, size in saved.items() if address not in weights)
+        return nn.functional.cross_entropy(run.bare(clip).view(1, T, -1).mean(1), labels)
+
+    return saved_bytes(loss, but=run.bare.parameters())
 
 
 @pytest.mark.parametrize(
@@ -132,5 +115,4 @@ def saved_by_a_tau_step(T: int, checkpointing: bool, name: str, space: str) -> i
 )
 def test_32_frames_save_no_more_than_8_did(name: str, space: str, most: float) -> None:
     plain, checkpointed = (saved_by_a_tau_step(T, on, name, space) for T, on in ((8, False), (32, True)))
-    print(f"{name}, {space}: {plain / 2**20:.2f} MiB at T = 8, {checkpointed / 2**20:.2f} MiB at T = 32")
     assert checkpointed <= most * plain

@@ -87,19 +87,18 @@ def test_errors_are_those_of_the_bootstrap() -> None:
     second = torch.where(kept, first, draws(150, 0.5, 0)[1])  # errs where the first does, and more: the two are paired
     scores = scores_of(labels, first, second)
     generator = torch.Generator().manual_seed(0)
-    samples: dict[str, list[float]] = {"miou": [], "loss": [], "gap": [], "loss gap": []}
+    measured = {
+        "miou": (scores.accuracy_error(0), lambda s: s.accuracy(0)),
+        "loss": (scores.loss_error(0), lambda s: s.mean_loss(0)),
+        "gap": (scores.accuracy_gap(0, 1)[1], lambda s: s.accuracy(0) - s.accuracy(1)),
+        "loss gap": (scores.loss_gap(0, 1)[1], lambda s: s.mean_loss(0) - s.mean_loss(1)),
+    }
+    drawn = []
     for _ in range(600):
         rows = torch.randint(150, (150,), generator=generator)
-        drawn = SegmentationScores(scores.counts[:, rows], scores.losses[:, rows])
-        samples["miou"].append(drawn.accuracy(0))
-        samples["loss"].append(drawn.mean_loss(0))
-        samples["gap"].append(drawn.accuracy(0) - drawn.accuracy(1))
-        samples["loss gap"].append(drawn.mean_loss(0) - drawn.mean_loss(1))
-    deviation = {name: float(torch.tensor(values).double().std()) for name, values in samples.items()}
-    assert scores.accuracy_error(0) == pytest.approx(deviation["miou"], rel=0.12)
-    assert scores.loss_error(0) == pytest.approx(deviation["loss"], rel=0.12)
-    assert scores.accuracy_gap(0, 1)[1] == pytest.approx(deviation["gap"], rel=0.12)
-    assert scores.loss_gap(0, 1)[1] == pytest.approx(deviation["loss gap"], rel=0.12)
+        drawn.append(SegmentationScores(scores.counts[:, rows], scores.losses[:, rows]))
+    for name, (error, of) in measured.items():
+        assert error == pytest.approx(float(torch.tensor([of(s) for s in drawn]).double().std()), rel=0.12), name
     unpaired = (scores.accuracy_error(0) ** 2 + scores.accuracy_error(1) ** 2) ** 0.5
     assert scores.accuracy_gap(0, 1)[1] < 0.8 * unpaired
 
@@ -142,9 +141,7 @@ def test_variants_are_scored_batch_by_batch_until_it_suffices() -> None:
 
 def test_images_without_a_labelled_pixel_are_no_ground_for_a_choice() -> None:
     labels, predicted = draws(4, 0.3, 0)
-    with pytest.raises(
-        InputError, match="mIoU of variant 0 of 1 is not known on 4 images: nothing in them is labelled"
-    ):
+    with pytest.raises(InputError, match="mIoU of variant 0 of 1 is not known on 4 images: nothing in them is"):
         score_variants(lambda x: [logits(x)], [(predicted, torch.full_like(labels, 255))], task=SegmentationTask(K))
 
 
@@ -183,6 +180,7 @@ def searched(scenes: MemorySet, **options: object) -> SearchResult:
 @pytest.mark.parametrize("selection", ["perturbation", "argmax"])
 def test_a_search_through_the_cell(selection: str, scenes: MemorySet) -> None:
     result = searched(scenes, selection=selection)
+    assert result.genotype.provenance["metric"] == "mIoU"
     assert 0 < result.state.score["accuracy"] < 1
     losses = [epoch["train_loss"] for epoch in result.state.epochs[1:]]
     assert losses[-1] < losses[0]
@@ -191,8 +189,8 @@ def test_a_search_through_the_cell(selection: str, scenes: MemorySet) -> None:
 
 @pytest.mark.parametrize("selection", ["fixed_weights", "one_shot"])
 def test_a_search_that_ranks_chains(selection: str, scenes: MemorySet) -> None:
-    options = {"candidates": 3, "first_images": 12}
-    result = searched(scenes, selection=selection, epochs=1, **options)
+    result = searched(scenes, selection=selection, epochs=1, candidates=3, first_images=12)
+    assert result.genotype.provenance["metric"] == result.ranking.metric == "mIoU"
     entries = result.ranking.entries
     assert all(0 < entry.accuracy < 1 for entry in entries)
     assert len({entry.loss for entry in entries}) == len(entries) > 1

@@ -1,12 +1,12 @@
 """One candidate per edge: the draw, its gradient, and what is not computed."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_cases import saved_bytes
 from torch import Tensor
 
 from image2video.clip.colours import Colours
@@ -150,19 +150,6 @@ def test_decided_edges_stay_and_ignored_ones_are_left_out(resampled_rows: list[i
     resampled_rows.clear()
     cell(images(), mixing, active=active)
     assert resampled_rows == [2]  # one op of the image, in two frames
-
-
-def saved_bytes(make: Callable[[], Tensor]) -> int:
-    """The bytes that a backward pass would hold, each storage once."""
-    seen: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        make()
-    return sum(seen.values())
 
 
 @pytest.mark.parametrize("name", ["affine5", "autoaugment13"])

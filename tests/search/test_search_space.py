@@ -11,6 +11,7 @@ from image2video import Genotype
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.search import (
     Decisions,
+    SearchConfig,
     SearchSpace,
     get_space,
     random_decisions,
@@ -46,50 +47,33 @@ def test_sizes_are_computed_and_shown() -> None:
     assert get_space("autoaugment13").size_text == "13^14 = 3 937 376 385 699 289"
     wide = SearchSpace("wide", tuple(f"rotate({degrees})" for degrees in range(1, 101)), nodes=60)
     assert wide.size_text == "100^1830 ≈ 1.0e3660"
-    assert get_space("affine5").describe() == {
-        "name": "affine5",
-        "candidates": 5,
-        "edges": 10,
-        "size": 5**10,
-        "size_text": "5^10 = 9 765 625",
-        "inputs": 1,
-        "nodes": 4,
-        "reduce": "mean",
-        "schedule": "from_zero",
-    }
+    described = get_space("affine5").describe()
+    assert (described["candidates"], described["edges"], described["size"]) == (5, 10, 5**10)
 
 
 def test_the_gentle_space_has_small_steps_of_either_sign() -> None:
     space = get_space("gentle")
-    assert "identity" in space.labels
-    for text in ("translate_x(0.01)", "translate_x(-0.06)", "rotate(-1)", "scale(1.02)"):
-        assert text in space.labels
+    assert {"identity", "translate_x(0.01)", "translate_x(-0.06)", "rotate(-1)", "scale(1.02)"} < set(space.labels)
+    assert len({t.magnitude for c in space.candidates for t in c.chain if t.op == "rotate"}) > 2
+    assert SearchConfig(selection="one_shot").space_name == "gentle"
+    assert SearchConfig(selection="one_shot", space="affine5").space_name == "affine5"
 
 
-def test_a_space_survives_its_dict() -> None:
-    space = SearchSpace("s", ("translate_x(0.03)", "translate_x(-0.03) > translate_y(0.01)"), nodes=2, reduce="sum")
-    assert SearchSpace.from_dict(space.to_dict()) == space
-    with pytest.raises(InputError, match="no key 'node'"):
-        SearchSpace.from_dict({**space.to_dict(), "node": 3})
-    with pytest.raises(InputError, match="needs the key 'name'"):
-        SearchSpace.from_dict({"candidates": ["identity"]})
-    with pytest.raises(InputError, match="needs the key 'candidates'"):
-        SearchSpace.from_dict({"name": "s"})
+@pytest.mark.parametrize(("record", "missing"), [({"candidates": ["identity"]}, "name"), ({"name": "s"}, "candidates")])
+def test_the_record_of_a_space_is_whole(record: dict[str, object], missing: str) -> None:
+    with pytest.raises(InputError, match=f"needs the key '{missing}'"):
+        SearchSpace.from_dict(record)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"candidates": ()}, InputError, "no candidates"),
-        ({"candidates": ("rotate(3)", "rotate(3)")}, InputError, r"lists rotate\(3\) more than once"),
         ({"candidates": ("identity", "translate_x(0)")}, InputError, "lists identity more than once"),
         ({"candidates": "rotate(3)"}, InputTypeError, "tuple of genotypes"),
         ({"candidates": ("rotate(3)",), "nodes": 0}, InputError, "nodes must be"),
-        ({"candidates": ("rotate(3)",), "nodes": 64}, InputError, "inputs and nodes are 65 together; the most is 64"),
         ({"candidates": tuple(f"rotate({i / 10})" for i in range(1, 1002))}, InputError, "has 1001 candidates"),
         ({"candidates": ("rotate(3)",), "inputs": True}, InputError, "inputs must be"),
-        ({"candidates": ("rotate(3)",), "reduce": "max"}, InputError, "unknown node reduction 'max'"),
-        ({"candidates": ("rotate(3)",), "schedule": "up"}, InputError, "unknown schedule 'up'"),
     ],
 )
 def test_a_bad_space_is_refused(arguments: dict, error: type[Exception], message: str) -> None:
