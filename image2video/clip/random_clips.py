@@ -97,23 +97,12 @@ class RandomClips(FrameSource):
         return Image2Video.of(self.genotype, self._options.replace(T=self.T)).unwarped_mean(maps, image_size, T)
 
     def to_dict(self) -> dict[str, Any]:
-        """Record the source for a file.
-
-        Returns:
-            The arguments of the constructor, as JSON values.
-        """
+        """Record the source for a file."""
         law = {"candidates": [str(c) for c in self.law.candidates], "inputs": self.law.inputs, "nodes": self.law.nodes}
         return {"space": law, **self._options.replace(T=self.T).to_dict(), "seed": self.seed}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """Make the source that `to_dict` recorded.
-
-        Args:
-            record: what `to_dict` returned.
-
-        Returns:
-            The new source.
-        """
+        """Make the source that `to_dict` recorded."""
         law = record["space"]
         return cls(**{**record, "space": ChainLaw(tuple(law["candidates"]), law["inputs"], law["nodes"])})

@@ -98,12 +98,7 @@ class AugmentedFrames(FrameSource):
         return stack_frames([images, *augmented.unbind(1)], like=images), self
 
     def to_dict(self) -> dict[str, Any]:
-        """Describe the source.
-
-        Returns:
-            The arguments of the constructor, as JSON values.
-
-        """
+        """Describe the source."""
         colours = {"mean": list(self.colours.mean), "std": list(self.colours.std)}
         return {"policy": str(self.policy), "T": self.T, **colours, "seed": self.seed}
 

@@ -157,85 +157,34 @@ class PairedScores(Scores):
         )
 
     def pick(self, variants: Sequence[int]) -> PairedScores:
-        """The scores of some variants.
-
-        Args:
-            variants: their numbers, in the order that is wanted.
-
-        Returns:
-            Scores of as many variants.
-        """
+        """The scores of some variants."""
         v = list(variants)
         products = [m[v][:, v] for m in (self.correct_products, self.loss_products)]
         return PairedScores(self.n, self.correct[v], self.loss[v], products[0], products[1])
 
     def accuracy(self, variant: int) -> float:
-        """The share of images classified right.
-
-        Args:
-            variant: its number.
-
-        Returns:
-            0 … 1.
-        """
+        """The share of images classified right."""
         return float(self.correct[variant]) / self.n
 
     def mean_loss(self, variant: int) -> float:
-        """The mean cross-entropy in nats.
-
-        Args:
-            variant: its number.
-
-        Returns:
-            The mean.
-        """
+        """The mean cross-entropy in nats."""
         return float(self.loss[variant]) / self.n
 
     def accuracy_error(self, variant: int) -> float:
-        """The standard error of `accuracy`.
-
-        Args:
-            variant: its number.
-
-        Returns:
-            One standard error.
-        """
+        """The standard error of `accuracy`."""
         return self._error(self.correct, self.correct_products, [(variant, 1.0)])
 
     def loss_error(self, variant: int) -> float:
-        """The standard error of `mean_loss`.
-
-        Args:
-            variant: its number.
-
-        Returns:
-            One standard error.
-        """
+        """The standard error of `mean_loss`."""
         return self._error(self.loss, self.loss_products, [(variant, 1.0)])
 
     def accuracy_gap(self, a: int, b: int) -> tuple[float, float]:
-        """How much larger the metric of one variant is than that of another.
-
-        Args:
-            a: the number of one variant.
-            b: the number of the other.
-
-        Returns:
-            accuracy(a) − accuracy(b), and its standard error over the images (paired).
-        """
+        """How much larger the metric of one variant is than that of another."""
         error = self._error(self.correct, self.correct_products, [(a, 1.0), (b, -1.0)])
         return float(self.correct[a] - self.correct[b]) / self.n, error
 
     def loss_gap(self, a: int, b: int) -> tuple[float, float]:
-        """How much larger the loss of one variant is than that of another.
-
-        Args:
-            a: the number of one variant.
-            b: the number of the other.
-
-        Returns:
-            mean_loss(a) − mean_loss(b), and its standard error over the images (paired).
-        """
+        """How much larger the loss of one variant is than that of another."""
         error = self._error(self.loss, self.loss_products, [(a, 1.0), (b, -1.0)])
         return float(self.loss[a] - self.loss[b]) / self.n, error
 

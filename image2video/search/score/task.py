@@ -289,15 +289,7 @@ class SegmentationTask(Task):
         return counts, pixel_losses(sized, labels, ignore_index=self.ignore_index)
 
     def collect(self, quality: Tensor, loss: Tensor) -> SegmentationScores:
-        """mIoU and mean pixel loss of V variants.
-
-        Args:
-            quality: `(V, n, …)`, from `per_image`.
-            loss: `(V, n)`, likewise.
-
-        Returns:
-            The scores.
-        """
+        """mIoU and mean pixel loss of V variants."""
         # Half the memory, since all images are kept; no float64 on MPS.
         return SegmentationScores(quality.cpu().int(), loss.cpu().double())
 
