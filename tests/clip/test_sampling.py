@@ -125,6 +125,14 @@ def test_half_precision_images_are_sampled_in_float32(dtype: torch.dtype) -> Non
     assert torch.equal(clip, warp(images.float(), M, copied=(True, False)).to(dtype))
 
 
+def test_autocast_changes_nothing() -> None:
+    images, magnitudes, steps = noise(2, 3, H, W), torch.tensor([0.06, 10.0]), torch.tensor([1.0, 2.0])
+    expected = warp(images, chain_matrices(["translate_x", "rotate"], magnitudes, steps, H, W))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = warp(images, chain_matrices(["translate_x", "rotate"], magnitudes, steps, H, W))
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_gradients_in_images_and_magnitudes(padding: str, interpolation: str) -> None:

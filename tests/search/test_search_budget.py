@@ -143,11 +143,6 @@ def test_a_search_overruns_by_one_validation_pass_at_most(selection: str, images
     used = (result.frames + result.state.evaluated_frames) / 3
     # One pass: 30 held-out images under the cell and its three masked forms, or under six chains.
     assert used <= images + 30 * (4 if selection == "perturbation" else 6)
-    assert used == int(used)
-    again = search(tiny_network(), blobs(60, 0), settings)
-    assert again.genotype == result.genotype
-    assert again.state.steps == result.state.steps
-    assert again.state.edges == result.state.edges
 
 
 def test_a_snapshot_brings_back_weights_and_momentum() -> None:

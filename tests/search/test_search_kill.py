@@ -1,16 +1,13 @@
 """SIGKILL at any moment: the folder can be resumed and ends as it would have."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from search_cases import KilledError, Killer, blobs, tiny_network
+from search_cases import KilledError, Killer, blobs, launch, tiny_network
 
 from image2video.runs.folders import torch_load_last
 from image2video.search import SearchConfig, SearchSpace, register_space, search
@@ -19,7 +16,7 @@ register_space(SearchSpace("small", ("translate_x(0.1)", "rotate(10)", "identity
 FILES = ("genotype.json", "tau.json", "scores.json", "config.yaml")
 BASE = {"space": "small", "T": 3, "epochs": 3, "warmup_epochs": 1, "batch_size": 10, "device": "cpu"}
 WAYS: dict[str, dict[str, Any]] = {
-    "as in the paper": {},
+    "first order": {},
     "second order, learned magnitudes": {"second_order": True, "learn_magnitudes": True},
     "single path, accumulated, checkpointed": {
         "relaxation": "single_path",
@@ -33,29 +30,39 @@ WAYS: dict[str, dict[str, Any]] = {
 pytestmark = pytest.mark.filterwarnings("ignore:the budget .* was spent before", "ignore:.*chose the identity")
 
 
-def run(out: Path, options: dict[str, Any], at: int) -> list[str]:
+def run(out: Path, options: dict[str, Any], at: int = -1) -> list[str]:
     """Go on with a search until its `at`-th step; the stages of the steps that it took."""
     killer = Killer(at)
-    config = SearchConfig(**{**BASE, **options})
-    search(tiny_network(), blobs(60, 0), config, out=out, resume=True, progress=killer)
+    search(tiny_network(), blobs(60, 0), SearchConfig(**{**BASE, **options}), out=out, resume=True, progress=killer)
     return killer.stages
+
+
+def assert_equal_files(out: Path, whole: Path) -> None:
+    for name in FILES:
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_search_that_is_stopped_again_and_again_ends_as_one_that_was_not(tmp_path: Path, way: str) -> None:
-    stages = run(tmp_path / "whole", WAYS[way], -1)
-    draw, out, stops = random.Random(way), tmp_path / "stopped", 0
+    whole, out, late = tmp_path / "whole", tmp_path / "stopped", tmp_path / "late"
+    stages = run(whole, WAYS[way])
     longest = max(3, stages.count("rank"))  # steps of one unit of work: of which each process does at least one
+    draw, at, stops = random.Random(way), 1, 0  # the first stop is before the first checkpoint, …
     while not (out / "genotype.json").exists():
         try:
-            run(out, WAYS[way], draw.randint(longest + 1, longest + 8))
+            run(out, WAYS[way], at)
         except KilledError:
             stops += 1
         assert stops < 50
-    assert stops >= 1
-    assert not run(out, WAYS[way], -1)  # nothing is left to do
-    for name in FILES:
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+        # … the next three are in one epoch after the other, with τ still and moving.
+        at = longest + 1 if stops < 4 else draw.randint(longest + 1, longest + 8)
+    assert stops >= 2
+    assert_equal_files(out, whole)
+    with pytest.raises(KilledError):
+        run(late, WAYS[way], len(stages))
+    assert not (late / "genotype.json").exists()
+    run(late, WAYS[way])
+    assert_equal_files(late, whole)
 
 
 SCRIPT = """
@@ -92,10 +99,8 @@ search(tiny_network(), blobs(60, 0), SearchConfig(**options), out=out, resume=Tr
 """
 
 
-def start(script: Path, out: Path, options: dict[str, Any], what: str = "nothing", at: int = 0) -> int:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "helpers"), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(script), str(out), json.dumps({**BASE, **options}), what, str(at)]
-    return subprocess.run(command, env=environment, timeout=300).returncode
+def start(folder: Path, out: str, options: dict[str, Any], what: str = "nothing", at: int = 0) -> int:
+    return launch(folder / "script.py", SCRIPT, folder / out, json.dumps({**BASE, **options}), what, at)
 
 
 @pytest.mark.slow
@@ -110,16 +115,13 @@ def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
     tmp_path: Path, way: str, stages: str
 ) -> None:
     """SIGKILL at random moments of every stage (in the warm-up and after it), and inside of the writes."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    assert start(script, tmp_path / "whole", WAYS[way]) == 0
+    assert start(tmp_path, "whole", WAYS[way]) == 0
     draw, out = random.Random(way), tmp_path / "killed"
     for stage in stages.split():
         # The whole write of a checkpoint has one flush and two renames; an epoch has three steps.
         at = draw.randint(1, 4) if stage in ("fsync", "replace") else draw.randint(1, 3)
-        assert start(script, out, WAYS[way], stage, at) == -signal.SIGKILL, stage
+        assert start(tmp_path, "killed", WAYS[way], stage, at) == -signal.SIGKILL, stage
         if (out / "checkpoint" / "last.pt").exists():
             assert torch_load_last(out / "checkpoint" / "last.pt")["state"]["done"] > 0
-    assert start(script, out, WAYS[way]) == 0
-    for name in FILES:
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert start(tmp_path, "killed", WAYS[way]) == 0
+    assert_equal_files(out, tmp_path / "whole")
