@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup clean help
+.PHONY: demo test test-kernels lint setup clean help
 
 help:
 	@sed -n '1,3p' Makefile
@@ -26,6 +26,11 @@ demo: $(READY)
 # One thread for each of two worker processes: torch's own threads would compete for the same cores.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The numeric part on the plainest kernels: a last bit that differs between processors must decide nothing.
+test-kernels: $(READY)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q \
+		tests/clip tests/fusion tests/receptive_field tests/report tests/trace tests/wrap
 
 lint: $(READY)
 	$(BIN)/ruff check .
