@@ -51,7 +51,7 @@ def candidates_text(space: SearchSpace) -> str:
     groups: dict[str, list[tuple[float, ...]]] = {}
     for candidate in space.candidates:
         ops = " > ".join(transform.op for transform in candidate.chain) or "identity"
-        groups.setdefault(ops, []).append(tuple(transform.magnitude for transform in candidate.chain))
+        groups.setdefault(ops, []).append(tuple(t.magnitude for t in candidate.chain if not get_op(t.op).mirrors))
     return ", ".join(" ".join([ops, *_magnitudes(values)]) for ops, values in groups.items())
 
 

@@ -13,7 +13,7 @@ from image2video.clip.ops.op import working_dtype
 from image2video.clip.ops.registry import get_op
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import in_order, matrix_device, stack_frames, warp, warp_frames
-from image2video.clip.transform import Transform, run_matrices, split_runs
+from image2video.clip.transform import Transform, mirrored_axes, run_matrices, split_runs
 from image2video.errors import InputError
 
 _Runs = Sequence[tuple[Transform, ...]]
@@ -40,13 +40,14 @@ def apply_chain(
             f"{len(steps)} steps need frames (S, N, C, H, W) with S = {len(steps)}, got {tuple(frames.shape)}"
         )
     check_colours(genotype, options.colours)
-    copied = [step == 0 for step in steps]
-    if all(copied) or len(genotype.chain) == 0:
+    kept = [() if step == 0 else None for step in steps]
+    if None not in kept or len(genotype.chain) == 0:
         return frames
     powers = [step for step in steps if step != 0]
-    moving = torch.stack([frames[s] for s, copy in enumerate(copied) if not copy]) if any(copied) else frames
+    some_stay = len(powers) < len(steps)
+    moving = torch.stack([frames[s] for s, step in enumerate(steps) if step != 0]) if some_stay else frames
     moved = _through(moving.to(working_dtype(frames)), split_runs(genotype.chain), powers, options).to(frames.dtype)
-    return torch.stack(in_order(copied, frames.unbind(0), moved.unbind(0))) if any(copied) else moved
+    return torch.stack(in_order(kept, frames.unbind(0), moved.unbind(0))) if some_stay else moved
 
 
 def chain_clip(
@@ -60,20 +61,22 @@ def chain_clip(
     The dtype and the memory layout are those of the images.
     """
     check_colours(genotype, options.colours)
-    copied = [step == 0 or len(genotype.chain) == 0 for step in steps]
-    powers = [step for step, copy in zip(steps, copied, strict=True) if not copy]
+    kept = [() if step == 0 or not genotype.chain else None for step in steps]
+    powers = [step for step, axes in zip(steps, kept, strict=True) if axes is None]
     moved: Iterable[Tensor] = ()
     if powers:
         source, runs = images.to(working_dtype(images)), split_runs(genotype.chain)
         if runs[0][0].geometric:
             # The first run makes all frames from the one image, which `warp` reads in place.
             matrices = run_matrices(runs[0], powers, images.shape[-2], images.shape[-1], matrix_device(images))
-            clip = warp(source, matrices, padding=options.padding, interpolation=options.interpolation)
+            mirrored = [mirrored_axes(runs[0], power) for power in powers]
+            how = {"padding": options.padding, "interpolation": options.interpolation}
+            clip = warp(source, matrices, mirrored=mirrored, **how)
             frames, runs = clip.transpose(0, 1), runs[1:]
         else:
             frames = source.expand(len(powers), *source.shape)
         moved = _through(frames, runs, powers, options).to(images.dtype).unbind(0)
-    return stack_frames(in_order(copied, [images] * len(copied), moved), like=images)
+    return stack_frames(in_order(kept, [images] * len(kept), moved), like=images)
 
 
 def check_colours(genotype: Genotype, colours: Colours | None) -> None:
@@ -98,6 +101,10 @@ def _through(frames: Tensor, runs: _Runs, powers: Sequence[float], options: Clip
         if run[0].geometric:
             if is_unit and colours is not None:
                 frames, is_unit = colours.to_normalised(frames), False
+            mirrored = [mirrored_axes(run, power) for power in powers]
+            if None not in mirrored:
+                frames = torch.stack(in_order(mirrored, frames.unbind(0), ()))
+                continue
             matrices = run_matrices(run, powers, frames.shape[-2], frames.shape[-1], matrix_device(frames))
             frames = warp_frames(frames, matrices, padding=options.padding, interpolation=options.interpolation)
             continue

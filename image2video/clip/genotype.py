@@ -17,7 +17,7 @@ from image2video.clip import hub
 from image2video.clip.genotype_json import MAX_FILE_BYTES, decode, encode, freeze
 from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, parse_chain
 from image2video.clip.schedules import schedule_steps
-from image2video.clip.transform import Transform, check_invertible, run_matrices, split_runs
+from image2video.clip.transform import Transform, check_invertible, mirrored_axes, run_matrices, split_runs
 from image2video.errors import ExistsError, InputError, InputTypeError, MissingError
 from image2video.runs.folders import atomic_write_text
 
@@ -323,6 +323,18 @@ class Genotype:
             The matrices `(S, 3, 3)`, float64.
         """
         return run_matrices([t for t in self.chain if t.geometric], steps, height, width, device)
+
+    def mirrored(self, step: float) -> tuple[int, ...] | None:
+        """Tell which axes the chain mirrors at one power, where its geometric part does nothing else.
+
+        Args:
+            step: the power.
+
+        Returns:
+            The axes, -1 for left and right and -2 for top and bottom; `()` where every pixel stays in its place, and
+            None where the frame has to be sampled.
+        """
+        return mirrored_axes([t for t in self.chain if t.geometric], step)
 
     def check_steps(self, steps: Sequence[float]) -> None:
         """Raise `InputError` where the geometric part cannot be inverted in numbers.

@@ -23,7 +23,7 @@ def format_number(value: float) -> str:
 
 
 def parse_chain(text: str) -> tuple[tuple[str, float], ...]:
-    """Read the `(op, magnitude)` pairs of a genotype's text; `identity` does nothing and takes no number.
+    """Read the `(op, magnitude)` pairs of a genotype's text; `identity` and flips take no number.
 
     Raises `InputTypeError` for anything but a string, and `InputError` (with the position and a caret below it) for a
     syntax error, an unknown op, a magnitude that is no finite number in the op's range, a text of more than
@@ -57,7 +57,7 @@ class _Parser:
             self.expect(">", "between two ops")
 
     def transform(self) -> tuple[str, float]:
-        """Read `op(magnitude)`, or `identity`."""
+        """Read `op(magnitude)`, or an op that takes none: `identity`, `flip_x`."""
         start = self.at
         match = _NAME.match(self.text, start)
         if match is None:
@@ -70,8 +70,11 @@ class _Parser:
             raise self.error(str(error)) from None
         self.at = match.end()
         self.skip_space()
-        if name == IDENTITY_TEXT and not self.text.startswith("(", self.at):
-            return name, op.neutral
+        if not self.text.startswith("(", self.at):
+            if name == IDENTITY_TEXT:
+                return name, op.neutral
+            if op.mirrors:
+                return name, op.default
         self.expect("(", f"with the magnitude of {name}, as in '{name}({op.default:g})'")
         self.skip_space()
         number_at = self.at

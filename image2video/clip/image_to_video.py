@@ -14,7 +14,7 @@ from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import matrix_device, warp
 from image2video.clip.schedules import schedule_steps
-from image2video.clip.unwarp import frame_weights, is_copy, unwarp_clip
+from image2video.clip.unwarp import frame_weights, unwarp_clip
 from image2video.errors import InputError, InputTypeError
 
 
@@ -167,14 +167,15 @@ class Image2Video(nn.Module):
             return chain_clip(images, self.genotype, steps, self.options)
         height, width = images.shape[-2:]
         matrices = self.genotype.step_matrices(steps, height, width, matrix_device(images))
-        copied = [is_copy(self.genotype, step) for step in steps]
-        return warp(images, matrices, padding=self.padding, interpolation=self.interpolation, copied=copied)
+        mirrored = [self.genotype.mirrored(step) for step in steps]
+        return warp(images, matrices, padding=self.padding, interpolation=self.interpolation, mirrored=mirrored)
 
     def unwarp(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
         """Bring maps of the frames back to the reference image; zeros stand where a frame shows nothing.
 
-        Maps of frames with s(t) = 0 come back bit for bit. Interpolation is nearest where the module's is, and bilinear
-        otherwise. `InputError` refuses other shapes, `InputTypeError` maps that are not floating point.
+        Maps of frames that are the image or a mirror image come back bit for bit. Interpolation is nearest where the
+        module's is, and bilinear otherwise. `InputError` refuses other shapes, `InputTypeError` maps that are not
+        floating point.
 
         Args:
             maps: `(B·T, K, h, w)`, of any size.
@@ -224,7 +225,7 @@ class Image2Video(nn.Module):
         return sizes.index(min(sizes))
 
     def keeps_image(self, T: int | None = None) -> bool:
-        """Say whether some frame has all of the image's pixels in their place, so that no pixel is unseen.
+        """Say whether some frame is the image or a mirror image, so that no pixel is unseen.
 
         Args:
             T: frames of the clip; by default those of the module.
@@ -232,7 +233,7 @@ class Image2Video(nn.Module):
         Returns:
             True where there is such a frame.
         """
-        return any(is_copy(self.genotype, step) for step in self._steps(T))
+        return any(self.genotype.mirrored(step) is not None for step in self._steps(T))
 
     def valid_mask(
         self,

@@ -24,14 +24,15 @@ def warp(
     *,
     padding: str = "zeros",
     interpolation: str = "bilinear",
-    copied: Sequence[bool] | None = None,
+    mirrored: Sequence[tuple[int, ...] | None] | None = None,
 ) -> Tensor:
     """Move every image by every matrix: `(N, C, H, W)` and `(S, 3, 3)` give `(N, S, C, H, W)`.
 
     Convention: pixel centres, `align_corners=False`; a matrix maps a point of the image to where its content stands in
     the frame (centred pixels, x right, y down): frame(p) = image(M⁻¹ p). `padding`: `zeros` (outside is 0, the mean
     colour of normalised images), `border` or `reflection`. `interpolation`: `bilinear`, `nearest` or `bicubic`.
-    `copied[s]` marks frames that are the image itself; they are copied bit for bit and never sampled.
+    `mirrored[s]` holds the axes of frames that are the image itself, `()`, or mirror images of it, such as `(-1,)`:
+    they are copied bit for bit and never sampled; None stands for all other frames.
 
     Differentiable in images and matrices. Coordinates are float32 (float64 for float64 images) under autocast too;
     half-precision images are sampled in float32 and come back in their dtype. Images that are channels_last give frames
@@ -42,15 +43,15 @@ def warp(
             f"warp needs images (N, C, H, W) and matrices (S, 3, 3), got {tuple(images.shape)} and "
             f"{tuple(matrices.shape)}"
         )
-    copied = [False] * matrices.shape[0] if copied is None else list(copied)
-    if len(copied) != matrices.shape[0]:
-        raise InputError(f"copied must have one entry per matrix, {matrices.shape[0]}, got {len(copied)}")
+    mirrored = [None] * matrices.shape[0] if mirrored is None else list(mirrored)
+    if len(mirrored) != matrices.shape[0]:
+        raise InputError(f"mirrored must have one entry per matrix, {matrices.shape[0]}, got {len(mirrored)}")
     _check_options(padding, interpolation)
     N, C, H, W = images.shape
-    rows = [s for s, copy in enumerate(copied) if not copy]
+    rows = [s for s, axes in enumerate(mirrored) if axes is None]
     sampled: Sequence[Tensor] = ()
     if rows:
-        chosen = matrices if len(rows) == len(copied) else torch.stack([matrices[s] for s in rows])
+        chosen = matrices if len(rows) == len(mirrored) else torch.stack([matrices[s] for s in rows])
         theta = normalise(inverse_affine(chosen), H, W)
         # The images of a group are channels of one picture: the sampler works out its weights once per picture.
         groups = _groups(images, len(rows))
@@ -60,7 +61,7 @@ def warp(
         theta = theta.repeat_interleave(groups, dim=0)
         out = resample(pictures, theta, padding=padding, interpolation=interpolation)
         sampled = out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
-    return stack_frames(in_order(copied, [images] * len(copied), sampled), like=images)
+    return stack_frames(in_order(mirrored, [images] * len(mirrored), sampled), like=images)
 
 
 def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
@@ -123,10 +124,17 @@ def _groups(images: Tensor, frames: int) -> int:
     return next((g for g in divisors if g * work >= wanted), N)
 
 
-def in_order(copied: Sequence[bool], still: Sequence[Tensor], moved: Iterable[Tensor]) -> list[Tensor]:
-    """List all frames: `still[s]` where frame s is copied, and the next moved one where it is not."""
+def in_order(
+    mirrored: Sequence[tuple[int, ...] | None], still: Sequence[Tensor], moved: Iterable[Tensor]
+) -> list[Tensor]:
+    """List all frames: `still[s]`, mirrored along the axes of frame s, and the next moved one where there are none."""
     rest = iter(moved)
-    return [still[s] if copy else next(rest) for s, copy in enumerate(copied)]
+    return [next(rest) if axes is None else mirror(still[s], axes) for s, axes in enumerate(mirrored)]
+
+
+def mirror(images: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Mirror images along axes, bit for bit; with no axes they are the same object."""
+    return images.flip(axes) if axes else images
 
 
 def stack_frames(frames: Sequence[Tensor], *, like: Tensor) -> Tensor:

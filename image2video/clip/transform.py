@@ -47,7 +47,7 @@ class Transform:
         return get_op(self.op).geometric
 
     def __str__(self) -> str:
-        return f"{self.op}({format_number(self.magnitude)})"
+        return self.op if get_op(self.op).mirrors else f"{self.op}({format_number(self.magnitude)})"
 
 
 def split_runs(chain: Sequence[Transform]) -> list[tuple[Transform, ...]]:
@@ -65,10 +65,30 @@ def run_matrices(
     run: Sequence[Transform], steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Compute the matrices of geometric transforms: `(S, 3, 3)` float64 on `device`, in centred pixels."""
+    flip = next((t.op for t in run if get_op(t.op).mirrors), None)
+    if flip is not None and any(step % 1 for step in steps):
+        raise InputError(f"{flip} has whole powers alone, got the steps {list(steps)}; use a schedule of whole steps")
     # The device is named, so that `with torch.device("meta")` around a constructor changes nothing here.
     magnitudes = torch.tensor([t.magnitude for t in run], dtype=torch.float64, device=device)
     powers = torch.tensor(list(steps), dtype=torch.float64, device=device)
     return chain_matrices([t.op for t in run], magnitudes, powers, height, width)
+
+
+def mirrored_axes(run: Sequence[Transform], step: float) -> tuple[int, ...] | None:
+    """Tell which axes geometric transforms mirror at a power, where they do nothing else: no sampling is needed then.
+
+    Returns `()` where they leave the image as it is, and None where they move it in another way.
+    """
+    if step == 0 or not run:
+        return ()
+    axes: set[int] = set()
+    for transform in run:
+        mirrors = get_op(transform.op).mirrors
+        if not mirrors:
+            return None
+        if step % 2:
+            axes ^= set(mirrors)
+    return tuple(sorted(axes))
 
 
 def check_invertible(run: Sequence[Transform], steps: Sequence[float], text: str) -> None:

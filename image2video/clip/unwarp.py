@@ -12,11 +12,6 @@ from image2video.clip.sampling import in_order, matrix_device, resample, warp
 from image2video.errors import InputError
 
 
-def is_copy(genotype: Genotype, step: float) -> bool:
-    """Whether the geometric part of the chain leaves the pixels of the frame at that step in their place."""
-    return step == 0 or not any(t.geometric for t in genotype.chain)
-
-
 def unwarp_clip(
     clip: Tensor,
     genotype: Genotype,
@@ -28,13 +23,15 @@ def unwarp_clip(
 ) -> Tensor:
     """Bring maps `(B, S, K, h, w)` of the frames at the given powers back to the image; same shape.
 
-    Maps of frames that leave the pixels in their place come back bit for bit.
+    Maps of frames that are the image or a mirror image come back bit for bit.
     """
     height, width = check_size(image_size, "image_size")
-    copied = [is_copy(genotype, step) for step in steps]
-    if all(copied):
+    mirrored = [genotype.mirrored(step) for step in steps]
+    if all(axes == () for axes in mirrored):
         return clip
-    sampled = [t for t, copy in enumerate(copied) if not copy]
+    sampled = [t for t, axes in enumerate(mirrored) if axes is None]
+    if not sampled:
+        return torch.stack(in_order(mirrored, clip.unbind(1), ()), dim=1)
     moving = clip if len(sampled) == len(steps) else torch.stack([clip[:, t] for t in sampled], dim=1)
     # The way back reads the frame at M · p, so the frame's own matrix is the backward map; in [-1, 1] coordinates it is
     # the same for maps of every size.
@@ -46,7 +43,7 @@ def unwarp_clip(
     out = out.unflatten(0, (clip.shape[0], len(sampled)))
     if len(sampled) == len(steps):
         return out
-    return torch.stack(in_order(copied, clip.unbind(1), out.unbind(1)), dim=1)
+    return torch.stack(in_order(mirrored, clip.unbind(1), out.unbind(1)), dim=1)
 
 
 def frame_weights(
@@ -64,4 +61,4 @@ def frame_weights(
     ratio = small.new_tensor([size[1] / width, size[0] / height, 1.0], dtype=torch.float64, device="cpu")
     matrices = genotype.step_matrices(steps, height, width) * ratio.unsqueeze(-1) / ratio
     # Beyond the canvas the area goes on as at its edge: images that fill it get the mask of images without `valid`.
-    return warp(small, matrices, padding="border", copied=[is_copy(genotype, step) for step in steps])
+    return warp(small, matrices, padding="border", mirrored=[genotype.mirrored(step) for step in steps])

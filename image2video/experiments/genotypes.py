@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from image2video.clip.genotype import Genotype
+from image2video.clip.ops.registry import get_op
 from image2video.data import seeded_generator
 from image2video.errors import InputError
 from image2video.experiments.arms import Arm
@@ -84,11 +85,17 @@ def draw(space: str, number: int) -> Genotype:
 
 
 def scaled(genotype: Genotype, factor: float) -> Genotype:
-    """The genotype with every step `factor` times as large; the magnitude of `scale` takes it as a power."""
+    """The genotype with every step `factor` times as large; the magnitude of `scale` takes it as a power.
+
+    Flips have no magnitude and stay.
+    """
     if factor == 1:
         return genotype
     steps = []
     for step in genotype.chain:
+        if get_op(step.op).mirrors:
+            steps.append(str(step))
+            continue
         magnitude = step.magnitude**factor if step.op == "scale" else step.magnitude * factor
         steps.append(f"{step.op}({magnitude!r})")
     return Genotype.parse(" > ".join(steps) or "identity")

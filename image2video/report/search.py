@@ -87,6 +87,8 @@ def chain_in_words(genotype: str) -> str:
 
 def _step(op: str, magnitude: float) -> str:
     """One op and its amount in words."""
+    if get_op(op).mirrors:
+        return f"{op}, which mirrors every second frame"
     unit = get_op(op).unit
     amount = f"{magnitude:.4g}".replace("-", "−")
     return f"{op} by a {unit[1:-1]} of {amount}" if unit.startswith("(") else f"{op} by {amount} {unit}"

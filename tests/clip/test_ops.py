@@ -56,7 +56,7 @@ def test_where_a_point_goes(name: str, magnitude: float, expected: tuple[float, 
     assert moved(name, magnitude, 3, 2) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in GEOMETRIC if not name.startswith("shear")])
+@pytest.mark.parametrize("name", [name for name in GEOMETRIC if not name.startswith(("shear", "flip"))])
 def test_half_a_power_twice_is_one(name: str) -> None:
     half = matrix(name, get_op(name).default, 0.5)
     assert torch.allclose(half @ half, matrix(name, get_op(name).default), atol=1e-12)
@@ -71,6 +71,8 @@ def test_default_steps_and_ranges_are_those_of_the_method() -> None:
         "scale": (1.1, 0.25, 4),
         "shear_x": (5, -80, 80),
         "shear_y": (5, -80, 80),
+        "flip_x": (1, 1, 1),
+        "flip_y": (1, 1, 1),
         "identity": (0, 0, 0),
         "autocontrast": (1, 0, 1),
         "invert": (1, 0, 1),

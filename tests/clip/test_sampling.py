@@ -65,14 +65,14 @@ def test_every_image_by_every_matrix() -> None:
             assert (together[n, s] - alone[0]).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("copied", [(True, False, False), (False, True, False), (True, True, True)])
-def test_copied_frames_are_the_image_bit_for_bit(copied: tuple[bool, ...]) -> None:
+@pytest.mark.parametrize("copied", [((), None, None), (None, (), None), ((), (), ())])
+def test_copied_frames_are_the_image_bit_for_bit(copied: tuple[tuple[int, ...] | None, ...]) -> None:
     images = noise(2, 3, H, W)
     M = matrices("rotate(10) > scale(1.1)", (1.0, 2.0, 3.0))
-    clip = warp(images, M, copied=copied)
+    clip = warp(images, M, mirrored=copied)
     sampled = warp(images, M)
     for s, copy in enumerate(copied):
-        assert torch.equal(clip[:, s], images if copy else sampled[:, s])
+        assert torch.equal(clip[:, s], sampled[:, s] if copy is None else images)
 
 
 @pytest.mark.parametrize("threads", [1, 3, 7, 64])
@@ -94,19 +94,21 @@ def test_one_sampler_call(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(x, *args, **kwargs)
 
     monkeypatch.setattr(nn.functional, "grid_sample", counted)
-    warp(noise(2, 3, H, W), matrices("rotate(10)", (0.0, 1.0, 2.0)), copied=(True, False, False))
+    warp(noise(2, 3, H, W), matrices("rotate(10)", (0.0, 1.0, 2.0)), mirrored=((), None, None))
     assert len(calls) == 1
     assert calls[0][0] == 2 * sampling._groups(torch.zeros(2, 3, H, W), 2)
 
 
 @pytest.mark.parametrize("channels", [3, 5])
-@pytest.mark.parametrize("copied", [(True, False, False), None])
-def test_channels_last_images_give_channels_last_frames(copied: tuple[bool, ...] | None, channels: int) -> None:
+@pytest.mark.parametrize("copied", [((), None, None), None])
+def test_channels_last_images_give_channels_last_frames(
+    copied: tuple[tuple[int, ...] | None, ...] | None, channels: int
+) -> None:
     """So does a slice of their channels, which is not contiguous itself."""
     images = noise(2, channels, H, W)
     M = matrices("rotate(10)", (0.0, 1.0, 2.0))
-    expected = warp(images[:, :3], M, copied=copied)
-    clip = warp(images.to(memory_format=torch.channels_last)[:, :3], M, copied=copied)
+    expected = warp(images[:, :3], M, mirrored=copied)
+    clip = warp(images.to(memory_format=torch.channels_last)[:, :3], M, mirrored=copied)
     frames = clip_to_frames(clip)
     assert frames.is_contiguous(memory_format=torch.channels_last)
     assert frames.data_ptr() == clip.data_ptr()
@@ -120,9 +122,9 @@ def test_channels_last_images_give_channels_last_frames(copied: tuple[bool, ...]
 def test_half_precision_images_are_sampled_in_float32(dtype: torch.dtype) -> None:
     images = noise(2, 3, H, W).to(dtype)
     M = matrices("translate_x(0.06) > rotate(10)", (0.0, 1.0))
-    clip = warp(images, M, copied=(True, False))
+    clip = warp(images, M, mirrored=((), None))
     assert clip.dtype == dtype
-    assert torch.equal(clip, warp(images.float(), M, copied=(True, False)).to(dtype))
+    assert torch.equal(clip, warp(images.float(), M, mirrored=((), None)).to(dtype))
 
 
 def test_autocast_changes_nothing() -> None:
@@ -143,7 +145,7 @@ def test_gradients_in_images_and_magnitudes(padding: str, interpolation: str) ->
 
     def clip(x: Tensor, m: Tensor) -> Tensor:
         M = chain_matrices(names, m, steps, 4, 6)
-        return warp(x, M, padding=padding, interpolation=interpolation, copied=(True, False, False))
+        return warp(x, M, padding=padding, interpolation=interpolation, mirrored=((), None, None))
 
     assert torch.autograd.gradcheck(clip, (images, magnitudes))
 
@@ -175,8 +177,8 @@ def test_wrong_shapes_and_options_are_refused() -> None:
         warp(images[0], M)
     with pytest.raises(InputError, match=r"got \(1, 3, 24, 36\) and \(3, 3\)"):
         warp(images, M[0])
-    with pytest.raises(InputError, match="copied must have one entry per matrix, 1, got 2"):
-        warp(images, M, copied=(True, False))
+    with pytest.raises(InputError, match="mirrored must have one entry per matrix, 1, got 2"):
+        warp(images, M, mirrored=((), None))
     with pytest.raises(InputError, match="unknown padding 'wrap'; choose one of zeros, border, reflection"):
         warp(images, M, padding="wrap")
     with pytest.raises(InputError, match="unknown interpolation 'cubic'; choose one of bilinear, nearest, bicubic"):

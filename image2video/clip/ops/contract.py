@@ -27,8 +27,9 @@ def check_op(op: Op) -> None:
         raise InputError(f"op name {op.name!r} must be lower-case letters, digits and underscores, a letter first")
     if not all(math.isfinite(value) for value in (op.default, op.low, op.high, op.neutral)):
         raise InputError(f"default, low, high and neutral of op {op.name!r} must be finite numbers")
+    _check_mirrors(op)
     for label, value in (("default", op.default), ("neutral", op.neutral)):
-        if not op.contains(value):
+        if not (op.contains(value) or (op.mirrors and label == "neutral")):
             raise InputError(f"{label} of op {op.name!r} must lie in its range {op.range_text}, got {value:g}")
     if op.gradient not in GRADIENTS:
         raise InputError(f"gradient {op.gradient!r} of op {op.name!r} must be one of {', '.join(GRADIENTS)}")
@@ -47,12 +48,23 @@ def check_op(op: Op) -> None:
             _check_pixels(op, op.pixels)
 
 
+def _check_mirrors(op: Op) -> None:
+    """Raise `InputError` for an op that mirrors images and says of itself what does not fit."""
+    if not op.mirrors:
+        return
+    if op.matrix is None or any(axis not in (-1, -2) for axis in op.mirrors) or len(set(op.mirrors)) < len(op.mirrors):
+        raise InputError(f"mirrors of op {op.name!r} must be axes of a geometric op, -1 and -2, got {op.mirrors}")
+    if (op.default, op.low, op.high, op.neutral) != (1, 1, 1, 0):
+        raise InputError(f"op {op.name!r} mirrors images: its default, low and high must be 1 and its neutral 0")
+
+
 def _check_matrix(op: Op, matrix: MatrixFunction) -> None:
     """Raise `InputError` where the matrices of an op break their contract."""
     # The device is named, so that `with torch.device("meta")` around a registration changes nothing here.
     steps = torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu")
     eye = torch.eye(3, dtype=torch.float64, device="cpu")
-    for label, value in (("default", op.default), ("neutral", op.neutral)):
+    magnitudes = (("default", op.default),) if op.mirrors else (("default", op.default), ("neutral", op.neutral))
+    for label, value in magnitudes:
         matrices = matrix(torch.tensor(value, dtype=torch.float64, device="cpu"), steps, 5, 7)
         if not isinstance(matrices, Tensor) or matrices.shape != (2, 3, 3) or matrices.dtype != torch.float64:
             got = (tuple(matrices.shape), matrices.dtype) if isinstance(matrices, Tensor) else type(matrices).__name__
@@ -66,6 +78,11 @@ def _check_matrix(op: Op, matrix: MatrixFunction) -> None:
             raise InputError(f"op {op.name!r}: at step 0 its matrix must be the identity")
         if label == "neutral" and not torch.allclose(matrices[1], eye, atol=1e-9):
             raise InputError(f"op {op.name!r}: at its neutral magnitude {value:g} its matrix must be the identity")
+        if op.mirrors:
+            signs = [-1.0 if axis in op.mirrors else 1.0 for axis in (-1, -2)]
+            mirror = torch.diag(torch.tensor([*signs, 1.0], dtype=torch.float64, device="cpu"))
+            if not torch.equal(matrices[1], mirror):
+                raise InputError(f"op {op.name!r}: at step 1 its matrix must mirror the axes {op.mirrors} and no more")
 
 
 def _check_pixels(op: Op, pixels: PixelFunction) -> None:

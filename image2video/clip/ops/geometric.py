@@ -3,7 +3,7 @@
 Convention: pixel centres; the centre of the image is the origin; x to the right, y down. A matrix maps a point of the
 reference image to where its content stands in the frame: positive translate moves the content right / down, positive
 rotate turns it counter-clockwise as seen on the screen, scale > 1 enlarges it. Power s of an op is the op applied s
-times (s may be negative or a fraction).
+times (s may be negative or a fraction; a flip takes whole powers alone).
 """
 
 from __future__ import annotations
@@ -54,6 +54,19 @@ def _shear_y(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tenso
     return _affine(steps, c=steps * torch.tan(magnitude * (math.pi / 180)))
 
 
+def _flip_x(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
+    return _affine(steps, a=_sign(steps))
+
+
+def _flip_y(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
+    return _affine(steps, d=_sign(steps))
+
+
+def _sign(steps: Tensor) -> Tensor:
+    """Return -1 at odd powers and 1 at even ones."""
+    return 1 - 2 * torch.remainder(steps, 2)
+
+
 def _identity(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
     return _affine(steps)
 
@@ -65,5 +78,7 @@ GEOMETRIC_OPS: tuple[Op, ...] = (
     Op("scale", "(factor)", 1.1, 0.25, 4, 1, _scale),
     Op("shear_x", "degrees", 5, -80, 80, 0, _shear_x, open_ends=True),
     Op("shear_y", "degrees", 5, -80, 80, 0, _shear_y, open_ends=True),
+    Op("flip_x", "(takes none)", 1, 1, 1, 0, _flip_x, mirrors=(-1,)),
+    Op("flip_y", "(takes none)", 1, 1, 1, 0, _flip_y, mirrors=(-2,)),
     Op("identity", "(takes none)", 0, 0, 0, 0, _identity),
 )

@@ -38,6 +38,9 @@ class Op:
             itself at step 0 and at the neutral magnitude. It leaves its argument as it is.
         gradient: of a photometric op in its images. `exact`: that of `pixels`. `straight_through`: that of the
             identity, for ops whose own gradient is zero or says nothing (Bengio et al., 2013, arXiv 1308.3432).
+        mirrors: of a geometric op that mirrors images: the axes, -1 for left and right, -2 for top and bottom. Odd
+            powers mirror without any interpolation, even powers do nothing; such an op has no magnitude to choose:
+            `default`, `low` and `high` are 1, `neutral` is 0.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Op:
     open_ends: bool = False
     pixels: PixelFunction | None = None
     gradient: str = "exact"
+    mirrors: tuple[int, ...] = ()
 
     @property
     def geometric(self) -> bool:
@@ -122,6 +126,8 @@ class Op:
             value = math.inf
         if not math.isfinite(value):
             raise InputError(f"the magnitude of {self.name} must be finite, got {value}")
+        if self.mirrors and value != self.default:
+            raise InputError(f"{self.name} mirrors the image and takes no magnitude, got {value:g}; write {self.name}")
         if not self.contains(value):
             raise InputError(f"the magnitude of {self.name} must lie in {self.range_text}, got {value:g}")
         return value + 0.0  # -0.0 becomes 0.0, so that equal genotypes print alike

@@ -49,6 +49,12 @@ class MagnitudeUnits:
         transforms: list[Transform] = []
         for chain in space.candidates:
             geometric = chain.geometric.chain
+            flip = next((t.op for t in geometric if get_op(t.op).mirrors), None)
+            if flip is not None:
+                raise InputError(
+                    f"magnitudes cannot be learned in the space {space.name!r}: {flip} mirrors the image and has none; "
+                    "leave learn_magnitudes off, or take it out of the space"
+                )
             columns.append(tuple(range(len(transforms), len(transforms) + len(geometric))))
             transforms += geometric
         if not transforms:

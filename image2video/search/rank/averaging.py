@@ -21,6 +21,9 @@ from image2video.wrap.video_wrap import VideoWrap
 _STILL = torch.eye(3, dtype=torch.float64)
 """The matrix of a frame that is the image itself."""
 
+_MIRRORS = {(1.0, 1.0): (), (-1.0, 1.0): (-1,), (1.0, -1.0): (-2,), (-1.0, -1.0): (-2, -1)}
+"""The axes that a diagonal matrix mirrors, by its first two entries."""
+
 FrameKey = tuple[object, ...]
 """Equal for frames that look alike: a rounded matrix, or a chain and the power of the frame."""
 
@@ -86,7 +89,7 @@ class AveragedFrames:
         options = self.options
         how = {"padding": options.padding, "interpolation": options.interpolation}
         for part in plan.matrices.split(few):
-            yield warp(images, part, copied=[torch.equal(matrix, _STILL) for matrix in part], **how)
+            yield warp(images, part, mirrored=[_mirrored(matrix) for matrix in part], **how)
         for genotype, powers in plan.coloured:
             for start in range(0, len(powers), few):
                 yield chain_clip(images, genotype, powers[start : start + few], options)
@@ -130,6 +133,12 @@ def _plan(genotypes: Sequence[Genotype], steps: Sequence[float], size: tuple[int
             shares[row, column[key]] += 1 / len(steps)
     stacked = torch.stack([*matrices.values()]) if matrices else _STILL.new_zeros(0, 3, 3)
     return _Plan(stacked, tuple(coloured.items()), shares)
+
+
+def _mirrored(matrix: Tensor) -> tuple[int, ...] | None:
+    """The axes that a frame's matrix mirrors, where it does nothing else; None where the frame has to be sampled."""
+    signs = matrix.diagonal()[:2]
+    return _MIRRORS.get(tuple(signs.tolist())) if torch.equal(matrix, torch.diag(matrix.diagonal())) else None
 
 
 def check_bare(model: nn.Module) -> None:
