@@ -40,7 +40,7 @@ LIBRARIES = {  # room -> the libraries that it may import, late imports included
     "clip": {"huggingface_hub", "torchvision"},
     "runs": {"numpy", "safetensors"},
     "wrap": {"safetensors"},
-    "search": {"accelerate", "yaml"},
+    "search": {"accelerate", "scipy", "yaml"},
     "data": {"numpy", "PIL", "sklearn", "torchvision"},
     "training": {"accelerate", "safetensors", "yaml"},
     "receptive_field": {"shapely"},

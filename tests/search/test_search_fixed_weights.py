@@ -55,7 +55,7 @@ def test_shared_frames_are_predicted_once(schedule: str, texts: tuple[str, ...],
 
 def test_scores_are_those_of_the_frames_averaged_by_hand() -> None:
     network, data = tiny_network(seed=3).eval(), blobs(90, 1)
-    ranking = rank_genotypes(network, data, candidates=CHAINS[1:], T=3, first_images=10)
+    ranking = rank_genotypes(network, data, candidates=CHAINS[1:], T=3, first_images=10, judge=0)
     assert {entry.genotype for entry in ranking.entries} == set(CHAINS)
     assert ranking.images == 90
     for entry in ranking.entries:
@@ -102,7 +102,8 @@ def test_halving_keeps_the_identity_and_reports_who_left_when() -> None:
 
     data = Arrays(torch.rand(300, 1, 8, 50) + 1, torch.zeros(300, dtype=torch.long))
     chains = ["identity", *(f"translate_x({0.05 + i / 100})" for i in range(30))]
-    ranking = rank_genotypes(HatesTheImageItself(), data, candidates=chains, T=2, schedule="ramp", first_images=50)
+    how = {"candidates": chains, "T": 2, "schedule": "ramp", "first_images": 50, "judge": 0}
+    ranking = rank_genotypes(HatesTheImageItself(), data, **how)
     assert len(ranking.entries) == 31
     assert ranking.entries[0].accuracy == 1
     assert ranking.identity.images == 300
@@ -185,14 +186,15 @@ def test_candidates_are_the_identity_single_steps_and_random_chains() -> None:
 def test_any_loader_will_do() -> None:
     network, data = tiny_network(), blobs(70, 0)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data.images, data.labels), batch_size=16)
-    ranking = rank_genotypes(network, loader, candidates=CHAINS, T=3)
-    whole = rank_genotypes(network, data, candidates=CHAINS, T=3)
+    how = {"candidates": CHAINS, "T": 3, "judge": 0}
+    ranking = rank_genotypes(network, loader, **how)
+    whole = rank_genotypes(network, data, **how)
     assert [e.to_dict()["genotype"] for e in ranking.entries] == [e.to_dict()["genotype"] for e in whole.entries]
     assert ranking.images == 70
-    assert rank_genotypes(network, loader, candidates=CHAINS, T=3, max_images=20).images == 20
+    assert rank_genotypes(network, loader, max_images=20, **how).images == 20
     lists = [(x, y.tolist()) for x, y in loader]
-    assert rank_genotypes(network, lists, candidates=CHAINS, T=3).images == 70
-    assert rank_genotypes(network, data.batches(16), candidates=CHAINS, T=3).images == 70
+    assert rank_genotypes(network, lists, **how).images == 70
+    assert rank_genotypes(network, data.batches(16), **how).images == 70
 
 
 def test_a_loader_sorted_by_class_warns_where_images_are_left_out() -> None:
@@ -232,7 +234,7 @@ def test_a_wrapped_model_is_refused() -> None:
 
 def test_a_limit_of_time_or_frames_ends_with_the_ranking_so_far() -> None:
     def ranked(**limit: float) -> Ranking:
-        return rank_genotypes(tiny_network(), blobs(600, 0), count=30, T=3, first_images=20, **limit)
+        return rank_genotypes(tiny_network(), blobs(600, 0), count=30, T=3, first_images=20, judge=0, **limit)
 
     whole, first, timed = ranked(), ranked(max_frames=1), ranked(max_seconds=0.0)
     assert whole.images == 600
@@ -256,7 +258,7 @@ def test_maps_are_ranked_by_what_they_are_in_the_image() -> None:
     data = Arrays(images, (images[:, 0] < 0).long())
     chains = ["translate_x(0.1)", "translate_y(-0.1) > translate_x(0.05)"]
     for source in (data, list(data.batches(8).epoch(0))):
-        ranking = rank_genotypes(Pixels(), source, candidates=chains, T=3, task=SegmentationTask(2))
+        ranking = rank_genotypes(Pixels(), source, candidates=chains, T=3, judge=0, task=SegmentationTask(2))
         assert ranking.metric == "mIoU"
         assert ranking.images == 30
         assert len(ranking.entries) == 3

@@ -20,6 +20,7 @@ from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
 from image2video.search.rank.averaging import AveragedFrames, check_bare
 from image2video.search.rank.candidates import candidate_chains, given_chains
+from image2video.search.rank.estimate import estimate_gain
 from image2video.search.rank.halving import Halving, HalvingRules, Predictor
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Ranking, simplest_of_the_best
@@ -28,6 +29,8 @@ from image2video.search.score.network import FrameNetwork, device_of, in_mode
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
 from image2video.version import __version__
+
+_MOST_JUDGED = 0.9
 
 
 def rank_genotypes(
@@ -40,6 +43,7 @@ def rank_genotypes(
     T: int = 5,
     schedule: str | None = None,
     seed: int = 0,
+    judge: float = 1 / 3,
     first_images: int = 128,
     max_images: int | None = None,
     max_seconds: float | None = None,
@@ -62,6 +66,10 @@ def rank_genotypes(
     eight are scored on all. The identity (the image itself) takes part to the end as the reference, with gains paired
     image by image. A classifier predicts frames that several chains share once.
 
+    What chose a chain flatters it. So a share of the images, `judge`, chooses nothing: the best chain's gain is
+    estimated on them, in the metric and in the loss, for a classifier also beside temperature scaling of the bare
+    network. `Ranking.estimate`, `Ranking.decided` and `Ranking.sentence` speak of these images.
+
     Args:
         model: images `(N, C, H, W)` -> logits `(N, K)`, or what `task` takes; not a `VideoWrap`.
         data: images that the model was *not* trained on: an `ImageSet`, or any iterable of `(images, labels)` batches
@@ -75,10 +83,13 @@ def rank_genotypes(
         T: frames per clip.
         schedule: the power of each frame; default the space's.
         seed: of the draw of candidates and the order of images.
+        judge: the share of the images that choose nothing, 0 … 0.9; with 0 there is no estimate, and the gains are
+            those of the images that chose.
         first_images: images of the first round.
-        max_images: images of the last round; None is all of an `ImageSet`, 2000 of an iterable.
+        max_images: images in all; None is all of an `ImageSet`, 2000 of an iterable.
         max_seconds: stop after so long, with the ranking so far; then runs are not reproducible.
-        max_frames: stop after so many frames, with the ranking so far. The first round is whole under both.
+        max_frames: stop after so many frames, with the ranking so far. The first round is whole under both, and the
+            estimate comes on top.
         batch_size: frames per forward pass.
         padding: see `image2video.clip.sampling.warp`.
         interpolation: see `image2video.clip.sampling.warp`.
@@ -108,6 +119,8 @@ def rank_genotypes(
     """
     if first_images < 1:
         raise InputError(f"first_images must be at least 1, got {first_images}")
+    if not 0 <= judge <= _MOST_JUDGED:
+        raise InputError(f"judge must be a share of the images, 0 … {_MOST_JUDGED}, got {judge!r}")
     check_bare(model)
     source = space if isinstance(space, SearchSpace) else get_space("gentle" if space is None else space)
     chains = candidate_chains(source, count, seed) if candidates is None else given_chains(candidates)
@@ -129,11 +142,18 @@ def rank_genotypes(
     late = _limits(predictor, max_seconds, max_frames)
     rules = HalvingRules(task, first_images, late=late, progress=progress)
     started = time.perf_counter()
+    choosing = held_out.num_images - int(judge * held_out.num_images)
     with in_mode(model, training=False), torch.no_grad():
-        outcome = Halving(chains, predictor, held_out, rules).run()
-    best = simplest_of_the_best(outcome.finalists, outcome.scores)
+        outcome = Halving(chains, predictor, held_out, rules, choosing).run()
+        best = simplest_of_the_best(outcome.finalists, outcome.scores)
+        estimate = None
+        if choosing < held_out.num_images:
+            judging = held_out.part(choosing, held_out.num_images)
+            estimate = estimate_gain(outcome.finalists[best], predictor, judging, task)
     seconds = time.perf_counter() - started
     ranking = outcome.ranking(best, frames=predictor.frames, seconds=seconds, metric=task.metric)
+    if estimate is not None:
+        ranking = replace(ranking, estimate=estimate, decided=estimate.decided)
     entry = ranking.best_entry
     record = {
         **dict(provenance or {}),
@@ -149,6 +169,7 @@ def rank_genotypes(
         "gain": entry.gain,
         "gain_error": entry.gain_error,
         "decided": ranking.decided,
+        **({} if estimate is None else {"estimate": estimate.to_dict()}),
         "image2video": __version__,
     }
     return replace(ranking, best=ranking.best.with_provenance(record))

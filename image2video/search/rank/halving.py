@@ -62,13 +62,19 @@ class Halving:
         predictor: predicts images under some of the chains.
         held_out: the images.
         rules: how to go on.
+        images: only the first so many images choose; None is all of them.
     """
 
     def __init__(
-        self, chains: tuple[Genotype, ...], predictor: Predictor, held_out: HeldOut, rules: HalvingRules
+        self,
+        chains: tuple[Genotype, ...],
+        predictor: Predictor,
+        held_out: HeldOut,
+        rules: HalvingRules,
+        images: int | None = None,
     ) -> None:
         self.chains, self.predictor, self.rules = chains, predictor, rules
-        self.plan = _rounds(len(chains), rules.first_images, held_out.num_images)
+        self.plan = _rounds(len(chains), rules.first_images, held_out.num_images if images is None else images)
         self.planned = sum(keep * images for keep, images in self.plan)
         self.done = 0
         accelerator = rules.accelerator

@@ -59,6 +59,17 @@ class HeldOut:
         if self.num_images == 0:
             raise InputError(f"a ranking needs held-out images, got {type(data).__name__} with none")
 
+    def part(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images number `start` to `stop` of the stream, in its batches."""
+        seen = 0
+        for images, labels in self.stream():
+            first, last = max(start - seen, 0), min(stop - seen, len(labels))
+            if first < last:
+                yield images[first:last], labels[first:last]
+            seen += len(labels)
+            if seen >= stop:
+                return
+
     def stream(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All batches, once."""
         if self._set is not None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from image2video.clip.genotype import Genotype
+from image2video.search.rank.gain import GainEstimate
 from image2video.search.score.scores import Scores
 
 TOLERANCE = 1.0
@@ -79,13 +80,15 @@ class Ranking:
             standard error of the first one's *and* whose loss is within one standard error of the first one's (paired
             over the images); among equally short ones the higher ranked. So the identity stays unless something is
             better than it. For a one-shot network: the first.
-        decided: whether the best chain's gain over the identity exceeds two standard errors. The best of many is
-            flattered by its choice, and more so the closer they lie: confirm on images that chose nothing.
-        images: held-out images in all.
+        decided: whether the best chain is better than the identity: by the estimate, where there is one, else whether
+            its gain exceeds two standard errors. Without an estimate the best of many is flattered by its choice, and
+            more so the closer they lie.
+        images: held-out images that chose.
         frames: frames that went through the model.
         seconds: time taken.
         tied: how many other finalists lie within two standard errors of the first one.
         metric: what accuracy is: `accuracy`, or another task's metric.
+        estimate: what the best chain gains on images that chose nothing; None where there were none.
     """
 
     entries: tuple[RankedGenotype, ...]
@@ -97,6 +100,7 @@ class Ranking:
     seconds: float
     tied: int = 0
     metric: str = "accuracy"
+    estimate: GainEstimate | None = None
 
     @property
     def best_entry(self) -> RankedGenotype:
@@ -120,9 +124,11 @@ class Ranking:
                 f"No chain is better than the image itself on {self.images} held-out images "
                 f"({100 * entry.accuracy:.2f} %): the identity is kept."
             )
-        gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f} points on {entry.images} held-out images"
         verdict = "better than the image itself" if self.decided else "not decidedly better than the image itself"
-        return f"{self.best} is {verdict}: {gain} (one standard error)."
+        if self.estimate is not None:
+            return f"{self.best} is {verdict}: {_estimate_text(self.estimate)}."
+        gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f} points on {entry.images} held-out images"
+        return f"{self.best} is {verdict}: {gain} (one standard error), which also chose it."
 
     def tied_sentence(self) -> str:
         """How many finalists other held-out images could put first.
@@ -148,6 +154,7 @@ class Ranking:
             "images": self.images,
             "frames": self.frames,
             "metric": self.metric,
+            "estimate": None if self.estimate is None else self.estimate.to_dict(),
             "entries": [entry.to_dict() for entry in self.entries],
         }
 
@@ -163,7 +170,22 @@ class Ranking:
             The ranking; its best chain comes without provenance.
         """
         entries = tuple(RankedGenotype.from_dict(entry) for entry in record["entries"])
-        return cls(**{**record, "best": Genotype.parse(record["best"]), "entries": entries}, seconds=seconds)
+        judged = record.get("estimate")  # older records have none
+        estimate = None if judged is None else GainEstimate.from_dict(judged)
+        best = Genotype.parse(record["best"])
+        return cls(**{**record, "best": best, "entries": entries, "estimate": estimate}, seconds=seconds)
+
+
+def _estimate_text(estimate: GainEstimate) -> str:
+    """The gain with its 95 % interval, and the change of the loss beside that of the bare network."""
+    low, high = (100 * end for end in estimate.interval)
+    text = (
+        f"{100 * estimate.gain:+.2f} points (95 % interval {low:+.2f} … {high:+.2f}) and {estimate.loss_gain:+.4f} ± "
+        f"{estimate.loss_gain_error:.4f} of loss on {estimate.images} held-out images that chose nothing"
+    )
+    if estimate.scaled_loss_gain is not None:
+        text += f"; {estimate.scaled_loss_gain:+.4f} where both are temperature-scaled"
+    return text
 
 
 def criterion_first(criterion: str, accuracy: float, loss: float, position: int) -> tuple[float, float, int]:

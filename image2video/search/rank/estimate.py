@@ -1,0 +1,93 @@
+"""What a chosen chain gains on images that chose nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from image2video.clip.genotype import Genotype
+from image2video.search.rank.gain import GainEstimate
+from image2video.search.rank.halving import Predictor
+from image2video.search.score.measure import score_variants
+from image2video.search.score.scores import Scores
+from image2video.search.score.task import ClassificationTask, Task
+
+
+def estimate_gain(
+    genotype: Genotype, predictor: Predictor, batches: Iterable[tuple[Tensor, Tensor]], task: Task
+) -> GainEstimate:
+    """Score a chain and the image itself on images that chose nothing; the model is to be in eval mode.
+
+    Raises what `score_variants` raises.
+    """
+    pair = (Genotype.identity(), genotype)
+    kept: list[Tensor] = []
+    labels: list[Tensor] = []
+    scaled = isinstance(task, ClassificationTask)
+
+    def predicted(images: Tensor) -> list[Any]:
+        found = predictor.predictions(images, pair)
+        if scaled:
+            kept.append(torch.stack(found).double().cpu())
+        return found
+
+    def read() -> Iterable[tuple[Tensor, Tensor]]:
+        for images, y in batches:
+            labels.append(y.cpu())
+            yield images, y
+
+    scores = score_variants(predicted, read(), task=task)
+    losses = _scaled_losses(torch.cat(kept, dim=1), torch.cat(labels)) if scaled and scores.n >= 4 else {}
+    return GainEstimate(**_figures(scores), **losses)
+
+
+def _figures(scores: Scores) -> dict[str, Any]:
+    """The fields that every task has; variant 0 is the image itself."""
+    gain, error = scores.accuracy_gap(1, 0)
+    loss_gain, loss_error = scores.loss_gap(1, 0)
+    return {
+        "images": scores.n,
+        "accuracy": scores.accuracy(1),
+        "bare_accuracy": scores.accuracy(0),
+        "gain": gain,
+        # One image more that changes adds 1 / n to the mean of the squares.
+        "gain_error": math.hypot(error, 1 / scores.n),
+        "loss": scores.mean_loss(1),
+        "bare_loss": scores.mean_loss(0),
+        "loss_gain": loss_gain,
+        "loss_gain_error": loss_error,
+    }
+
+
+def _scaled_losses(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Cross-entropies after temperature scaling, from logits `(2, n, K)` of the image itself and of the clip."""
+    losses = torch.empty(logits.shape[:2], dtype=torch.float64)
+    halves = (slice(0, None, 2), slice(1, None, 2))
+    for variant, z in enumerate(logits):
+        for fitted, judged in (halves, halves[::-1]):
+            temperature = fit_temperature(z[fitted], labels[fitted])
+            losses[variant, judged] = cross_entropy(z[judged] / temperature, labels[judged], reduction="none")
+    difference = losses[1] - losses[0]
+    return {
+        "scaled_loss": losses[1].mean().item(),
+        "bare_scaled_loss": losses[0].mean().item(),
+        "scaled_loss_gain": difference.mean().item(),
+        "scaled_loss_gain_error": (difference.std() / len(difference) ** 0.5).item(),
+    }
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature, from 0.05 to 20, that logits `(n, K)` are divided by for the lowest cross-entropy."""
+
+    def loss(log_temperature: float) -> float:
+        return cross_entropy(logits / math.exp(log_temperature), labels).item()
+
+    # Convex in 1 / temperature, so it has one minimum.
+    found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20.0)), method="bounded")
+    return math.exp(found.x)
