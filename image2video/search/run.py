@@ -21,6 +21,7 @@ from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
 from image2video.search.optimise.memory import checkpoint_activations_
 from image2video.search.optimise.tensors import on_cpu
 from image2video.search.optimise.watch import Meter
+from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.halving import Halving, HalvingRules
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Ranking, order_of
@@ -132,7 +133,8 @@ class SearchRun:
         self.share_buffers()
         config, accelerator, state = self.config, self.accelerator, self.state
         network = self.bilevel.bare
-        shared = SharedWeights(network, self.options, self.task, accelerator.autocast)
+        shared = SharedWeights(network, self.task, accelerator.autocast)
+        clips = tuple(ClipCandidate.mixed(chain, self.options) for chain in chains)
         seed = derived_seed(config.seed, "ranking")
         held_out = HeldOut(self.held_out, None, batch_size=config.batch_size, seed=seed, device=self.device)
         started, before = time.perf_counter(), state.evaluated_frames
@@ -151,7 +153,7 @@ class SearchRun:
             progress=self.progress,
         )
         with in_mode(network, training=False), torch.no_grad():
-            outcome = Halving(chains, shared, held_out, rules).run()
+            outcome = Halving(clips, shared, held_out, rules).run()
         first = order_of(outcome.scores, config.criterion)[0]
         frames, seconds = config.T * outcome.scored, time.perf_counter() - started
         ranking = outcome.ranking(first, frames=frames, seconds=seconds, metric=self.task.metric)

@@ -1,6 +1,8 @@
 """Chains ranked for a model that stays as it is."""
 
 import warnings
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -14,6 +16,7 @@ from image2video.errors import InputError, InputTypeError, StateError
 from image2video.search import Ranking, SearchSpace, candidate_chains, get_space, rank_genotypes
 from image2video.search.rank.averaging import AveragedFrames
 from image2video.search.rank.candidates import frames_key
+from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.halving import _rounds
 from image2video.search.rank.ranking import is_decided, simplest_of_the_best
 from image2video.search.score.scores import PairedScores
@@ -24,6 +27,10 @@ CHAINS = [
 ]
 
 
+def clips_of(chains: Iterable[Genotype], options: ClipOptions, aggregate: str = "mean") -> list[ClipCandidate]:
+    return [ClipCandidate.averaged(chain, options, aggregate) for chain in chains]
+
+
 @pytest.mark.parametrize("schedule", ["from_zero", "ramp", "centred", "mirror"])
 @pytest.mark.parametrize("batch_size", [3, 1000])
 def test_the_logits_are_the_mean_over_the_frames_of_the_clip(schedule: str, batch_size: int) -> None:
@@ -31,7 +38,7 @@ def test_the_logits_are_the_mean_over_the_frames_of_the_clip(schedule: str, batc
     chains = [*CHAINS, *map(Genotype.parse, ("invert(0.5) > rotate(5)", "translate_x(0.1) > contrast(1.3)"))]
     options = ClipOptions(4, schedule, mean=0.5, std=0.5)
     with torch.no_grad():
-        got = AveragedFrames(network, options, batch_size).predictions(images, chains)
+        got = AveragedFrames(network, batch_size).predictions(images, clips_of(chains, options))
         for chain, logits in zip(chains, got, strict=True):
             clip = Image2Video.of(chain, options)(images)
             assert torch.allclose(logits, network(clip.flatten(0, 1)).view(5, 4, -1).mean(1), atol=1e-5)
@@ -48,8 +55,9 @@ def test_the_logits_are_the_mean_over_the_frames_of_the_clip(schedule: str, batc
     ],
 )
 def test_shared_frames_are_predicted_once(schedule: str, texts: tuple[str, ...], frames: int) -> None:
-    averaged = AveragedFrames(tiny_network().eval(), ClipOptions(4, schedule, mean=0.5, std=0.5), 64)
-    averaged.predictions(blobs(5, 0).images.sigmoid() * 2 - 1, [Genotype.parse(text) for text in texts])
+    averaged = AveragedFrames(tiny_network().eval(), 64)
+    clips = clips_of(map(Genotype.parse, texts), ClipOptions(4, schedule, mean=0.5, std=0.5))
+    averaged.predictions(blobs(5, 0).images.sigmoid() * 2 - 1, clips)
     assert averaged.frames == 5 * frames
 
 
@@ -150,7 +158,8 @@ def paired(rows: list[list[int]], losses: list[float]) -> PairedScores:
 
 
 def test_the_simplest_of_the_best_is_chosen() -> None:
-    chains = [Genotype.parse(t) for t in ("identity", "rotate(1)", "rotate(1) > scale(1.1)")]
+    texts = ("identity", "rotate(1)", "rotate(1) > scale(1.1)")
+    chains = clips_of(map(Genotype.parse, texts), ClipOptions(3))
     same = [1, 1, 1, 0]
     assert simplest_of_the_best(chains, paired([same, same, same], [1.0, 1.0, 1.0])) == 0
     # Equal accuracy, decidedly lower loss: the loss breaks the tie, and the shorter of two alike is taken.
@@ -264,8 +273,8 @@ def test_maps_are_ranked_by_what_they_are_in_the_image() -> None:
         assert len(ranking.entries) == 3
         assert all(entry.accuracy > 0.999 for entry in ranking.entries)
         assert ranking.best == Genotype.identity()
-    # 30 images, 3 chains, 3 frames each: nothing is shared.
-    assert ranking.frames == 30 * 3 * 3
+    # 30 images, 2 chains of 3 frames, and the image itself: nothing is shared.
+    assert ranking.frames == 30 * (2 * 3 + 1)
     with pytest.raises(InputError, match="one label per image, got shape"):
         rank_genotypes(Pixels(), [(images, data.labels[:7])], candidates=chains, T=3, task=SegmentationTask(2))
 
@@ -296,3 +305,75 @@ def test_the_planted_need_is_met_by_no_other_op_alone(text: str) -> None:
     entry = next(entry for entry in ranking.entries if str(entry.genotype) == text)
     assert abs(entry.accuracy - 0.5) < 0.08
     assert entry.loss > 0.68
+
+
+def test_one_ranking_chooses_chain_frames_schedule_padding_and_average() -> None:
+    network, data = tiny_network(seed=3).eval(), blobs(60, 1)
+    ranking = rank_genotypes(
+        network,
+        data,
+        candidates=["translate_x(0.1)", "flip_x"],
+        T=(2, 3),
+        schedule=("from_zero", "centred"),
+        padding=("zeros", "reflection"),
+        aggregate=("mean", "mean_prob"),
+        judge=0,
+    )
+    # The image itself; 2 T × 2 schedules × 2 paddings × 2 averages of the shift; mirror images know no padding, and at
+    # T = 2 both schedules hold the image and its mirror image.
+    assert len(ranking.entries) == 1 + 16 + 2 * 3
+    assert (ranking.identity.cost, ranking.identity.gain) == (1, 0)
+    # Frames: the image, its mirror image, and shifts by -1, 1 and 2 steps with either padding.
+    assert ranking.frames == 60 * (2 + 3 * 2)
+    for entry in ranking.entries:
+        model = VideoWrap(network, "none", **entry.wrap_options(), input_size=(1, 12, 16))
+        with torch.no_grad():
+            logits = model(data.images)
+        model.unwrap()
+        assert entry.accuracy == pytest.approx((logits.argmax(1) == data.labels).double().mean().item())
+        assert entry.loss == pytest.approx(nn.functional.cross_entropy(logits, data.labels).item(), abs=1e-5)
+    assert Ranking.from_dict(ranking.to_dict(), ranking.seconds) == replace(
+        ranking, best=ranking.best.with_provenance(None)
+    )
+
+
+def test_cost_limits_the_choice_and_the_front_shows_gain_against_it() -> None:
+    network, data = tiny_network(seed=3).eval(), blobs(60, 1)
+    how = {"candidates": ["translate_x(0.1)", "scale(1.2)"], "T": (2, 3, 5)}
+    ranking = rank_genotypes(network, data, **how)
+    assert [entry.cost for entry in ranking.front] == [1, 2, 3, 5]
+    best = {cost: next(e for e in ranking.entries[: ranking.finalists] if e.cost == cost) for cost in (1, 2, 3, 5)}
+    assert [*ranking.front] == [*best.values()]
+    cheap = rank_genotypes(network, data, max_cost=3, **how)
+    assert {entry.cost for entry in cheap.entries} == {1, 2, 3}
+    with pytest.raises(InputError, match=r"max_cost=1 frames leaves no clip of T = .*give a smaller T"):
+        rank_genotypes(network, data, max_cost=1, **how)
+
+
+def test_of_equal_clips_the_cheapest_is_chosen() -> None:
+    class SameEverywhere(nn.Module):
+        """Right for every frame but the image itself."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            moved = (x[:, 0, :, 0].abs().sum(1) < 1e-6).float() * 2 - 1
+            return torch.stack([moved, -moved], dim=1)
+
+    data = Arrays(torch.rand(60, 1, 8, 50) + 1, torch.zeros(60, dtype=torch.long))
+    chains = ["translate_x(0.1)", "translate_x(0.1) > translate_x(0.05)"]
+    ranking = rank_genotypes(SameEverywhere(), data, candidates=chains, T=(5, 2, 3), schedule="ramp")
+    assert (str(ranking.best), ranking.best_entry.T) == ("translate_x(0.1)", 2)
+    assert ranking.best.provenance["T"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"aggregate": "first"}, "unknown aggregate 'first'; choose one of mean, mean_prob"),
+        ({"T": ()}, "T must be one value or several different ones"),
+        ({"padding": ("zeros", "zeros")}, "padding must be one value or several different ones"),
+        ({"aggregate": "mean_prob", "task": SegmentationTask(2)}, "for segmentation it must be 'mean'"),
+    ],
+)
+def test_choices_that_cannot_be_made_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rank_genotypes(tiny_network(), blobs(10, 0), candidates=CHAINS, **{"T": 2, **options})

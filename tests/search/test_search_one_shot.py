@@ -27,6 +27,7 @@ from image2video.search import (
     score_chains,
     search,
 )
+from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.halving import Halving, HalvingRules
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Ranking
@@ -94,10 +95,10 @@ def test_the_ranking_survives_its_record(finished: tuple[SearchResult, Path]) ->
 def test_shared_weights_predict_the_clip_of_every_chain() -> None:
     network = build_network(tiny_network(), "gsf", residual=False, input_size=(1, 12, 16)).eval()
     data = blobs(9, 0)
-    shared = SharedWeights(network, ClipOptions(3, "ramp"), ClassificationTask())
+    shared = SharedWeights(network, ClassificationTask())
     chains = [Genotype.parse(text) for text in ("identity", "translate_x(0.1) > rotate(-10)", "scale(1.2)")]
     with torch.no_grad():
-        found = shared.predictions(data.images, chains)
+        found = shared.predictions(data.images, [ClipCandidate.mixed(c, ClipOptions(3, "ramp")) for c in chains])
         assert shared.frames == 3 * 9 * 3
         for chain, logits in zip(chains, found, strict=True):
             clip = Image2Video(chain, T=3, schedule="ramp")(data.images)
@@ -112,9 +113,9 @@ def test_maps_are_unwarped_before_they_are_averaged() -> None:
             return torch.cat([x, -x], dim=1)
 
     images = torch.rand(4, 1, 20, 30) + 1
-    shared = SharedWeights(FrameNetwork(Pixels(), None), ClipOptions(3), SegmentationTask(2))
+    shared = SharedWeights(FrameNetwork(Pixels(), None), SegmentationTask(2))
     chain = Genotype.parse("translate_x(0.1) > translate_y(-0.2)")
-    (maps,) = shared.predictions(images, [chain])
+    (maps,) = shared.predictions(images, [ClipCandidate.mixed(chain, ClipOptions(3))])
     # Whole pixels (3 and 4): what is seen in any frame is the image itself, frame 0 sees all of it.
     assert torch.allclose(maps[:, :1], images, atol=1e-4)
 
@@ -175,12 +176,12 @@ def test_halving_over_two_shares_scores_what_one_does() -> None:
             self.process_index = rank
 
     network, data = FrameNetwork(tiny_network(), None).eval(), blobs(50, 0)
-    chains = candidate_chains(SMALL, 6, 0)
+    clips = tuple(ClipCandidate.mixed(chain, ClipOptions(3)) for chain in candidate_chains(SMALL, 6, 0))
 
     def halving(accelerator: object) -> tuple[Halving, SharedWeights]:
-        shared = SharedWeights(network, ClipOptions(3), ClassificationTask())
+        shared = SharedWeights(network, ClassificationTask())
         held_out = HeldOut(data, None, batch_size=16, seed=3, device=torch.device("cpu"))
-        ranked = Halving(chains, shared, held_out, HalvingRules(ClassificationTask(), 20, accelerator=accelerator))
+        ranked = Halving(clips, shared, held_out, HalvingRules(ClassificationTask(), 20, accelerator=accelerator))
         return ranked, shared
 
     with torch.no_grad():

@@ -14,6 +14,7 @@ from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
+from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.shared_weights import SharedWeights
 from image2video.search.score.measure import score_variants
 from image2video.search.score.network import FrameNetwork, in_mode
@@ -63,10 +64,11 @@ def score_chains(
     task = task or ClassificationTask()
     mean, std = (None, None) if colours is None else (colours.mean, colours.std)
     options = ClipOptions(T, schedule, padding, interpolation, mean, std)
-    shared = SharedWeights(network, options, task)
-    genotypes = tuple(Genotype.coerce(chain).with_provenance(None) for chain in chains)
+    shared = SharedWeights(network, task)
+    genotypes = (Genotype.coerce(chain).with_provenance(None) for chain in chains)
+    clips = tuple(ClipCandidate.mixed(genotype, options) for genotype in genotypes)
     with in_mode(network, training=False), torch.no_grad():
-        return score_variants(lambda x: shared.predictions(x, genotypes), batches, accelerator, task=task)
+        return score_variants(lambda x: shared.predictions(x, clips), batches, accelerator, task=task)
 
 
 def chain_score_by_tau(tau: Tensor, space: SearchSpace, chain: Genotype | str) -> float:

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from image2video.clip.genotype import Genotype
+from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.gain import GainEstimate
 from image2video.search.rank.halving import Predictor
 from image2video.search.score.measure import score_variants
@@ -20,13 +20,17 @@ from image2video.search.score.task import ClassificationTask, Task
 
 
 def estimate_gain(
-    genotype: Genotype, predictor: Predictor, batches: Iterable[tuple[Tensor, Tensor]], task: Task
+    identity: ClipCandidate,
+    chosen: ClipCandidate,
+    predictor: Predictor,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    task: Task,
 ) -> GainEstimate:
-    """Score a chain and the image itself on images that chose nothing; the model is to be in eval mode.
+    """Score a clip and the image itself on images that chose nothing; the model is to be in eval mode.
 
     Raises what `score_variants` raises.
     """
-    pair = (Genotype.identity(), genotype)
+    pair = (identity, chosen)
     kept: list[Tensor] = []
     labels: list[Tensor] = []
     scaled = isinstance(task, ClassificationTask)

@@ -20,6 +20,7 @@ from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
 from image2video.search.rank.averaging import AveragedFrames, check_bare
 from image2video.search.rank.candidates import candidate_chains, given_chains
+from image2video.search.rank.clip_candidate import ClipCandidate, ClipChoices
 from image2video.search.rank.estimate import estimate_gain
 from image2video.search.rank.halving import Halving, HalvingRules, Predictor
 from image2video.search.rank.pool import HeldOut
@@ -40,8 +41,8 @@ def rank_genotypes(
     space: SearchSpace | str | None = None,
     candidates: Sequence[Genotype | str] | None = None,
     count: int = 64,
-    T: int = 5,
-    schedule: str | None = None,
+    T: int | Sequence[int] = 5,
+    schedule: str | Sequence[str] | None = None,
     seed: int = 0,
     judge: float = 1 / 3,
     first_images: int = 128,
@@ -49,7 +50,9 @@ def rank_genotypes(
     max_seconds: float | None = None,
     max_frames: int | None = None,
     batch_size: int = 256,
-    padding: str = "zeros",
+    padding: str | Sequence[str] = "zeros",
+    aggregate: str | Sequence[str] = "mean",
+    max_cost: float | None = None,
     interpolation: str = "bilinear",
     autocast: torch.dtype | None = None,
     task: Task | None = None,
@@ -80,7 +83,8 @@ def rank_genotypes(
             space's file, or a space.
         candidates: the chains to rank instead.
         count: how many candidates to draw, the identity included.
-        T: frames per clip.
+        T: frames per clip; several, such as `(2, 3, 5)`, to choose from. So may be schedule, padding and aggregate: the
+            candidates are then all clips of all chains, and a frame that several of them hold is predicted once.
         schedule: the power of each frame; default the space's.
         seed: of the draw of candidates and the order of images.
         judge: the share of the images that choose nothing, 0 … 0.9; with 0 there is no estimate, and the gains are
@@ -92,6 +96,9 @@ def rank_genotypes(
             estimate comes on top.
         batch_size: frames per forward pass.
         padding: see `image2video.clip.sampling.warp`.
+        aggregate: how a classifier's frames are averaged: `mean` of the logits, or `mean_prob`, the log of the mean
+            probability, which costs nothing more to score.
+        max_cost: leave out clips of more frames.
         interpolation: see `image2video.clip.sampling.warp`.
         autocast: reduced precision of the forward passes, such as `torch.bfloat16`.
         task: what the model predicts; classification by default.
@@ -106,7 +113,8 @@ def rank_genotypes(
 
     Raises:
         InputError: no images, no candidates, outputs that the task does not take, NaN in them, photometric candidates
-            for images of unknown colours.
+            for images of unknown colours, a `max_cost` that leaves no clip, another average than `mean` for a task
+            that is no classification.
         InputTypeError: images that are not float.
         StateError: the model is a `VideoWrap`.
 
@@ -128,13 +136,14 @@ def rank_genotypes(
     for chain in chains:
         check_colours(chain, colours)
     mean, std = (None, None) if colours is None else (colours.mean, colours.std)
-    options = ClipOptions(T, schedule or source.schedule, padding, interpolation, mean, std)
+    choices = ClipChoices(T, schedule or source.schedule, padding, aggregate, max_cost)
+    clips = choices.candidates(chains, ClipOptions(interpolation=interpolation, mean=mean, std=std))
     task = task or ClassificationTask()
-    predictor = _predictor(model, options, task, batch_size, autocast)
+    predictor = _predictor(model, clips, task, batch_size, autocast)
     held_out = HeldOut(
         data,
         max_images,
-        batch_size=_images_per_batch(predictor, batch_size),
+        batch_size=_images_per_batch(predictor, clips, batch_size),
         seed=seed,
         device=device_of(model),
         class_labels=isinstance(task, ClassificationTask),
@@ -144,12 +153,12 @@ def rank_genotypes(
     started = time.perf_counter()
     choosing = held_out.num_images - int(judge * held_out.num_images)
     with in_mode(model, training=False), torch.no_grad():
-        outcome = Halving(chains, predictor, held_out, rules, choosing).run()
+        outcome = Halving(clips, predictor, held_out, rules, choosing).run()
         best = simplest_of_the_best(outcome.finalists, outcome.scores)
         estimate = None
         if choosing < held_out.num_images:
             judging = held_out.part(choosing, held_out.num_images)
-            estimate = estimate_gain(outcome.finalists[best], predictor, judging, task)
+            estimate = estimate_gain(clips[0], outcome.finalists[best], predictor, judging, task)
     seconds = time.perf_counter() - started
     ranking = outcome.ranking(best, frames=predictor.frames, seconds=seconds, metric=task.metric)
     if estimate is not None:
@@ -159,9 +168,11 @@ def rank_genotypes(
         **dict(provenance or {}),
         "selection": "fixed_weights",
         "space": None if candidates is not None else source.name,
-        "candidates": len(chains),
-        "T": T,
-        "schedule": options.schedule,
+        "candidates": len(clips),
+        "T": entry.T,
+        "schedule": entry.schedule,
+        "padding": entry.padding,
+        "aggregate": entry.aggregate,
         "seed": seed,
         "images": ranking.images,
         "score": entry.accuracy,
@@ -176,23 +187,27 @@ def rank_genotypes(
 
 
 def _predictor(
-    model: nn.Module, options: ClipOptions, task: Task, batch_size: int, autocast: torch.dtype | None
+    model: nn.Module, clips: Sequence[ClipCandidate], task: Task, batch_size: int, autocast: torch.dtype | None
 ) -> Predictor:
-    """A predictor that shares frames between chains where the task allows it."""
+    """A predictor that shares frames between clips where the task allows it."""
     if type(task) is ClassificationTask:
-        return AveragedFrames(model, options, batch_size, autocast)
+        return AveragedFrames(model, batch_size, autocast)
+    other = next((clip.aggregate for clip in clips if clip.aggregate != "mean"), None)
+    if other is not None:
+        raise InputError(f"aggregate={other!r} averages the logits of images; for {task.name} it must be 'mean'")
 
     def precision() -> AbstractContextManager[object]:
         return nullcontext() if autocast is None else torch.autocast(device_of(model).type, autocast)
 
     # Chains share frames here too, but the maps of shared frames would all have to be kept.
-    return SharedWeights(FrameNetwork(model, None), options, task, precision)
+    return SharedWeights(FrameNetwork(model, None), task, precision)
 
 
-def _images_per_batch(predictor: Predictor, frames: int) -> int:
+def _images_per_batch(predictor: Predictor, clips: Sequence[ClipCandidate], frames: int) -> int:
     """How many images are read at once if `frames` frames go through the model at once."""
     # A clip of its own has T frames an image; shared frames come a few at a time, however many there are.
-    return max(1, frames // (4 if isinstance(predictor, AveragedFrames) else predictor.T))
+    most = max(clip.options.T for clip in clips)
+    return max(1, frames // (4 if isinstance(predictor, AveragedFrames) else most))
 
 
 def _limits(predictor: Predictor, max_seconds: float | None, max_frames: int | None) -> Callable[[], bool] | None:

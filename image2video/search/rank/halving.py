@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from image2video.clip.genotype import Genotype
 from image2video.protocols import Progress
+from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Outcome, order_of
 from image2video.search.score.measure import score_variants
@@ -23,13 +23,12 @@ _FINALISTS = 8
 
 
 class Predictor(Protocol):
-    """What predicts images under many genotypes: `AveragedFrames`, `SharedWeights`."""
+    """What predicts images under many clips: `AveragedFrames`, `SharedWeights`."""
 
-    T: int
     frames: int
 
-    def predictions(self, images: Tensor, genotypes: Sequence[Genotype]) -> list[Any]:
-        """The task's predictions of images `(B, C, H, W)`, `(B, …)` per genotype."""
+    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
+        """The task's predictions of images `(B, C, H, W)`, `(B, …)` per clip."""
         ...
 
 
@@ -58,7 +57,7 @@ class Halving:
     """Successive halving over one stream of images: every round goes on where the last one stopped.
 
     Args:
-        chains: what is ranked; `chains[0]` is the identity, which is never eliminated.
+        clips: what is ranked; `clips[0]` is the identity, which is never eliminated.
         predictor: predicts images under some of the chains.
         held_out: the images.
         rules: how to go on.
@@ -67,14 +66,14 @@ class Halving:
 
     def __init__(
         self,
-        chains: tuple[Genotype, ...],
+        clips: tuple[ClipCandidate, ...],
         predictor: Predictor,
         held_out: HeldOut,
         rules: HalvingRules,
         images: int | None = None,
     ) -> None:
-        self.chains, self.predictor, self.rules = chains, predictor, rules
-        self.plan = _rounds(len(chains), rules.first_images, held_out.num_images if images is None else images)
+        self.clips, self.predictor, self.rules = clips, predictor, rules
+        self.plan = _rounds(len(clips), rules.first_images, held_out.num_images if images is None else images)
         self.planned = sum(keep * images for keep, images in self.plan)
         self.done = 0
         accelerator = rules.accelerator
@@ -85,7 +84,7 @@ class Halving:
 
     def run(self) -> Outcome:
         """Carry out all rounds, or as many as are begun before it is late."""
-        alive = list(range(len(self.chains)))
+        alive = list(range(len(self.clips)))
         total: Scores | None = None
         eliminated: list[tuple[int, Scores]] = []
         for keep, images in self.plan:
@@ -102,24 +101,22 @@ class Halving:
             fresh = self._score(alive, images, total is None)
             total = fresh if total is None else total + fresh
         assert total is not None, "the first round is whole"
-        return Outcome(self.chains, alive, total, eliminated, self.rules.criterion)
+        return Outcome(self.clips, alive, total, eliminated, self.rules.criterion)
 
     def _score(self, alive: list[int], images: int, first: bool) -> Scores:
-        genotypes = [self.chains[v] for v in alive]
-        begun = time.perf_counter()
-        count = 0
+        clips = [self.clips[v] for v in alive]
+        begun, before = time.perf_counter(), self.predictor.frames
 
         def report(batch: int) -> None:
-            nonlocal count
-            count += batch * self._processes
             self.done += batch * self._processes * len(alive)
             if self.rules.progress is not None:
-                speed = count * len(alive) * self.predictor.T / (time.perf_counter() - begun)
+                frames = (self.predictor.frames - before) * self._processes
+                speed = frames / (time.perf_counter() - begun)
                 done = min(self.done, self.planned)
                 self.rules.progress("rank", done, self.planned, chains=len(alive), frames_per_second=speed)
 
         return score_variants(
-            lambda x: self.predictor.predictions(x, genotypes),
+            lambda x: self.predictor.predictions(x, clips),
             self._next(images, whole=first),
             self.rules.accelerator,
             task=self.rules.task,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from image2video.clip.genotype import Genotype
+from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.gain import GainEstimate
 from image2video.search.score.scores import Scores
 
@@ -34,6 +35,11 @@ class RankedGenotype:
         gain_error: its error, paired over the images.
         loss_gain: loss above that of the identity.
         loss_gain_error: its error, paired over the images.
+        T: frames of the clip; None in records that do not tell.
+        schedule: their powers; likewise.
+        padding: what stands outside the image; likewise.
+        aggregate: how the frames' logits are averaged: `mean` or `mean_prob`.
+        cost: frames per image that go through the network; None in records that do not tell.
     """
 
     genotype: Genotype
@@ -46,6 +52,22 @@ class RankedGenotype:
     gain_error: float
     loss_gain: float
     loss_gain_error: float
+    T: int | None = None
+    schedule: str | None = None
+    padding: str | None = None
+    aggregate: str = "mean"
+    cost: int | None = None
+
+    def wrap_options(self) -> dict[str, Any]:
+        """What makes this clip of a trained network: `VideoWrap(net, "none", **entry.wrap_options())`.
+
+        Returns:
+            Genotype, T, schedule, padding and aggregate, as far as they are known; T = 1 for the identity.
+        """
+        if not self.genotype.chain:
+            return {"genotype": self.genotype, "T": 1}
+        known = {"T": self.T, "schedule": self.schedule, "padding": self.padding, "aggregate": self.aggregate}
+        return {"genotype": self.genotype, **{name: value for name, value in known.items() if value is not None}}
 
     def to_dict(self) -> dict[str, Any]:
         """The entry for records.
@@ -76,10 +98,10 @@ class Ranking:
     Args:
         entries: finalists first, by accuracy and then loss; after them what was eliminated, latest round first.
         finalists: how many entries were scored on all images.
-        best: the chain to use, with provenance. For a trained model: the shortest finalist whose accuracy is within one
-            standard error of the first one's *and* whose loss is within one standard error of the first one's (paired
-            over the images); among equally short ones the higher ranked. So the identity stays unless something is
-            better than it. For a one-shot network: the first.
+        best: the chain to use, with provenance. For a trained model: the cheapest finalist, and of these the shortest,
+            whose accuracy is within one standard error of the first one's *and* whose loss is within one standard error
+            of the first one's (paired over the images); among equal ones the higher ranked. So the identity stays
+            unless something is better than it. For a one-shot network: the first.
         decided: whether the best chain is better than the identity: by the estimate, where there is one, else whether
             its gain exceeds two standard errors. Without an estimate the best of many is flattered by its choice, and
             more so the closer they lie.
@@ -89,6 +111,7 @@ class Ranking:
         tied: how many other finalists lie within two standard errors of the first one.
         metric: what accuracy is: `accuracy`, or another task's metric.
         estimate: what the best chain gains on images that chose nothing; None where there were none.
+        choice: where among the entries the best one stands; None in records that do not tell.
     """
 
     entries: tuple[RankedGenotype, ...]
@@ -101,16 +124,28 @@ class Ranking:
     tied: int = 0
     metric: str = "accuracy"
     estimate: GainEstimate | None = None
+    choice: int | None = None
 
     @property
     def best_entry(self) -> RankedGenotype:
         """The entry of `best`."""
+        if self.choice is not None:
+            return self.entries[self.choice]
         return next(entry for entry in self.entries if entry.genotype == self.best)
 
     @property
     def identity(self) -> RankedGenotype:
         """The entry of the identity, the reference."""
         return next(entry for entry in self.entries if not entry.genotype.chain)
+
+    @property
+    def front(self) -> tuple[RankedGenotype, ...]:
+        """Gain against cost: for each number of frames the highest ranked finalist, cheapest first."""
+        best: dict[int, RankedGenotype] = {}
+        for entry in self.entries[: self.finalists]:
+            if entry.cost is not None:
+                best.setdefault(entry.cost, entry)
+        return tuple(best[cost] for cost in sorted(best))
 
     def sentence(self) -> str:
         """What the ranking says, without claiming a gain that is not decided.
@@ -154,6 +189,7 @@ class Ranking:
             "images": self.images,
             "frames": self.frames,
             "metric": self.metric,
+            "choice": self.choice,
             "estimate": None if self.estimate is None else self.estimate.to_dict(),
             "entries": [entry.to_dict() for entry in self.entries],
         }
@@ -206,7 +242,7 @@ def lead_of(scores: Scores, better: int, worse: int, criterion: str) -> tuple[fl
     return scores.accuracy_gap(better, worse) if criterion == "accuracy" else scores.loss_gap(worse, better)
 
 
-def simplest_of_the_best(genotypes: Sequence[Genotype], scores: Scores) -> int:
+def simplest_of_the_best(clips: Sequence[ClipCandidate], scores: Scores) -> int:
     """The variant that `Ranking.best` describes for a trained model."""
     order = order_of(scores)
     first = order[0]
@@ -215,8 +251,8 @@ def simplest_of_the_best(genotypes: Sequence[Genotype], scores: Scores) -> int:
         behind, error = scores.accuracy_gap(first, variant)
         worse, loss_error = scores.loss_gap(variant, first)
         if behind <= TOLERANCE * error and worse <= TOLERANCE * loss_error:
-            equal.append((len(genotypes[variant].chain), place, variant))
-    return min(equal)[2]
+            equal.append((clips[variant].cost, len(clips[variant].genotype.chain), place, variant))
+    return min(equal)[3]
 
 
 def is_decided(scores: Scores, variant: int, other: int, criterion: str = "accuracy") -> bool:
@@ -238,24 +274,24 @@ class Outcome:
     """What successive halving found out.
 
     Attributes:
-        chains: what was ranked; the first one is the identity.
-        survivors: the finalists, as positions in `chains`.
+        clips: what was ranked; the first one is the identity.
+        survivors: the finalists, as positions in `clips`.
         scores: of the finalists, in their order, on all images.
-        eliminated: the others, latest first: the position in `chains`, and the scores at which it left. These are of
-            two variants, the chain and the identity.
-        criterion: what ordered the chains, see `order_of`.
+        eliminated: the others, latest first: the position in `clips`, and the scores at which it left. These are of
+            two variants, the clip and the identity.
+        criterion: what ordered the clips, see `order_of`.
     """
 
-    chains: tuple[Genotype, ...]
+    clips: tuple[ClipCandidate, ...]
     survivors: list[int]
     scores: Scores
     eliminated: list[tuple[int, Scores]]
     criterion: str = "accuracy"
 
     @property
-    def finalists(self) -> list[Genotype]:
-        """The chains that were scored on all images."""
-        return [self.chains[position] for position in self.survivors]
+    def finalists(self) -> list[ClipCandidate]:
+        """The clips that were scored on all images."""
+        return [self.clips[position] for position in self.survivors]
 
     @property
     def scored(self) -> int:
@@ -266,24 +302,27 @@ class Outcome:
         """The ranking in which the finalist number `best` is to be used."""
         scores, criterion = self.scores, self.criterion
         identity = self.survivors.index(0)
-        entries = [_entry(self.finalists[v], scores, v, identity) for v in order_of(scores, criterion)]
-        entries += [_entry(self.chains[position], pair, 0, 1) for position, pair in self.eliminated]
+        order = order_of(scores, criterion)
+        entries = [_entry(self.finalists[v], scores, v, identity) for v in order]
+        entries += [_entry(self.clips[position], pair, 0, 1) for position, pair in self.eliminated]
         return Ranking(
             tuple(entries),
             len(self.survivors),
-            self.finalists[best],
+            self.finalists[best].genotype,
             is_decided(scores, best, identity, criterion),
             scores.n,
             frames,
             seconds,
             count_tied(scores, criterion),
             metric,
+            choice=order.index(best),
         )
 
 
-def _entry(genotype: Genotype, scores: Scores, variant: int, identity: int) -> RankedGenotype:
+def _entry(clip: ClipCandidate, scores: Scores, variant: int, identity: int) -> RankedGenotype:
+    options = clip.options
     return RankedGenotype(
-        genotype,
+        clip.genotype,
         scores.n,
         scores.accuracy(variant),
         scores.accuracy_error(variant),
@@ -291,4 +330,9 @@ def _entry(genotype: Genotype, scores: Scores, variant: int, identity: int) -> R
         scores.loss_error(variant),
         *scores.accuracy_gap(variant, identity),
         *scores.loss_gap(variant, identity),
+        T=options.T,
+        schedule=options.schedule,
+        padding=options.padding,
+        aggregate=clip.aggregate,
+        cost=clip.cost,
     )

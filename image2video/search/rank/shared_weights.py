@@ -13,6 +13,7 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.options import ClipOptions
 from image2video.search.rank.averaging import check_float
+from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.score.network import FrameNetwork, predictions
 from image2video.search.score.task import Task
 
@@ -24,7 +25,6 @@ class SharedWeights:
 
     Args:
         network: clip `(B, T, C, H, W)` to frame outputs `(B·T, …)`, in the mode in which it is to predict.
-        options: of the clips.
         task: what is predicted, and how frames are averaged.
         autocast: makes the context of the forward passes (`accelerator.autocast`); full precision by default.
 
@@ -35,27 +35,25 @@ class SharedWeights:
     def __init__(
         self,
         network: FrameNetwork,
-        options: ClipOptions,
         task: Task,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.network, self.task, self.autocast = network, task, autocast
-        self.T = options.T
         self.frames = 0
-        self._video = videos(options)
+        self._video = functools.lru_cache(maxsize=_KEPT_VIDEOS)(_video_of)
 
-    def predictions(self, images: Tensor, genotypes: Sequence[Genotype]) -> list[Any]:
-        """What the task predicts from the frames of each genotype's clip, `(B, …)` per genotype.
+    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
+        """What the task predicts from the frames of each clip, `(B, …)` per clip.
 
         Raises `InputTypeError` for images that are not float `(B, C, H, W)`, and what the task's `check` raises.
         """
         check_float(images)
-        return [self._predict(images, genotype) for genotype in genotypes]
+        return [self._predict(images, clip) for clip in clips]
 
-    def _predict(self, images: Tensor, genotype: Genotype) -> Any:
-        video = self._video(genotype)
+    def _predict(self, images: Tensor, clip: ClipCandidate) -> Any:
+        video = self._video(clip)
         size = (images.shape[-2], images.shape[-1])
-        self.frames += images.shape[0] * self.T
+        self.frames += images.shape[0] * video.T
         with self.autocast():
             return predictions(self.network, video(images), self.task, lambda maps: video.unwarped_mean(maps, size))
 
@@ -65,6 +63,11 @@ def videos(options: ClipOptions) -> Callable[[Genotype], Image2Video]:
 
     @functools.lru_cache(maxsize=_KEPT_VIDEOS)
     def video(chain: Genotype) -> Image2Video:
-        return Image2Video(chain, **options.arguments())
+        return Image2Video.of(chain, options)
 
     return video
+
+
+def _video_of(clip: ClipCandidate) -> Image2Video:
+    # A cost of one frame in place of T: the identity without fusion.
+    return Image2Video.of(clip.genotype, clip.options.replace(T=clip.cost))
