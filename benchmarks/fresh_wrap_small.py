@@ -4,7 +4,7 @@
     python benchmarks/fresh_wrap_small.py cifar10 --npz cifar10.npz --weights lite0.safetensors --work runs/fresh_wrap
 
 `digits` takes the five kept networks of the tests and their 597 test images. `cifar10` fine-tunes an
-ImageNet-pretrained network on 5 000 training images at 64 px, and takes 4 000 other training images: no test image is
+ImageNet-pretrained network on 5 000 training images at 64 px, and takes 2 000 other training images: no test image is
 read. Clips, halves of the images and scores are those of `fresh_wrap.py`; where there are several networks, a row
 holds the mean over them, and errors are those of that mean.
 """
@@ -28,7 +28,7 @@ from torch.nn import functional
 from image2video.training import load_weights
 
 HELPERS = Path(__file__).parent.parent / "tests" / "helpers"
-TRAINED_ON, JUDGED_ON = 5000, 4000
+TRAINED_ON, JUDGED_ON = 5000, 2000
 SIZE, EPOCHS, BATCH, LR = 64, 10, 50, 1e-3
 
 
