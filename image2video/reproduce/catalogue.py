@@ -7,12 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from image2video.errors import InputError
 from image2video.reproduce.book import planned_runs
 from image2video.reproduce.parse import experiment_from
 from image2video.reproduce.spec import SCALES, Experiment
+from image2video.runs.yaml_text import read_yaml
 
 FOLDER = Path(__file__).parent
 _SCALES = "scales"
@@ -68,7 +67,4 @@ def drawn_runs() -> frozenset[tuple[str, int]]:
 
 
 def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    return read_yaml(path, "table")

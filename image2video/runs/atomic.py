@@ -53,7 +53,10 @@ def atomic_write_json(path: str | os.PathLike[str], value: Any) -> None:
     """
     try:
         text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            # A path that is no UTF-8 reaches us with halves of characters, which only JSON's own escapes can hold.
+            text = json.dumps(value, indent=2, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{Path(path).name} cannot be written as JSON: {error}") from error
     atomic_write_text(path, text + "\n")
 
@@ -122,31 +125,6 @@ def torch_load_last(path: str | os.PathLike[str], *, map_location: str | torch.d
             os.replace(source, source.with_name(f"{source.stem}.damaged{source.suffix}"))
         warnings.warn(f"{error}; going on from the one before, {previous}", stacklevel=2)
         return value
-
-
-def read_json(path: str | os.PathLike[str], *, max_bytes: int = 256 * 1024 * 1024) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        MissingError: there is no such file.
-        InputError: it is larger than `max_bytes`, not UTF-8, not JSON, or nested too deeply; the message names the file
-            and the position.
-
-    """
-    source = Path(path)
-    if not source.is_file():
-        raise MissingError(f"expected a file: no file at {source}")
-    size = source.stat().st_size
-    if size > max_bytes:
-        raise InputError(f"{source} must have at most {max_bytes} bytes to be read here, got {size}")
-    try:
-        return json.loads(source.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{source}, line {error.lineno}, column {error.colno}: {error.msg}") from error
-    except RecursionError as error:
-        raise InputError(f"{source} is nested too deeply to be one of our files; restore a copy") from error
 
 
 def _load_whole(path: Path, map_location: str | torch.device) -> Any:

@@ -19,10 +19,10 @@ from image2video.runs.atomic import (
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
-    read_json,
     torch_load,
     torch_load_last,
 )
+from image2video.runs.texts import read_json
 from image2video.version import __version__
 
 __all__ = [
