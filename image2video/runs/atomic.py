@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from image2video.errors import Image2VideoError, InputError, MissingError
+from image2video.runs.texts import user_path
 
 
 class WriteError(Image2VideoError, OSError):
@@ -91,12 +92,12 @@ def torch_load(path: str | os.PathLike[str], *, map_location: str | torch.device
         InputError: the file is damaged or holds more than tensors and plain values; the message names it.
 
     """
-    source = Path(path)
-    if not source.is_file():
+    source = user_path(path)
+    if not os.path.isfile(source):
         raise MissingError(f"expected a file: no checkpoint at {source}")
     try:
         return torch.load(source, weights_only=True, map_location=map_location)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # damaged bytes make torch's unpickler raise whatever they spell
         raise InputError(
             f"{source} is not a readable checkpoint ({_reason(error)}); use another file or restore a copy"
         ) from error
@@ -130,8 +131,11 @@ def torch_load_last(path: str | os.PathLike[str], *, map_location: str | torch.d
 def _load_whole(path: Path, map_location: str | torch.device) -> Any:
     """What `torch_load` gives, once the checksums are right: torch itself reads a tensor with a wrong byte as it is."""
     value = torch_load(path, map_location=map_location)
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # as many types as there are ways to damage an archive
+        raise InputError(f"{path} is not a readable checkpoint ({_reason(error)}); restore a copy") from error
     if damaged is not None:
         raise InputError(
             f"{path} is not a readable checkpoint (its part {damaged} does not fit its checksum); use another file or "

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,14 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(path, str | os.PathLike):
         raise InputTypeError(f"a path must be a text, got {path!r:.80} of type {type(path).__name__}")
-    if "\0" in os.fsdecode(path):
-        raise InputError(f"a path must hold no NUL character, got {os.fsdecode(path)!r:.80}")
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise InputError(f"a path must hold no NUL character, got {text!r:.80}")
     try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"the path {os.fsdecode(path)!r:.80} cannot be used: {error}") from error
+        os.fsencode(text)
+        return Path(text).expanduser()
+    except (RuntimeError, UnicodeEncodeError) as error:  # no such user; half of a character, as JSON can hold it
+        raise InputError(f"the path {text!r:.80} cannot be used: {error}") from error
 
 
 def read_text(path: str | os.PathLike[str], what: str = "file", *, max_bytes: int = MAX_TEXT_BYTES) -> str:
@@ -91,6 +94,23 @@ def read_json(path: str | os.PathLike[str], what: str = "file", *, max_bytes: in
 
     """
     return parse_json(read_text(path, what, max_bytes=max_bytes), str(path))
+
+
+def read_record(path: str | os.PathLike[str], what: str = "record", *, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a JSON file that must hold an object with the keys `needed`.
+
+    Raises:
+        MissingError: there is no such file.
+        InputError: what `read_json` refuses, another value, or a key that is missing.
+
+    """
+    record = read_json(path, what)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} must hold a JSON object, got a {type(record).__name__}; restore a copy")
+    missing = [key for key in needed if key not in record]
+    if missing:
+        raise InputError(f"{path} needs the key {missing[0]!r}; it has {', '.join(record)[:200] or 'none'}")
+    return record
 
 
 def parse_json(text: str, source: str) -> Any:
