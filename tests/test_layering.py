@@ -28,7 +28,7 @@ ALLOWED = {  # room -> the rooms of ours that it may import, beside itself
     "image2video": {*CORE, "moved"},
     "receptive_field": CORE,
     "search": CORE,
-    "data": {*LEAVES, "clip", "search"},  # search: the spaces that `clips:SPACE` names
+    "data": {*LEAVES, "clip", "runs", "search"},  # search: the spaces that `clips:SPACE` names
     "training": {*LEAVES, "runs", "wrap", "data"},
     "report": {*LEAVES, "clip", "runs", "receptive_field"},
     "integrations": {*CORE, "functional", "search", "data", "training", "report"},
@@ -38,7 +38,7 @@ ALLOWED = {  # room -> the rooms of ours that it may import, beside itself
 }
 LIBRARIES = {  # room -> the libraries that it may import, late imports included, beside torch and Python's own
     "clip": {"huggingface_hub", "torchvision"},
-    "runs": {"numpy", "safetensors"},
+    "runs": {"numpy", "safetensors", "yaml"},
     "wrap": {"safetensors"},
     "search": {"accelerate", "scipy", "yaml"},
     "data": {"numpy", "PIL", "sklearn", "torchvision"},

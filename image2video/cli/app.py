@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
+import io
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     args = parser.parse_args(argv)
     options: Namespace = args[args.command]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _any_path_printable():
         warnings.showwarning = _show_warning
         try:
             _module(args.command).run(options)
@@ -59,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.debug:
                 raise
             print(f"image2video {args.command}: error: {error}", file=sys.stderr)
+            return ERROR_CODE
+        except OSError as error:  # a file that may not be read, a name too long, no connection
+            if options.debug:
+                raise
+            print(f"image2video {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
             return ERROR_CODE
         except KeyboardInterrupt:
             if options.debug:
@@ -110,6 +117,20 @@ def _leave_processes() -> None:
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         gc.collect()
         distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _any_path_printable() -> Iterator[None]:
+    """Print names of files that are no UTF-8 with escapes, where the stream would refuse them."""
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper) and s.errors == "strict"]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream in streams:
+            if not stream.closed:
+                stream.reconfigure(errors="strict")
 
 
 def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:

@@ -10,21 +10,68 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import docstring_parser
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
+import yaml
+from jsonargparse import (
+    ActionConfigFile,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    get_loader,
+    set_loader,
+)
 
-from image2video.errors import InputError
+from image2video.errors import Image2VideoError, InputError
 from image2video.fusion.registry import fusion_names
+from image2video.runs.yaml_text import check_yaml, read_yaml
 
 T = TypeVar("T")
+
+
+_MODE = "image2video"
+_LONGEST = 500  # characters of a message
+
+
+def _load_value(text: str) -> Any:
+    """A value of the command line or of a config file, as jsonargparse reads it, within the limits of YAML here."""
+    check_yaml(text, "the value")
+    try:
+        return get_loader("yaml")(text)
+    except ValueError as error:  # digits that are none, as in 0b_
+        raise InputError(f"the value is no YAML: {error}") from error
+
+
+set_loader(_MODE, _load_value, (InputError, yaml.YAMLError))
+
+
+class ConfigFile(ActionConfigFile):
+    """`--config`: a file within the limits of texts, of which a problem is named with its line."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Check the file, and hand it to jsonargparse."""
+        try:
+            record = read_yaml(values, "config file")
+            if not isinstance(record, dict):
+                raise InputError(f"{values} must hold options as NAME: VALUE, got a {type(record).__name__}")
+            odd = [key for key in record if not isinstance(key, str)]
+            if odd:
+                raise InputError(f"{values}: the names of options are texts, got {odd[0]!r:.80}")
+        except Image2VideoError as error:
+            raise TypeError(f'Parser key "config": {error}') from error
+        super().__call__(parser, cfg, values, option_string)
 
 
 class CommandParser(ArgumentParser):
     """A parser whose errors are one line, with the option as it is typed."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, parser_mode=_MODE, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and where the help is; exit with code 2."""
         command = (getattr(ex, "subcommand_parser", None) or self).prog.replace(" [options]", "")
-        self.exit(2, f"{command}: error: {plain_error(message)}; {command} --help lists the options\n")
+        text = " ".join(plain_error(message).split())
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+        self.exit(2, f"{command}: error: {text}; {command} --help lists the options\n")
 
 
 def plain_error(message: str) -> str:
@@ -72,9 +119,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
 def add_common(parser: ArgumentParser) -> None:
     """The options of every command."""
-    parser.add_argument(
-        "--config", action=ActionConfigFile, help="YAML file with options, such as the config.yaml of a run"
-    )
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with options, such as the config.yaml of a run")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 

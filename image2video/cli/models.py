@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from image2video.cli.arguments import dashed, plain_values
@@ -18,6 +17,7 @@ from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.random_clips import RandomClips
 from image2video.data import Augmentation, AugmentedFrames, Clips, DataSource
 from image2video.errors import InputError
+from image2video.runs.yaml_text import read_yaml
 from image2video.search import get_space
 from image2video.training import load_weights, read_weights
 from image2video.wrap.builders import Builder
@@ -175,7 +175,7 @@ def check_classes(model: nn.Module, data: DataSource) -> None:
 def warn_of_seen_images(weights: str, data: DataOptions, seed: int) -> None:
     """Warns where the weights were trained on another division of the data: held-out images may be seen ones."""
     path = Path(weights).with_name("config.yaml")
-    trained = yaml.safe_load(path.read_text()) if path.is_file() else None
+    trained = read_yaml(path, "config of the run") if path.is_file() else None
     now = {"data": data.data, "train_images": data.train_images, "holdout": data.holdout, "seed": seed}
     if not isinstance(trained, dict) or not set(now) <= set(trained) or trained["data"] != data.data:
         return

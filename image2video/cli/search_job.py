@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import Accelerator
 from jsonargparse import Namespace
 from torch import nn
@@ -19,6 +18,7 @@ from image2video.data import DataSource
 from image2video.errors import InputError
 from image2video.experiments.candidates import Candidate, check_candidates, parse_candidates
 from image2video.experiments.settings import CompareConfig
+from image2video.runs.yaml_text import read_yaml
 from image2video.search import SearchConfig, SearchResult, get_selection, get_space, search
 from image2video.search.score.task import Task, get_task
 from image2video.training import load_weights, make_accelerator
@@ -170,7 +170,9 @@ def check_resumed(out: Path, options: Namespace, data: DataSource | None = None)
     path = out / CONFIG_FILE
     if not path.is_file():
         return
-    saved, now = yaml.safe_load(path.read_text()), record(options)
+    saved, now = read_yaml(path, "config of the search"), record(options)
+    if not isinstance(saved, dict):
+        raise InputError(f"{path} must hold the options of a run, got a {type(saved).__name__}; restore a copy")
     if "selection" not in saved:  # no search: the folder is refused by its kind
         return
     pairs = {name: (saved[name], now[name]) for name in _RESUMED if name in saved}

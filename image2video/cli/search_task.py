@@ -15,6 +15,7 @@ from image2video.cli.arguments import collect, dashed
 from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions, TaskOptions
 from image2video.cli.search_job import RENAME, CompareOptions, check_resumed
 from image2video.errors import InputError
+from image2video.runs.texts import read_json
 from image2video.search import Problem, Request, SearchConfig, SearchResult, build_problem, get_selection, search
 from image2video.search.score.task import Task
 from image2video.training import make_accelerator
@@ -124,7 +125,9 @@ def _check_same(out: Path, problem: Problem) -> None:
     path = out / TASK_FILE
     if not path.is_file():
         return
-    then, now = json.loads(path.read_text()), json.loads(_text(problem))
+    then, now = read_json(path), json.loads(_text(problem))
+    if not isinstance(then, dict):
+        raise InputError(f"{path} must hold the settings of a task, got a {type(then).__name__}; restore a copy")
     changed = [_first_change(key, then.get(key), now.get(key)) for key in now if then.get(key) != now.get(key)]
     if changed:
         raise InputError(

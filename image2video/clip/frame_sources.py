@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from image2video.clip.checks import check_frames
 from image2video.clip.genotype import Genotype
-from image2video.errors import InputError, MissingError, StateError, UnsupportedError
+from image2video.errors import Image2VideoError, InputError, MissingError, StateError, UnsupportedError
 from image2video.protocols import Unwarper
 from image2video.trace.recompute import backward_task
 
@@ -194,16 +194,18 @@ def source_from_record(record: Mapping[str, Any]) -> FrameSource:
     """Make the source that `source_record` recorded; `MissingError` for a kind that is not registered."""
     arguments = dict(record)
     kind = arguments.pop("kind", None)
-    if kind not in _SOURCES:
+    if not isinstance(kind, str) or kind not in _SOURCES:
         raise MissingError(
-            f"the model's frames are made by {kind!r}, known here: {', '.join(sorted(_SOURCES))}; import the module "
-            "that registers it first (image2video.data for 'augmented_frames')"
+            f"the model's frames are made by {kind!r:.80}, known here: {', '.join(sorted(_SOURCES))}; import the "
+            "module that registers it first (image2video.data for 'augmented_frames')"
         )
     try:
         return _SOURCES[kind].from_dict(arguments)
-    except (KeyError, TypeError) as error:
+    except Image2VideoError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # keys or types of another version
         raise InputError(
-            f"the record of {kind!r} frames does not fit this version: {error}; it has {arguments}"
+            f"the record of {kind!r} frames does not fit this version: {error}; it has {arguments!r:.300}"
         ) from error
 
 

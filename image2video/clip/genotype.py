@@ -20,6 +20,7 @@ from image2video.clip.schedules import schedule_steps
 from image2video.clip.transform import Transform, check_invertible, mirrored_axes, run_matrices, split_runs
 from image2video.errors import ExistsError, InputError, InputTypeError, MissingError
 from image2video.runs.folders import atomic_write_text
+from image2video.runs.texts import read_text
 
 __all__ = ["DEFAULT_GENOTYPE", "PRESET_PREFIX", "Genotype", "Transform"]
 
@@ -124,15 +125,7 @@ class Genotype:
             InputError: a file of more than 1 000 000 bytes (it is not read), one that is not UTF-8, and whatever
                 `from_json` refuses.
         """
-        path = Path(path)
-        if not path.exists():
-            raise MissingError(f"there is no genotype file {str(path)!r}; check the path")
-        if not path.is_file():
-            raise InputError(f"{str(path)!r} is not a file; a genotype is loaded from a JSON file")
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{str(path)!r} has {size} bytes; a genotype file has at most {MAX_FILE_BYTES}")
-        return cls._decode_bytes(path.read_bytes(), repr(str(path)))
+        return cls._decode(read_text(path, "genotype file", max_bytes=MAX_FILE_BYTES), repr(os.fsdecode(path)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON file; a killed process leaves the old file or the new one, never half of one.
@@ -180,7 +173,7 @@ class Genotype:
         """
         if name not in cls.presets():
             raise MissingError(f"unknown preset {name!r:.80}; known presets: {', '.join(cls.presets()) or '(none)'}")
-        return cls._decode_bytes(_preset_folder().joinpath(f"{name}.json").read_bytes(), f"preset {name!r}")
+        return cls._decode(_preset_folder().joinpath(f"{name}.json").read_text("utf-8"), f"preset {name!r}")
 
     @classmethod
     def coerce(cls, value: Genotype | str | os.PathLike[str]) -> Genotype:
@@ -355,17 +348,6 @@ class Genotype:
         """Read JSON; `source` names it in errors."""
         chain, provenance = decode(text, source)
         return cls(tuple(Transform(op, magnitude) for op, magnitude in chain), provenance)
-
-    @classmethod
-    def _decode_bytes(cls, data: bytes, source: str) -> Genotype:
-        """Read JSON from the bytes of a file."""
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{source} must be UTF-8 text, got {data[error.start]:#04x} at byte {error.start}"
-            ) from None
-        return cls._decode(text, source)
 
 
 def _preset_folder() -> Traversable:

@@ -10,9 +10,10 @@ from typing import Any
 from image2video.clip.genotype_text import MAX_CHAIN
 from image2video.clip.ops.registry import get_op
 from image2video.errors import Image2VideoError, InputError, InputTypeError
+from image2video.runs.texts import MAX_TEXT_BYTES, parse_json
 
 SCHEMA_VERSION = 1
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = MAX_TEXT_BYTES
 MAX_DEPTH = 32
 
 _KEYS = ("schema_version", "chain", "provenance")
@@ -55,8 +56,8 @@ def freeze(value: object, path: str, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise InputTypeError(f"{path}: keys must be strings, got {key!r}")
-        return FrozenMapping({key: freeze(item, f"{path}.{key}", depth + 1) for key, item in value.items()})
+                raise InputTypeError(f"{path}: keys must be strings, got {key!r:.80}")
+        return FrozenMapping({key: freeze(item, f"{path}.{key:.40}", depth + 1) for key, item in value.items()})
     if isinstance(value, list | tuple):
         return tuple(freeze(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value))
     raise InputTypeError(f"{path}: {type(value).__name__} is no JSON value; use numbers, strings, lists and mappings")
@@ -95,44 +96,13 @@ def decode(
         raise InputTypeError(f"{source} must be a string, got {type(text).__name__}")
     if len(text) > MAX_FILE_BYTES:
         raise InputError(f"{source} has {len(text)} characters; at most {MAX_FILE_BYTES} are read")
-    record = _load(text, source)
+    record = parse_json(text, source)
     try:
         return _decode_record(record)
     except InputTypeError as error:
         raise InputTypeError(f"{source}: {error}") from None
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
-
-
-def _load(text: str, source: str) -> Any:
-    """Parse JSON strictly: no key twice, no NaN or infinity."""
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise InputError(f"{source} is nested too deeply; a genotype has {MAX_DEPTH} levels at most") from None
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{source} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
-    except ValueError as error:  # an integer with thousands of digits
-        raise InputError(f"{source} is not valid JSON: {error}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object's pairs as a dict; refuse a key that stands twice."""
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        names = [key for key, _ in pairs]
-        twice = next(key for key in names if names.count(key) > 1)
-        raise InputError(f"the key {twice!r:.80} stands twice in one object; keys must differ")
-    return record
-
-
-def _refuse_constant(name: str) -> None:
-    """Refuse NaN and Infinity, which Python's parser would accept."""
-    raise InputError(f"{name} is no JSON number; numbers must be finite")
 
 
 def _decode_record(record: Any) -> tuple[tuple[tuple[str, float], ...], FrozenMapping | None]:

@@ -14,7 +14,10 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.options import ClipOptions
 from image2video.clip.random_chain import ChainLaw, ChainSpace
+from image2video.errors import InputError
 from image2video.protocols import Unwarper
+
+_MOST_CANDIDATES, _MOST_NODES = 1000, 64  # those of a search space
 
 
 @register_frame_source
@@ -105,4 +108,11 @@ class RandomClips(FrameSource):
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """Make the source that `to_dict` recorded."""
         law = record["space"]
-        return cls(**{**record, "space": ChainLaw(tuple(law["candidates"]), law["inputs"], law["nodes"])})
+        texts, inputs, nodes = law["candidates"], law["inputs"], law["nodes"]
+        if not isinstance(texts, list) or len(texts) > _MOST_CANDIDATES:
+            raise InputError(f"candidates must be a list of at most {_MOST_CANDIDATES} texts, got {texts!r:.80}")
+        if not all(isinstance(count, int) and 1 <= count <= _MOST_NODES for count in (inputs, nodes)):
+            raise InputError(f"inputs and nodes must be 1 … {_MOST_NODES}, got {inputs!r:.80} and {nodes!r:.80}")
+        # Parsed, not coerced: in a file a candidate is a text, never the path of another file.
+        candidates = tuple(Genotype.parse(text) for text in texts)
+        return cls(**{**record, "space": ChainLaw(candidates, inputs, nodes)})

@@ -22,6 +22,7 @@ from image2video.errors import InputError, InputTypeError
 
 Apply = Callable[[Tensor], Tensor]
 
+MAX_TEXT = 1000
 _MAGNITUDES = 31  # torchvision's levels of RandAugment and TrivialAugment: 0 … 30
 
 
@@ -77,6 +78,8 @@ class Augmentation(ABC):
         """
         if not isinstance(text, str):
             raise InputTypeError(f"an augmentation is named by a text, got {text!r:.80} of type {type(text).__name__}")
+        if len(text) > MAX_TEXT:
+            raise InputError(f"an augmentation's text has at most {MAX_TEXT} characters, got {len(text)}")
         family, colon, rest = text.partition(":")
         if family not in FAMILIES:
             near = difflib.get_close_matches(family, FAMILIES, n=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +12,13 @@ from image2video.data.scan import scan_folder, tiny_imagenet_val
 from image2video.data.source import IMAGENET_MEAN, IMAGENET_STD, LoadOptions, Pool
 from image2video.data.transforms import TrainTransform, eval_transform
 from image2video.errors import InputError, MissingError
+from image2video.runs.texts import user_path
 
 
 def load_folder(rest: str, options: LoadOptions) -> Pool:
     """train/ and val/ with one sub-folder per class; val/ is the test set. Tiny-ImageNet's own layout is understood."""
-    root = Path(rest).expanduser()
-    if not root.is_dir():
+    root = user_path(rest)
+    if not os.path.isdir(root):
         raise MissingError(f"no folder {root}; folder:PATH needs PATH/train and PATH/val with one sub-folder per class")
     classes, paths, labels = scan_folder(root / "train")
     val = root / "val"

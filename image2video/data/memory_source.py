@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from image2video.data.digit_scenes import CLASSES as SCENE_CLASSES
 from image2video.data.digit_scenes import load_digit_scenes
 from image2video.data.digits import load_digits
 from image2video.data.memory import CropFlip, MemorySet
+from image2video.data.npz import NpzArrays
 from image2video.data.source import LoadOptions, Pool
 from image2video.errors import InputError, InputTypeError, MissingError
+from image2video.runs.texts import user_path
 
 Labelled = tuple[Tensor, Tensor]
 
@@ -41,25 +44,26 @@ def load_digit_scenes_source(rest: str, options: LoadOptions) -> Pool:
 
 def load_npz(rest: str, options: LoadOptions) -> Pool:
     """Arrays of an .npz file; read without pickle."""
-    path = Path(rest).expanduser()
-    if not path.is_file():
+    path = user_path(rest)
+    if not os.path.isfile(path):
         raise MissingError(f"no file {path}; npz:PATH needs a file that numpy.savez wrote with {', '.join(_KEYS)}")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is no .npz file; numpy.savez writes one with {', '.join(_KEYS)}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in _KEYS if key not in file.files]
-            if missing:
-                raise InputError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(file.files) or 'nothing'}")
-            arrays = {key: file[key] for key in _KEYS}
-            names = [str(name) for name in file["classes"]] if "classes" in file.files else None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise InputError(f"cannot read {path} as arrays without pickle: {error}") from error
+    with NpzArrays(path) as file:
+        missing = [key for key in _KEYS if key not in file.files]
+        if missing:
+            raise InputError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(file.files)[:300] or 'nothing'}")
+        arrays = {key: file[key] for key in _KEYS}
+        names = [str(name) for name in file["classes"].flat] if "classes" in file.files else None
     train = _labelled(arrays["x_train"], arrays["y_train"], "train", path)
     test = _labelled(arrays["x_test"], arrays["y_test"], "test", path)
     if train[0].shape[1:] != test[0].shape[1:]:
         raise InputError(f"{path}: training images are {_size(train)}, test images {_size(test)}; they must be alike")
     count = int(train[1].max()) + 1
+    if count > len(train[1]):  # before a name is made for every class
+        raise InputError(
+            f"{path}: the training labels go up to {count - 1} with {len(train[1])} images; every class needs an image"
+        )
     if names is not None and len(names) != count:
         raise InputError(f"{path} names {len(names)} classes; training labels of 0 … {count - 1} need {count}")
     classes = tuple(names) if names is not None else tuple(str(label) for label in range(count))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from image2video.errors import InputError, MissingError
+from image2video.runs.texts import MAX_RECORD_BYTES, read_text
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 
@@ -48,16 +49,21 @@ def tiny_imagenet_val(root: Path, classes: Sequence[str]) -> tuple[tuple[str, ..
 
     Raises `InputError` where a line names a class that train/ does not have, `MissingError` for an image not there.
     """
-    number = {name: label for label, name in enumerate(classes)}
+    label_of = {name: label for label, name in enumerate(classes)}
     paths: list[str] = []
     labels: list[int] = []
-    for line in (root / "val_annotations.txt").read_text().splitlines():
-        name, wnid = line.split("\t")[:2]
-        if wnid not in number:
-            raise InputError(f"{root / 'val_annotations.txt'} needs classes that train/ has, got {wnid!r}")
+    annotations = root / "val_annotations.txt"
+    lines = read_text(annotations, "labels file", max_bytes=MAX_RECORD_BYTES).splitlines()
+    for number, line in enumerate(lines, start=1):
+        name, tab, rest = line.partition("\t")
+        if not tab:
+            raise InputError(f"{annotations}, line {number}: expected IMAGE, a tab and CLASS, got {line!r:.80}")
+        wnid = rest.partition("\t")[0]
+        if wnid not in label_of:
+            raise InputError(f"{annotations}, line {number} needs a class that train/ has, got {wnid!r:.80}")
         path = root / "images" / name
-        if not path.is_file():
-            raise MissingError(f"no file {path}, which {root / 'val_annotations.txt'} names; restore it")
+        if Path(name).name != name or not os.path.isfile(path):
+            raise MissingError(f"no file {str(path)!r:.300}, which {annotations}, line {number}, names; restore it")
         paths.append(str(path))
-        labels.append(number[wnid])
+        labels.append(label_of[wnid])
     return tuple(classes), paths, labels

@@ -11,7 +11,7 @@ from image2video.data.folder_source import load_folder
 from image2video.data.memory_source import load_digit_scenes_source, load_digits_source, load_npz
 from image2video.data.source import DataSource, LoadOptions, Pool
 from image2video.data.torchvision_source import load_torchvision
-from image2video.errors import InputError
+from image2video.errors import InputError, InputTypeError
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,21 @@ def load_data(
 
     Raises:
         InputError: the scheme is unknown, or the content cannot be used.
+        InputTypeError: `spec` is no text.
         MissingError: something is not there.
 
     >>> data = load_data("digits", train_images=200, holdout=0.2)
     >>> data.train.num_images, data.holdout.num_images, data.test.num_images, data.input_size
     (160, 40, 599, (1, 16, 16))
     """
+    if not isinstance(spec, str):
+        raise InputTypeError(f"a data source is named by a text, got {spec!r:.80} of type {type(spec).__name__}")
     scheme, _, rest = spec.partition(":")
     forms = ", ".join(s.form for s in SCHEMES.values())
     if scheme not in SCHEMES:
-        raise InputError(f"unknown data source {spec!r}; it must be one of: {forms}")
+        raise InputError(f"unknown data source {spec!r:.80}; it must be one of: {forms}")
     if bool(rest) != (":" in SCHEMES[scheme].form):
-        raise InputError(f"the data source {spec!r} must be written as {SCHEMES[scheme].form}")
+        raise InputError(f"the data source {spec!r:.80} must be written as {SCHEMES[scheme].form}")
     if image_size is not None and not (isinstance(image_size, int) and image_size >= 1):
         raise InputError(f"image_size must be a whole number of at least 1 pixel, got {image_size!r}")
     if std is not None and not all(0 < value < math.inf for value in std):

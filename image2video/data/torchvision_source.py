@@ -15,6 +15,7 @@ from image2video.data.folder_source import loaded_pool
 from image2video.data.memory_source import check_labels, default_crop_flip, memory_pool
 from image2video.data.source import LoadOptions, Pool
 from image2video.errors import InputError, MissingError, UnsupportedError
+from image2video.runs.texts import user_path
 
 # The names of the training and test parts where they are not "train" and "test".
 _PARTS = {"ImageNet": ("train", "val"), "Imagenette": ("train", "val"), "OxfordIIITPet": ("trainval", "test")}
@@ -29,7 +30,7 @@ def load_torchvision(rest: str, options: LoadOptions) -> Pool:
     name, _, root = rest.partition("@")
     if not name or not root:
         raise InputError(f"torchvision:{rest} must be written as torchvision:NAME@ROOT, as in torchvision:CIFAR10@data")
-    train, test = (_part(name, Path(root).expanduser(), place) for place in (0, 1))
+    train, test = (_part(name, user_path(root), place) for place in (0, 1))
     classes = _classes(train)
     flip = name not in _PICTURES_OF_SIGNS
     if isinstance(getattr(train, "data", None), np.ndarray | Tensor):

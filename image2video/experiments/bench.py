@@ -17,6 +17,7 @@ from image2video.clip.options import ClipOptions
 from image2video.data import DataSource
 from image2video.experiments.arms import Arm
 from image2video.runs.folders import torch_load
+from image2video.runs.weights import load_state
 from image2video.training import TrainConfig
 from image2video.wrap.video_wrap import VideoWrap
 
@@ -60,7 +61,7 @@ class Bench:
         with seeded(seed):
             model = self.build(seed).to(self.accelerator.device)
         if start is not None:
-            model.load_state_dict(torch_load(start))
+            load_state(model, torch_load(start), str(start))
         return model
 
     def wrapped(self, model: nn.Module, arm: Arm, genotype: Genotype | None, seed: int) -> nn.Module:

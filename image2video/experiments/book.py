@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from image2video.runs.folders import OutputDirectory, atomic_write_json, read_json
+from image2video.runs.folders import OutputDirectory, atomic_write_json, read_record
 
 
 class Named(Protocol):
@@ -46,7 +46,7 @@ class RunFiles(Generic[R]):
     def read(self, run: R) -> dict[str, Any] | None:
         """The record of a run; None where it has none."""
         path = self.record_path(run)
-        return read_json(path) if path.is_file() else None
+        return read_record(path) if path.is_file() else None
 
     def write(self, run: R, record: dict[str, Any]) -> None:
         """Write a record, whole or not at all."""

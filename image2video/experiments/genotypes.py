@@ -18,7 +18,7 @@ from image2video.experiments.arms import Arm
 from image2video.experiments.bench import Bench
 from image2video.experiments.config import DemoConfig
 from image2video.protocols import Progress, named
-from image2video.runs.folders import OutputDirectory, atomic_write_json, read_json
+from image2video.runs.folders import OutputDirectory, atomic_write_json, read_record
 from image2video.search import (
     Ranking,
     SearchConfig,
@@ -184,9 +184,13 @@ class DemoGenotypes:
     ) -> None:
         self._config, self._bench, self._folder, self._progress = config, bench, folder, progress
         found = folder.path / "search.json"
-        self.search_record: dict[str, Any] | None = read_json(found) if found.is_file() else None
+        self.search_record: dict[str, Any] | None = (
+            read_record(found, needed=("genotype", "seconds")) if found.is_file() else None
+        )
         rankings = sorted((folder.path / "rankings").glob("*.json"))
-        self.rankings: dict[str, dict[str, Any]] = {path.stem: read_json(path) for path in rankings}
+        self.rankings: dict[str, dict[str, Any]] = {
+            path.stem: read_record(path, needed=("best", "seconds")) for path in rankings
+        }
 
     def __call__(self, arm: Arm, seed: int, model: nn.Module) -> Chosen | None:
         """The genotype of `arm`; `model` is the bare network with the weights that the arm starts from."""

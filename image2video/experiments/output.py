@@ -19,7 +19,7 @@ from image2video.experiments.fields import fields_record
 from image2video.experiments.outcome import result_record
 from image2video.experiments.settings import CompareConfig
 from image2video.report import ComparisonResult, Contrast, film_figure, film_strip, write_report
-from image2video.runs.folders import OutputDirectory, atomic_write_json, read_json
+from image2video.runs.folders import OutputDirectory, atomic_write_json, read_record
 from image2video.version import __version__
 
 SETTINGS = "settings.json"
@@ -34,7 +34,7 @@ def check_settings(folder: OutputDirectory, config: DemoConfig | CompareConfig, 
     """
     path, now = folder / SETTINGS, config.settings() | more
     if folder.resumed and path.is_file():
-        saved = read_json(path)
+        saved = read_record(path)
         changed = [key for key in now if saved.get(key) != now[key]]
         if changed:
             listed = "; ".join(f"{key}: {saved.get(key)!r} then, {now[key]!r} now" for key in changed)

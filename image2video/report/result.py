@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from image2video.errors import InputError
-from image2video.runs.folders import read_json
+from image2video.runs.folders import read_record
 
 KIND = "comparison"
 SCHEMA_VERSION = 1
@@ -279,10 +279,7 @@ class ComparisonResult:
             InputError: a file that holds something else.
             MissingError: no file.
         """
-        record = read_json(path)
-        if not isinstance(record, Mapping):
-            raise InputError(f"{path} holds a {type(record).__name__}; a comparison result must be a JSON object")
-        return cls.from_dict(record, source=str(path))
+        return cls.from_dict(read_record(path, "result"), source=str(path))
 
 
 _T = TypeVar("_T")
@@ -318,5 +315,5 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     plain = origin or hint
     if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
-        raise InputError(f"{where} must be of type {getattr(hint, '__name__', hint)}, got {value!r}")
+        raise InputError(f"{where} must be of type {getattr(hint, '__name__', hint)}, got {value!r:.80}")
     return value

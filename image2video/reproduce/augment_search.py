@@ -24,7 +24,7 @@ from image2video.data.augment import FAMILIES
 from image2video.errors import InputError, StateError
 from image2video.protocols import Progress
 from image2video.reproduce.spec import Setting
-from image2video.runs.folders import atomic_write_json, read_json
+from image2video.runs.folders import atomic_write_json, read_record
 
 Score = float | list[float]
 """The higher the better; the further numbers of a list break ties."""
@@ -133,7 +133,7 @@ class _Book:
 
     def __init__(self, path: Path, told: list[Any], accelerator: Accelerator) -> None:
         self._path, self._told, self._writes = path, told, accelerator.is_main_process
-        record = _agreed(accelerator, read_json(path) if path.is_file() else {})
+        record = _agreed(accelerator, read_record(path) if path.is_file() else {})
         self.scores: dict[str, Score] = record.get("scores", {})
         self.seconds: float = record.get("seconds", 0.0)
         self.best: str | None = record.get("policy")

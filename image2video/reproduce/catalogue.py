@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from image2video.errors import InputError
 from image2video.reproduce.book import planned_runs
 from image2video.reproduce.parse import experiment_from
 from image2video.reproduce.spec import SCALES, Experiment
+from image2video.runs.texts import user_path
+from image2video.runs.yaml_text import read_yaml
 
 FOLDER = Path(__file__).parent
 _SCALES = "scales"
@@ -39,11 +40,13 @@ def load_experiment(name: str) -> Experiment:
     Raises:
         InputError: an unknown name, with the list of all, or a file with something wrong in it.
     """
-    path = Path(name).expanduser() if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
-    if not path.is_file() or path == FOLDER / f"{_SCALES}.yaml":
-        near = difflib.get_close_matches(name, experiments(), n=1)
+    path = user_path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    if not os.path.isfile(path) or path == FOLDER / f"{_SCALES}.yaml":
+        near = difflib.get_close_matches(name[:100], experiments(), n=1)
         hint = f"did you mean {near[0]}? There" if near else "there"
-        raise InputError(f"unknown table {name!r}; {hint} are {', '.join(experiments())}, or a .yaml file of your own")
+        raise InputError(
+            f"unknown table {name!r:.80}; {hint} are {', '.join(experiments())}, or a .yaml file of your own"
+        )
     return experiment_from(_read(path), path.stem, _read(FOLDER / f"{_SCALES}.yaml"))
 
 
@@ -68,7 +71,4 @@ def drawn_runs() -> frozenset[tuple[str, int]]:
 
 
 def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    return read_yaml(path, "table")

@@ -12,7 +12,7 @@ from image2video.data import DataSource, load_data
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.reproduce.places import FOLDERS, SOURCES
 from image2video.reproduce.spec import Setting
-from image2video.runs.folders import atomic_write_json, read_json
+from image2video.runs.folders import atomic_write_json, read_record
 
 
 def parse_data(text: str | None) -> dict[str, str]:
@@ -105,7 +105,7 @@ class Shelf:
 
     def _check(self, name: str, path: Path, now: Mapping[str, Any]) -> None:
         if path.is_file():
-            then = read_json(path)
+            then = read_record(path)
             for key in now:
                 if then.get(key) != now[key]:
                     what = "another content of the config" if key == "config" else f"another data set called {name!r}"

@@ -25,6 +25,7 @@ from image2video.reproduce.classify import fresh_network, wrapped
 from image2video.reproduce.drawing import Drawing, finished, look_at
 from image2video.reproduce.genotypes import Load
 from image2video.runs.folders import torch_load
+from image2video.runs.weights import load_state
 
 _TITLE = "Effective receptive fields"
 _SCORE = "class score"
@@ -81,7 +82,7 @@ def trained_network(run: Run, book: Book, data: DataSource) -> nn.Module:
     chosen, weights = finished(run, book)
     model = fresh_network(run.arm, run.setting, data, run.seed)
     model = wrapped(model, run.arm, run.setting, data, run.seed, chosen)
-    model.load_state_dict(torch_load(weights))
+    load_state(model, torch_load(weights), str(weights))
     return model.eval()
 
 

@@ -24,6 +24,7 @@ from image2video.reproduce.genotypes import Load
 from image2video.reproduce.policies import Policy
 from image2video.reproduce.segment_config import arm_config
 from image2video.runs.folders import torch_load
+from image2video.runs.weights import load_state
 from image2video.search import Request, SearchConfig
 
 _TITLE = "Predictions"
@@ -75,7 +76,7 @@ def trained_segmentor(run: Run, book: Book, config: Config, device: torch.device
     own = arm_config(run.arm, run.setting, run.seed, config, chosen, Policy(), **where)
     request = Request(SearchConfig(seed=run.seed))
     model = build_segmentor(own.model, own.get("data_preprocessor"), request)
-    model.load_state_dict(torch_load(weights)["state_dict"])
+    load_state(model, torch_load(weights)["state_dict"], str(weights))
     return model.to(device).eval()
 
 

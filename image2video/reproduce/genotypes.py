@@ -23,7 +23,7 @@ from image2video.protocols import Progress
 from image2video.reproduce.book import agreed
 from image2video.reproduce.networks import build_network
 from image2video.reproduce.spec import Cell, Setting
-from image2video.runs.folders import atomic_write_json, read_json
+from image2video.runs.folders import atomic_write_json, read_record
 from image2video.search import Ranking, SearchResult
 from image2video.search.state.state import CHECKPOINT
 from image2video.version import __version__
@@ -133,5 +133,5 @@ def found_once(
             # The checkpoint is as large as the network, and of no more use.
             shutil.rmtree((out / CHECKPOINT).parent, ignore_errors=True)
         accelerator.wait_for_everyone()
-    record = read_json(record_file)
+    record = read_record(record_file, needed=("genotype", "seconds"))
     return Chosen(Genotype.parse(record["genotype"]), f"searched on {data}", record["seconds"])

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from image2video.errors import Image2VideoError, InputError, MissingError
+from image2video.runs.texts import user_path
 
 
 class WriteError(Image2VideoError, OSError):
@@ -53,7 +54,10 @@ def atomic_write_json(path: str | os.PathLike[str], value: Any) -> None:
     """
     try:
         text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            # A path that is no UTF-8 reaches us with halves of characters, which only JSON's own escapes can hold.
+            text = json.dumps(value, indent=2, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{Path(path).name} cannot be written as JSON: {error}") from error
     atomic_write_text(path, text + "\n")
 
@@ -88,12 +92,12 @@ def torch_load(path: str | os.PathLike[str], *, map_location: str | torch.device
         InputError: the file is damaged or holds more than tensors and plain values; the message names it.
 
     """
-    source = Path(path)
-    if not source.is_file():
+    source = user_path(path)
+    if not os.path.isfile(source):
         raise MissingError(f"expected a file: no checkpoint at {source}")
     try:
         return torch.load(source, weights_only=True, map_location=map_location)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # damaged bytes make torch's unpickler raise whatever they spell
         raise InputError(
             f"{source} is not a readable checkpoint ({_reason(error)}); use another file or restore a copy"
         ) from error
@@ -124,36 +128,14 @@ def torch_load_last(path: str | os.PathLike[str], *, map_location: str | torch.d
         return value
 
 
-def read_json(path: str | os.PathLike[str], *, max_bytes: int = 256 * 1024 * 1024) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        MissingError: there is no such file.
-        InputError: it is larger than `max_bytes`, not UTF-8, not JSON, or nested too deeply; the message names the file
-            and the position.
-
-    """
-    source = Path(path)
-    if not source.is_file():
-        raise MissingError(f"expected a file: no file at {source}")
-    size = source.stat().st_size
-    if size > max_bytes:
-        raise InputError(f"{source} must have at most {max_bytes} bytes to be read here, got {size}")
-    try:
-        return json.loads(source.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{source}, line {error.lineno}, column {error.colno}: {error.msg}") from error
-    except RecursionError as error:
-        raise InputError(f"{source} is nested too deeply to be one of our files; restore a copy") from error
-
-
 def _load_whole(path: Path, map_location: str | torch.device) -> Any:
     """What `torch_load` gives, once the checksums are right: torch itself reads a tensor with a wrong byte as it is."""
     value = torch_load(path, map_location=map_location)
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # as many types as there are ways to damage an archive
+        raise InputError(f"{path} is not a readable checkpoint ({_reason(error)}); restore a copy") from error
     if damaged is not None:
         raise InputError(
             f"{path} is not a readable checkpoint (its part {damaged} does not fit its checksum); use another file or "

@@ -19,10 +19,10 @@ from image2video.runs.atomic import (
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
-    read_json,
     torch_load,
     torch_load_last,
 )
+from image2video.runs.texts import read_json, read_record, user_path
 from image2video.version import __version__
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "atomic_write_json",
     "atomic_write_text",
     "read_json",
+    "read_record",
     "torch_load",
     "torch_load_last",
     "versions",
@@ -92,7 +93,8 @@ class OutputDirectory:
                 )
             self.resumed = True
             self._sweep()
-            self._run = {**earlier, "state": "running", "resumes": int(earlier.get("resumes", 0)) + 1}
+            resumes = int(earlier.get("resumes", 0)) + 1
+            self._run = {"contents": [], **earlier, "state": "running", "resumes": resumes}
             self._write()
             return
         if others and not overwrite:
@@ -115,13 +117,16 @@ class OutputDirectory:
         marker = self.path / RUN_FILE
         if not marker.is_file():
             return None
-        run = read_json(marker)
-        return run if isinstance(run, dict) and isinstance(run.get("kind"), str) else None
+        run = read_json(marker, "run's record")
+        if not isinstance(run, dict) or not isinstance(run.get("kind"), str):
+            return None
+        _check_run(run, marker)
+        return run
 
     def _remove(self, earlier: Mapping[str, Any]) -> None:
         for name in earlier.get("contents", []):
-            target = self.path / str(name)
-            if target.parent != self.path or target.name in ("", ".", ".."):
+            target = self.path / name
+            if not _is_name(name) or name == "..":
                 continue
             if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
@@ -165,7 +170,8 @@ def add_to_run(folder: str | os.PathLike[str], name: str) -> Path:
     Raises `MissingError` where `folder` holds no run.
     """
     marker = Path(folder) / RUN_FILE
-    run = read_json(marker)
+    run = read_record(marker, "run's record", needed=("contents",))
+    _check_run(run, marker)
     if name not in run["contents"]:
         run["contents"].append(name)
         atomic_write_json(marker, run)
@@ -180,6 +186,25 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
     }
+
+
+def _check_run(run: Mapping[str, Any], marker: Path) -> None:
+    """Refuse a record of another form than a run writes."""
+    contents, resumes = run.get("contents", []), run.get("resumes", 0)
+    if not isinstance(contents, list) or not all(isinstance(name, str) for name in contents):
+        raise InputError(f"{marker}: contents must be a list of names, got {contents!r:.200}; restore it")
+    if not isinstance(resumes, int):
+        raise InputError(f"{marker}: resumes must be a whole number, got {resumes!r:.80}; restore it")
+
+
+def _is_name(value: str) -> bool:
+    """Whether a text is the name of a file or folder, without a folder before it."""
+    if not value or Path(value).name != value:
+        return False
+    try:
+        return "\0" not in value and len(os.fsencode(user_path(value))) < 256
+    except InputError:
+        return False
 
 
 def _is_partial(path: Path) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from image2video.errors import InputError
+
 
 def random_state() -> dict[str, Any]:
     """The states of the global generators (python, numpy, torch and its devices) as tensors and plain values."""
@@ -25,7 +27,18 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Puts back what `random_state` took; the state of a device that is not here is left out."""
+    """Puts back what `random_state` took; the state of a device that is not here is left out.
+
+    Raises `InputError` for anything else.
+    """
+    try:
+        _set(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+        raise InputError(f"the checkpoint must hold states of random generators: {error}; use another file") from error
+
+
+def _set(state: dict[str, Any]) -> None:
+    """Put the states back, in the order in which they were taken."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

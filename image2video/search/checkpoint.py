@@ -9,12 +9,20 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
-from image2video.errors import InputError
+from image2video.errors import InputError, InputTypeError
 from image2video.runs.folders import atomic_torch_save, torch_load_last
 from image2video.runs.random_state import random_state, set_random_state
+from image2video.runs.weights import check_entries, load_state
 from image2video.search.optimise.tensors import on_cpu
 from image2video.search.run import SearchRun
 from image2video.search.state.state import CHECKPOINT_FORMAT, SearchState, check_same_search
+
+_ENTRIES = {
+    **dict.fromkeys(("config", "space", "network", "cell", "tau_optimizer", "state"), dict),
+    "generators": list,
+    "snapshot": object,
+}
+"""What a checkpoint holds, and of which type."""
 
 
 def save_run(run: SearchRun, path: Path) -> None:
@@ -61,14 +69,17 @@ def load_run(run: SearchRun, path: Path) -> None:
             f"{path} is no checkpoint of a search that this version of image2video can resume; begin anew with "
             "overwrite=True"
         )
+    check_entries(saved, _ENTRIES, str(path))
     check_same_search(saved["config"], run.config.to_dict(), path)
     check_same_search(saved["space"], run.space.to_dict(), path)
     try:
         run.bilevel.load_weights_state(saved)
-    except RuntimeError as error:
-        raise InputError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from error
-    run.cell.load_state_dict(saved["cell"])
-    run.bilevel.tau_optimizer.load_state_dict(saved["tau_optimizer"])
+        load_state(run.cell, saved["cell"], f"the cell in {path}")
+        run.bilevel.tau_optimizer.load_state_dict(saved["tau_optimizer"])
+    except (InputError, InputTypeError) as error:
+        raise type(error)(f"{path} cannot be resumed: {error}") from error
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:  # an optimiser's state
+        raise InputError(f"{path} is of another network: {(str(error).splitlines() or ['?'])[-1].strip()}") from error
     run.kept = saved["snapshot"]
     if len(saved["generators"]) == accelerator.num_processes:
         set_random_state(saved["generators"][accelerator.process_index])
@@ -79,7 +90,10 @@ def load_run(run: SearchRun, path: Path) -> None:
             "end as it would have",
             stacklevel=2,
         )
-    run.state = SearchState.from_dict(saved["state"])
+    try:
+        run.state = SearchState.from_dict(saved["state"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} holds records of another form ({error}); begin anew with overwrite=True") from error
 
 
 def _from_main(value: Any, accelerator: Accelerator) -> Any:

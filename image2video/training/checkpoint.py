@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from image2video.errors import InputError, MissingError
 from image2video.runs.folders import atomic_write_bytes, torch_load
+from image2video.runs.texts import user_path
+from image2video.runs.weights import check_values, read_safetensors
 
 CHECKPOINT_FORMAT = 1
 _WRAPPINGS = ("state_dict", "state_dict_ema", "model", "model_state_dict", "net")
@@ -50,16 +52,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         InputError: it holds no state dict.
 
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = user_path(path)
+    if not os.path.isfile(path):
         raise MissingError(f"expected a file: no weights at {path}")
-    if path.suffix == ".safetensors":
-        try:
-            found: Any = safetensors.torch.load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is not a readable safetensors file: {error}") from error
-    else:
-        found = torch_load(path)
+    found: Any = read_safetensors(path) if path.suffix == ".safetensors" else torch_load(path)
     for key in _WRAPPINGS:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
@@ -80,7 +76,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         MissingError: there is no such file.
-        InputError: the weights are another model's.
+        InputError: the weights are another model's, or are whole numbers or NaN where the model has weights.
 
     """
     state = read_weights(path)
@@ -99,6 +95,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
                 f"{path}: {name} is {tuple(value.shape)}, the model needs {tuple(wanted[prefix + name].shape)}; "
                 "is it another architecture, or are the numbers of classes or channels different?"
             )
+    check_values({prefix + name: value for name, value in state.items()}, wanted, str(path))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

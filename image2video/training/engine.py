@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from image2video.data import DataSource
 from image2video.errors import InputError, StateError
 from image2video.protocols import Batches, ImageSet, Progress
+from image2video.runs.weights import load_state
 from image2video.training.checkpoint import cpu_state
 from image2video.training.ema import Ema
 from image2video.training.evaluate import Metrics, batch_loss, check_outputs, evaluate
@@ -117,13 +118,13 @@ class Engine:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Goes on from what `state` gave; raises `InputError` where the model is another."""
+        load_state(self.module, state["model"], "the checkpoint")
         try:
-            self.module.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:  # what torch makes of it
             raise InputError(f"the checkpoint is not of this model: {str(error).splitlines()[-1].strip()}") from error
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"]["model"])
+            load_state(self.ema.module, state["ema"]["model"], "the checkpoint's averaged weights")
             self.ema.updates = int(state["ema"]["updates"])
 
     def _batches(self, images: ImageSet, *, augment: bool, shuffle: bool) -> Batches:

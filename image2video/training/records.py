@@ -21,12 +21,18 @@ from image2video.runs.folders import (
     versions,
 )
 from image2video.runs.random_state import random_state, set_random_state
+from image2video.runs.weights import check_entries
 from image2video.training.checkpoint import CHECKPOINT_FORMAT, check_same, save_weights
 from image2video.training.engine import Engine
 from image2video.training.recipe import TrainConfig
 from image2video.training.result import EpochRecord, TrainResult
 
 CHECKPOINT = "checkpoint.pt"
+_ENTRIES = {
+    **dict.fromkeys(("config", "dataset", "settings", "model", "optimizer", "best", "random"), dict),
+    "history": list,
+}
+"""What a checkpoint holds, and of which type."""
 
 
 class RunFolder:
@@ -96,13 +102,17 @@ def restore(
     saved = torch_load_last(path)
     if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path} is no training checkpoint of format {CHECKPOINT_FORMAT}; begin anew with overwrite")
+    check_entries(saved, _ENTRIES, str(path))
     check_same(_without(saved["config"], "device"), _without(config.to_dict(), "device"), "recipe")
     check_same(_without(saved["dataset"], "name"), _without(data.describe(), "name"), "data set")
     check_same(saved["settings"], settings or {}, "setting")
     engine.load_state(saved)
     if engine.accelerator.is_main_process:  # the generators saved are the main process's
         set_random_state(saved["random"])
-    return [EpochRecord(**record) for record in saved["history"]], saved["best"]
+    try:
+        return [EpochRecord(**record) for record in saved["history"]], saved["best"]
+    except TypeError as error:
+        raise InputError(f"{path} holds records of another form ({error}); begin anew with overwrite") from error
 
 
 def _without(record: dict[str, Any], place: str) -> dict[str, Any]:

@@ -20,25 +20,20 @@ from image2video.clip import hub
 from image2video.clip.frame_sources import FrameSource, source_from_record, source_record
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
-from image2video.clip.options import ClipOptions
-from image2video.errors import InputError, InputTypeError, MissingError, UnsupportedError
+from image2video.errors import Image2VideoError, InputError, InputTypeError, MissingError, UnsupportedError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import config_from_dict
 from image2video.inject.plan import Plan, Site
 from image2video.inject.planning import plan
-from image2video.runs.folders import atomic_write_bytes, atomic_write_json, read_json
+from image2video.runs.folders import atomic_write_bytes, atomic_write_json
+from image2video.runs.texts import user_path
+from image2video.runs.weights import read_safetensors
 from image2video.version import __version__
 from image2video.wrap.builders import Builder
+from image2video.wrap.pretrained_config import CLIP, LIBRARY, OPTIONS, SCHEMA_VERSION, check_local, read_config
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-SCHEMA_VERSION = 1
-_LIBRARY = "image2video"
-_CLIP = tuple(ClipOptions().arguments())
-_OPTIONS = ("aggregate", "residual", "freeze_bn")
-_LATER = ("mean", "std", "frames")  # older configs do not have them
-_KEYS = {"library", "schema_version", "genotype", "fusion", "sites", "input_size", "builder", "versions", "frames"}
-_KEYS.update(_OPTIONS, _CLIP)
 
 
 @dataclass(frozen=True)
@@ -50,18 +45,20 @@ class Saved:
         arguments: all further arguments of `VideoWrap`.
         builder: how the backbone was built; None where that was not recorded.
         state: the state dict of the wrapper.
+        source: the file of the weights, for messages.
     """
 
     backbone: nn.Module
     arguments: dict[str, Any]
     builder: Builder | None
     state: dict[str, Tensor]
+    source: str = "the saved weights"
 
 
 def config_of(
     to_video: Image2Video | FrameSource, the_plan: Plan, builder: Builder | None, **options: Any
 ) -> dict[str, Any]:
-    """Everything that loading needs beside the weights, as JSON values; `options` are those of `_OPTIONS`."""
+    """Everything that loading needs beside the weights, as JSON values; `options` are those of `OPTIONS`."""
     how = options["aggregate"]
     if not isinstance(how, str):
         raise InputTypeError(
@@ -69,7 +66,7 @@ def config_of(
             "saving, and to the callable again after loading"
         )
     return {
-        "library": _LIBRARY,
+        "library": LIBRARY,
         "schema_version": SCHEMA_VERSION,
         **_clip_record(to_video),
         **options,
@@ -91,23 +88,23 @@ def write(directory: str | os.PathLike[str], config: dict[str, Any], state: Mapp
     atomic_write_json(folder / CONFIG_FILE, config)
 
 
-def read(path: str | os.PathLike[str], backbone: nn.Module | None, revision: str | None) -> Saved:
+def read(
+    path: str | os.PathLike[str], backbone: nn.Module | None, revision: str | None, *, allow_download: bool = False
+) -> Saved:
     """Read what `write` wrote, and build the backbone where none is given; see `VideoWrap.from_pretrained`."""
-    from safetensors.torch import load_file
-
-    config_path, weights_path = _files(path, revision)
-    config = _read_config(config_path)
+    config_path, weights_path = _files(path, revision, allow_download)
+    config = read_config(config_path)
+    state = read_safetensors(weights_path)
+    if not allow_download:
+        largest = max((size for tensor in state.values() for size in tensor.shape), default=0)
+        checked = config if backbone is None else {**config, "builder": None}  # it is not built
+        check_local(checked, str(config_path), largest=largest)
     builder = Builder.from_dict(config["builder"]) if config["builder"] is not None else None
     if backbone is None:
-        if builder is None:
-            raise MissingError(
-                f"{config_path} names no builder, so the backbone cannot be built from it; build it as it was and pass "
-                "from_pretrained(path, backbone=…)"
-            )
-        backbone = builder.build()
+        backbone = _built(builder, config_path, allow_download)
     arguments = {
         "fusion": config_from_dict(config["fusion"]),
-        **{key: config[key] for key in _OPTIONS},
+        **{key: config[key] for key in OPTIONS},
         **_clip_arguments(config),
     }
     size = tuple(config["input_size"])
@@ -115,13 +112,34 @@ def read(path: str | os.PathLike[str], backbone: nn.Module | None, revision: str
         arguments["sites"] = _matching_plan(backbone, arguments["fusion"], size, config["sites"])
     elif any(size):
         arguments["input_size"] = size
-    return Saved(backbone, arguments, builder, load_file(weights_path))
+    return Saved(backbone, arguments, builder, state, str(weights_path))
+
+
+def _built(builder: Builder | None, source: Path, allow_download: bool) -> nn.Module:
+    """Build the bare backbone; without trained weights unless asked, since those of the file take their place."""
+    if builder is None:
+        raise MissingError(
+            f"{source} names no builder, so the backbone cannot be built from it; build it as it was and pass "
+            "from_pretrained(path, backbone=…)"
+        )
+    if not allow_download and "pretrained" in builder.kwargs:
+        builder = builder.with_kwargs(pretrained=False)
+    try:
+        return builder.build()
+    except Image2VideoError:
+        raise
+    except Exception as error:  # the arguments of a file reach another library, whose errors have any type
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{source}: {builder.name!r:.80} could not be built with the arguments {dict(builder.kwargs)!r:.200}: "
+            f"{reason:.300}; pass backbone=…"
+        ) from error
 
 
 def _clip_record(to_video: Image2Video | FrameSource) -> dict[str, Any]:
     """Record a `FrameSource` under `frames`, or the genotype and options of an `Image2Video`; None for the rest."""
     if isinstance(to_video, FrameSource):
-        return {**dict.fromkeys(("genotype", *_CLIP)), "frames": source_record(to_video)}
+        return {**dict.fromkeys(("genotype", *CLIP)), "frames": source_record(to_video)}
     return {"genotype": json.loads(to_video.genotype.to_json()), **to_video.options.to_dict(), "frames": None}
 
 
@@ -129,8 +147,8 @@ def _clip_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `VideoWrap` that `_clip_record` recorded."""
     if config["frames"] is not None:
         return {"frames": source_from_record(config["frames"])}
-    genotype = Genotype.from_json(json.dumps(config["genotype"]))
-    return {"genotype": genotype, **{key: config[key] for key in _CLIP}}
+    genotype = Genotype.from_json(json.dumps(config["genotype"]))  # an object: a text could name a file
+    return {"genotype": genotype, **{key: config[key] for key in CLIP}}
 
 
 def _site_record(site: Site) -> dict[str, Any]:
@@ -155,30 +173,17 @@ def _unshared(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """Read the config that `write` wrote; raise `InputError` for any other JSON, naming the file."""
-    config = read_json(path)
-    if not isinstance(config, Mapping) or config.get("library") != _LIBRARY:
-        raise InputError(f"{path} is not a config of image2video; it must be written by save_pretrained")
-    version = config.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema_version {version!r}, this version of image2video reads {SCHEMA_VERSION}; "
-            "install the version that wrote it"
-        )
-    wrong = sorted(_KEYS ^ (set(config) | set(_LATER)))
-    if wrong:
-        raise InputError(f"{path} has missing or unknown keys: {', '.join(wrong)}")
-    return {**dict.fromkeys(_LATER), **config}
-
-
-def _files(path: str | os.PathLike[str], revision: str | None) -> tuple[Path, Path]:
+def _files(path: str | os.PathLike[str], revision: str | None, allow_download: bool) -> tuple[Path, Path]:
     """Return the paths of config and weights in a folder, or of their copies from the Hub."""
-    folder = Path(path)
-    if folder.is_dir():
+    folder = user_path(path)
+    if os.path.isdir(folder):
+        if revision is not None:
+            raise InputError(f"{str(folder)!r} is a local folder, which has no revision={revision!r}; leave it out")
         for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / name).is_file():
+            if not os.path.isfile(folder / name):
                 raise MissingError(f"{folder} holds no {name}; it must be written by save_pretrained")
+            if not allow_download:
+                _check_inside(folder, name)
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
     if folder.is_absolute() or str(path).count("/") != 1:
         raise MissingError(
@@ -188,6 +193,17 @@ def _files(path: str | os.PathLike[str], revision: str | None) -> tuple[Path, Pa
     repository = os.fspath(path)
     config = hub.download(repository, CONFIG_FILE, revision=revision)
     return config, hub.download(repository, WEIGHTS_FILE, revision=revision)
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    """Refuse a link that leads out of a folder; those of the Hub's own cache lead to its blobs."""
+    home, target = folder.resolve(), (folder / name).resolve()
+    cached = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
+    if not (target.is_relative_to(home) or cached):
+        raise InputError(
+            f"{folder / name} is a link to {target}, outside of its folder; pass allow_download=True where you trust "
+            "it, or copy the file"
+        )
 
 
 def _matching_plan(

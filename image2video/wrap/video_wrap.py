@@ -20,6 +20,7 @@ from image2video.inject.api import inject_
 from image2video.inject.checks import check_backbone
 from image2video.inject.plan import Plan
 from image2video.protocols import Unwarper
+from image2video.runs.weights import load_state
 from image2video.wrap import pretrained
 from image2video.wrap.aggregate import Aggregation, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
@@ -261,26 +262,34 @@ class VideoWrap(TimmLike):
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike[str], backbone: nn.Module | None = None, *, revision: str | None = None
+        cls,
+        path: str | os.PathLike[str],
+        backbone: nn.Module | None = None,
+        *,
+        revision: str | None = None,
+        allow_download: bool = False,
     ) -> VideoWrap:
         """Load the wrapper that `save_pretrained` wrote.
 
-        `MissingError` says that files or the builder are missing. `InputError` refuses a config that is not ours, and a
-        backbone in which the rule finds other sites than were saved; it lists both.
+        `MissingError` says that files or the builder are missing. `InputError` refuses a config that is not ours,
+        weights that do not fit or hold NaN, and a backbone in which the rule finds other sites than were saved; it
+        lists both.
 
         Args:
-            path: a local folder, or the id of a Hugging Face Hub repository.
+            path: a local folder, or the id of a Hugging Face Hub repository, of which the two files are downloaded.
             backbone: the bare backbone, built as it was; by default the builder makes it that the config names and that
                 integrations record (`timm:resnet50` with its arguments).
-            revision: a branch, tag or commit of the repository.
+            revision: a branch, tag or commit of the repository; a local folder has none.
+            allow_download: let the config name places: a builder that fetches weights, paths, links out of the folder.
+                Without it nothing but the two files is read, and a local folder needs no network.
 
         Returns:
             The wrapper, in eval mode.
         """
-        saved = pretrained.read(path, backbone, revision)
+        saved = pretrained.read(path, backbone, revision, allow_download=allow_download)
         model = cls(saved.backbone, **saved.arguments)
         model.builder = saved.builder
-        model.load_state_dict(saved.state)
+        load_state(model, saved.state, saved.source)
         return model.eval()
 
     def extra_repr(self) -> str:

@@ -73,16 +73,16 @@ def test_bad_json_is_refused_with_its_path(value: Any, error: type[Image2VideoEr
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not valid JSON.*line 1, column 1"),
+        ("", "the genotype's JSON, line 1, column 1"),
         ('{"schema_version": 1,\n "chain": [}', "line 2, column 12"),
         ('{"schema_version": 1, "schema_version": 1, "chain": []}', "'schema_version' stands twice"),
         ('{"chain": [{"op": "rotate", "magnitude": 1, "magnitude": 2}]}', "'magnitude' stands twice"),
         ('{"schema_version": 1, "chain": [{"op": "rotate", "magnitude": 1e999}]}', "must be finite, got inf"),
-        ('{"schema_version": ' + "1" * 10_000 + "}", "not valid JSON"),
-        ("[" * 500_000, "nested too deeply"),
+        ('{"schema_version": ' + "1" * 10_000 + "}", "no JSON that can be read"),
+        ("[" * 200_000, "nested too deeply"),
         ('{"a":' * 100_000, "nested too deeply"),
         (
-            '{"schema_version": 1, "chain": [], "provenance": {"a": ' + "[" * 600 + "]" * 600 + "}}",
+            '{"schema_version": 1, "chain": [], "provenance": {"a": ' + "[" * 40 + "]" * 40 + "}}",
             "at most 32 levels",
         ),
         (" " * (MAX_FILE_BYTES + 1), f"at most {MAX_FILE_BYTES}"),
@@ -145,14 +145,14 @@ def test_bad_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         Genotype.load(tmp_path)
     path = tmp_path / "bad.json"
     path.write_bytes(b'{"schema_version": 1, "chain": [\xff]}')
-    with pytest.raises(InputError, match=r"bad\.json' must be UTF-8 text, got 0xff at byte 32"):
+    with pytest.raises(InputError, match=r"bad\.json must be UTF-8 text, got 0xff at byte 32"):
         Genotype.load(path)
     path.write_text(json.dumps(item(magnitude=9)))
     with pytest.raises(InputError, match=r"bad\.json': chain\[1\]\.magnitude"):
         Genotype.load(path)
     path.write_bytes(b"[" * 10_000_000)
-    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("the file was read"))
-    with pytest.raises(InputError, match="10000000 bytes; a genotype file has at most 1000000"):
+    monkeypatch.setattr(Path, "open", lambda self, mode: pytest.fail("the file was read"))
+    with pytest.raises(InputError, match="must have at most 1000000 bytes to be read here, got 10000000"):
         Genotype.load(path)
 
 

@@ -72,7 +72,11 @@ def test_the_record_of_a_space_is_whole(record: dict[str, object], missing: str)
         ({"candidates": ("identity", "translate_x(0)")}, InputError, "lists identity more than once"),
         ({"candidates": "rotate(3)"}, InputTypeError, "tuple of genotypes"),
         ({"candidates": ("rotate(3)",), "nodes": 0}, InputError, "nodes must be"),
-        ({"candidates": tuple(f"rotate({i / 10})" for i in range(1, 1002))}, InputError, "has 1001 candidates"),
+        (
+            {"candidates": tuple(f"rotate({i / 10})" for i in range(1, 1002))},
+            InputError,
+            "too many candidates; the most is 1000",
+        ),
         ({"candidates": ("rotate(3)",), "inputs": True}, InputError, "inputs must be"),
     ],
 )

@@ -153,6 +153,28 @@ def test_resuming_with_other_settings_is_refused(data, tmp_path):
         train(small_net(), other, TrainConfig(**TINY), out=tmp_path, resume=True, settings={"genotype": "none"})
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda saved: saved.pop("history"), "has no 'history'"),
+        (lambda saved: saved.update(best=[]), "best must be a dict, got a list"),
+        (lambda saved: saved["random"].pop("torch"), "must hold states of random generators"),
+        (lambda saved: saved["history"][0].pop("lr"), "holds records of another form"),
+        (lambda saved: saved["model"]["0.weight"].mul_(float("nan")), r"the checkpoint holds NaN in 1 of 9 tensors"),
+        (lambda saved: saved["model"].update({"0.bias": torch.ones(8).bool()}), r"0\.bias holds torch\.bool"),
+        (lambda saved: saved["optimizer"].pop("param_groups"), "is not of this model"),
+    ],
+)
+def test_a_checkpoint_that_was_tampered_with_is_named(data, tmp_path, spoil, message):
+    config = TrainConfig(**{**TINY, "epochs": 1, "warmup_epochs": 0})
+    train(small_net(), data, config, out=tmp_path)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    spoil(saved)
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match=message):
+        train(small_net(), data, config, out=tmp_path, resume=True)
+
+
 def test_another_runs_folder_is_refused_and_overwritten_on_request(data, tmp_path):
     config = TrainConfig(**{**TINY, "epochs": 1})
     train(small_net(), data, config, out=tmp_path)

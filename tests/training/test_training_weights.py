@@ -62,3 +62,25 @@ def test_files_that_cannot_be_used(tmp_path):
     save_file({"0.weight": torch.zeros(3, 2)}, tmp_path / "part.safetensors")
     with pytest.raises(InputError, match="Missing key"):
         load_weights(net(), tmp_path / "part.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda w: (w * 100).to(torch.int8), r"holds torch\.int8, the model needs torch\.float32"),
+        (lambda w: w > 0, r"holds torch\.bool"),
+        (lambda w: w * float("nan"), "holds NaN in 1 of"),
+    ],
+)
+def test_whole_numbers_and_nan_are_no_weights(spoil, message, suffix, tmp_path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    state = model.state_dict()
+    state["0.weight"] = spoil(state["0.weight"].clone())
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pt":
+        torch.save({"state_dict": state}, path)
+    else:
+        save_weights(path, state)
+    with pytest.raises(InputError, match=rf"weights{suffix}.*{message}"):
+        load_weights(model, path)

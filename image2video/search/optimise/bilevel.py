@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
+from image2video.runs.weights import load_state
 from image2video.search.cell.cell import Cell
 from image2video.search.cell.draw import Draw
 from image2video.search.optimise.second_order import unrolled_gradients
@@ -139,8 +140,8 @@ class Bilevel:
         }
 
     def load_weights_state(self, saved: dict[str, Any]) -> None:
-        """Put back what `weights_state` gave; raises `RuntimeError` where it is of another network."""
-        self.bare.load_state_dict(saved["network"])
+        """Put back what `weights_state` gave; raises `InputError` where it is of another network."""
+        load_state(self.bare, saved["network"], "the checkpoint of the search")
         if self.optimizer is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
         if self.accelerator.scaler is not None and saved["scaler"] is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,10 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.schedules import SCHEDULES
 from image2video.errors import InputError, InputTypeError
 from image2video.search.space.known_spaces import KNOWN_SPACES
-from image2video.search.space.space_file import is_space_file, read_space_file, record_candidates
+from image2video.search.space.space_file import MAX_CANDIDATES, is_space_file, read_space_file, record_candidates
 
 REDUCTIONS: tuple[str, ...] = ("mean", "sum")
 MAX_NODES = 64
-MAX_CANDIDATES = 1000
 _WRITTEN_OUT = 10**20
 
 _REGISTRY: dict[str, SearchSpace] = {}
@@ -66,17 +67,18 @@ class SearchSpace:
             raise InputTypeError(f"name: a search space is named by a text, got {self.name!r:.80}")
         if isinstance(self.candidates, str) or not isinstance(self.candidates, Iterable):
             raise InputTypeError(f"candidates are a tuple of genotypes or texts, got {self.candidates!r:.80}")
-        chains = tuple(Genotype.coerce(candidate).with_provenance(None) for candidate in self.candidates)
+        given = tuple(itertools.islice(self.candidates, MAX_CANDIDATES + 1))
+        if len(given) > MAX_CANDIDATES:
+            raise InputError(f"the space {self.name!r:.80} has too many candidates; the most is {MAX_CANDIDATES}")
+        chains = tuple(_bare(Genotype.coerce(candidate)) for candidate in given)
         object.__setattr__(self, "candidates", chains)
         if not chains:
             raise InputError(f"the space {self.name!r} has no candidates; give at least one, such as 'identity'")
-        twice = sorted({str(c) for c in chains if chains.count(c) > 1})
+        twice = sorted(str(chain) for chain, count in Counter(chains).items() if count > 1)
         if twice:
             raise InputError(
                 f"the space {self.name!r} lists {', '.join(twice)} more than once; each may stand there once"
             )
-        if len(chains) > MAX_CANDIDATES:
-            raise InputError(f"the space {self.name!r} has {len(chains)} candidates; the most is {MAX_CANDIDATES}")
         for what, value in (("inputs", self.inputs), ("nodes", self.nodes)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{what} must be an integer of at least 1, got {value!r:.80}")
@@ -218,6 +220,11 @@ class SearchSpace:
             return cls.from_dict(record)
         except (InputError, InputTypeError) as error:
             raise type(error)(f"{os.fspath(path)}: {error}") from None
+
+
+def _bare(genotype: Genotype) -> Genotype:
+    """The chain without provenance."""
+    return genotype if genotype.provenance is None else genotype.with_provenance(None)
 
 
 def register_space(space: SearchSpace) -> SearchSpace:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from image2video.clip.genotype import Genotype, Transform
 from image2video.clip.genotype_text import IDENTITY_TEXT
 from image2video.clip.ops.registry import get_op
-from image2video.errors import InputError, InputTypeError, MissingError
+from image2video.errors import InputError, InputTypeError
+from image2video.runs.texts import parse_json, read_text
+from image2video.runs.yaml_text import parse_yaml
 
 SUFFIXES: tuple[str, ...] = (".yaml", ".yml", ".json")
-MAX_SPACE_BYTES = 1_000_000
+MAX_CANDIDATES = 1000
+MAX_TRANSFORMS = 2000
+"""Of all candidates of a file together: each is checked, which takes time."""
 
 
 def is_space_file(name: str | os.PathLike[str]) -> bool:
@@ -32,23 +33,11 @@ def read_space_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: another ending, more than 1 000 000 bytes, not UTF-8, not YAML or JSON, or no mapping with texts as
             keys; the message names the file, and line and column where there are any.
     """
-    path = Path(path)
     if not is_space_file(path):
-        raise InputError(f"{path}: a search space is read from a file that ends in {', '.join(SUFFIXES)}")
-    if not path.exists():
-        raise MissingError(f"there is no search space file {str(path)!r}; give the path of a .yaml or .json file")
-    if not path.is_file():
-        raise InputError(f"{str(path)!r} is not a file; a search space is read from a YAML or JSON file")
-    size = path.stat().st_size
-    if size > MAX_SPACE_BYTES:
-        raise InputError(f"{path} must have at most {MAX_SPACE_BYTES} bytes, got {size}")
-    try:
-        text = path.read_bytes().decode("utf-8")
-        record = _from_json(text, path) if path.suffix.lower() == ".json" else _from_yaml(text, path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} must be UTF-8 text, got another byte at {error.start}") from error
-    except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply; a search space needs a mapping of lists at most") from error
+        raise InputError(f"{os.fspath(path)}: a search space is read from a file that ends in {', '.join(SUFFIXES)}")
+    text = read_text(path, "search space file")
+    parse = parse_json if Path(path).suffix.lower() == ".json" else parse_yaml
+    record = parse(text, os.fspath(path))
     if not isinstance(record, Mapping):
         raise InputError(
             f"{path} must hold a mapping with the keys of a search space, such as {{name: shifts, ops: {{translate_x: "
@@ -71,6 +60,9 @@ def record_candidates(record: Mapping[str, Any]) -> tuple[Genotype, ...]:
         got = "has both" if given else "has neither"
         raise InputError(f"a search space needs the key 'candidates' (texts) or the key 'ops', one of them; this {got}")
     value = record[given[0]]
+    count = _count(value)
+    if count > MAX_CANDIDATES:
+        raise InputError(f"{given[0]}: a search space has at most {MAX_CANDIDATES} candidates, got {count}")
     if given[0] == "candidates":
         return _from_texts(value)
     if isinstance(value, Mapping):
@@ -80,9 +72,21 @@ def record_candidates(record: Mapping[str, Any]) -> tuple[Genotype, ...]:
     raise InputTypeError(f"ops: needs a mapping of ops to magnitudes, or a list of ops, got {_shown(value)}")
 
 
+def _count(value: object) -> int:
+    """How many candidates a record has, counted before any is made."""
+    if isinstance(value, str) or not isinstance(value, Mapping | Sequence):
+        return 0
+    if not isinstance(value, Mapping):
+        return len(value)
+    return sum(len(m) if isinstance(m, Sequence) and not isinstance(m, str) else 1 for m in value.values())
+
+
 def _from_texts(value: object) -> tuple[Genotype, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise InputTypeError(f"candidates: needs a list of texts such as 'rotate(10)', got {_shown(value)}")
+    transforms = sum(text.count(">") + 1 for text in value if isinstance(text, str))
+    if transforms > MAX_TRANSFORMS:
+        raise InputError(f"candidates: a search space has at most {MAX_TRANSFORMS} transforms, got {transforms}")
     candidates = []
     for index, text in enumerate(value):
         if isinstance(text, Genotype):
@@ -97,7 +101,7 @@ def _from_texts(value: object) -> tuple[Genotype, ...]:
 
 def _of_op(name: object, magnitudes: object) -> list[Genotype]:
     """The candidates of one op: its default magnitude, or those that are given."""
-    key = f"ops.{name}" if isinstance(name, str) else "ops"
+    key = f"ops.{name:.80}" if isinstance(name, str) else "ops"
     many = isinstance(magnitudes, Sequence) and not isinstance(magnitudes, str)
     try:
         op = get_op(name)  # type: ignore[arg-type]  # refuses what is no text
@@ -111,48 +115,6 @@ def _of_op(name: object, magnitudes: object) -> list[Genotype]:
         return [Genotype((Transform(op.name, op.check(value)),)) for value in values]
     except (InputError, InputTypeError) as error:
         raise type(error)(f"{key}: {error}") from None
-
-
-def _from_json(text: str, path: Path) -> object:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        record = dict(pairs)
-        for key, _ in pairs if len(record) < len(pairs) else ():
-            if sum(key == other for other, _ in pairs) > 1:
-                raise InputError(f"{path}: the key {key!r} stands there twice in one mapping")
-        return record
-
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
-
-
-def _from_yaml(text: str, path: Path) -> object:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if isinstance(root, yaml.MappingNode):
-            for mapping in (root, *(value for _, value in root.value)):
-                _check_once(mapping, path)
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise InputError(f"{path}{where}: {error.problem or error.context}") from error
-    except InputError:
-        raise
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
-        raise InputError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
-
-
-def _check_once(node: yaml.Node, path: Path) -> None:
-    """Refuse a key that stands twice in a mapping: YAML itself keeps the last one."""
-    seen = set()
-    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
-            mark = key.start_mark
-            where = f"line {mark.line + 1}, column {mark.column + 1}"
-            raise InputError(f"{path}, {where}: the key {key.value!r} stands there twice in one mapping")
-        seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
 
 
 def _shown(value: object) -> str:
