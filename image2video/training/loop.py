@@ -82,7 +82,7 @@ def train(
     history: list[EpochRecord] = []
     best_state: dict[str, torch.Tensor] = {}
     accelerator.wait_for_everyone()  # the main process may be replacing the folder
-    if out is not None and resume and (Path(out) / CHECKPOINT).is_file():
+    if out is not None and resume:
         history, best_state = restore(Path(out) / CHECKPOINT, engine, config, data, settings)
     try:
         while len(history) < config.epochs:

@@ -12,12 +12,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from image2video.data import DataSource
 from image2video.errors import InputError
+from image2video.runs.atomic import damaged_name, previous_name
+from image2video.runs.checkpoints import has_checkpoint, load_checkpoint
 from image2video.runs.folders import (
     OutputDirectory,
     atomic_torch_save,
     atomic_write_json,
     atomic_write_text,
-    torch_load_last,
     versions,
 )
 from image2video.runs.random_state import random_state, set_random_state
@@ -37,9 +38,11 @@ class RunFolder:
     ) -> None:
         self._folder, self._config, self._data = folder, config, data
         self._settings = settings or {}
-        self.has_checkpoint = folder.resumed and (folder / CHECKPOINT).is_file()
         self._writer: SummaryWriter | None = None
-        if not self.has_checkpoint:
+        checkpoint = folder / CHECKPOINT
+        for beside in (previous_name(checkpoint), damaged_name(checkpoint)):
+            _ = folder / beside.name  # lists it as this run's own, so that overwriting removes it
+        if not (folder.resumed and has_checkpoint(checkpoint)):
             record = {**self._settings, **config.to_dict()}
             atomic_write_text(folder / "config.yaml", yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
         folder.note(versions=versions(), dataset=data.describe())
@@ -60,7 +63,6 @@ class RunFolder:
             "random": random_state(),
             **engine.state(),
         }
-        self._folder / "checkpoint.previous.pt"  # lists it as this run's own, so that overwriting removes it
         atomic_torch_save(self._folder / CHECKPOINT, checkpoint, keep_previous=True)
         save_weights(self._folder / "best.safetensors", best_state)
         self._folder.note(epochs_done=len(history), device=str(engine.device))
@@ -89,11 +91,14 @@ class RunFolder:
 def restore(
     path: Path, engine: Engine, config: TrainConfig, data: DataSource, settings: dict[str, Any] | None
 ) -> tuple[list[EpochRecord], dict[str, Tensor]]:
-    """Goes on from the checkpoint at `path`: sets the engine, returns the history and the best weights so far.
+    """Goes on from the checkpoint at `path`, or the one before it (see `load_checkpoint`), where there is one.
 
-    Raises `InputError` where the run was begun with another recipe, data set or model.
+    Sets the engine, returns the history and the best weights so far. All processes must call this. Raises `InputError`
+    where the run was begun with another recipe, data set or model.
     """
-    saved = torch_load_last(path)
+    saved = load_checkpoint(path)
+    if saved is None:
+        return [], {}
     if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path} is no training checkpoint of format {CHECKPOINT_FORMAT}; begin anew with overwrite")
     check_same(_without(saved["config"], "device"), _without(config.to_dict(), "device"), "recipe")
