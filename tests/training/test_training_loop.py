@@ -150,7 +150,7 @@ def test_a_run_goes_on_from_the_one_before_after_a_killed_first_resume(data, tmp
     good = before.read_bytes()
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.warns(UserWarning, match="checkpoint.previous.pt"), pytest.raises(KilledError):
-        train(small_net(seed=2), data, config, out=tmp_path, resume=True, progress=killer(25))  # the fourth epoch's first
+        train(small_net(seed=2), data, config, out=tmp_path, resume=True, progress=killer(25))  # in epoch 4
     assert not checkpoint.exists()
     with pytest.warns(UserWarning, match=r"no checkpoint at .*checkpoint\.previous\.pt"):
         resumed = train(small_net(seed=3), data, config, out=tmp_path, resume=True)
