@@ -72,6 +72,7 @@ class RunFolder:
         save_weights(self._folder / "best.safetensors", best_state)
         save_weights(self._folder / "last.safetensors", engine.evaluated_state())
         atomic_write_json(self._folder / "result.json", result.to_dict())
+        self.close()
         self._folder.finish(seconds=result.seconds)
         return TrainResult(**{**vars(result), "out": self._folder.path})
 
