@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from image2video.data import DataSource
 from image2video.errors import InputError
 from image2video.runs.atomic import damaged_name, previous_name
 from image2video.runs.checkpoints import has_checkpoint, load_checkpoint
+from image2video.runs.curve_file import CurveFile
 from image2video.runs.folders import (
     OutputDirectory,
     atomic_torch_save,
@@ -38,7 +38,7 @@ class RunFolder:
     ) -> None:
         self._folder, self._config, self._data = folder, config, data
         self._settings = settings or {}
-        self._writer: SummaryWriter | None = None
+        self._writer: CurveFile | None = None
         checkpoint = folder / CHECKPOINT
         for beside in (previous_name(checkpoint), damaged_name(checkpoint)):
             _ = folder / beside.name  # lists it as this run's own, so that overwriting removes it
@@ -83,7 +83,7 @@ class RunFolder:
 
     def _add_curves(self, record: EpochRecord) -> None:
         if self._writer is None:  # purge_step hides what a killed process wrote beyond its last checkpoint
-            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=record.epoch)
+            self._writer = CurveFile(self._folder / "tensorboard", purge_step=record.epoch)
         for name, value in record.figures().items():
             self._writer.add_scalar(name, value, record.epoch)
         self._writer.flush()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import platform
+import socket
+import sys
+import tempfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from reproduce_cases import pretended, table  # noqa: F401 - a fixture
 
+import image2video
 from image2video.cli import main
 from image2video.runs.lock import LOCK_FILE, FolderLock
 
@@ -33,7 +40,7 @@ PLAIN = ("--model", "cifar_resnet8", "--model-kwargs", '{"num_classes": 3, "in_c
 COMMANDS: dict[str, list[str]] = {
     "train": ["train", *NETWORK, *CLIP, "--epochs", "1", "--genotype", "rotate(8)", *CPU],
     "search": ["search", *NETWORK, *CLIP, *SEARCH, "--final-seeds", "1", *CPU],
-    "demo": ["demo", "--train-images", "40", "--epochs", "1", "--seeds", "1", "--arms", '["bare"]', *CPU],
+    "demo": ["demo", "--train-images", "40", "--epochs", "1", "--seeds", "1", "--arms", '["bare","searched"]', *CPU],
     "rf": ["rf", *PLAIN, *CLIP, "--genotype", "rotate(8)", "--layer", "layer3", "--count", "3", *CPU],
     "reproduce": ["reproduce", "own.yaml", *CPU],
 }
@@ -96,3 +103,40 @@ def test_who_only_looks_at_a_table_is_not_refused(here: Path) -> None:
     with held_by_another(here / "out"):
         assert main([*COMMANDS["reproduce"], "--out", "out", "--report-only"]) == 0
     assert (here / "out" / "own-smoke.html").is_file()
+
+
+def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The names and the bytes of all files below a folder, those inside archives and compressed images too."""
+    for file in sorted(path.rglob("*")):
+        yield f"the name of {file.name}", file.name.encode()
+        if not file.is_file():
+            continue
+        data = file.read_bytes()
+        yield str(file), data
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                for name in archive.namelist():
+                    yield f"{file}: {name}", name.encode() + archive.read(name)
+        if file.suffix == ".png":
+            with Image.open(file) as picture:
+                yield f"the text of {file}", repr(picture.info).encode()
+
+
+@pytest.mark.filterwarnings("ignore:.*chose the identity:UserWarning")
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=() if name in ("train", "search") else pytest.mark.slow) for name in COMMANDS]
+)
+def test_outputs_hold_no_host_no_process_and_no_absolute_path(
+    here: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was given is relative: so is all that is written, whatever the machine and its folders are called."""
+    monkeypatch.setattr(platform, "node", lambda: "secret-host")
+    monkeypatch.setattr(socket, "gethostname", lambda: "secret-host")
+    monkeypatch.setenv("HOSTNAME", "secret-host")
+    assert main([*COMMANDS[command], "--out", "out"]) == 0
+    assert LOCK_FILE not in {path.name for path in (here / "out").rglob("*")}
+    package = Path(image2video.__file__).parent.parent
+    private = {"secret-host", str(here), str(Path.home()) + "/", str(package), sys.prefix, tempfile.gettempdir()}
+    found = [f"{where}: {word}" for where, data in contents(here / "out") for word in private if word.encode() in data]
+    assert not found
+    assert sum(1 for _ in contents(here / "out")) > 10
