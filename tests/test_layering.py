@@ -38,7 +38,7 @@ ALLOWED = {  # room -> the rooms of ours that it may import, beside itself
 }
 LIBRARIES = {  # room -> the libraries that it may import, late imports included, beside torch and Python's own
     "clip": {"huggingface_hub", "torchvision"},
-    "runs": {"numpy", "safetensors", "yaml"},
+    "runs": {"filelock", "numpy", "safetensors", "tensorboard", "yaml"},
     "wrap": {"safetensors"},
     "search": {"accelerate", "scipy", "yaml"},
     "data": {"numpy", "PIL", "sklearn", "torchvision"},

@@ -19,6 +19,7 @@ from image2video.reproduce.check import with_rows
 from image2video.reproduce.figures import drawings
 from image2video.reproduce.outcome import outcomes
 from image2video.reproduce.render import write
+from image2video.runs.folders import FolderLock
 from image2video.training import make_accelerator
 
 EXAMPLE = "image2video reproduce table5 --scale smoke --out runs/paper"
@@ -82,18 +83,20 @@ def run(options: Namespace) -> None:
     if asked.rows is not None:
         raise InputError(f"--rows {asked.rows}: it goes with --check or --rehearse; a table is run as a whole")
     accelerator = make_accelerator(asked.device)
-    with progress_bars(show=accelerator.is_main_process) as progress:
-        worker = Worker(
-            asked.out,
-            specs=specs,
-            max_minutes=asked.max_minutes,
-            retry=asked.retry,
-            progress=progress,
-            accelerator=accelerator,
-        )
-        missing, left = ({}, []) if asked.report_only else _work(worker, experiment, asked.scale)
-    if accelerator.is_main_process:
-        _report(worker, experiment, runs, asked, missing, left)
+    works = accelerator.is_main_process and not asked.report_only  # who only looks at what there is disturbs nobody
+    with FolderLock(asked.out, wanted=works):
+        with progress_bars(show=accelerator.is_main_process) as progress:
+            worker = Worker(
+                asked.out,
+                specs=specs,
+                max_minutes=asked.max_minutes,
+                retry=asked.retry,
+                progress=progress,
+                accelerator=accelerator,
+            )
+            missing, left = ({}, []) if asked.report_only else _work(worker, experiment, asked.scale)
+        if accelerator.is_main_process:
+            _report(worker, experiment, runs, asked, missing, left)
 
 
 def _try_out(experiment: Experiment, asked: ReproduceOptions) -> None:

@@ -52,25 +52,25 @@ def run(options: Namespace) -> None:
     networks = build_networks(rf, machine.seed, device)
     pictures = read_images(rf.images, rf.count, networks.size, networks.bare, machine.seed)
     units = survey_units(networks.bare, networks.size, layer=rf.layer, frame=rf.frame)
-    folder = OutputDirectory(rf.out, "rf", overwrite=rf.overwrite)
-    if networks.weights == "random":
-        networks = networks.calibrated(pictures.images, machine.seed)
-    how: dict[str, Any] = {"weights": networks.weights, "batch_size": rf.batch_size, "seed": machine.seed}
-    with progress_bars() as progress:
-        fields = survey(networks.models, pictures.images, units, progress=progress, **how)
-    measured = [list(row.values())[-1] for row in fields.values()]  # the wrapped networks' units name their frame
-    caption = erf_caption(measured, model=networks.name, images=pictures.about, clip=networks.clip_text)
-    facts = {
-        "model": networks.name,
-        "clip": networks.clip_text,
-        "images": f"{rf.count} {pictures.about}",
-        "weights": networks.weights,
-    }
-    facts |= {"seed": machine.seed} | environment(device)
-    record = _record(networks, fields, facts, time.perf_counter() - began)
-    grid = ErfGrid.of(fields, caption)
-    _write(folder, record, networks, units, fields, grid, pictures)
-    _print(folder, grid)
+    with OutputDirectory(rf.out, "rf", overwrite=rf.overwrite) as folder:
+        if networks.weights == "random":
+            networks = networks.calibrated(pictures.images, machine.seed)
+        how: dict[str, Any] = {"weights": networks.weights, "batch_size": rf.batch_size, "seed": machine.seed}
+        with progress_bars() as progress:
+            fields = survey(networks.models, pictures.images, units, progress=progress, **how)
+        measured = [list(row.values())[-1] for row in fields.values()]  # the wrapped networks' units name their frame
+        caption = erf_caption(measured, model=networks.name, images=pictures.about, clip=networks.clip_text)
+        facts = {
+            "model": networks.name,
+            "clip": networks.clip_text,
+            "images": f"{rf.count} {pictures.about}",
+            "weights": networks.weights,
+        }
+        facts |= {"seed": machine.seed} | environment(device)
+        record = _record(networks, fields, facts, time.perf_counter() - began)
+        grid = ErfGrid.of(fields, caption)
+        _write(folder, record, networks, units, fields, grid, pictures)
+        _print(folder, grid)
 
 
 def _record(networks: Networks, fields: Survey, facts: dict[str, Any], seconds: float) -> dict[str, Any]:

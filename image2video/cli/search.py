@@ -23,7 +23,7 @@ from image2video.experiments.search_output import write_search_outputs
 from image2video.protocols import Progress, named
 from image2video.report import ComparisonResult, random_sentence
 from image2video.report.table import count_text
-from image2video.runs.folders import add_to_run
+from image2video.runs.folders import FolderLock, add_to_run
 from image2video.search import SearchConfig, SearchResult
 
 EXAMPLE = (
@@ -64,7 +64,8 @@ def run(options: Namespace) -> None:
     output = collect(OutputOptions, options)
     job = prepare(options) if options.task is None else prepare_task(options)
     show = job.accelerator.is_main_process
-    with progress_bars(show=show) as progress:
+    # The whole command holds the folder: it adds to the run after its search.
+    with FolderLock(job.out, wanted=show), progress_bars(show=show) as progress:
         result = job.search(
             job.config,
             job.out,
@@ -81,8 +82,7 @@ def run(options: Namespace) -> None:
         comparison = None
         if isinstance(job, SearchJob) and job.candidates is not None:
             comparison = _compared(job, result, progress)
-    if comparison is not None:
-        write_search_outputs(result, job.data, model=job.model, facts=facts, comparison=comparison)
+            write_search_outputs(result, job.data, model=job.model, facts=facts, comparison=comparison)
     console = Console()
     if comparison is not None:
         console.print(render_table(comparison))

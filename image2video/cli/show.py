@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -13,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from image2video.cli.arguments import add_fields, collect
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
-from image2video.data.folder import ImageFiles
+from image2video.data.image_file import read_image, unit_pixels
 from image2video.errors import ExistsError, InputError, MissingError
 from image2video.report import film_strip
 
@@ -71,8 +70,7 @@ def _read(path: Path, longer_side: int | None) -> torch.Tensor:
         raise MissingError(f"no image at {path}; give --image FILE")
     if longer_side is not None and longer_side < 1:
         raise InputError(f"--image-size must be at least 1, got {longer_side}")
-    pixels = np.array(ImageFiles((str(path),))[0].convert("RGB"))
-    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).float() / 255
+    image = unit_pixels(read_image(path)).unsqueeze(0)
     size = max(image.shape[-2:])
     factor = (min(320, size) if longer_side is None else longer_side) / size
     if factor == 1:

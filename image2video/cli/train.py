@@ -14,7 +14,7 @@ from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
 from image2video.cli.train_fields import FieldOptions, print_fields
-from image2video.runs.folders import add_to_run
+from image2video.runs.folders import FolderLock, add_to_run
 from image2video.training import TrainConfig, load_weights, make_accelerator, measure_cost, train
 from image2video.training.recipe import FINE_TUNING
 from image2video.wrap.video_wrap import VideoWrap
@@ -44,30 +44,32 @@ def run(options: Namespace) -> None:
     data = load_matching_data(data_options, backbone, config.seed)
     model = build_model(backbone, wrap, data, config.seed)
     check_classes(model, data)
-    with progress_bars(show=accelerator.is_main_process) as progress:
-        result = train(
-            model,
-            data,
-            config,
-            out=output.out,
-            resume=output.resume,
-            overwrite=output.overwrite,
-            progress=progress,
-            accelerator=accelerator,
-            settings=settings(data_options, backbone, wrap),
-        )
-    if not accelerator.is_main_process or result.out is None:
-        return
-    cost = measure_cost(model, data.input_size, batch=min(config.batch_size, 32))
-    if isinstance(model, VideoWrap):
-        load_weights(model, result.out / "best.safetensors")
-        model.save_pretrained(add_to_run(result.out, "pretrained"))
-    console = Console()
-    rows = [("last epoch", result.test_last)]
-    if data.holdout is not None:
-        rows.insert(0, (f"best held-out epoch ({result.best_epoch + 1})", result.test_best))
-    console.print(metrics_table(f"{data.short_name}, {data.test.num_images} test images", rows))
-    console.print(cost_line(cost))
-    if isinstance(model, VideoWrap) and collect(FieldOptions, options).wanted(data):
-        print_fields(model, data, backbone.model, Path(result.out), console)
-    console.print(f"results: {Path(result.out).resolve()}", soft_wrap=True)
+    # The whole command holds the folder: it adds to the run after its training.
+    with FolderLock(output.out, wanted=accelerator.is_main_process):
+        with progress_bars(show=accelerator.is_main_process) as progress:
+            result = train(
+                model,
+                data,
+                config,
+                out=output.out,
+                resume=output.resume,
+                overwrite=output.overwrite,
+                progress=progress,
+                accelerator=accelerator,
+                settings=settings(data_options, backbone, wrap),
+            )
+        if not accelerator.is_main_process or result.out is None:
+            return
+        cost = measure_cost(model, data.input_size, batch=min(config.batch_size, 32))
+        if isinstance(model, VideoWrap):
+            load_weights(model, result.out / "best.safetensors")
+            model.save_pretrained(add_to_run(result.out, "pretrained"))
+        console = Console()
+        rows = [("last epoch", result.test_last)]
+        if data.holdout is not None:
+            rows.insert(0, (f"best held-out epoch ({result.best_epoch + 1})", result.test_best))
+        console.print(metrics_table(f"{data.short_name}, {data.test.num_images} test images", rows))
+        console.print(cost_line(cost))
+        if isinstance(model, VideoWrap) and collect(FieldOptions, options).wanted(data):
+            print_fields(model, data, backbone.model, Path(result.out), console)
+        console.print(f"results: {Path(result.out).resolve()}", soft_wrap=True)

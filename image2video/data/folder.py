@@ -6,25 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from image2video.data.augment import Augmentation
 from image2video.data.batches import Order, Sample, Stream, WorkerBatches
+from image2video.data.image_file import pixels, read_image
 from image2video.data.seeds import derive_seed
 from image2video.data.splits import DrawnSet
 from image2video.data.transforms import TrainTransform
-from image2video.errors import InputError, InputTypeError
-
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that it cannot read."""
+from image2video.errors import InputTypeError
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How samples are read: the two transforms (PIL image → tensor) and the number of worker processes."""
+    """How samples are read: the two transforms (image as it is read → tensor) and the number of worker processes."""
 
     train: Callable[[Any], Tensor]
     eval: Callable[[Any], Tensor]
@@ -33,28 +30,22 @@ class Loading:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """A readable list of image files: `self[i]` is a PIL image; a file that cannot be read is named in the error."""
+    """A readable list of image files: `self[i]` is what `read_image` gives; what it refuses is named in the error."""
 
     paths: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Image.Image:
-        path = self.paths[index]
-        try:
-            with Image.open(path) as image:
-                image.load()
-                return image
-        except _BROKEN as error:
-            raise InputError(f"cannot read the image {path}: {error}; replace or delete it") from error
+    def __getitem__(self, index: int) -> Image.Image | Tensor:
+        return read_image(self.paths[index])
 
 
 class LoadedBatches(WorkerBatches):
     """Batches read by worker processes; order and draws come from (seed, epoch) and the image's index alone.
 
     Args:
-        images: anything with `self[i]` → PIL image.
+        images: anything with `self[i]` → PIL image, or a tensor `(3, H, W)` in 0 … 1.
         labels: `(N,)` int64.
         batch_size: the most images of a batch.
         loading: how images are read.
@@ -92,7 +83,7 @@ class LoadedSet(DrawnSet):
     """Labelled images that are read when they are needed: an `ImageSet`.
 
     Args:
-        images: anything with `self[i]` → PIL image, such as `ImageFiles`.
+        images: anything with `self[i]` → PIL image, or a tensor `(3, H, W)` in 0 … 1, such as `ImageFiles`.
         labels: `(N,)` int64.
         loading: how images are read.
         index: which of the images belong to the set; all by default.
@@ -109,7 +100,7 @@ class LoadedSet(DrawnSet):
         return self._labels[self._index]
 
     def raw(self, index: int) -> Tensor:
-        """Look at an image in its own size.
+        """Look at an image in its own size, with 8 bits a channel.
 
         Args:
             index: its place in the set.
@@ -118,8 +109,7 @@ class LoadedSet(DrawnSet):
             The image, `(3, H, W)` uint8.
 
         """
-        array = np.array(self._images[int(self._index[index])].convert("RGB"))
-        return torch.from_numpy(array).permute(2, 0, 1)
+        return pixels(self._images[int(self._index[index])])
 
     def with_loading(self, **changes: Any) -> LoadedSet:
         """Read the same images otherwise.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from image2video.errors import InputError, MissingError
@@ -24,24 +26,71 @@ def scan_folder(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
         raise InputError(f"{root} holds no class folder; it needs one sub-folder per class with images inside")
     paths: list[str] = []
     labels: list[int] = []
+    seen: dict[str, str] = {}
     for label, name in enumerate(classes):
         found = image_files(root / name)
         if not found:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             raise InputError(f"the class folder {root / name} holds no image ({suffixes}); delete it or fill it")
+        for path in found:
+            other = seen.setdefault(os.path.realpath(path), path)
+            if other != path:
+                raise InputError(f"{path} and {other} are one file in two classes; remove one of the links")
         paths += found
         labels += [label] * len(found)
     return tuple(classes), paths, labels
 
 
 def image_files(folder: Path) -> list[str]:
-    """The image files below `folder`, at any depth, sorted; hidden files are skipped."""
-    found: list[str] = []
-    for where, _, names in os.walk(folder, followlinks=True):
-        shown = [name for name in names if not name.startswith(".")]
-        images = [name for name in shown if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
-        found += [os.path.join(where, name) for name in images]
-    return sorted(found)
+    """The image files below `folder`, at any depth, sorted; hidden files are skipped.
+
+    Links are followed, and each folder and file counts once: a link back to a folder above leads nowhere. What is left
+    out for it, or since it is no regular file, is said in a warning. Raises `MissingError` for a link to nothing,
+    `InputError` for a folder that cannot be listed.
+    """
+    found: dict[str, str] = {}
+    left_out: list[str] = []
+    for path in _image_paths(folder, left_out):
+        try:
+            regular = stat.S_ISREG(os.stat(path).st_mode)
+        except FileNotFoundError as error:
+            raise MissingError(f"{path} is a link to {os.readlink(path)}, which is not there; restore it") from error
+        if not regular or found.setdefault(os.path.realpath(path), path) != path:
+            left_out.append(path)
+    if left_out:
+        warnings.warn(
+            f"{folder}: {len(left_out)} paths are links to what is counted already, or no regular files, and are left "
+            f"out ({min(left_out)}, …)",
+            stacklevel=2,
+        )
+    return sorted(found.values())
+
+
+def _image_paths(folder: Path, left_out: list[str]) -> Iterator[str]:
+    """The paths with an image's ending in and below a folder, those behind links last.
+
+    Links to a folder that is walked already, or that lies above, are put into `left_out`.
+    """
+    top = Path(os.path.realpath(folder))
+    walked, folders, links = {str(parent) for parent in top.parents}, [str(folder)], []
+    while folders or links:
+        where = folders.pop() if folders else links.pop()
+        real = os.path.realpath(where)
+        if real in walked:
+            left_out.append(where)
+            continue
+        walked.add(real)
+        try:
+            entries = sorted(os.scandir(where), key=lambda entry: (entry.is_symlink(), entry.name))
+        except OSError as error:
+            raise InputError(f"cannot list {where}: {error.strerror}; make it readable, or delete it") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(entry.path)
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                yield entry.path
 
 
 def tiny_imagenet_val(root: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], list[str], list[int]]:

@@ -55,27 +55,31 @@ def compare(
 
     Raises:
         InputError: the folder holds a comparison with other settings.
-        StateError: several processes.
+        StateError: several processes, or another job writes into `out`.
     """
     if accelerator is not None and accelerator.num_processes > 1:
         raise StateError("a comparison runs in one process; start it again in one with --resume --compare")
-    folder = OutputDirectory(out, KIND, resume=True)
-    check_settings(folder, config, genotype=str(result.genotype))
-    chains: dict[str, Sequence[Genotype]] = {FOUND: [result.genotype]}
-    for candidate in candidates:
-        chains[key_of(candidate)] = _genotypes(candidate, result, folder, search_again)
-    arms, contrasts = candidate_arms(candidates, chains, T=config.frames, fusion=config.fusion, space=result.space.name)
-    check_arms(arms, contrasts)
-    bench = compare_bench(config, data, network, accelerator or make_accelerator(config.device))
-    comparison = Comparison(bench, arms, folder, stated, seeds=config.all_seeds, checkpoints=True, progress=progress)
-    for seed in config.all_seeds:
-        for arm in arms:
-            comparison.run(arm, seed)
-            # Its record is written: the checkpoints of all candidates together would fill a disk.
-            shutil.rmtree(folder.path / "training" / f"{arm.name}-seed{seed}", ignore_errors=True)
-    record = comparison_record(comparison, config, contrasts)
-    atomic_write_json(folder / "result.json", record)
-    folder.finish(seconds=record["seconds"], frames=record["frames"])
+    with OutputDirectory(out, KIND, resume=True) as folder:
+        check_settings(folder, config, genotype=str(result.genotype))
+        chains: dict[str, Sequence[Genotype]] = {FOUND: [result.genotype]}
+        for candidate in candidates:
+            chains[key_of(candidate)] = _genotypes(candidate, result, folder, search_again)
+        arms, contrasts = candidate_arms(
+            candidates, chains, T=config.frames, fusion=config.fusion, space=result.space.name
+        )
+        check_arms(arms, contrasts)
+        bench = compare_bench(config, data, network, accelerator or make_accelerator(config.device))
+        comparison = Comparison(
+            bench, arms, folder, stated, seeds=config.all_seeds, checkpoints=True, progress=progress
+        )
+        for seed in config.all_seeds:
+            for arm in arms:
+                comparison.run(arm, seed)
+                # Its record is written: the checkpoints of all candidates together would fill a disk.
+                shutil.rmtree(folder.path / "training" / f"{arm.name}-seed{seed}", ignore_errors=True)
+        record = comparison_record(comparison, config, contrasts)
+        atomic_write_json(folder / "result.json", record)
+        folder.finish(seconds=record["seconds"], frames=record["frames"])
     return ComparisonResult.from_dict(record)
 
 

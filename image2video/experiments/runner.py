@@ -65,29 +65,30 @@ def run_comparison(
     Raises:
         InputError: arms that do not fit together, or a folder that was begun with other settings.
         ExistsError: `config.out` holds another run.
+        StateError: another job writes into `config.out`.
     """
     check_arms(arms)
     names = {arm.name for arm in arms}
     contrasts = [contrast for contrast in contrasts if {contrast.a, contrast.b} <= names]
-    folder = OutputDirectory(config.out, "demo", overwrite=config.overwrite, resume=config.resume)
-    check_settings(folder, config)
-    bench = demo_bench(config)
-    genotypes = DemoGenotypes(config, bench, folder, progress)
-    comparison = Comparison(
-        bench,
-        arms,
-        folder,
-        genotypes,
-        seeds=config.all_seeds,
-        checkpoints=config.checkpoints,
-        fields=[name for name in SHOWN if name in names],
-        progress=progress,
-    )
-    for seed in config.all_seeds:
-        for arm in arms:
-            comparison.run(arm, seed)
-    record = comparison_record(comparison, config, contrasts, genotypes.search_record, genotypes.rankings)
-    return write_outputs(folder, record, bench)
+    with OutputDirectory(config.out, "demo", overwrite=config.overwrite, resume=config.resume) as folder:
+        check_settings(folder, config)
+        bench = demo_bench(config)
+        genotypes = DemoGenotypes(config, bench, folder, progress)
+        comparison = Comparison(
+            bench,
+            arms,
+            folder,
+            genotypes,
+            seeds=config.all_seeds,
+            checkpoints=config.checkpoints,
+            fields=[name for name in SHOWN if name in names],
+            progress=progress,
+        )
+        for seed in config.all_seeds:
+            for arm in arms:
+                comparison.run(arm, seed)
+        record = comparison_record(comparison, config, contrasts, genotypes.search_record, genotypes.rankings)
+        return write_outputs(folder, record, bench)
 
 
 def demo_bench(config: DemoConfig) -> Bench:

@@ -13,8 +13,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS
 from numpy.typing import NDArray
-from PIL import Image
 
+from image2video.data.image_file import pixels, read_image
 from image2video.integrations.openmmlab.search_model import build_segmentor
 from image2video.protocols import Progress
 from image2video.report import SegmentedImage, image_iou, segmentation_figure
@@ -107,9 +107,8 @@ class Scenes:
         for number, (path, item) in enumerate(zip(self.paths, self._items, strict=True)):
             label = item["data_samples"].gt_sem_seg.data[0].numpy().astype(np.int64)
             label = np.where(label < len(self.classes), label, self.ignored)
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            rows.append(SegmentedImage(pixels, label, {name: maps[number] for name, maps in found.items()}))
+            picture = pixels(read_image(path)).permute(1, 2, 0).numpy()
+            rows.append(SegmentedImage(picture, label, {name: maps[number] for name, maps in found.items()}))
         return rows
 
 

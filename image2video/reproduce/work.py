@@ -24,7 +24,7 @@ from image2video.reproduce.classify import run_classification
 from image2video.reproduce.data import Shelf, check_names
 from image2video.reproduce.genotypes import data_settings
 from image2video.reproduce.spec import SCALES, Experiment
-from image2video.runs.folders import WriteError, atomic_torch_save
+from image2video.runs.folders import FolderLock, WriteError, atomic_torch_save
 from image2video.training import make_accelerator
 
 
@@ -32,7 +32,7 @@ class Worker:
     """Does the runs that are missing in a folder. Of several processes under accelerate, the main one writes.
 
     Args:
-        out: the folder of all results; one worker at a time.
+        out: the folder of all results; one worker at a time, another is refused.
         specs: where data sets are, by name (see `parse_data`).
         device: auto, cpu, cuda or mps, where no accelerator is given.
         max_minutes: begin no further run after so many minutes.
@@ -117,9 +117,14 @@ class Worker:
         Raises:
             MissingError: the data of all missing runs are not there.
             InputError: an unknown scale, or a place of a data set that nothing needs.
+            StateError: another worker is at work in the folder.
             WriteError: the folder cannot be written.
         """
-        runs = self.planned(experiment, scale)
+        with FolderLock(self.book.folder, wanted=self.accelerator.is_main_process):
+            return self._run(self.planned(experiment, scale), experiment, scale)
+
+    def _run(self, runs: list[Run], experiment: Experiment, scale: str) -> list[Run]:
+        """Do the runs that have no record yet; those that are still missing."""
         todo, lacking = self._todo(runs), self.missing_data(experiment, scale)
         ready = [run for run in todo if not self._unreadable(run)]
         if todo and not ready:

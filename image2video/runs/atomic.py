@@ -114,7 +114,7 @@ def torch_load_last(path: str | os.PathLike[str], *, map_location: str | torch.d
 
     """
     source = Path(path)
-    previous = _previous(source)
+    previous = previous_name(source)
     try:
         return _load_whole(source, map_location)
     except (InputError, MissingError) as error:
@@ -123,9 +123,19 @@ def torch_load_last(path: str | os.PathLike[str], *, map_location: str | torch.d
         value = _load_whole(previous, map_location)
         # Set aside, or the next save would keep it in place of the good one.
         with contextlib.suppress(OSError):
-            os.replace(source, source.with_name(f"{source.stem}.damaged{source.suffix}"))
+            os.replace(source, damaged_name(source))
         warnings.warn(f"{error}; going on from the one before, {previous}", stacklevel=2)
         return value
+
+
+def previous_name(path: Path) -> Path:
+    """Where `atomic_torch_save` keeps what stood at `path` before."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def damaged_name(path: Path) -> Path:
+    """Where `torch_load_last` sets a damaged `path` aside."""
+    return path.with_name(f"{path.stem}.damaged{path.suffix}")
 
 
 def _load_whole(path: Path, map_location: str | torch.device) -> Any:
@@ -164,7 +174,7 @@ def writing(target: Path, size: int | None = None) -> Iterator[None]:
 
 def _write(target: Path, data: bytes | memoryview, *, keep_previous: bool) -> None:
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    previous = _previous(target)
+    previous = previous_name(target)
     spare = previous.with_name(f".{previous.name}.{os.getpid()}.part")
     with writing(target, len(data)):
         try:
@@ -206,10 +216,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):  # torch's own text advises to run the code in the file
         return "it is no torch file, or holds more than tensors and plain values"
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _previous(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def _flush_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -22,11 +22,13 @@ from image2video.runs.atomic import (
     torch_load,
     torch_load_last,
 )
+from image2video.runs.lock import LOCK_FILE, FolderLock
 from image2video.runs.texts import read_json, read_record, user_path
 from image2video.version import __version__
 
 __all__ = [
     "RUN_FILE",
+    "FolderLock",
     "OutputDirectory",
     "WriteError",
     "add_to_run",
@@ -45,10 +47,11 @@ RUN_FILE = "run.json"
 
 
 class OutputDirectory:
-    """The folder that one run writes into; another run's folder is refused.
+    """The folder that one run writes into; another run's folder is refused, and one into which another job writes.
 
     `run.json` marks the folder: the kind of run, its dates, its state, and the names that the run has put there. It is
-    written at once, so a killed run is recognised too.
+    written at once, so a killed run is recognised too. The folder is locked (see `FolderLock`) until `finish`, `close`
+    or the end of a `with` block.
 
     Args:
         path: the folder; made if it does not exist.
@@ -59,12 +62,13 @@ class OutputDirectory:
     Raises:
         ExistsError: the folder holds another run or other files, or `path` is a file.
         InputError: both `overwrite` and `resume`.
+        StateError: another job is writing into the folder; the message names its process and its machine.
 
     Example:
         >>> import tempfile
-        >>> folder = OutputDirectory(tempfile.mkdtemp(), "search")
-        >>> atomic_write_json(folder / "scores.json", {"edges": []})
-        >>> folder.finish(images=5000)
+        >>> with OutputDirectory(tempfile.mkdtemp(), "search") as folder:
+        ...     atomic_write_json(folder / "scores.json", {"edges": []})
+        ...     folder.finish(images=5000)
 
     """
 
@@ -76,15 +80,18 @@ class OutputDirectory:
         self.path = Path(path)
         self.kind = kind
         self.resumed = False
-        if self.path.exists() and not self.path.is_dir():
-            raise ExistsError(f"{self.path} is a file; choose a folder for the results")
         self._run: dict[str, Any] = {}
-        self._claim(overwrite, resume)
+        self._lock = FolderLock(self.path)
+        try:
+            self._claim(overwrite, resume)
+        except BaseException:
+            self.close()
+            raise
 
     def _claim(self, overwrite: bool, resume: bool) -> None:
         earlier = self._earlier_run()
         # A kill during the very first write leaves nothing but a partial file of ours.
-        others = [p.name for p in self.path.iterdir() if not _is_partial(p)] if self.path.is_dir() else []
+        others = [p.name for p in self.path.iterdir() if p.name != LOCK_FILE and not _is_partial(p)]
         if earlier is not None and resume:
             if earlier.get("kind") != self.kind:
                 raise ExistsError(
@@ -152,8 +159,19 @@ class OutputDirectory:
         self._write()
 
     def finish(self, **facts: Any) -> None:
-        """Mark the run as done, with the date and the given facts."""
+        """Mark the run as done, with the date and the given facts, and let the folder go."""
         self.note(**facts, state="done", finished=_now())
+        self.close()
+
+    def close(self) -> None:
+        """Let the folder go for other jobs; a second call does nothing."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def run(self) -> dict[str, Any]:

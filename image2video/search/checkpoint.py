@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 
 from image2video.errors import InputError, InputTypeError
-from image2video.runs.folders import atomic_torch_save, torch_load_last
+from image2video.runs.checkpoints import load_checkpoint
+from image2video.runs.folders import atomic_torch_save
 from image2video.runs.random_state import random_state, set_random_state
 from image2video.runs.weights import check_entries, load_state
 from image2video.search.optimise.tensors import on_cpu
@@ -49,21 +48,16 @@ def save_run(run: SearchRun, path: Path) -> None:
     atomic_torch_save(path, content, keep_previous=True)
 
 
-def has_checkpoint(path: Path | None, accelerator: Accelerator) -> bool:
-    """Whether there is a checkpoint (or the one before it) to go on from; all processes get the main one's answer."""
-    found = path is not None and any(path.parent.glob(f"{path.stem}*{path.suffix}"))
-    return bool(_from_main(found, accelerator))
-
-
 def load_run(run: SearchRun, path: Path) -> None:
-    """Go on from a checkpoint, or where it is damaged from the one before, with a warning.
+    """Go on from the checkpoint at `path`, or the one before it (see `load_checkpoint`), where there is one.
 
-    The main process reads it; the others need not see its disk. Raises `InputError` where it is of another search or
-    another network. With another number of processes than before, the run goes on from here, with a warning: it is no
-    longer the run that it would have been.
+    Raises `InputError` where it is of another search or another network. With another number of processes than before,
+    the run goes on from here, with a warning: it is no longer the run that it would have been.
     """
     accelerator = run.accelerator
-    saved = _from_main(torch_load_last(path) if accelerator.is_main_process else None, accelerator)
+    saved = load_checkpoint(path)
+    if saved is None:
+        return
     if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
         raise InputError(
             f"{path} is no checkpoint of a search that this version of image2video can resume; begin anew with "
@@ -95,6 +89,3 @@ def load_run(run: SearchRun, path: Path) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} holds records of another form ({error}); begin anew with overwrite=True") from error
 
-
-def _from_main(value: Any, accelerator: Accelerator) -> Any:
-    return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value

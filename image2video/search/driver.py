@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -89,7 +90,8 @@ def search(
         ExistsError: `out` holds another run.
         InputError: settings that contradict each other, a backbone whose outputs the task does not take, another run's
             checkpoint, photometric ops for images of unknown colours.
-        StateError: a loss is NaN or infinite; the message names the step and the last checkpoint stays.
+        StateError: a loss is NaN or infinite, and the message names the step and the last checkpoint stays; or another
+            job writes into `out`.
 
     Example:
         >>> from image2video.data import load_data
@@ -125,19 +127,22 @@ def search(
         run = _prepare(backbone, train, validation, setup)
     else:
         run = BareRun(backbone, train if validation is None else validation, setup, record)
-    path, folder = None if out is None else Path(out), None
-    if path is not None and accelerator.is_main_process:
-        folder = _claim(path, settings, files or {}, setup, overwrite=overwrite, resume=resume)
-    accelerator.wait_for_everyone()
-    if isinstance(run, SearchRun):
-        work(run, selection, path, folder, resume=resume)
-    else:
-        for unit in selection.units(run.space, config):
-            selection.decide(unit, run)
-    result = result_of(run, config, record, path)
-    if folder is not None:
-        result.write(folder)
-        folder.finish(seconds=result.seconds, frames=result.frames, genotype=str(result.genotype))
+    path = None if out is None else Path(out)
+    with contextlib.ExitStack() as opened:
+        folder = None
+        if path is not None and accelerator.is_main_process:
+            folder = opened.enter_context(OutputDirectory(path, "search", overwrite=overwrite, resume=resume))
+            _begin(folder, settings, files or {}, setup)
+        accelerator.wait_for_everyone()
+        if isinstance(run, SearchRun):
+            work(run, selection, path, folder, resume=resume)
+        else:
+            for unit in selection.units(run.space, config):
+                selection.decide(unit, run)
+        result = result_of(run, config, record, path)
+        if folder is not None:
+            result.write(folder)
+            folder.finish(seconds=result.seconds, frames=result.frames, genotype=str(result.genotype))
     _warn(result)
     return result
 
@@ -162,11 +167,8 @@ def make_accelerator(config: SearchConfig) -> Accelerator:
     return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
 
 
-def _claim(
-    out: Path, settings: Mapping[str, Any] | None, files: Mapping[str, str], setup: Setup, **how: bool
-) -> OutputDirectory:
-    """Open the result folder and write the settings into it; a run that goes on keeps its own."""
-    folder = OutputDirectory(out, "search", **how)
+def _begin(folder: OutputDirectory, settings: Mapping[str, Any] | None, files: Mapping[str, str], setup: Setup) -> None:
+    """Write the settings into the result folder; a run that goes on keeps its own."""
     accelerator, space = setup.accelerator, setup.space
     folder.note(versions=versions(), processes=accelerator.num_processes, device=str(accelerator.device))
     records = {"config.yaml": dict(settings or {**setup.config.to_dict(), "space": space.name})}
@@ -176,7 +178,6 @@ def _claim(
     for name, text in {**texts, **files}.items():
         if not (folder.resumed and (folder / name).is_file()):
             atomic_write_text(folder / name, text)
-    return folder
 
 
 def _warn(result: SearchResult) -> None:

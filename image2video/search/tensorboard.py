@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from image2video.runs.atomic import writing
+from image2video.runs.curve_file import CurveFile
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.state import SearchState
 from image2video.search.state.units import Unit
@@ -22,21 +22,12 @@ class Curves:
 
     def __init__(self, folder: Path | None, space: SearchSpace, done: int) -> None:
         self._space = space
-        self._writer: Any = None
-        if folder is not None:
-            # Late, so that a search without a folder does not load TensorBoard.
-            from torch.utils.tensorboard import SummaryWriter
-
-            with writing(folder):
-                self._writer = SummaryWriter(str(folder), purge_step=done or None)
-        self._folder = folder
+        self._writer = None if folder is None else CurveFile(folder, purge_step=done or None)
 
     def add(self, unit: Unit, number: int, state: SearchState) -> None:
         """Write what a unit, the `number`-th of the search, has added to the records."""
-        if self._writer is None or self._folder is None:
-            return
-        with writing(self._folder):
-            self._add(unit, number, state)
+        if self._writer is not None:
+            self._add(self._writer, unit, number, state)
             self._writer.flush()
 
     def close(self) -> None:
@@ -44,38 +35,38 @@ class Curves:
         if self._writer is not None:
             self._writer.close()
 
-    def _add(self, unit: Unit, number: int, state: SearchState) -> None:
+    def _add(self, writer: CurveFile, unit: Unit, number: int, state: SearchState) -> None:
         if unit.kind in ("search", "sampled"):
             records = state.epochs if unit.kind == "search" else state.sampled
             if records and records[-1]["epoch"] == unit.index + 1:  # else the budget left no step
-                self._epoch(number, records[-1])
+                self._epoch(writer, number, records[-1])
         elif unit.kind == "edge" and state.edges[-1]["masked_accuracy"] is not None:
-            self._edge(number, state.edges[-1])
+            self._edge(writer, number, state.edges[-1])
         elif unit.kind == "tune":
             for loss in state.edges[-1].get("tuning_loss", ())[-1:]:  # none where the budget left no step
-                self._writer.add_scalar("tune/loss", loss, number)
+                writer.add_scalar("tune/loss", loss, number)
         elif unit.kind == "rank" and state.ranking is not None:
             for place, entry in enumerate(state.ranking["entries"]):
-                self._writer.add_scalar("rank/accuracy", entry["accuracy"], place)
+                writer.add_scalar("rank/accuracy", entry["accuracy"], place)
         elif unit.kind == "score" and state.score is not None:
-            self._writer.add_scalar("chosen/accuracy", state.score["accuracy"], number)
+            writer.add_scalar("chosen/accuracy", state.score["accuracy"], number)
 
-    def _epoch(self, number: int, record: dict[str, Any]) -> None:
+    def _epoch(self, writer: CurveFile, number: int, record: dict[str, Any]) -> None:
         for loss in ("train_loss", "validation_loss"):
             if record.get(loss) is not None:
-                self._writer.add_scalar(f"search/{loss}", record[loss], number)
+                writer.add_scalar(f"search/{loss}", record[loss], number)
         if record.get("weights") is None:
             return
-        self._writer.add_scalar("tau/entropy", record["entropy"], number)
+        writer.add_scalar("tau/entropy", record["entropy"], number)
         for (source, target), weights in zip(self._space.edges, record["weights"], strict=True):
             for label, weight in zip(self._space.labels, weights, strict=True):
-                self._writer.add_scalar(f"tau/{source}-{target}/{_tag(label)}", weight, number)
+                writer.add_scalar(f"tau/{source}-{target}/{_tag(label)}", weight, number)
 
-    def _edge(self, number: int, record: dict[str, Any]) -> None:
+    def _edge(self, writer: CurveFile, number: int, record: dict[str, Any]) -> None:
         source, target = self._space.edges[record["edge"]]
         for label, masked in zip(self._space.labels, record["masked_accuracy"], strict=True):
             cost = 100 * (record["accuracy"] - masked)
-            self._writer.add_scalar(f"masking/{source}-{target}/{_tag(label)}", cost, number)
+            writer.add_scalar(f"masking/{source}-{target}/{_tag(label)}", cost, number)
 
 
 def _tag(label: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from image2video.runs.folders import OutputDirectory
-from image2video.search.checkpoint import has_checkpoint, load_run, save_run
+from image2video.search.checkpoint import load_run, save_run
 from image2video.search.epochs import one_shot_epoch, search_epoch, tune_epoch
 from image2video.search.run import SearchRun
 from image2video.search.select.selection import Selection
@@ -26,7 +26,7 @@ def work(
     # The main process's folder also records that the checkpoints are its own.
     base = out if folder is None else folder
     checkpoint = None if base is None else base / CHECKPOINT
-    if resume and checkpoint is not None and has_checkpoint(checkpoint, run.accelerator):
+    if resume and checkpoint is not None:
         load_run(run, checkpoint)
     curves = Curves(None if folder is None else folder / "tensorboard", run.space, run.state.done)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -60,7 +61,7 @@ def train(
     Raises:
         ExistsError: `out` holds another run, and neither `resume` nor `overwrite` says what to do.
         InputError: the model's output does not fit the data, or a resumed run had other settings.
-        StateError: the loss became NaN or infinite; the message names the step.
+        StateError: the loss became NaN or infinite, and the message names the step; or another job writes into `out`.
 
     Example:
         >>> from image2video.data import load_data
@@ -76,15 +77,16 @@ def train(
     set_seed(config.seed, device_specific=accelerator.num_processes > 1)
     # What can be refused is refused before the folder of an earlier run is replaced.
     engine = Engine(model, data, config, accelerator, progress)
-    folder = None
-    if out is not None and accelerator.is_main_process:
-        folder = RunFolder(OutputDirectory(out, "train", overwrite=overwrite, resume=resume), config, data, settings)
-    history: list[EpochRecord] = []
-    best_state: dict[str, torch.Tensor] = {}
-    accelerator.wait_for_everyone()  # the main process may be replacing the folder
-    if out is not None and resume and (Path(out) / CHECKPOINT).is_file():
-        history, best_state = restore(Path(out) / CHECKPOINT, engine, config, data, settings)
-    try:
+    with contextlib.ExitStack() as opened:
+        folder = None
+        if out is not None and accelerator.is_main_process:
+            output = opened.enter_context(OutputDirectory(out, "train", overwrite=overwrite, resume=resume))
+            folder = opened.enter_context(contextlib.closing(RunFolder(output, config, data, settings)))
+        accelerator.wait_for_everyone()  # the main process may be replacing the folder
+        history: list[EpochRecord] = []
+        best_state: dict[str, torch.Tensor] = {}
+        if out is not None and resume:
+            history, best_state = restore(Path(out) / CHECKPOINT, engine, config, data, settings)
         while len(history) < config.epochs:
             record = _one_epoch(engine, data, len(history))
             history.append(record)
@@ -93,12 +95,7 @@ def train(
             if folder is not None:
                 folder.save_epoch(engine, history, best_state)
         result = _finish(engine, data, history, best_state)
-    finally:
-        if folder is not None:
-            folder.close()
-    if folder is not None:
-        result = folder.finish(engine, result, best_state)
-    return result
+        return result if folder is None else folder.finish(engine, result, best_state)
 
 
 def make_accelerator(device: str = "auto") -> Accelerator:

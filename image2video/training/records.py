@@ -8,16 +8,17 @@ from typing import Any
 
 import yaml
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from image2video.data import DataSource
 from image2video.errors import InputError
+from image2video.runs.atomic import damaged_name, previous_name
+from image2video.runs.checkpoints import has_checkpoint, load_checkpoint
+from image2video.runs.curve_file import CurveFile
 from image2video.runs.folders import (
     OutputDirectory,
     atomic_torch_save,
     atomic_write_json,
     atomic_write_text,
-    torch_load_last,
     versions,
 )
 from image2video.runs.random_state import random_state, set_random_state
@@ -43,9 +44,11 @@ class RunFolder:
     ) -> None:
         self._folder, self._config, self._data = folder, config, data
         self._settings = settings or {}
-        self.has_checkpoint = folder.resumed and (folder / CHECKPOINT).is_file()
-        self._writer: SummaryWriter | None = None
-        if not self.has_checkpoint:
+        self._writer: CurveFile | None = None
+        checkpoint = folder / CHECKPOINT
+        for beside in (previous_name(checkpoint), damaged_name(checkpoint)):
+            _ = folder / beside.name  # lists it as this run's own, so that overwriting removes it
+        if not (folder.resumed and has_checkpoint(checkpoint)):
             record = {**self._settings, **config.to_dict()}
             atomic_write_text(folder / "config.yaml", yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
         folder.note(versions=versions(), dataset=data.describe())
@@ -66,7 +69,6 @@ class RunFolder:
             "random": random_state(),
             **engine.state(),
         }
-        self._folder / "checkpoint.previous.pt"  # lists it as this run's own, so that overwriting removes it
         atomic_torch_save(self._folder / CHECKPOINT, checkpoint, keep_previous=True)
         save_weights(self._folder / "best.safetensors", best_state)
         self._folder.note(epochs_done=len(history), device=str(engine.device))
@@ -76,6 +78,7 @@ class RunFolder:
         save_weights(self._folder / "best.safetensors", best_state)
         save_weights(self._folder / "last.safetensors", engine.evaluated_state())
         atomic_write_json(self._folder / "result.json", result.to_dict())
+        self.close()
         self._folder.finish(seconds=result.seconds)
         return TrainResult(**{**vars(result), "out": self._folder.path})
 
@@ -86,7 +89,7 @@ class RunFolder:
 
     def _add_curves(self, record: EpochRecord) -> None:
         if self._writer is None:  # purge_step hides what a killed process wrote beyond its last checkpoint
-            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=record.epoch)
+            self._writer = CurveFile(self._folder / "tensorboard", purge_step=record.epoch)
         for name, value in record.figures().items():
             self._writer.add_scalar(name, value, record.epoch)
         self._writer.flush()
@@ -95,11 +98,14 @@ class RunFolder:
 def restore(
     path: Path, engine: Engine, config: TrainConfig, data: DataSource, settings: dict[str, Any] | None
 ) -> tuple[list[EpochRecord], dict[str, Tensor]]:
-    """Goes on from the checkpoint at `path`: sets the engine, returns the history and the best weights so far.
+    """Goes on from the checkpoint at `path`, or the one before it (see `load_checkpoint`), where there is one.
 
-    Raises `InputError` where the run was begun with another recipe, data set or model.
+    Sets the engine, returns the history and the best weights so far. All processes must call this. Raises `InputError`
+    where the run was begun with another recipe, data set or model.
     """
-    saved = torch_load_last(path)
+    saved = load_checkpoint(path)
+    if saved is None:
+        return [], {}
     if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path} is no training checkpoint of format {CHECKPOINT_FORMAT}; begin anew with overwrite")
     check_entries(saved, _ENTRIES, str(path))

@@ -1,6 +1,7 @@
 """Image folders, their layouts and their broken files; torchvision sets on disk."""
 
 import json
+import os
 import pickle
 import random
 import re
@@ -84,6 +85,58 @@ def test_broken_images_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InputError, match="decompression bomb"):
         epoch_of(data.train)
+
+
+def test_links_and_pipes_count_no_image_twice(tmp_path):
+    """A loop of links made 126 images of 6, and a pipe was waited for."""
+    spec = write_folder(tmp_path, train=3)
+    ant = tmp_path / "train" / "ant"
+    for name, target in (("up", ".."), ("itself", "."), ("top", "../.."), ("more/again", "..")):
+        (ant / name).parent.mkdir(exist_ok=True)
+        (ant / name).symlink_to(target)
+    (ant / "copy.jpg").symlink_to("0.jpg")
+    os.mkfifo(ant / "pipe.jpg")
+    with pytest.warns(UserWarning, match=r"ant: 6 paths are links to what is counted already, or no regular files"):
+        data = load(spec, holdout=0)
+    assert data.train.num_images == 6
+    assert epoch_of(data.train)[1].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path):
+    write_folder(tmp_path / "real")
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "ant").symlink_to(tmp_path / "real" / part / "ant")
+        (tmp_path / part / "bee" / "deep").mkdir(parents=True)
+        for path in (tmp_path / "real" / part / "bee").iterdir():
+            (tmp_path / part / "bee" / "deep" / path.name).symlink_to(path)
+    data = load(f"folder:{tmp_path}", holdout=0)
+    assert (data.train.num_images, data.test.num_images) == (12, 4)
+    (tmp_path / "train" / "bee" / "deep" / "gone.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(MissingError, match=r"gone\.jpg is a link to nowhere\.jpg, which is not there"):
+        load(f"folder:{tmp_path}")
+
+
+def test_a_file_in_two_classes_is_refused(tmp_path):
+    spec = write_folder(tmp_path)
+    (tmp_path / "train" / "bee" / "same.jpg").symlink_to(tmp_path / "train" / "ant" / "1.jpg")
+    with pytest.raises(InputError, match=r"bee/same\.jpg and .*ant/1\.jpg are one file in two classes"):
+        load(spec)
+
+
+def test_many_links_are_walked_once(tmp_path):
+    """Every folder has two links to the next: 2^30 paths, 30 folders."""
+    write_folder(tmp_path)
+    folder = tmp_path / "train" / "ant"
+    store = tmp_path / "store"
+    for level in range(30):
+        (store / str(level)).mkdir(parents=True)
+        for name in "ab":
+            (folder / name).symlink_to(store / str(level))
+        folder = store / str(level)
+    write_image(folder / "last.jpg")
+    with pytest.warns(UserWarning, match="30 paths are links"):
+        assert load(f"folder:{tmp_path}", holdout=0).train.num_images == 13
 
 
 def test_folders_that_cannot_be_used(tmp_path):

@@ -111,11 +111,11 @@ def test_other_refusals_say_what_the_system_said(tmp_path: Path, monkeypatch: py
         atomic.atomic_write_text(tmp_path / "a.txt", "abc")
 
 
-def test_curves_that_find_no_space_name_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch.utils.tensorboard import SummaryWriter
+def test_curves_that_find_no_space_name_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    monkeypatch.setattr(SummaryWriter, "flush", refusing(errno.ENOSPC))
-    with pytest.raises(WriteError, match=r"could not write .*tensorboard: no space left"):
+    monkeypatch.setattr(RecordWriter, "flush", refusing(errno.ENOSPC))
+    with pytest.raises(WriteError, match=r"could not write .*tensorboard/events.*: no space left"):
         run(tmp_path / "run")
     assert torch_load(tmp_path / "run" / "checkpoint" / "last.pt")["state"]["done"] == 1
 

@@ -142,6 +142,34 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(data, tmp_path):
     assert without_times(resumed) == without_times(whole)
 
 
+def test_a_run_goes_on_from_the_one_before_after_a_killed_first_resume(data, tmp_path):
+    """The damaged checkpoint is set aside, and the process that did so was killed before it wrote one of its own."""
+    config = TrainConfig(**TINY)
+    whole = train(small_net(), data, config, out=tmp_path)
+    checkpoint, before = tmp_path / "checkpoint.pt", tmp_path / "checkpoint.previous.pt"
+    good = before.read_bytes()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="checkpoint.previous.pt"), pytest.raises(KilledError):
+        train(small_net(seed=2), data, config, out=tmp_path, resume=True, progress=killer(25))  # in epoch 4
+    assert not checkpoint.exists()
+    with pytest.warns(UserWarning, match=r"no checkpoint at .*checkpoint\.previous\.pt"):
+        resumed = train(small_net(seed=3), data, config, out=tmp_path, resume=True)
+    assert without_times(resumed) == without_times(whole)
+    assert (resumed.test_best, resumed.test_last) == (whole.test_best, whole.test_last)
+    assert before.read_bytes() == good
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(data, tmp_path):
+    config = TrainConfig(**TINY)
+    train(small_net(), data, config, out=tmp_path)
+    (tmp_path / "checkpoint.pt").rename(tmp_path / "checkpoint.damaged.pt")
+    (tmp_path / "checkpoint.previous.pt").unlink()
+    with pytest.raises(InputError, match=r"checkpoint\.damaged\.pt is damaged and there is no checkpoint before it"):
+        train(small_net(), data, config, out=tmp_path, resume=True)
+    train(small_net(), data, TrainConfig(**{**TINY, "epochs": 1}), out=tmp_path, overwrite=True)
+    assert not (tmp_path / "checkpoint.damaged.pt").exists()
+
+
 def test_resuming_with_other_settings_is_refused(data, tmp_path):
     train(small_net(), data, TrainConfig(**TINY), out=tmp_path, settings={"genotype": "none"})
     with pytest.raises(InputError, match=re.escape("another recipe (lr: 0.05 then, 0.01 now)")):
