@@ -96,7 +96,7 @@ def read(path: str | os.PathLike[str], backbone: nn.Module | None, revision: str
     from safetensors.torch import load_file
 
     config_path, weights_path = _files(path, revision)
-    config = _read_config(config_path)
+    config = read_config(config_path)
     builder = Builder.from_dict(config["builder"]) if config["builder"] is not None else None
     if backbone is None:
         if builder is None:
@@ -155,7 +155,7 @@ def _unshared(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """Read the config that `write` wrote; raise `InputError` for any other JSON, naming the file."""
     config = read_json(path)
     if not isinstance(config, Mapping) or config.get("library") != _LIBRARY:

@@ -24,11 +24,13 @@ from image2video.wrap import pretrained
 from image2video.wrap.aggregate import Aggregation, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
+from image2video.wrap.clip_record import CLIP
+from image2video.wrap.clip_state import ClipState
 from image2video.wrap.steps import Sites, batch_norms, clip_maker, make_clip, output_formats, plan_for
 from image2video.wrap.timm_like import TimmLike
 
 
-class VideoWrap(TimmLike):
+class VideoWrap(ClipState, TimmLike):
     """Wrap a backbone: image → clip → frames → backbone with fusions at its sites → aggregate over T.
 
     Takes images `(B, C, H, W)`, floating point and normalised, and returns what the bare backbone returns for B
@@ -192,6 +194,7 @@ class VideoWrap(TimmLike):
             T: 1 or more.
         """
         self.to_video.set_frames(T)
+        self._follows -= {"T"}  # a checkpoint loaded later does not undo it
 
     @property
     def genotype(self) -> Genotype | None:
@@ -280,7 +283,8 @@ class VideoWrap(TimmLike):
         saved = pretrained.read(path, backbone, revision)
         model = cls(saved.backbone, **saved.arguments)
         model.builder = saved.builder
-        model.load_state_dict(saved.state)
+        # The config counts; where the weights say another clip, loading warns.
+        model.load_state_dict({CLIP: model.get_extra_state(), **saved.state})
         return model.eval()
 
     def extra_repr(self) -> str:
