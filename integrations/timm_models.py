@@ -7,7 +7,7 @@
 
 Arguments of `VideoWrap` go to the wrapper, all others to the bare model. Tags, default configs, `pretrained=True` and
 `pretrained_cfg_overlay` work as for the bare name. A checkpoint that is loaded into such a model brings the clip, the
-fusion and the sites that it was trained with, except for what was given here; that only draws a warning where it differs.
+fusion and the sites that it was trained with; what was given here stays, with a warning where the checkpoint differs.
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ _SHELLS = ("module.", "_orig_mod.")
 class Wrapper(Protocol):
     """A module with `backbone` and `fusion` that has a clip of its own."""
 
-    def state_dict(self, *, keep_vars: bool) -> dict[str, Any]: ...
+    def state_dict(self, *, keep_vars: bool) -> dict[str, Any]:
+        """Return the state dict."""
+        ...
 
     def meet_clip(self, saved: Mapping[str, Any]) -> None:
         """Compare the clip of a checkpoint, or take it over."""

@@ -7,7 +7,6 @@ It is no buffer, since moving averages would average its bytes: torch's extra st
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -167,7 +166,8 @@ def describe(names: list[str], saved: Mapping[str, Any], own: Mapping[str, Any],
     for name in names:
         now, was = _text(name, own), _text(name, saved)
         # Long values are cut to the place where they differ.
-        same = len(os.path.commonprefix([now, was]))
+        pairs = enumerate(zip(now, was, strict=False))
+        same = next((place for place, (ours, theirs) in pairs if ours != theirs), min(len(now), len(was)))
         parts.append(f"{key}{name}={_cut(now, same)}, the checkpoint has {_cut(was, same)}")
     return "; ".join(parts)
 

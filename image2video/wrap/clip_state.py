@@ -89,8 +89,8 @@ class ClipState(nn.Module):
             self._warn_once(
                 "the fusions were made anew, as the checkpoint has them "
                 f"({self.fusion.plan.fusion} at {len(self.fusion.plan.sites)} sites): an optimiser, "
-                "DistributedDataParallel or torch.compile that got the model before holds the old ones; make them after "
-                "the checkpoint is loaded"
+                "DistributedDataParallel or torch.compile that got the model before holds the old ones; make them "
+                "after the checkpoint is loaded"
             )
         own = self._record()
         names = differing(saved, own)
@@ -146,9 +146,7 @@ class ClipState(nn.Module):
         config = config_from_dict(record["fusion"])
         residual = self.residual if record["residual"] is None else record["residual"]
         bare = copy.deepcopy(self).unwrap()  # type: ignore[operator]
-        the_plan = plan(
-            bare, fusion=config, sites=record["sites"] or None, input_size=self.fusion.plan.input_size
-        )
+        the_plan = plan(bare, fusion=config, sites=record["sites"] or None, input_size=self.fusion.plan.input_size)
         if [*the_plan.names] != record["sites"]:
             raise InputError(
                 f"the checkpoint's fusion, {config}, is at the sites {record['sites']}; found {[*the_plan.names]} in "

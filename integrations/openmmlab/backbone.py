@@ -66,7 +66,7 @@ class VideoBackbone(BaseModule):
 
     Checkpoints of the bare backbone, and of a plain segmentor, classifier or detector around it, load with the fusions
     as they start: keys are mapped on every way of loading (`load_from`, `init_cfg`, `load_state_dict`). Those of the
-    wrapped one have the backbone's keys below `backbone.`, the fusions' below `fusion.`, and its clip under `_extra_state`.
+    wrapped one have the backbone's keys below `backbone.`, the fusions' below `fusion.`, and the clip (`_extra_state`).
     Layer-wise learning rate decay, which reads parameter names, does not know the wrapped names.
 
     Args:

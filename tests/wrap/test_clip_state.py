@@ -96,7 +96,7 @@ def test_fusions_that_do_not_fit_leave_the_model_as_it_was():
     source = wrapped(name="test_resnet")
     model = wrapped(T=2)
     before, fusion = model._record(), model.fusion
-    with pytest.raises(InputError, match="layer1.0"):
+    with pytest.raises(InputError, match=r"layer1\.0"):
         model.load_clip(source.state_dict())
     assert model._record() == before
     assert model.fusion is fusion
@@ -159,10 +159,11 @@ def test_a_deliberate_other_t_is_said_once():
     state = model.state_dict()
     model.set_frames(5)
     with pytest.warns(ClipWarning, match="T=5, the checkpoint has 3") as record:
-        for _ in range(3):
-            model.load_state_dict(state)
-            model(images())
+        model.load_state_dict(state)
     assert len(record) == 1
+    for _ in range(3):
+        silently(model.load_state_dict, state)
+        silently(model, images())
     model.set_frames(3)
     silently(model.load_state_dict, state)
 
