@@ -26,6 +26,7 @@ from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
 from image2video.wrap.clip_record import CLIP
 from image2video.wrap.clip_state import ClipState
+from image2video.wrap.keywords import image_name, images_and_flags
 from image2video.wrap.steps import Sites, batch_norms, clip_maker, make_clip, output_formats, plan_for
 from image2video.wrap.timm_like import TimmLike
 
@@ -108,6 +109,7 @@ class VideoWrap(ClipState, TimmLike):
         self.residual = bool(residual)
         self.freeze_bn = bool(freeze_bn)
         self.builder: Builder | None = None
+        self._image_name = image_name(backbone)
         self._unwrapped = False
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
@@ -115,21 +117,24 @@ class VideoWrap(ClipState, TimmLike):
         self._freeze_norms()
         self.register_load_state_dict_pre_hook(adapt_state_dict)
 
-    def forward(self, images: Tensor, T: int | None = None) -> Any:
+    def forward(self, images: Tensor | None = None, T: int | None = None, **flags: Any) -> Any:
         """See each image as T frames, and return what the bare backbone returns for B images.
 
-        `InputTypeError` refuses images that are not floating point, `InputError` other shapes and channels.
+        `InputTypeError` refuses images that are not floating point, `InputError` other shapes and channels,
+        `UnsupportedError` keywords that hold tensors, such as labels.
 
         Args:
-            images: `(B, C, H, W)`, normalised.
+            images: `(B, C, H, W)`, normalised; by keyword also under the name that the backbone has for them.
             T: frames per image; by default `self.T`.
+            **flags: other keywords go to the backbone.
 
         Returns:
             The backbone's outputs, aggregated over T.
         """
+        images, flags = images_and_flags(images, flags, self._image_name)
         frames, T, unwarper = self._frames(images, T)
         with self.fusion.frames(T):
-            outputs = self.backbone(frames)
+            outputs = self.backbone(frames, **flags)
         return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
