@@ -30,6 +30,7 @@ def from_checkpoint(path: Path, size: tuple[int, int, int]) -> nn.Module:
     saved = CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
     config = plain(Config.fromstring(saved["meta"]["cfg"], ".py").model)
     weights: dict[str, torch.Tensor] = saved["state_dict"]
+    weights.pop("_extra_state", None)  # the clip, which the config says too
     bare_type = str(config["type"]).rpartition(".")[2].removeprefix("Video")
     bare_config = ConfigDict({key: value for key, value in config.items() if key != "video"} | {"type": bare_type})
     bare = build(bare_config).eval()

@@ -32,6 +32,7 @@ from image2video.trace.layout import NCHW, NHWC, NLC, Layout
 from image2video.version import __version__
 from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import FreshFusionWarning
+from image2video.wrap.clip_record import ClipWarning
 from image2video.wrap.param_groups import param_groups
 from image2video.wrap.video_wrap import VideoWrap
 
@@ -44,6 +45,7 @@ __all__ = [
     "NLC",
     "Builder",
     "ClipOptions",
+    "ClipWarning",
     "Colours",
     "Conv3dConfig",
     "ExistsError",

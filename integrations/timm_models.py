@@ -6,7 +6,8 @@
     model = timm.create_model("i2v_resnet50.a1_in1k", T=5, fusion="gsf", genotype="translate_x(0.03)", num_classes=10)
 
 Arguments of `VideoWrap` go to the wrapper, all others to the bare model. Tags, default configs, `pretrained=True` and
-`pretrained_cfg_overlay` work as for the bare name.
+`pretrained_cfg_overlay` work as for the bare name. A checkpoint that is loaded into such a model brings the clip, the
+fusion and the sites that it was trained with; what was given here stays, with a warning where the checkpoint differs.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def create(architecture: str, *, pretrained: bool = False, **kwargs: Any) -> Vid
         kwargs["pretrained_cfg"] = replace(config, architecture=architecture)
     backbone = timm.create_model(architecture, pretrained=pretrained, **kwargs)
     model = VideoWrap(backbone, **options)
+    # timm's scripts load checkpoints into a model that they built by its name alone.
+    model.follow_clip(_WRAP_OPTIONS - options.keys())
     model.builder = _builder(architecture, kwargs)
     return model
 

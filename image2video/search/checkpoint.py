@@ -88,4 +88,3 @@ def load_run(run: SearchRun, path: Path) -> None:
         run.state = SearchState.from_dict(saved["state"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} holds records of another form ({error}); begin anew with overwrite=True") from error
-

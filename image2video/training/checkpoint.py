@@ -13,6 +13,7 @@ from image2video.errors import InputError, MissingError
 from image2video.runs.folders import atomic_write_bytes, torch_load
 from image2video.runs.texts import user_path
 from image2video.runs.weights import check_values, read_safetensors
+from image2video.wrap.clip_record import CLIP
 
 CHECKPOINT_FORMAT = 1
 _WRAPPINGS = ("state_dict", "state_dict_ema", "model", "model_state_dict", "net")
@@ -90,7 +91,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         )
     prefix = "backbone." if wrapped_model and not wrapped_file else ""
     for name, value in state.items():
-        if prefix + name in wanted and wanted[prefix + name].shape != value.shape:
+        # The text of the clip may have any length; loading compares what it says.
+        if name != CLIP and prefix + name in wanted and wanted[prefix + name].shape != value.shape:
             raise InputError(
                 f"{path}: {name} is {tuple(value.shape)}, the model needs {tuple(wanted[prefix + name].shape)}; "
                 "is it another architecture, or are the numbers of classes or channels different?"

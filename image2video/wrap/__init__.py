@@ -2,7 +2,8 @@
 
 from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import FreshFusionWarning
+from image2video.wrap.clip_record import ClipWarning
 from image2video.wrap.param_groups import param_groups
 from image2video.wrap.video_wrap import VideoWrap
 
-__all__ = ["Builder", "FreshFusionWarning", "VideoWrap", "param_groups"]
+__all__ = ["Builder", "ClipWarning", "FreshFusionWarning", "VideoWrap", "param_groups"]

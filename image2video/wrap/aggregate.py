@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from image2video.clip.ops.op import working_dtype
 from image2video.errors import InputError, InputTypeError, UnsupportedError
@@ -29,11 +30,15 @@ class OutputFormats:
 
     Attributes:
         declared: the backbone's own `output_fmt` for maps, `"NCHW"` or `"NHWC"`; None where it declares none.
-        layouts: layouts by path in the output (`""`, `"[1]"`, `"['aux']"`), read from a trace of the backbone.
+        layouts: layouts by path in the output (`""`, `"[1]"`, `"['aux']"`), read from a trace of the backbone; None
+            where the trace does not tell.
+        tokens: the layouts of all token sequences that the trace knows, for outputs that it did not return (hidden
+            states that a call asks for).
     """
 
     declared: Literal["NCHW", "NHWC"] | None = None
-    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    layouts: Mapping[str, Layout | None] = field(default_factory=dict)
+    tokens: frozenset[Layout] = frozenset()
 
 
 def check_aggregation(how: Aggregation) -> None:
@@ -66,7 +71,10 @@ def aggregate(
         how: `"auto"`: vectors `(B·T, K)` → their mean; maps (4-D) → unwarped to the image, then averaged where valid;
             tokens `(B·T, N, C)` → the same on their grid, with the plain mean of prefix tokens.
             `"mean"`: the mean over T of every tensor, nothing unwarped (the paper's, for logits).
-            `"mean_prob"`: the log of the mean of softmax(output) over T, so that cross-entropy stays right (ours).
+            `"mean_prob"`: the log of the mean of softmax(output) over T, so that cross-entropy stays right (ours). One
+            logit, `(B·T, 1)` or `(B·T, 1, h, w)`, is a binary decision: the logit of the mean of sigmoid(output), for
+            binary cross-entropy. Several logits are taken for classes that exclude each other; outputs do not tell a
+            multi-label head, for which a callable or `"mean"` is right.
             `"first"`: frame 0 of every tensor; with the schedule `from_zero` that is the image itself.
             `"unwarp"`: as `"auto"`, but outputs without a map and tokens are an error.
             `"none"`: `(B, T, …)`, nothing aggregated.
@@ -115,11 +123,12 @@ class _Aggregator:
             return self._tensor(value, path)
         if value is None:
             return None
+        # Before dataclasses, as in the trace: transformers' ModelOutput is both, and its layouts are found by key.
+        if isinstance(value, Mapping):
+            return self._mapping(value, path)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             names = [field.name for field in dataclasses.fields(value) if field.init]
             return dataclasses.replace(value, **{n: self.walk(getattr(value, n), f"{path}.{n}") for n in names})
-        if isinstance(value, Mapping):
-            return self._mapping(value, path)
         if isinstance(value, tuple | list):
             items = [self.walk(item, f"{path}[{index}]") for index, item in enumerate(value)]
             is_named_tuple = hasattr(value, "_fields")
@@ -187,17 +196,25 @@ class _Aggregator:
     def _mean_of_probabilities(self, value: Tensor, path: str) -> Tensor:
         """Return the log of the mean class probabilities of scores `(B·T, K)` or of maps of them."""
         if value.ndim == 2:
-            log_probs = _wide(self._clip(value)).log_softmax(-1)
-            return (log_probs.logsumexp(1) - math.log(self.T)).to(value.dtype)
+            scores = _wide(self._clip(value))
+            if value.shape[1] == 1:
+                # log(p / (1 − p)) of the mean p: the T in both means cancels, and no p near 1 is rounded.
+                return (logsigmoid(scores).logsumexp(1) - logsigmoid(-scores).logsumexp(1)).to(value.dtype)
+            return (scores.log_softmax(-1).logsumexp(1) - math.log(self.T)).to(value.dtype)
         if value.ndim != 4:
             raise UnsupportedError(
                 f'aggregate="mean_prob" needs class scores (B·T, K) or maps of them; {_show(path)} has shape '
                 f"{tuple(value.shape)}"
             )
         layout = self._map_layout(value, path)
-        probs = self._unwarped_mean(_wide(value).softmax(layout.channel_dim), layout)
-        # A class without any probability would have the logarithm −inf.
-        return probs.clamp_min(torch.finfo(torch.float32).tiny).log().to(value.dtype)
+        if value.shape[layout.channel_dim] == 1:
+            log_yes = self._log_of_mean(_wide(value).sigmoid(), layout)
+            return (log_yes - self._log_of_mean(_wide(-value).sigmoid(), layout)).to(value.dtype)
+        return self._log_of_mean(_wide(value).softmax(layout.channel_dim), layout).to(value.dtype)
+
+    def _log_of_mean(self, probs: Tensor, layout: Layout) -> Tensor:
+        """Return the log of the unwarped mean of maps of probabilities; the log of 0, −inf, is cut off."""
+        return self._unwarped_mean(probs, layout).clamp_min(torch.finfo(torch.float32).tiny).log()
 
     def _unwarped_mean(self, body: Tensor, layout: Layout) -> Tensor:
         """Return the unwarped mean of maps or of tokens without their prefix, in the layout and dtype they came in."""
@@ -240,7 +257,8 @@ class _Aggregator:
 
     def _token_layout(self, value: Tensor, path: str) -> Layout:
         """Return the traced layout of a sequence, if its grid is known and has as many places as there are tokens."""
-        layout = self.formats.layouts.get(path)
+        traced = self.formats.layouts
+        layout = traced[path] if path in traced else self._layout_of_alike(value)
         if layout is not None and layout.spatial == "tokens" and layout.grid is not None:
             height, width = layout.grid
             token_dim = 1 if layout.channel_dim == -1 else 2
@@ -251,6 +269,16 @@ class _Aggregator:
             f"(the plan says {layout.describe() if layout else 'nothing'}); "
             'use aggregate="mean" for the mean without unwarping, "first", "none", or a callable (outputs, T)'
         )
+
+    def _layout_of_alike(self, value: Tensor) -> Layout | None:
+        """Return the layout of the traced sequences that are as long as this one, if all of them have the same."""
+        alike = set()
+        for layout in self.formats.tokens:
+            if layout.grid is not None:
+                tokens = value.shape[1 if layout.channel_dim == -1 else 2]
+                if tokens == layout.prefix_tokens + layout.grid[0] * layout.grid[1]:
+                    alike.add(layout)
+        return alike.pop() if len(alike) == 1 else None
 
 
 def _mean(clip: Tensor) -> Tensor:

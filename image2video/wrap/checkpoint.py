@@ -1,11 +1,14 @@
-"""Checkpoints of the bare backbone load into the wrapped one."""
+"""Checkpoints of the bare backbone load into the wrapped one; those of wrapped ones bring their clip."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from image2video.wrap.clip_record import CLIP, decode
 
 BACKBONE = "backbone."
 FUSION = "fusion."
@@ -13,12 +16,26 @@ DRAWN = "to_video._extra_state"
 _SHELLS = ("module.", "_orig_mod.")
 
 
+class Wrapper(Protocol):
+    """A module with `backbone` and `fusion` that has a clip of its own."""
+
+    def state_dict(self, *, keep_vars: bool) -> dict[str, Any]:
+        """Return the state dict."""
+        ...
+
+    def meet_clip(self, saved: Mapping[str, Any]) -> None:
+        """Compare the clip of a checkpoint, or take it over."""
+
+    def meet_no_clip(self) -> None:
+        """Meet a whole checkpoint of a wrapped model that holds no clip."""
+
+
 class FreshFusionWarning(UserWarning):
     """A checkpoint without fusion parameters was loaded: the fusions keep the values that they had."""
 
 
 def adapt_state_dict(
-    module: nn.Module,
+    module: Wrapper,
     state_dict: dict[str, Any],
     prefix: str,
     local_metadata: Any,
@@ -31,6 +48,7 @@ def adapt_state_dict(
 
     - `module.` and `_orig_mod.` (left by DDP and torch.compile) are stripped.
     - The keys of a bare checkpoint get `backbone.` before them.
+    - The clip is taken out; the module compares it with its own or takes it over (`meet_clip`).
     - The count of draws of a `FrameSource` is left out where the clips of this wrapper are not drawn.
     - Where *all* fusion keys are missing, the fusions keep their values, and one `FreshFusionWarning` gives the count;
       where only some are missing, nothing is forgiven.
@@ -38,13 +56,18 @@ def adapt_state_dict(
     It acts below `prefix` alone, so it works too where the wrapper is a child of another module.
     """
     own = _named_state(module)
-    if DRAWN not in own:
-        state_dict.pop(prefix + DRAWN, None)
     bare = {name.removeprefix(BACKBONE) for name in own if name.startswith(BACKBONE)}
     keys = [key for key in state_dict if key.startswith(prefix)]
     given = {_strip_shells(key[len(prefix) :], own.keys() | bare): state_dict.pop(key) for key in keys}
     # A backbone may itself hold a child called `backbone`: what fits more keys decides.
     is_bare = sum(name in bare for name in given) > sum(name in own for name in given)
+    if not is_bare and CLIP in given:
+        module.meet_clip(decode(given.pop(CLIP)))
+        own = _named_state(module)  # the fusions may be others now
+    elif not is_bare and all(name in given for name in own if name.startswith(BACKBONE)):
+        module.meet_no_clip()
+    if DRAWN not in own:
+        given.pop(DRAWN, None)
     start = prefix + BACKBONE if is_bare else prefix
     state_dict.update({start + name: value for name, value in given.items()})
     fusion = {name: value for name, value in own.items() if name.startswith(FUSION)}
@@ -59,9 +82,9 @@ def adapt_state_dict(
         )
 
 
-def _named_state(module: nn.Module) -> dict[str, Tensor]:
+def _named_state(module: Wrapper) -> dict[str, Tensor]:
     """Return the tensors of the state dict; parameters themselves, so that assign=True keeps them parameters."""
-    state: dict[str, Any] = module.state_dict(keep_vars=True)
+    state = module.state_dict(keep_vars=True)
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 

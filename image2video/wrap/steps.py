@@ -84,5 +84,7 @@ def output_formats(backbone: nn.Module, plan: Plan) -> OutputFormats:
     declared = getattr(backbone, "output_fmt", None)
     # timm's `output_fmt` is an enumeration of strings; its other values (NLC) are no layouts of maps.
     name = str(getattr(declared, "value", declared)).upper()
-    layouts = {output.path: output.layout for output in plan.outputs if output.layout is not None}
-    return OutputFormats(name if name in ("NCHW", "NHWC") else None, layouts)  # type: ignore[arg-type]
+    layouts = {output.path: output.layout for output in plan.outputs}
+    known = [*layouts.values(), *(site.layout for site in plan.sites)]
+    tokens = frozenset(layout for layout in known if layout is not None and layout.spatial == "tokens")
+    return OutputFormats(name if name in ("NCHW", "NHWC") else None, layouts, tokens)  # type: ignore[arg-type]

@@ -25,11 +25,14 @@ from image2video.wrap import pretrained
 from image2video.wrap.aggregate import Aggregation, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
+from image2video.wrap.clip_record import CLIP
+from image2video.wrap.clip_state import ClipState
+from image2video.wrap.keywords import image_name, images_and_flags
 from image2video.wrap.steps import Sites, batch_norms, clip_maker, make_clip, output_formats, plan_for
 from image2video.wrap.timm_like import TimmLike
 
 
-class VideoWrap(TimmLike):
+class VideoWrap(ClipState, TimmLike):
     """Wrap a backbone: image → clip → frames → backbone with fusions at its sites → aggregate over T.
 
     Takes images `(B, C, H, W)`, floating point and normalised, and returns what the bare backbone returns for B
@@ -107,6 +110,7 @@ class VideoWrap(TimmLike):
         self.residual = bool(residual)
         self.freeze_bn = bool(freeze_bn)
         self.builder: Builder | None = None
+        self._image_name = image_name(backbone)
         self._unwrapped = False
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
@@ -114,21 +118,24 @@ class VideoWrap(TimmLike):
         self._freeze_norms()
         self.register_load_state_dict_pre_hook(adapt_state_dict)
 
-    def forward(self, images: Tensor, T: int | None = None) -> Any:
+    def forward(self, images: Tensor | None = None, T: int | None = None, **flags: Any) -> Any:
         """See each image as T frames, and return what the bare backbone returns for B images.
 
-        `InputTypeError` refuses images that are not floating point, `InputError` other shapes and channels.
+        `InputTypeError` refuses images that are not floating point, `InputError` other shapes and channels,
+        `UnsupportedError` keywords that hold tensors, such as labels.
 
         Args:
-            images: `(B, C, H, W)`, normalised.
+            images: `(B, C, H, W)`, normalised; by keyword also under the name that the backbone has for them.
             T: frames per image; by default `self.T`.
+            **flags: other keywords go to the backbone.
 
         Returns:
             The backbone's outputs, aggregated over T.
         """
+        images, flags = images_and_flags(images, flags, self._image_name)
         frames, T, unwarper = self._frames(images, T)
         with self.fusion.frames(T):
-            outputs = self.backbone(frames)
+            outputs = self.backbone(frames, **flags)
         return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
@@ -193,6 +200,7 @@ class VideoWrap(TimmLike):
             T: 1 or more.
         """
         self.to_video.set_frames(T)
+        self._follows -= {"T"}  # a checkpoint loaded later does not undo it
 
     @property
     def genotype(self) -> Genotype | None:
@@ -289,7 +297,8 @@ class VideoWrap(TimmLike):
         saved = pretrained.read(path, backbone, revision, allow_download=allow_download)
         model = cls(saved.backbone, **saved.arguments)
         model.builder = saved.builder
-        load_state(model, saved.state, saved.source)
+        # The config counts; where the weights say another clip, loading warns.
+        load_state(model, {CLIP: model.get_extra_state(), **saved.state}, saved.source)
         return model.eval()
 
     def extra_repr(self) -> str:

@@ -23,8 +23,9 @@ from image2video.functional import (
     plan_for,
 )
 from image2video.integrations.openmmlab import options
-from image2video.integrations.openmmlab.loading import RECORD, compare_record, record_of, write_record
+from image2video.integrations.openmmlab.loading import compare_record, saved_record
 from image2video.integrations.openmmlab.options import VideoOptions
+from image2video.wrap.clip_record import encode, record_of
 
 KEY = "model.backbone.video"
 NAME = "VideoWrap"
@@ -65,7 +66,7 @@ class VideoBackbone(BaseModule):
 
     Checkpoints of the bare backbone, and of a plain segmentor, classifier or detector around it, load with the fusions
     as they start: keys are mapped on every way of loading (`load_from`, `init_cfg`, `load_state_dict`). Those of the
-    wrapped one have the backbone's keys below `backbone.`, the fusions' below `fusion.`, and its clip in the metadata.
+    wrapped one have the backbone's keys below `backbone.`, the fusions' below `fusion.`, and the clip (`_extra_state`).
     Layer-wise learning rate decay, which reads parameter names, does not know the wrapped names.
 
     Args:
@@ -119,7 +120,6 @@ class VideoBackbone(BaseModule):
                 f"({KEY}.input_size): {error}"
             ) from error
         self.backbone = inner
-        self.register_state_dict_post_hook(write_record)
         self.register_load_state_dict_pre_hook(_adapt)
 
     def forward(self, images: Tensor) -> Any:
@@ -155,6 +155,17 @@ class VideoBackbone(BaseModule):
     def video_record(self) -> dict[str, Any]:
         """The clip and the fusion as plain values: written into checkpoints, compared when they are loaded."""
         return record_of(self.to_video, self.fusion, self.video_options.residual)
+
+    def get_extra_state(self) -> Tensor:
+        """The clip and the fusion as a tensor of text, in the state dict."""
+        return encode(self.video_record(), self)
+
+    def meet_clip(self, saved: Mapping[str, Any]) -> None:
+        """Compare the clip of a checkpoint; raise `InputError` for another one (see `compare_record`)."""
+        compare_record(self, saved, KEY)
+
+    def meet_no_clip(self) -> None:
+        """Take a checkpoint without a clip as it is: older ones may hold it in their metadata, see `_adapt`."""
 
     def extra_repr(self) -> str:
         """The fusion and its sites, as `print(model)` shows them."""
@@ -200,7 +211,7 @@ def _check_init(init_cfg: Any) -> None:
 
 def _adapt(module: VideoBackbone, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *rest: Any) -> None:
     """Before a load: compare the clips, and map the keys of a bare backbone (see `adapt_state_dict`)."""
-    compare_record(module, local_metadata.get(RECORD), KEY)
+    compare_record(module, saved_record(None, local_metadata), KEY)
     adapt_state_dict(module, state_dict, prefix, local_metadata, *rest)
 
 

@@ -6,31 +6,14 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from image2video.functional import Image2Video, Injection, InputError
+from image2video.functional import InputError
 from image2video.integrations.openmmlab.options import KEY
 from image2video.wrap.checkpoint import FreshFusionWarning
+from image2video.wrap.clip_record import CLIP, decode, describe, differing
 
 FUSION = "video_fusion."
 RECORD = "image2video"
-
-
-def record_of(to_video: Image2Video, injection: Injection, residual: bool) -> dict[str, Any]:
-    """The clip and the fusion as plain values, as they stand in checkpoints."""
-    return {
-        "genotype": str(to_video.genotype),
-        "T": to_video.T,
-        "schedule": to_video.schedule,
-        "padding": to_video.padding,
-        "interpolation": to_video.interpolation,
-        "fusion": injection.plan.fusion.to_dict(),
-        "sites": list(injection.plan.names),
-        "residual": residual,
-    }
-
-
-def write_record(module: Any, state_dict: Any, prefix: str, local_metadata: dict[str, Any]) -> None:
-    """Write the clip and the fusion into the metadata of a state dict, which adds no key (a state_dict hook)."""
-    local_metadata[RECORD] = module.video_record()
+"""The key of the clip in the metadata of older checkpoints; later ones hold it as a tensor, `CLIP`."""
 
 
 def adapt_checkpoint(
@@ -41,7 +24,7 @@ def adapt_checkpoint(
     Raises `InputError` where the checkpoint was trained with another clip or fusion than the config has (a warning
     under `model.video.allow_mismatch`).
     """
-    compare_record(module, local_metadata.get(RECORD))
+    compare_record(module, saved_record(state_dict.pop(prefix + CLIP, None), local_metadata))
     # Parameters themselves, so that assign=True keeps them parameters.
     own = module.video_fusion.state_dict(prefix=FUSION, keep_vars=True)
     given = any(key.startswith(prefix) for key in state_dict)
@@ -56,6 +39,11 @@ def adapt_checkpoint(
         )
 
 
+def saved_record(state: Any, local_metadata: Mapping[str, Any]) -> Any:
+    """Return the clip of a checkpoint: of the tensor in it, or from the metadata of an older one; None without one."""
+    return local_metadata.get(RECORD) if state is None else decode(state)
+
+
 def compare_record(module: Any, record: Any, key: str = KEY) -> None:
     """Raise `InputError` where a checkpoint was trained with another clip or fusion than `module` has.
 
@@ -64,14 +52,11 @@ def compare_record(module: Any, record: Any, key: str = KEY) -> None:
     """
     if not isinstance(record, Mapping):
         return
-    differing = []
-    for name, now in module.video_record().items():
-        was = record.get(name, now)  # older checkpoints may lack an option
-        if was != now:
-            differing.append(f"{key}.{name}={now!r:.120}, the checkpoint has {was!r:.120}")
-    if not differing:
+    own = module.video_record()
+    names = differing(record, own)
+    if not names:
         return
-    listed = "; ".join(differing)
+    listed = describe(names, record, own, f"{key}.")
     if module.video_options.allow_mismatch:
         warnings.warn(f"the checkpoint was trained with another video: {listed}", stacklevel=2)
         return

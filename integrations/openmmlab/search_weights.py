@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from image2video.functional import InputError
 from image2video.integrations.openmmlab.loading import FUSION
 from image2video.training import load_weights, read_weights
+from image2video.wrap.clip_record import CLIP
 
 
 def load_segmentor(segmentor: nn.Module, path: str) -> None:
@@ -22,7 +23,7 @@ def load_segmentor(segmentor: nn.Module, path: str) -> None:
     """
     with torch.serialization.safe_globals(_known()):
         state: dict[str, Tensor] = read_weights(path)
-        if any(name.startswith(FUSION) for name in state):
+        if CLIP in state or any(name.startswith(FUSION) for name in state):
             raise InputError(
                 f"{Path(path).name} holds a video segmentor's weights ({FUSION}…); a search takes those of the plain "
                 "segmentor"

@@ -25,9 +25,10 @@ from image2video.integrations.openmmlab.heads import (
     stage_losses,
     stage_outputs,
 )
-from image2video.integrations.openmmlab.loading import adapt_checkpoint, record_of, write_record
+from image2video.integrations.openmmlab.loading import adapt_checkpoint
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.integrations.openmmlab.sliding import windows
+from image2video.wrap.clip_record import encode, record_of
 
 _DEFAULT_SIZE = (512, 512)
 _LITTLE = 0.5
@@ -37,7 +38,7 @@ class VideoSegmentor:
     """What both segmentors share: the clip, the fusion, the loss on averaged logits, and prediction frame by frame.
 
     Checkpoints of the plain segmentor load, with the fusions as they start; fusion parameters stand under
-    `video_fusion.` beside the keys of the plain one. The clip and the fusion travel in the checkpoint's metadata.
+    `video_fusion.` beside the keys of the plain one, and the clip as text under `_extra_state`.
     """
 
     # What EncoderDecoder gives.
@@ -49,7 +50,6 @@ class VideoSegmentor:
     train_cfg: Any
     test_cfg: Any
     extract_feat: Any
-    register_state_dict_post_hook: Any
     register_load_state_dict_pre_hook: Any
 
     def __init__(self, *args: Any, video: Any = None, **kwargs: Any) -> None:
@@ -70,7 +70,6 @@ class VideoSegmentor:
             self.video_fusion = inject_(self.backbone, plan, residual=options.residual)
         except Image2VideoError as error:
             raise type(error)(f"model.backbone ({type(self.backbone).__name__}): {error}") from error
-        self.register_state_dict_post_hook(write_record)
         self.register_load_state_dict_pre_hook(adapt_checkpoint)
         print_log(f"{type(self).__name__}: {self.to_video}; {plan.fusion.name} at {len(plan.sites)} sites", "current")
 
@@ -87,6 +86,10 @@ class VideoSegmentor:
     def video_record(self) -> dict[str, Any]:
         """The clip and the fusion as plain values: written into checkpoints, compared when they are loaded."""
         return record_of(self.to_video, self.video_fusion, self.video_options.residual)
+
+    def get_extra_state(self) -> Tensor:
+        """The clip and the fusion as a tensor of text, in the state dict."""
+        return encode(self.video_record(), self)  # type: ignore[arg-type]
 
     def make_frames(self, inputs: Tensor, content: Sequence[Size], size: Size | None) -> tuple[Tensor, HeadOutputs]:
         """The frames `(B·T, C, H, W)` of images, and how outputs for them become those of the images, at `size`.

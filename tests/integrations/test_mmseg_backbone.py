@@ -31,6 +31,7 @@ from image2video import clip_to_frames
 from image2video.errors import InputError, StateError
 from image2video.integrations.openmmlab import VideoBackbone
 from image2video.wrap.checkpoint import FreshFusionWarning
+from image2video.wrap.clip_record import decode
 
 REAL = "translate_x(0.06) > rotate(5)"
 TOY = Registry("toy models", parent=ROOT_MODELS, scope="toy")
@@ -237,8 +238,8 @@ def test_its_own_checkpoint_brings_the_fusions_and_says_what_the_clip_was(tmp_pa
         for parameter in model.backbone.fusion.parameters():
             parameter.add_(0.1)
     state = get_state_dict(model)
-    assert state._metadata["backbone"]["image2video"]["T"] == 3
-    assert state._metadata["backbone"]["image2video"]["genotype"] == REAL
+    assert decode(state["backbone._extra_state"])["T"] == 3
+    assert decode(state["backbone._extra_state"])["genotype"] == REAL
     path = str(tmp_path / "wrapped.pth")
     save_checkpoint({"state_dict": state}, path)
     same = build(wrapped_config(), seed=1)
@@ -250,6 +251,10 @@ def test_its_own_checkpoint_brings_the_fusions_and_says_what_the_clip_was(tmp_pa
     other = build(wrapped_config(T=2))
     with pytest.raises(InputError, match=r"model\.backbone\.video\.T=2, the checkpoint has 3"):
         load_checkpoint(other, path, map_location="cpu")
+    # Version 0.1 wrote the clip into the metadata.
+    state._metadata["backbone"]["image2video"] = decode(state.pop("backbone._extra_state"))
+    with pytest.raises(InputError, match=r"model\.backbone\.video\.T=2, the checkpoint has 3"):
+        other.load_state_dict(state)
     lenient = build(wrapped_config(T=2, allow_mismatch=True))
     with pytest.warns(UserWarning, match=r"trained with another video: model\.backbone\.video\.T=2"):
         load_checkpoint(lenient, path, map_location="cpu", strict=True)

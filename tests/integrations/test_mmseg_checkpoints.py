@@ -18,7 +18,8 @@ from mmengine.runner.checkpoint import get_state_dict, weights_to_cpu
 from mmseg_cases import build, largest_difference, pair, predictions, samples, tiny_config, total_loss
 
 from image2video.errors import InputError
-from image2video.integrations.openmmlab.loading import FreshFusionWarning
+from image2video.integrations.openmmlab.loading import RECORD, FreshFusionWarning
+from image2video.wrap.clip_record import CLIP, decode
 
 VIDEO = {"genotype": CHAIN, "T": 3, "fusion": "gsf"}
 STILL = {**VIDEO, "genotype": "identity"}
@@ -34,6 +35,7 @@ def trained(video=None, **options):
 
 def same_state(first, second):
     one, other = first.state_dict(), second.state_dict()
+    del one[CLIP], other[CLIP]  # their clips may differ
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -41,6 +43,7 @@ def same_state(first, second):
 def test_keys_are_those_of_the_plain_one_and_the_fusions_beside_them(fusion):
     plain, wrapped = pair(video={**VIDEO, "fusion": fusion})
     own = [key for key in wrapped.state_dict() if key not in plain.state_dict()]
+    own.remove(CLIP)
     assert plain.state_dict().keys() <= wrapped.state_dict().keys()
     assert all(key.startswith("video_fusion.") for key in own)
     assert bool(own) == (fusion not in ("none", "tsm"))
@@ -107,7 +110,7 @@ def saved(model, path):
 def test_the_clip_travels_in_the_checkpoint(tmp_path):
     model = trained()
     path = saved(model, tmp_path / "video.pth")
-    record = torch.load(path, weights_only=True)["state_dict"]._metadata[""]["image2video"]
+    record = decode(torch.load(path, weights_only=True)["state_dict"][CLIP])
     assert record == model.video_record()
     assert (record["genotype"], record["T"], record["fusion"]["name"]) == (CHAIN, 3, "gsf")
     again = build(tiny_config(video=VIDEO), seed=2)
@@ -139,6 +142,32 @@ def test_another_clip_than_the_checkpoints_is_refused(tmp_path, change, words):
         assert "model.video.allow_mismatch=True" in str(caught.value)
 
 
+def earlier(state, record):
+    """The state dict as version 0.1 wrote it: the clip in the metadata."""
+    del state[CLIP]
+    known = ("genotype", "T", "schedule", "padding", "interpolation", "fusion", "sites", "residual")
+    state._metadata[""][RECORD] = {name: record[name] for name in known}
+    return state
+
+
+def test_a_checkpoint_with_its_clip_in_the_metadata_is_compared_too(tmp_path):
+    model = trained()
+    torch.save({"state_dict": earlier(model.state_dict(), model.video_record())}, tmp_path / "earlier.pth")
+    path = str(tmp_path / "earlier.pth")
+    again = build(tiny_config(video=VIDEO), seed=2)
+    load_checkpoint(again, path, map_location="cpu", strict=True)
+    assert same_state(again, model)
+    with pytest.raises(InputError, match=r"model\.video\.T=5, the checkpoint has 3"):
+        load_checkpoint(build(tiny_config(video={**VIDEO, "T": 5})), path, map_location="cpu")
+
+
+def test_the_clip_survives_what_loses_metadata():
+    """Safetensors, and tools that make a new dict of the weights."""
+    state = dict(trained().state_dict())
+    with pytest.raises(InputError, match=r"model\.video\.T=5, the checkpoint has 3"):
+        build(tiny_config(video={**VIDEO, "T": 5})).load_state_dict(state)
+
+
 def test_another_clip_may_be_asked_for():
     model = trained()
     other = build(tiny_config(video={**VIDEO, "T": 2, "allow_mismatch": True}))
@@ -167,7 +196,7 @@ def test_copies_predict_alike_and_are_independent(copied):
     assert largest_difference(predictions(twin, *batch), before) > 1e-3
     assert largest_difference(predictions(model, *batch), before) == 0
     # The copy's hooks of saving and loading are its own.
-    assert twin.state_dict()._metadata[""]["image2video"]["T"] == 2
+    assert decode(twin.state_dict()[CLIP])["T"] == 2
     with pytest.raises(InputError, match=r"model\.video\.T=2, the checkpoint has 3"):
         twin.load_state_dict(model.state_dict())
     model.load_state_dict(model.state_dict())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from image2video.clip.image_to_video import Image2Video, clip_to_frames
 from image2video.errors import InputError, InputTypeError, UnsupportedError
 from image2video.trace.layout import NHWC, Layout
+from image2video.trace.trace import tensors_of
 from image2video.wrap.aggregate import AGGREGATIONS, OutputFormats, aggregate, check_aggregation
 
 SIZE = (24, 40)
@@ -248,3 +249,119 @@ def test_frames_of_a_clip_come_back_as_the_image():
     video = Image2Video("translate_x(0.05) > translate_y(-0.1)", T=T)
     back = aggregate(clip_to_frames(video(images)), T, to_video=video, image_size=SIZE)
     assert (back - images)[..., 2:-2, 2:-2].abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_mean_prob_of_one_logit_is_the_logit_of_the_mean_sigmoid(dtype):
+    out = (3 * logits(1)).to(dtype)
+    expected = torch.special.logit(out.double().sigmoid().unflatten(0, (B, T)).mean(1))
+    result = run(out, "mean_prob")
+    assert result.dtype == dtype
+    assert result.abs().min() > 0.1  # it was 0
+    torch.testing.assert_close(result.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+    label = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.nn.functional.binary_cross_entropy_with_logits(run(out.double(), "mean_prob"), label),
+        torch.nn.functional.binary_cross_entropy(expected.sigmoid(), label),
+    )
+
+
+def test_mean_prob_of_one_logit_has_gradients_and_survives_extremes():
+    out = (3 * logits(1)).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: run(x, "mean_prob"), out)
+    for value in (-1e4, -60.0, 0.0, 60.0, 1e4):
+        out = torch.full((T, 1), value, requires_grad=True)
+        result = run(out, "mean_prob")
+        torch.testing.assert_close(result, torch.tensor([[value]]))
+        result.sum().backward()
+        torch.testing.assert_close(out.grad, torch.full((T, 1), 1 / T))
+    half = torch.tensor([[60_000.0], [-60_000.0], [0.0]], dtype=torch.float16)
+    torch.testing.assert_close(run(half, "mean_prob"), torch.zeros(1, 1, dtype=torch.float16))
+
+
+def test_mean_prob_of_one_logit_does_not_depend_on_which_class_is_named():
+    out = 3 * logits(1)
+    torch.testing.assert_close(run(-out, "mean_prob"), -run(out, "mean_prob"))
+    two = torch.cat([out, torch.zeros_like(out)], dim=1)  # the same decision as a softmax over two classes
+    log_probs = run(two, "mean_prob")
+    torch.testing.assert_close(run(out, "mean_prob"), log_probs[:, :1] - log_probs[:, 1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_mean_prob_of_maps_of_one_logit(dtype):
+    out = (3 * maps(1)).to(dtype)
+    expected = torch.special.logit(TO_VIDEO.unwarped_mean(out.double().sigmoid(), SIZE))
+    result = run(out, "mean_prob")
+    assert result.dtype == dtype
+    assert result.abs().mean() > 0.5
+    torch.testing.assert_close(result.double(), expected, rtol=1e-3, atol=2e-3 if dtype == torch.float16 else 1e-5)
+    last = run(out.permute(0, 2, 3, 1), "mean_prob", declared="NHWC")
+    torch.testing.assert_close(last.permute(0, 3, 1, 2), result)
+    constant = run(torch.full((T, 1, 6, 10), 50.0), "mean_prob")
+    torch.testing.assert_close(constant, torch.full((1, 1, 6, 10), 50.0))
+
+
+def test_mean_prob_of_maps_of_one_logit_has_gradients():
+    out = maps(1)[:T, :, :3, :4].double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: run(x, "mean_prob"), out)
+
+
+@dataclass
+class ModelOutput(OrderedDict):
+    """Both a dataclass and a dict that leaves out None, as the outputs of transformers are."""
+
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+    def __post_init__(self):
+        for name in ("logits", "hidden_states"):
+            if getattr(self, name) is not None:
+                self[name] = getattr(self, name)
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        super().__setattr__(key, value)
+
+
+def sequences():
+    """Two token sequences with a class token, their layout, and what they are for the images."""
+    layout = Layout(channel_dim=-1, spatial="tokens", prefix_tokens=1, grid=(6, 10))
+    bodies = [maps(8, seed) for seed in (1, 2)]
+    prefix = torch.randn(B * T, 1, 8)
+    hidden = tuple(torch.cat([prefix, body.flatten(2).transpose(1, 2)], dim=1) for body in bodies)
+    return hidden, layout, [run(body).flatten(2).transpose(1, 2) for body in bodies]
+
+
+def test_hidden_states_of_a_model_output_are_found_where_the_trace_found_them():
+    hidden, layout, expected = sequences()
+    layouts = {f"['hidden_states'][{index}]": layout for index in range(2)}
+    output = ModelOutput(logits(), hidden)
+    assert [path for path, _ in tensors_of(output)] == ["['logits']", *layouts]
+    result = run(output, layouts=layouts)
+    assert type(result) is ModelOutput
+    assert result["hidden_states"] is result.hidden_states
+    torch.testing.assert_close(result.logits, run(logits()))
+    for found, image in zip(result.hidden_states, expected, strict=True):
+        torch.testing.assert_close(found[:, 1:], image)
+    assert output.logits.shape[0] == B * T  # the backbone's own output has not changed
+
+
+def test_sequences_that_the_trace_did_not_return_take_the_layout_of_those_as_long():
+    hidden, layout, expected = sequences()
+    for tokens in ({layout}, {layout, Layout(-1, "tokens", grid=(6, 11))}):
+        result = run(hidden, tokens=frozenset(tokens))
+        torch.testing.assert_close(result[1][:, 1:], expected[1])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "layouts"),
+    [
+        ({Layout(-1, "tokens", 1, (5, 10))}, {}),
+        ({Layout(-1, "tokens", 1, (6, 10)), Layout(-1, "tokens", 1, (10, 6))}, {}),  # either
+        ({Layout(-1, "tokens", 1, (6, 10))}, {"[0]": None}),  # the trace saw it, and could not tell
+        ({Layout(-1, "tokens", 1, None)}, {}),
+    ],
+)
+def test_sequences_of_another_length_or_of_two_layouts_are_refused(tokens, layouts):
+    with pytest.raises(UnsupportedError, match=r"out\[0\] has shape \(6, 61, 8\).*the plan says nothing"):
+        run(sequences()[0], tokens=frozenset(tokens), layouts=layouts)

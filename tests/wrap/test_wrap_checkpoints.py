@@ -8,6 +8,7 @@ from torch import nn
 from wrap_helpers import backbone, images, same_state, state_of, stir
 
 from image2video.wrap.checkpoint import FreshFusionWarning
+from image2video.wrap.clip_record import ClipWarning
 from image2video.wrap.video_wrap import VideoWrap
 
 
@@ -124,5 +125,8 @@ def test_assign_keeps_fusion_parameters_trainable():
 
 def test_the_residual_form_refuses_published_weights():
     published = VideoWrap(backbone(), "gsf", T=3, residual=False)
-    with pytest.raises(RuntimeError, match="residual"):
+    with (
+        pytest.raises(RuntimeError, match="residual"),
+        pytest.warns(ClipWarning, match="residual=True, the .*has False"),
+    ):
         wrapped().load_state_dict(published.state_dict())
