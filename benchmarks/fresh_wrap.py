@@ -11,7 +11,9 @@ once.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +69,21 @@ def main() -> None:
     write_result(options.out, "fresh_wrap", payload, columns=columns)
 
 
-def measured(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Score a bare network, and what each clip changes."""
+ALL_CLIPS = tuple(itertools.product(CHAINS, PADDINGS, SCHEDULES, FRAMES))
+
+
+def measured(
+    model: nn.Module, images: Tensor, labels: Tensor, clips: Sequence[tuple[str, str, str, int]] = ALL_CLIPS
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Score a bare network, and what each clip changes; a clip is its chain, padding, schedule and T."""
     frames = Frames(model.eval(), images)
     bare = frames.logits(Genotype.identity(), 0.0, "zeros")
     results = []
-    for chain in CHAINS:
-        for padding in PADDINGS:
-            for schedule in SCHEDULES:
-                for T in FRAMES:
-                    clip = ClipOptions(T, schedule, padding)
-                    row = {"genotype": chain, "T": T, "schedule": schedule, "padding": padding}
-                    results.append(row | judged(frames.averaged(Genotype.parse(chain), clip), bare, labels))
-        print(chain, len(results), flush=True)
+    for chain, padding, schedule, T in clips:
+        row = {"genotype": chain, "T": T, "schedule": schedule, "padding": padding}
+        averaged = frames.averaged(Genotype.parse(chain), ClipOptions(T, schedule, padding))
+        results.append(row | judged(averaged, bare, labels))
+        print(*row.values(), flush=True)
     return scores(bare, labels), results
 
 
@@ -87,7 +91,7 @@ def front(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The former default clip, and for every T the clip with the lowest cross-entropy on the images that choose."""
     former = (FORMER_DEFAULT, 5, "from_zero", "zeros")
     rows = [{"clip": "the former default", **row} for row in results if identity_of(row) == former]
-    for T in FRAMES:
+    for T in sorted({row["T"] for row in results}):
         best = min((row for row in results if row["T"] == T), key=lambda row: row["choose_cross_entropy"])
         rows.append({"clip": f"best of T = {T}", **best})
     return rows
