@@ -123,7 +123,7 @@ def test_a_kill_at_every_single_moment(tmp_path: Path, disk: Disk) -> None:
 
 
 def test_kills_of_runs_that_were_killed_before(tmp_path: Path, disk: Disk) -> None:
-    several_kills(tmp_path, disk, 30)
+    several_kills(tmp_path, disk, 12)
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def test_a_checkpoint_that_is_damaged_anywhere_gives_way_to_the_one_before(tmp_p
         atomic_torch_save(path, value, keep_previous=True)
     whole, previous = path.read_bytes(), (tmp_path / "state.previous.pt").read_bytes()
     found = []
-    for number in range(150):
+    for number in range(80):
         draw = random.Random(number)
         place = draw.randrange(len(whole))
         flipped = whole[:place] + bytes([whole[place] ^ (1 << draw.randrange(8))]) + whole[place + 1 :]
