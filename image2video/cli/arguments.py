@@ -185,12 +185,19 @@ def add_grouped(
 def collect(source: type[T], options: Namespace, *, rename: Mapping[str, str] | None = None, **fixed: Any) -> T:
     """The dataclass `source` with the options that `add_fields` made for it; fields without one keep their default."""
     rename = rename or {}
-    values = {}
+    values, types = {}, typing.get_type_hints(source)
     for field in dataclasses.fields(source):  # type: ignore[arg-type]
         name = rename.get(field.name, field.name)
         if name in options:
             values[field.name] = options[name]
+            # jsonargparse takes a null for any option.
+            if options[name] is None and _default(field) is not None and not _takes_none(types[field.name]):
+                raise InputError(f"{dashed(name)} must have a value, got null; leave it out for {_default(field)!r}")
     return source(**{**values, **fixed})
+
+
+def _takes_none(kind: Any) -> bool:
+    return type(None) in typing.get_args(kind)
 
 
 def record(options: Namespace) -> dict[str, Any]:

@@ -33,6 +33,9 @@ COUNTED = ("random", *(name for name in SEARCHES if name != "fixed_weights"))
 """Those that may carry a count: so many draws, or searches with so many seeds."""
 OFF = "none"
 _LONG_NAME = 80
+MAX_TEXT = 10_000
+MAX_ITEMS = 100
+MAX_COUNT = 10_000
 
 _GENOTYPE = re.compile(r"\(|>|^preset:|\.json$|^identity$")
 """What only a genotype has."""
@@ -59,11 +62,19 @@ def parse_candidates(text: str | None) -> tuple[Candidate, ...]:
     """
     if text is None or text.strip() == OFF:
         return ()
+    items = text.split(",")
+    if len(text) > MAX_TEXT or len(items) > MAX_ITEMS:
+        raise InputError(
+            f"--compare must have at most {MAX_TEXT} characters and {MAX_ITEMS} candidates, got {len(text)} and "
+            f"{len(items)}"
+        )
     found: list[Candidate] = []
-    for item in text.split(","):
+    for item in items:
         candidate = _parse_item(item.strip())
         if any((c.name, c.genotype) == (candidate.name, candidate.genotype) for c in found):
-            raise InputError(f"--compare names {item.strip()!r} twice; several draws of one are {candidate.name}:COUNT")
+            raise InputError(
+                f"--compare names {item.strip()!r:.80} twice; several draws of one are {candidate.name}:COUNT"
+            )
         found.append(candidate)
     return tuple(found)
 
@@ -75,21 +86,25 @@ def _parse_item(item: str) -> Candidate:
         if not colon:
             return Candidate(name)
         if name not in COUNTED:
-            raise InputError(f"--compare {item!r}: {name} is always the same; only {', '.join(COUNTED)} take a count")
-        if not (count.isdecimal() and int(count) >= 1):
-            raise InputError(f"--compare {item!r}: a count must be a whole number of at least 1, as in {name}:5")
+            raise InputError(
+                f"--compare {item!r:.80}: {name} is always the same; only {', '.join(COUNTED)} take a count"
+            )
+        if not (re.fullmatch(r"[0-9]{1,5}", count) and 1 <= int(count) <= MAX_COUNT):
+            raise InputError(
+                f"--compare {item!r:.80}: a count must be at least 1 and at most {MAX_COUNT}, as in {name}:5"
+            )
         return Candidate(name, int(count))
     if item == OFF:
         raise InputError(f"--compare: {OFF!r} means no comparison and stands alone; without fusion is 'averaging'")
     if not _GENOTYPE.search(item):
         raise InputError(
-            f"--compare: unknown candidate {item!r}; known are {', '.join((*CONTROLS, *SEARCHES))}, and genotypes: a "
-            "text such as rotate(10), a .json file, preset:NAME"
+            f"--compare: unknown candidate {item!r:.80}; known are {', '.join((*CONTROLS, *SEARCHES))}, and genotypes: "
+            "a text such as rotate(10), a .json file, preset:NAME"
         )
     try:
         return Candidate("genotype", genotype=Genotype.coerce(item))
     except Image2VideoError as error:
-        raise InputError(f"--compare {item!r}: {error}") from None
+        raise InputError(f"--compare {item!r:.80}: {error}") from None
 
 
 def check_candidates(candidates: Sequence[Candidate], *, trained: bool, held_out: bool) -> None:

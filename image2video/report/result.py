@@ -256,11 +256,11 @@ class ComparisonResult:
         kind, version = record.get("kind"), record.get("schema_version")
         if kind != KIND:
             raise InputError(
-                f"{source} is of kind {kind!r}; a report needs one of kind {KIND!r} (a demo's result.json)"
+                f"{source} is of kind {kind!r:.80}; a report needs one of kind {KIND!r} (a demo's result.json)"
             )
         if version != SCHEMA_VERSION:
             raise InputError(
-                f"{source} has schema_version {version!r}; this version of image2video reads {SCHEMA_VERSION}: "
+                f"{source} has schema_version {version!r:.80}; this version of image2video reads {SCHEMA_VERSION}: "
                 "make the result again, or upgrade image2video"
             )
         return _build(cls, record, source)
@@ -295,7 +295,9 @@ def _build(cls: type[_T], record: Any, where: str) -> _T:
         if item.name in record:
             values[item.name] = _convert(hints[item.name], record[item.name], f"{where}.{item.name}")
         elif item.default is MISSING and item.default_factory is MISSING:
-            raise InputError(f"{where} has no {item.name!r}; it has {', '.join(sorted(record)) or 'no key at all'}")
+            raise InputError(
+                f"{where} has no {item.name!r}; it has {', '.join(sorted(record))[:300] or 'no key at all'}"
+            )
     return cls(**values)
 
 

@@ -24,9 +24,9 @@ def parse_data(text: str | None) -> dict[str, str]:
     for item in [] if text is None else text.split(","):
         name, equals, spec = item.strip().partition("=")
         if not (name and equals and spec):
-            raise InputError(f"--data {item.strip()!r}: needed NAME=SOURCE, such as cifar10=npz:cifar10.npz")
+            raise InputError(f"--data {item.strip()!r:.80}: needed NAME=SOURCE, such as cifar10=npz:cifar10.npz")
         if name in found:
-            raise InputError(f"--data names {name!r} twice; name it once")
+            raise InputError(f"--data names {name!r:.80} twice; name it once")
         found[name] = spec
     return found
 

@@ -133,5 +133,5 @@ def found_once(
             # The checkpoint is as large as the network, and of no more use.
             shutil.rmtree((out / CHECKPOINT).parent, ignore_errors=True)
         accelerator.wait_for_everyone()
-    record = read_record(record_file, needed=("genotype", "seconds"))
-    return Chosen(Genotype.parse(record["genotype"]), f"searched on {data}", record["seconds"])
+    found = read_record(record_file, needed=("genotype", "seconds"))
+    return Chosen(Genotype.parse(found["genotype"]), f"searched on {data}", found["seconds"])

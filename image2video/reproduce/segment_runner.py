@@ -30,6 +30,7 @@ from image2video.integrations.openmmlab.exact_resume import KEY
 from image2video.integrations.openmmlab.loading import FUSION
 from image2video.protocols import Progress
 from image2video.runs.random_state import random_state, set_random_state
+from image2video.runs.texts import read_text
 
 RECORD = "image2video_reproduce"
 _OWN = (FUSION, "width")
@@ -167,7 +168,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
     pointer = folder / "last_checkpoint"
     if not pointer.is_file():
         return None
-    named = folder / Path(pointer.read_text().strip()).name  # the folder may have been moved
+    named = (
+        folder / Path(read_text(pointer, "name of the last checkpoint").strip()).name
+    )  # the folder may have been moved
     if named.is_file():
         return named
     # The name is written last, so where it is cut off its file is whole.

@@ -187,6 +187,8 @@ def _write(target: Path, data: bytes | memoryview, *, keep_previous: bool) -> No
             if keep_previous and target.exists():
                 _second_name(target, spare)
                 os.replace(spare, previous)
+                # After a kill right here both are names of one file, and then a rename leaves both.
+                spare.unlink(missing_ok=True)
             os.replace(partial, target)
             _flush_folder(target.parent)
         except OSError:

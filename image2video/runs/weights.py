@@ -54,14 +54,41 @@ def load_state(model: nn.Module, state: Any, source: str) -> None:
         InputTypeError: no state dict.
 
     """
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputTypeError(f"{source} must hold a state dict (names and tensors), got a {type(state).__name__}")
+    _check_tensors(state, source)
     check_values(state, model.state_dict(), source)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:3]] or [str(error)]
         raise InputError(f"{source} does not fit {type(model).__name__}: {' '.join(lines)[:400]}") from error
+
+
+def check_fits(state: Any, wanted: Mapping[str, Any], source: str) -> None:
+    """Refuse a state dict that is not loaded now, but kept for later: names and shapes must be the model's own.
+
+    Raises:
+        InputError: names or shapes of another model, whole numbers or NaN where the model has weights.
+        InputTypeError: no state dict.
+
+    """
+    _check_tensors(state, source)
+    for name in {**wanted, **state}:
+        shapes = [tuple(found[name].shape) if name in found else None for found in (state, wanted)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"{source}: {name!r:.80} must have the shape {shapes[1]}, got {shapes[0]}; use another file"
+            )
+    check_values(state, wanted, source)
+
+
+def _check_tensors(state: Any, source: str) -> None:
+    if not isinstance(state, Mapping):
+        raise InputTypeError(f"{source} must hold a state dict (names and tensors), got a {type(state).__name__}")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise InputTypeError(
+                f"{source} must hold a state dict (names and tensors), got a {type(value).__name__} for {name!r:.80}"
+            )
 
 
 def check_values(given: Mapping[str, Any], wanted: Mapping[str, Any], source: str) -> None:

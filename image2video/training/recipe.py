@@ -152,9 +152,11 @@ def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | N
 
 
 def _within(name: str, value: float, low: float, high: float, *, high_excluded: bool = False) -> None:
-    if not low <= value <= high or (high_excluded and value == high):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputTypeError(f"{name}={value!r:.80}: it must be a number, got a {type(value).__name__}")
+    if not (low <= value <= high and value < math.inf) or (high_excluded and value == high):
         if high == math.inf:
-            span = f"at least {low}"
+            span = f"{'finite and ' if value == math.inf else ''}at least {low}"
         else:
             span = f"from {low} to {high}{' (excluded)' if high_excluded else ''}"
         raise InputError(f"{name}={value!r}: it must be {span}")
@@ -167,5 +169,5 @@ def _whole(name: str, value: int, low: int) -> None:
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name}={value!r}: it must be one of {', '.join(allowed)}")
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{name}={value!r:.80}: it must be one of {', '.join(allowed)}")

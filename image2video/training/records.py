@@ -22,7 +22,7 @@ from image2video.runs.folders import (
     versions,
 )
 from image2video.runs.random_state import random_state, set_random_state
-from image2video.runs.weights import check_entries
+from image2video.runs.weights import check_entries, check_fits
 from image2video.training.checkpoint import CHECKPOINT_FORMAT, check_same, save_weights
 from image2video.training.engine import Engine
 from image2video.training.recipe import TrainConfig
@@ -113,6 +113,7 @@ def restore(
     check_same(_without(saved["dataset"], "name"), _without(data.describe(), "name"), "data set")
     check_same(saved["settings"], settings or {}, "setting")
     engine.load_state(saved)
+    check_fits(saved["best"], engine.module.state_dict(), f"the best weights in {path}")
     if engine.accelerator.is_main_process:  # the generators saved are the main process's
         set_random_state(saved["random"])
     try:

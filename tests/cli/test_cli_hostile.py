@@ -25,6 +25,7 @@ CONFIGS = {
     "big.yaml": ("a: " + "x" * 2_000_000, "at most 1000000 bytes"),
     "unknown.yaml": ("nonsense: 1", "does not accept option 'nonsense'"),
     "nested.yaml": ("config: broken.yaml", "broken.yaml|none.npz"),
+    "null.yaml": ("label_smoothing: null", "--label-smoothing must have a value, got null; leave it out for 0.1"),
     "good.yaml": ("lr: 0.1\nmodel_kwargs: {a: 1}", "no file none.npz"),
 }
 

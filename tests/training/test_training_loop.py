@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from image2video.data import load_data
-from image2video.errors import ExistsError, InputError, StateError
+from image2video.errors import ExistsError, InputError, InputTypeError, StateError
 from image2video.training import TrainConfig, TrainResult, evaluate, train
 from image2video.training.result import EpochRecord, best_epoch
 
@@ -186,6 +186,11 @@ def test_resuming_with_other_settings_is_refused(data, tmp_path):
     [
         (lambda saved: saved.pop("history"), "has no 'history'"),
         (lambda saved: saved.update(best=[]), "best must be a dict, got a list"),
+        (
+            lambda saved: saved["best"].update({"0.bias": True}),
+            r"best weights .* must hold a state dict .*, got a bool for '0\.bias'",
+        ),
+        (lambda saved: saved["best"].pop("0.bias"), r"best weights .*'0\.bias' must have the shape \(8,\), got None"),
         (lambda saved: saved["random"].pop("torch"), "must hold states of random generators"),
         (lambda saved: saved["history"][0].pop("lr"), "holds records of another form"),
         (lambda saved: saved["model"]["0.weight"].mul_(float("nan")), r"the checkpoint holds NaN in 1 of 9 tensors"),
@@ -199,7 +204,7 @@ def test_a_checkpoint_that_was_tampered_with_is_named(data, tmp_path, spoil, mes
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     spoil(saved)
     torch.save(saved, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((InputError, InputTypeError), match=message):
         train(small_net(), data, config, out=tmp_path, resume=True)
 
 

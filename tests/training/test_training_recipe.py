@@ -120,3 +120,13 @@ def test_mixed_precision_is_only_automatic_on_a_gpu():
     assert autocast_dtype(TrainConfig(), cpu) is None
     assert autocast_dtype(TrainConfig(amp="bf16"), cpu) is torch.bfloat16
     assert autocast_dtype(TrainConfig(amp="no"), cpu) is None
+
+
+@pytest.mark.parametrize("value", [None, "0.1", True, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["lr", "momentum", "label_smoothing", "warmup_epochs", "clip_grad"])
+def test_what_is_no_finite_number_is_refused(name, value):
+    if name == "lr" and value is None:
+        assert TrainConfig(lr=None).peak_lr > 0  # its default
+        return
+    with pytest.raises((InputError, InputTypeError), match=f"{name}="):
+        TrainConfig(**{name: value})
