@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 
@@ -60,6 +61,21 @@ def check_depth(image: Image.Image, name: str) -> None:
         raise InputError(
             f"{name} must have pixels of 8 or 16 bits a channel, got {numbers} (mode {image.mode}), which say nothing "
             "of black and white; save it otherwise, or give a tensor (3, H, W) in 0 … 1"
+        )
+
+
+@functools.cache
+def check_eight_bits(path: str, what: str) -> None:
+    """Raise `InputError` where a file that another library reads as `what` has more than 8 bits, which it would cut."""
+    try:
+        with open(path, "rb") as file, Image.open(file) as image:
+            bits, mode = _bits(image), image.mode
+    except (OSError, SyntaxError, ValueError):
+        return  # who reads it says what is wrong with it, or knows a format that Pillow does not
+    if bits > 8 or mode[0] in _NUMBERS:
+        raise InputError(
+            f"{path} must have 8 bits a channel, got {max(bits, 16)} (mode {mode}): {what} would be cut to 8; save it "
+            "with 8 bits"
         )
 
 
