@@ -9,6 +9,7 @@ import stat
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
@@ -96,11 +97,13 @@ def _bits(image: Image.Image) -> int:
     """The bits of a channel in the file: Pillow's mode says 8 for colours of 16."""
     if isinstance(image, TiffImageFile):
         return int(max(image.tag_v2.get(_BITS, (1,))))
-    raw = str(image.tile[0].args) if image.tile else ""
-    if image.format == "PNG" and ";16" in raw:
-        return 16
-    if image.format == "PPM" and (image.mode == "I" or raw.endswith(", 65535)")):
-        return 16
+    if not isinstance(image, ImageFile) or not image.tile:
+        return 8
+    how = image.tile[0][3]  # what the decoder is told: a raw mode, or the raw mode and the largest number
+    if image.format == "PNG":
+        return 16 if ";16" in str(how) else 8
+    if image.format == "PPM":
+        return 16 if image.mode == "I" or (isinstance(how, tuple) and how[-1] > 255) else 8
     return 8
 
 
