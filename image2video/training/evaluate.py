@@ -13,7 +13,15 @@ from torch.nn.functional import cross_entropy
 
 from image2video.errors import InputError
 from image2video.protocols import Batches, Progress
-from image2video.segmentation import IGNORE_INDEX, labelled_pixels, mean_iou, overlaps, pixel_loss, pixel_losses
+from image2video.segmentation import (
+    IGNORE_INDEX,
+    check_pixel_labels,
+    labelled_pixels,
+    mean_iou,
+    overlaps,
+    pixel_loss,
+    pixel_losses,
+)
 from image2video.training.modes import eval_mode
 
 
@@ -149,12 +157,13 @@ def check_outputs(logits: Any, labels: Tensor) -> None:
 
 def check_targets(labels: Tensor, classes: int) -> None:
     """Refuse, as `InputError`, labels of images or of pixels that are none of the classes; a GPU would only abort."""
-    counted = labels if labels.ndim == 1 else labels[labels != IGNORE_INDEX]
-    if counted.numel() == 0:
+    if labels.ndim != 1:
+        check_pixel_labels(labels[labels != IGNORE_INDEX], classes)
+    if labels.ndim != 1 or len(labels) == 0:
         return
-    low, high = (int(value) for value in counted.aminmax())
+    low, high = (int(value) for value in labels.aminmax())
     if low < 0 or high >= classes:
-        raise InputError(f"the labels go from {low} to {high}; a model with {classes} outputs needs 0 … {classes - 1}")
+        raise InputError(f"images have labels {low} … {high}; with {classes} classes they must be 0 … {classes - 1}")
 
 
 def batch_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

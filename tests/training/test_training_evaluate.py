@@ -94,5 +94,5 @@ def test_cost_counts_per_image_and_all_frames():
 def test_labels_beyond_the_classes_are_refused(labels):
     """The loss would end in an error of torch's own; on a GPU in an abort of the process."""
     net = nn.Conv2d(1, 3, 1) if labels.ndim == 3 else nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    with pytest.raises(InputError, match=r"the labels go from -?\d+ to \d; a model with 3 outputs needs 0 … 2"):
+    with pytest.raises(InputError, match=r"have labels -?\d+ … \d; with 3 classes they must be 0 … 2"):
         evaluate(net, [(torch.zeros(2, 1, 4, 4), labels)])
