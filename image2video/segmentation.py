@@ -67,7 +67,7 @@ def overlaps(logits: Tensor, labels: Tensor, num_classes: int, *, ignore_index: 
         raise InputError(f"the logits must be of {num_classes} classes, got {sized.shape[1]}: {tuple(logits.shape)}")
     predicted = sized.argmax(1)
     known = labels != ignore_index
-    _check_values(labels[known], num_classes, ignore_index)
+    check_pixel_labels(labels[known], num_classes, ignore_index=ignore_index)
     # One histogram counts the classes of all images: those of image b begin at b · num_classes.
     offset = torch.arange(len(labels), device=labels.device).view(-1, 1, 1) * num_classes
 
@@ -80,8 +80,8 @@ def overlaps(logits: Tensor, labels: Tensor, num_classes: int, *, ignore_index: 
     return torch.stack([intersection, union], dim=1)
 
 
-def _check_values(labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise `InputError` for labels that are no class."""
+def check_pixel_labels(labels: Tensor, num_classes: int, *, ignore_index: int = IGNORE_INDEX) -> None:
+    """Raise `InputError` for labels of pixels that count and are no class."""
     if labels.numel() == 0:
         return
     low, high = (int(value) for value in labels.aminmax())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from image2video.cli.arguments import dashed
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
+from image2video.clip.memory import check_memory
 from image2video.clip.options import ClipOptions
 from image2video.data.folder import ImageFiles
 from image2video.data.scan import image_files
@@ -246,6 +247,8 @@ def read_images(folder: str, count: int, size: Size, bare: nn.Module, seed: int)
     Raises `MissingError` where there is no folder, `InputError` where it holds too few images.
     """
     channels, height, width = size
+    what = f"--count {count}: {count} images of {channels}×{height}×{width}"
+    check_memory(4 * count * channels * height * width, what, "lower --count or --size")
     if folder == "random":
         generator = torch.Generator().manual_seed(seed)
         return Pictures(torch.randn(count, channels, height, width, generator=generator), "images of white noise")

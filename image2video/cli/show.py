@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from image2video.cli.arguments import add_fields, collect
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.clip.memory import check_memory
 from image2video.data.image_file import read_image, unit_pixels
 from image2video.errors import ExistsError, InputError, MissingError
 from image2video.report import film_strip
@@ -76,4 +77,6 @@ def _read(path: Path, longer_side: int | None) -> torch.Tensor:
     if factor == 1:
         return image
     height, width = (max(1, round(side * factor)) for side in image.shape[-2:])
+    what = f"--image-size {longer_side}: an image of 3×{height}×{width}"
+    check_memory(3 * 4 * height * width, what, "ask for a smaller one")
     return interpolate(image, (height, width), mode="bilinear", antialias=True).clamp(0, 1)

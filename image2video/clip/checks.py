@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from image2video.clip.memory import check_frames_memory
 from image2video.errors import InputError, InputTypeError
 
 
@@ -16,6 +17,7 @@ def check_frames(T: object) -> int:
         raise InputTypeError(f"T, the number of frames, must be an integer of at least 1, got {T!r}")
     if T < 1:
         raise InputError(f"T, the number of frames, must be at least 1, got {T}")
+    check_frames_memory(T)
     return T
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from image2video.clip.checks import check_frames
 from image2video.clip.genotype import Genotype
+from image2video.clip.memory import check_clip_memory
 from image2video.errors import Image2VideoError, InputError, MissingError, StateError, UnsupportedError
 from image2video.protocols import Unwarper
 from image2video.trace.recompute import backward_task
@@ -227,7 +228,10 @@ def _make(source: FrameSource, images: Tensor, T: int | None) -> tuple[Tensor, U
         generator = stream(source.seed, TRAINING, source.drawn)
     else:
         generator = stream(source.seed, EVALUATION)
-    return source.clip(images, source.T if T is None else check_frames(T), generator)
+    T = source.T if T is None else check_frames(T)
+    if images.ndim == 4:  # else the source refuses them
+        check_clip_memory(images, T)
+    return source.clip(images, T, generator)
 
 
 def _prepare() -> None:

@@ -10,6 +10,7 @@ from image2video.clip.checks import check_frames, check_images, check_size
 from image2video.clip.colours import Colours, Values
 from image2video.clip.cover import covered_mean
 from image2video.clip.genotype import Genotype
+from image2video.clip.memory import check_clip_memory
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import matrix_device, warp
@@ -162,6 +163,7 @@ class Image2Video(nn.Module):
             The clip `(B, T, C, H, W)` in the dtype of the images.
         """
         check_images(images)
+        check_clip_memory(images, self.T if T is None else check_frames(T))
         steps = self._steps(T)
         if not self.genotype.is_geometric:
             return chain_clip(images, self.genotype, steps, self.options)

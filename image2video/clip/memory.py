@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,14 +44,13 @@ def check_clip_memory(images: Tensor, T: int) -> None:
     _check_clip((B, C, H, W), T, images.element_size(), images.device)
 
 
-def check_frames_memory(T: int, image_size: tuple[int, ...] | None = None) -> None:
+def check_frames_memory(T: int, image_size: object = None) -> None:
     """Raise `InputError` for a T at which one float32 image of the size (C, H, W) has no clip in this machine.
 
-    Where the size is not known, every frame is its matrix alone.
+    Where the size is not known, or is none, a frame is its matrix alone.
     """
-    if image_size is None or len(image_size) != 3:
-        check_memory(9 * 8 * T, f"T={T}: the matrices of the frames", "lower T")
-    else:
+    check_memory(9 * 8 * T, f"T={T}: the matrices of the frames", "lower T")
+    if isinstance(image_size, Sequence) and len(image_size) == 3 and all(isinstance(n, int) for n in image_size):
         _check_clip((1, *image_size), T, 4, torch.device("cpu"))
 
 

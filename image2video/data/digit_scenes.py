@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from image2video.data.digits import load_digits
+from image2video.data.limits import check_images_memory
 from image2video.data.seeds import derive_seed
 from image2video.errors import InputError
 
@@ -33,6 +34,7 @@ def load_digit_scenes(image_size: int = 48) -> tuple[tuple[Tensor, Tensor], tupl
     """
     if image_size < _SMALLEST:
         raise InputError(f"digit_scenes need at least {_SMALLEST} pixels per side, got image_size={image_size}")
+    check_images_memory(sum(_SCENES), 2, image_size)  # the image, and the class of every pixel
     parts = load_digits(image_size // _SHARE_OF_CANVAS)
     scenes = []
     for part, ((images, labels), count) in enumerate(zip(parts, _SCENES, strict=True)):

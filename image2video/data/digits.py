@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from image2video.data.limits import check_images_memory
 from image2video.data.splits import stratified_split
 
+_IMAGES = 1797
 _TEST_IMAGES = 599  # a third of 1797; the same images whatever the seed, so that no run trains on another's test set
 _TEST_SEED = 0
 
@@ -18,6 +20,7 @@ def load_digits(image_size: int = 16) -> tuple[tuple[Tensor, Tensor], tuple[Tens
     Images are `(N, 1, image_size, image_size)` uint8, one channel (three equal ones would triple the first layer's work
     for nothing), enlarged bilinearly from 8×8. Labels are `(N,)` int64.
     """
+    check_images_memory(_IMAGES, 1, image_size, bytes_per_value=4)
     import sklearn.datasets  # takes a second to import, and only the digits need it
 
     bunch = sklearn.datasets.load_digits()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from image2video.data.folder import ImageFiles, LoadedSet, Loading
+from image2video.data.limits import check_images_memory
 from image2video.data.scan import scan_folder, tiny_imagenet_val
 from image2video.data.source import IMAGENET_MEAN, IMAGENET_STD, LoadOptions, Pool
 from image2video.data.transforms import TrainTransform, eval_transform
@@ -40,6 +41,7 @@ def loaded_pool(
 ) -> Pool:
     """Sets over images that are read when needed, with the transforms of `options`; RGB, 224 pixels by default."""
     size = options.image_size or 224
+    check_images_memory(1, 3, size, bytes_per_value=4)
     mean, std = options.mean or IMAGENET_MEAN, options.std or IMAGENET_STD
     if len(mean) != 3 or len(std) != 3:
         raise InputError(f"image files are read as RGB: mean and std need 3 values, got {len(mean)} and {len(std)}")

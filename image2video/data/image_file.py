@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
@@ -63,6 +65,21 @@ def check_depth(image: Image.Image, name: str) -> None:
         )
 
 
+@functools.cache
+def check_eight_bits(path: str, what: str) -> None:
+    """Raise `InputError` where a file that another library reads as `what` has more than 8 bits, which it would cut."""
+    try:
+        with open(path, "rb") as file, Image.open(file) as image:
+            bits, mode = _bits(image), image.mode
+    except (OSError, SyntaxError, ValueError):
+        return  # who reads it says what is wrong with it, or knows a format that Pillow does not
+    if bits > 8 or mode[0] in _NUMBERS:
+        raise InputError(
+            f"{path} must have 8 bits a channel, got {max(bits, 16)} (mode {mode}): {what} would be cut to 8; save it "
+            "with 8 bits"
+        )
+
+
 def pixels(image: Image.Image | Tensor) -> Tensor:
     """The pixels of what `read_image` gave: `(3, H, W)`, uint8; deeper ones are rounded to 8 bits."""
     if isinstance(image, Tensor):
@@ -80,11 +97,13 @@ def _bits(image: Image.Image) -> int:
     """The bits of a channel in the file: Pillow's mode says 8 for colours of 16."""
     if isinstance(image, TiffImageFile):
         return int(max(image.tag_v2.get(_BITS, (1,))))
-    raw = str(image.tile[0].args) if image.tile else ""
-    if image.format == "PNG" and ";16" in raw:
-        return 16
-    if image.format == "PPM" and (image.mode == "I" or raw.endswith(", 65535)")):
-        return 16
+    if not isinstance(image, ImageFile) or not image.tile:
+        return 8
+    how = image.tile[0][3]  # what the decoder is told: a raw mode, or the raw mode and the largest number
+    if image.format == "PNG":
+        return 16 if ";16" in str(how) else 8
+    if image.format == "PPM":
+        return 16 if image.mode == "I" or (isinstance(how, tuple) and how[-1] > 255) else 8
     return 8
 
 

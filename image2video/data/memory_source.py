@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from image2video.data.digit_scenes import CLASSES as SCENE_CLASSES
 from image2video.data.digit_scenes import load_digit_scenes
 from image2video.data.digits import load_digits
+from image2video.data.limits import check_images_memory, check_npz_memory
 from image2video.data.memory import CropFlip, MemorySet
 from image2video.data.npz import NpzArrays
 from image2video.data.source import LoadOptions, Pool
@@ -49,6 +50,7 @@ def load_npz(rest: str, options: LoadOptions) -> Pool:
         raise MissingError(f"no file {path}; npz:PATH needs a file that numpy.savez wrote with {', '.join(_KEYS)}")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is no .npz file; numpy.savez writes one with {', '.join(_KEYS)}")
+    check_npz_memory(path)
     with NpzArrays(path) as file:
         missing = [key for key in _KEYS if key not in file.files]
         if missing:
@@ -87,6 +89,8 @@ def memory_pool(
 ) -> Pool:
     """Checks the labels, resizes if asked, measures mean and deviation of the training images, and makes the sets."""
     check_labels(train[1], test[1], classes)
+    if options.image_size is not None:
+        check_images_memory(len(train[1]) + len(test[1]), int(train[0].shape[1]), options.image_size)
     train, test = (_resized(images, options.image_size) for images in (train, test))
     mean, std = _statistics(train[0])
     mean, std = options.mean or mean, options.std or std

@@ -72,7 +72,8 @@ def _image_paths(folder: Path, left_out: list[str]) -> Iterator[str]:
     Links to a folder that is walked already, or that lies above, are put into `left_out`.
     """
     top = Path(os.path.realpath(folder))
-    walked, folders, links = {str(parent) for parent in top.parents}, [str(folder)], []
+    walked, folders = {str(parent) for parent in top.parents}, [str(folder)]
+    links: list[str] = []
     while folders or links:
         where = folders.pop() if folders else links.pop()
         real = os.path.realpath(where)

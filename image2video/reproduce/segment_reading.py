@@ -68,7 +68,7 @@ def _read(name: str) -> Config:
     """One config file: below the configs that come with the library, or anywhere."""
     path = CONFIGS / name if (CONFIGS / name).is_file() else Path(name).expanduser()
     if not path.is_file():
-        raise MissingError(f"config={name!r}: there is neither {CONFIGS / name} nor {path.absolute()}")
+        raise MissingError(f"config={name!r}: there is neither a config of image2video of that name nor a file {path}")
     try:
         with DefaultScope.overwrite_default_scope("mmseg"):
             register_all_modules(init_default_scope=False)

@@ -17,6 +17,7 @@ from image2video.data.seeds import seeded_generator
 from image2video.data.splits import fraction_count
 from image2video.errors import InputError, UnsupportedError
 from image2video.integrations.openmmlab.search_config import type_name
+from image2video.integrations.openmmlab.search_reading import check_depths
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 Leaf = MutableMapping[str, Any]
@@ -47,7 +48,10 @@ def loader_leaves(config: Any, loader: str) -> list[tuple[str, Leaf]]:
 
 
 def image_paths(leaf: Leaf, key: str) -> list[str]:
-    """The paths of a data set's images, in its order; raises `InputError` where it cannot be built."""
+    """The paths of a data set's images, in its order.
+
+    Raises `InputError` where it cannot be built, or a file has more than 8 bits.
+    """
     try:
         with DefaultScope.overwrite_default_scope("mmseg"):
             items = DATASETS.build({**leaf, "pipeline": [], "serialize_data": False})
@@ -56,7 +60,10 @@ def image_paths(leaf: Leaf, key: str) -> list[str]:
         raise InputError(f"{key} ({type_name(leaf.get('type'))}) cannot be read: {what}") from error
     if len(items) == 0:
         raise InputError(f"{key} ({type_name(leaf.get('type'))}) holds no image; check data_prefix and img_suffix")
-    return [items.get_data_info(i)["img_path"] for i in range(len(items))]
+    infos = [items.get_data_info(i) for i in range(len(items))]
+    for info in infos:
+        check_depths(info)
+    return [info["img_path"] for info in infos]
 
 
 def hold_out(config: Any, *, train_images: int | None, holdout: float, seed: int) -> None:

@@ -17,7 +17,7 @@ from image2video.protocols import Batches, ImageSet, Progress
 from image2video.runs.weights import load_state
 from image2video.training.checkpoint import cpu_state
 from image2video.training.ema import Ema
-from image2video.training.evaluate import Metrics, batch_loss, check_outputs, evaluate
+from image2video.training.evaluate import Metrics, batch_loss, check_outputs, check_targets, evaluate
 from image2video.training.recipe import TrainConfig, autocast_dtype, lr_factor, make_optimizer
 
 _STEPS_BETWEEN_CHECKS = 25  # reading a loss back from an accelerator waits for it, so that is done now and then
@@ -78,7 +78,8 @@ class Engine:
         for index, (images, labels) in enumerate(self.batches.epoch(epoch)):
             step = epoch * steps + index
             lr = self._set_lr(step, config.epochs * steps, round(config.warmup_epochs * steps))
-            losses.append(self._step(images, labels))
+            # To look at labels waits for a GPU; the first epoch sees them all.
+            losses.append(self._step(images, labels, look=epoch == 0 or self.device.type == "cpu"))
             sizes.append(len(labels))
             if (index + 1) % every == 0 or index + 1 == steps:
                 recent = torch.stack(losses[checked:]).cpu()
@@ -145,7 +146,7 @@ class Engine:
             group["lr"] = factor * group["peak_lr"]
         return factor * self.config.peak_lr
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, images: Tensor, labels: Tensor, *, look: bool) -> Tensor:
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self._autocast) if self._autocast else nullcontext():
@@ -156,6 +157,8 @@ class Engine:
                 f"the model has {logits.shape[1]} outputs, the data {self._classes} classes; build it with "
                 f"num_classes={self._classes}"
             )
+        if look:
+            check_targets(labels, self._classes)
         loss = batch_loss(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)

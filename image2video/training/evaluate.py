@@ -13,7 +13,15 @@ from torch.nn.functional import cross_entropy
 
 from image2video.errors import InputError
 from image2video.protocols import Batches, Progress
-from image2video.segmentation import labelled_pixels, mean_iou, overlaps, pixel_loss, pixel_losses
+from image2video.segmentation import (
+    IGNORE_INDEX,
+    check_pixel_labels,
+    labelled_pixels,
+    mean_iou,
+    overlaps,
+    pixel_loss,
+    pixel_losses,
+)
 from image2video.training.modes import eval_mode
 
 
@@ -81,7 +89,7 @@ def evaluate(
         The figures over all images.
 
     Raises:
-        InputError: the output does not fit the labels, or there is no batch.
+        InputError: the output does not fit the labels, a label is no class, or there is no batch.
 
     """
     device = torch.device(device)
@@ -96,6 +104,7 @@ def evaluate(
             with torch.autocast(device.type, autocast) if autocast else nullcontext():
                 logits = model(images)
             check_outputs(logits, labels)
+            check_targets(labels, logits.shape[1])
             tally.add(logits, labels)
             if progress is not None:
                 progress(stage, done, max(total, done))
@@ -144,6 +153,17 @@ def check_outputs(logits: Any, labels: Tensor) -> None:
             f"the model returned {tuple(logits.shape)} for {len(labels)} images with labels {tuple(labels.shape)}; "
             f"needed: {needed}"
         )
+
+
+def check_targets(labels: Tensor, classes: int) -> None:
+    """Refuse, as `InputError`, labels of images or of pixels that are none of the classes; a GPU would only abort."""
+    if labels.ndim != 1:
+        check_pixel_labels(labels[labels != IGNORE_INDEX], classes)
+    if labels.ndim != 1 or len(labels) == 0:
+        return
+    low, high = (int(value) for value in labels.aminmax())
+    if low < 0 or high >= classes:
+        raise InputError(f"images have labels {low} … {high}; with {classes} classes they must be 0 … {classes - 1}")
 
 
 def batch_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from image2video.clip.checks import check_frames
 from image2video.clip.colours import Values
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import clip_to_frames
+from image2video.clip.memory import check_frames_memory
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError, StateError
 from image2video.fusion.config import FusionConfig
@@ -21,6 +23,7 @@ from image2video.inject.checks import check_backbone
 from image2video.inject.plan import Plan
 from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
+from image2video.trace.sizes import nominal_size
 from image2video.wrap import pretrained
 from image2video.wrap.aggregate import Aggregation, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
@@ -65,7 +68,8 @@ class VideoWrap(ClipState, TimmLike):
             options of the clip.
 
     Raises:
-        InputError: an unknown option, `sites` that match nothing, no known input size, no mean and std where needed.
+        InputError: an unknown option, `sites` that match nothing, no known input size, no mean and std where needed, a
+            T whose clip of one image is larger than the machine's memory.
         StateError: a backbone that is wrapped or compiled already.
 
     >>> import torch
@@ -101,6 +105,7 @@ class VideoWrap(ClipState, TimmLike):
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
         options = ClipOptions(T, schedule, padding, interpolation, mean, std)
+        check_frames_memory(T, nominal_size(backbone) if input_size is None else input_size)
         self.to_video = clip_maker(backbone, frames, genotype, options)
         the_plan = plan_for(backbone, config, sites, input_size, example_input)
         # Before the backbone: timm's reparameterize_model goes through the children and meets the fusions' refusal.
@@ -199,6 +204,7 @@ class VideoWrap(ClipState, TimmLike):
         Args:
             T: 1 or more.
         """
+        check_frames_memory(check_frames(T), self.plan.input_size)
         self.to_video.set_frames(T)
         self._follows -= {"T"}  # a checkpoint loaded later does not undo it
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from mmcv.transforms import BaseTransform
 from torch import Tensor
 from torch.nn.functional import pad
 
+from image2video.data.image_file import check_eight_bits
 from image2video.functional import InputError, UnsupportedError
 
 Size = tuple[int, int]
@@ -110,11 +111,27 @@ class Reading:
         """Image and labels of item `index`, all draws by `seed`; raises `InputError` that names the file."""
         with seeded_globals(seed):
             try:
+                check_depths(item_files(self.items, index))
                 return self.prepare(self.items[index])
             except Exception as error:
                 kind = type(error) if isinstance(error, InputError | UnsupportedError) else InputError
                 what = str(error) if kind is type(error) else f"{type(error).__name__}: {error}"
                 raise kind(f"{_path_of(self.items, index)}: {what}") from error
+
+
+def item_files(items: Any, index: int) -> dict[str, Any]:
+    """What an item of a data set says of its files; nothing where the data set does not say."""
+    try:
+        return dict(items.get_data_info(index))
+    except (AttributeError, KeyError, TypeError):
+        return {}
+
+
+def check_depths(item: Mapping[str, Any]) -> None:
+    """Refuse, as `InputError`, an image or labels of more than 8 bits: mmsegmentation cuts them in silence."""
+    for key, what in (("img_path", "its shades"), ("seg_map_path", "the numbers of classes")):
+        if isinstance(item.get(key), str):
+            check_eight_bits(item[key], what)
 
 
 @contextmanager
@@ -134,7 +151,4 @@ def seeded_globals(seed: int) -> Iterator[None]:
 
 def _path_of(items: Any, index: int) -> str:
     """The file of an item, or its number where the data set does not say."""
-    try:
-        return str(items.get_data_info(index)["img_path"])
-    except (AttributeError, KeyError, TypeError):
-        return f"item {index}"
+    return str(item_files(items, index).get("img_path", f"item {index}"))

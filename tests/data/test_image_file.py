@@ -106,11 +106,19 @@ def test_depths_without_a_white_are_refused_by_name(tmp_path: Path, values, tags
     assert main(["show", "--image", str(path), "--out", str(tmp_path / "clip.png")]) == 2
 
 
-def test_colours_of_sixteen_bits_in_ppm_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("white", [65535, 1023])
+def test_colours_of_more_than_eight_bits_in_ppm_are_refused(tmp_path: Path, white: int) -> None:
     path = tmp_path / "deep.ppm"
-    path.write_bytes(b"P6 8 5 65535\n" + COLOURS.astype(">u2").tobytes())
+    path.write_bytes(b"P6 8 5 %d\n" % white + np.minimum(COLOURS, white).astype(">u2").tobytes())
     with pytest.raises(InputError, match=r"deep\.ppm: Pillow cuts the 16 bits"):
         read_image(path)
+
+
+def test_grey_of_ten_bits_has_its_own_white(tmp_path: Path) -> None:
+    path = tmp_path / "deep.pgm"
+    path.write_bytes(b"P5 8 5 1023\n" + (GREY % 1024).astype(">u2").tobytes())
+    wanted = torch.from_numpy((GREY % 1024).astype(np.float32) / 1023)
+    torch.testing.assert_close(unit_pixels(read_image(path))[0], wanted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LA"])

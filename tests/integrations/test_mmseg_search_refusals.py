@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("mmseg")
 
@@ -125,6 +127,19 @@ def test_images_that_a_batch_cannot_hold_are_refused(camvid: Path, tmp_path: Pat
     victim.write_bytes(b"no image")
     problem = built(config(tmp_path / "broken" / "data"), tmp_path)
     with pytest.raises(InputError, match=victim.name):
+        list(problem.train.batches(3).epoch(0))
+
+
+@pytest.mark.parametrize(("kind", "what"), [("images", "its shades"), ("labels", "the numbers of classes")])
+def test_files_of_sixteen_bits_are_refused_with_their_name(tmp_path: Path, kind: str, what: str) -> None:
+    """mmsegmentation would take class 256 + 3 for class 3."""
+    make_camvid(tmp_path / "data", train=3)
+    victim = min((tmp_path / "data" / kind / "train").iterdir())
+    Image.fromarray(np.full((72, 96), 259, np.uint16)).save(victim, "PNG")
+    problem = built(config(tmp_path / "data"), tmp_path)
+    with pytest.raises(
+        InputError, match=rf"{victim.name} must have 8 bits a channel, got 16 .*{what} would be cut to 8"
+    ):
         list(problem.train.batches(3).epoch(0))
 
 

@@ -8,7 +8,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("mmseg")
 
@@ -101,10 +103,19 @@ def test_the_configs_of_all_rows_can_be_read():
 
 
 def test_a_config_that_is_not_there():
-    with pytest.raises(MissingError, match=r"config='nowhere.py': there is neither .*configs/nowhere.py nor /"):
+    with pytest.raises(MissingError, match=r"config='nowhere.py': .* of that name nor a file nowhere.py$"):
         read_config(Setting(config="nowhere.py"))
     with pytest.raises(MissingError, match="nowhere"):
         read_config(Setting(config=f"{CONFIG} + nowhere.py"))
+
+
+def test_labels_of_sixteen_bits_are_refused_with_their_file(tmp_path):
+    root = make_scenes(tmp_path, train=8)
+    Image.fromarray(np.full((48, 48), 259, np.uint16)).save(root / "labels" / "train" / "0003.png")
+    with pytest.raises(
+        InputError, match=r"0003\.png must have 8 bits a channel.*the numbers of classes would be cut to 8"
+    ):
+        plain_config(setting(train_images=None), root)
 
 
 def test_a_share_is_held_out_and_the_test_split_is_left_alone(root):

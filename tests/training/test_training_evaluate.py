@@ -88,3 +88,11 @@ def test_cost_counts_per_image_and_all_frames():
     assert net.training
     with pytest.raises(InputError, match="at least 1"):
         measure_cost(net, (3, 6, 10), 0)
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([0, 3]), torch.tensor([-100, 1]), torch.full((2, 4, 4), 3)])
+def test_labels_beyond_the_classes_are_refused(labels):
+    """The loss would end in an error of torch's own; on a GPU in an abort of the process."""
+    net = nn.Conv2d(1, 3, 1) if labels.ndim == 3 else nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    with pytest.raises(InputError, match=r"have labels -?\d+ … \d; with 3 classes they must be 0 … 2"):
+        evaluate(net, [(torch.zeros(2, 1, 4, 4), labels)])

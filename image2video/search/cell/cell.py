@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from image2video.clip.chain import check_colours
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
+from image2video.clip.memory import check_clip_memory
 from image2video.clip.ops.op import full_precision
 from image2video.clip.options import ClipOptions
 from image2video.clip.random_chain import ChainLaw
@@ -190,13 +191,15 @@ class Cell(nn.Module):
             `(B, T, C, H, W)`.
 
         Raises:
-            InputError: images or a mixing matrix of another shape, or candidates that do not fit.
+            InputError: images or a mixing matrix of another shape, candidates that do not fit, or a clip that is larger
+                than the memory.
             InputTypeError: images that are not float.
         """
         if images.ndim != 4:
             raise InputError(f"the cell takes images (B, C, H, W), got shape {tuple(images.shape)}")
         if not images.is_floating_point():
             raise InputTypeError(f"the cell takes float images, got {images.dtype}; convert and normalise them first")
+        check_clip_memory(images, self.T)
         _check_mixing(self.space, mixing, trace, active)
         dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
         with full_precision(images.device):
