@@ -414,9 +414,7 @@ def test_parallel_models_keep_the_clip():
         state = get_model_state_dict(source, options=options)
         with pytest.warns(ClipWarning, match="T=3, the checkpoint has 4"):
             wrapped().load_state_dict(state)
-        with pytest.warns(
-            ClipWarning, match="T=3, the checkpoint has 4"
-        ):  # it shards the tensors in `state`
+        with pytest.warns(ClipWarning, match="T=3, the checkpoint has 4"):  # it shards the tensors in `state`
             assert not any(set_model_state_dict(parallel(wrapped()), state, options=options))
     with pytest.warns(ClipWarning, match="T=3, the checkpoint has 4"):
         ddp(wrapped()).load_state_dict(ddp(wrapped(T=4)).state_dict())
