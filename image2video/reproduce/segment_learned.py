@@ -29,7 +29,8 @@ class LearnedEncoderDecoder(VideoEncoderDecoder):
     `LearnedAveraging` for maps of pixels: each copy's logits are brought back by the inverse of its move, and averaged
     over the copies that show a pixel, before the loss and in prediction; where none does, the copy with the smallest
     draw counts, continued with its edge. Training draws moves for every image from torch's global generator of the CPU;
-    evaluation takes the same T for all. Frames do not mix. The state dict holds the plain segmentor and `width` (5,).
+    evaluation takes the same T for all. Frames do not mix. The state dict holds the plain segmentor, `width` (5,) and
+    the record of the averaging.
 
     Args:
         T: copies per image.

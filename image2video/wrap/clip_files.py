@@ -75,8 +75,8 @@ def _one(records: list[dict[str, Any]], what: str) -> dict[str, Any]:
     """Return the only clip, or raise."""
     if not records:
         raise MissingError(
-            f"{what} holds no clip (a key {CLIP!r}): it is of a bare model, or version 0.1 wrote it; wrap the model "
-            "with the genotype, T and options that it was trained with"
+            f"{what} holds no clip (a key {CLIP!r}): it is of a bare model, or an earlier version wrote it; wrap the "
+            "model with the genotype, T and options that it was trained with"
         )
     if any(record != records[0] for record in records):
         raise InputError(f"{what} holds {len(records)} clips that differ; pass the state dict of one model")

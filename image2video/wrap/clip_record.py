@@ -116,7 +116,7 @@ def decode(state: Any) -> dict[str, Any]:
     except (AttributeError, KeyError, RecursionError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"the checkpoint's clip (the key {CLIP!r}) cannot be read ({type(error).__name__}); it must be the tensor "
-            "that the model's state_dict() gave. Delete the key to load the weights without their clip"
+            "that the model's state_dict() gave; delete the key to load the weights without their clip"
         ) from error
     if version != _FORMAT:
         raise InputError(

@@ -58,8 +58,8 @@ class ClipState(nn.Module):
         Weights are not loaded. Where fusion or sites are other ones, the fusions are made anew: call it before
         `load_state_dict`, and before an optimiser, DistributedDataParallel or torch.compile get the model.
 
-        `MissingError` says that there is no such file, or no clip in it (version 0.1 wrote none). `InputError` refuses
-        a clip that cannot be read, and sites that the backbone does not have; the model then stays as it was.
+        `MissingError` says that there is no such file, or no clip in it (earlier versions wrote none). `InputError`
+        refuses a clip that cannot be read, and sites that the backbone does not have; the model then stays as it was.
 
         Args:
             source: a state dict, a checkpoint file (.safetensors, or torch's with tensors and plain values only), or a
@@ -103,8 +103,8 @@ class ClipState(nn.Module):
     def meet_no_clip(self) -> None:
         """Warn once that the clip of a loaded checkpoint of a wrapped model is not known."""
         self._warn_once(
-            "the checkpoint is of a wrapped model and does not say with which clip it was trained (version 0.1 wrote "
-            f"none, and had other defaults); the model keeps its own: genotype={self._record()['genotype']!r}, "
+            "the checkpoint is of a wrapped model and does not say with which clip it was trained (earlier versions "
+            f"wrote none, and had other defaults); the model keeps its own: genotype={self._record()['genotype']!r}, "
             f"T={self.to_video.T}. Make sure that it is the checkpoint's"
         )
 

@@ -21,6 +21,7 @@ from image2video.data import AugmentedFrames, load_data
 from image2video.errors import InputError, InputTypeError, MissingError, StateError, UnsupportedError
 from image2video.search import get_space, random_genotype
 from image2video.training import TrainConfig, train
+from image2video.wrap.clip_record import ClipWarning
 
 CANDIDATES = ("translate_x(0.1)", "rotate(15)", "scale(1.2)")
 SIZE = (3, 12, 20)
@@ -292,9 +293,11 @@ def test_weights_move_between_kinds_of_clips():
     drawn = VideoWrap(backbone(), fusion="none", frames=random_clips()).train()
     drawn(images())
     chosen = VideoWrap(backbone(seed=3), fusion="none", genotype="rotate(5)")
-    chosen.load_state_dict(drawn.state_dict())
+    with pytest.warns(ClipWarning, match=r"frames=None \(genotype='rotate\(5\)'\), the checkpoint has \{'kind'"):
+        chosen.load_state_dict(drawn.state_dict())
     other = VideoWrap(backbone(seed=4), fusion="none", frames=random_clips())
-    other.load_state_dict(chosen.state_dict())
+    with pytest.warns(ClipWarning, match=r"frames=\{'kind'.*, the checkpoint has None \(genotype='rotate\(5\)'\)"):
+        other.load_state_dict(chosen.state_dict())
     assert other.to_video.drawn == 0
     bare = VideoWrap(backbone(seed=5), fusion="none", frames=random_clips())
     bare.load_state_dict(chosen.backbone.state_dict())

@@ -15,6 +15,7 @@ from PIL import Image
 import image2video.integrations.openmmlab  # noqa: F401 (registers the video segmentors)
 from image2video import InputError
 from image2video.reproduce.miniatures import make_cityscapes
+from image2video.wrap.clip_record import decode
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The draw is False"),
@@ -49,7 +50,7 @@ CHECKPOINT = "work_dirs/small/iter_2.pth"
 def test_train_saves_a_checkpoint_that_says_what_clip_it_was_trained_with(trained: Path) -> None:
     checkpoint = read_checkpoint(trained / CHECKPOINT)
     assert checkpoint["meta"]["iter"] == 2
-    record = checkpoint["state_dict"]._metadata[""]["image2video"]
+    record = decode(checkpoint["state_dict"]["_extra_state"])
     assert (record["genotype"], record["T"]) == ("translate_x(0.02) > scale(1.05)", 5)
     assert any(name.startswith("video_fusion.") for name in checkpoint["state_dict"])
     scalars = next((trained / "work_dirs" / "small").glob("*/vis_data/scalars.json")).read_text()

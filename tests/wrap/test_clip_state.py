@@ -10,8 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEma, ModelEmaV2, ModelEmaV3, get_state_dict
+from torch import distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from wrap_helpers import CHAIN, COLOURFUL, backbone, images, same_state, state_of, stir, wrapped
 
@@ -386,6 +389,35 @@ def test_distributed_checkpoints_list_the_clip(full):
         with pytest.warns(ClipWarning, match="T=5, the checkpoint has 3"):
             set_model_state_dict(shell(model), state, options=options)
         assert same_state(state_of(model.fusion), state_of(source.fusion))
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """One process that trains as one of many do."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.filterwarnings("ignore:Found a non-scalar tensor")  # torch's advice on a parameter of one number
+def test_parallel_models_keep_the_clip():
+    def ddp(model):
+        return nn.parallel.DistributedDataParallel(model)
+
+    def fsdp(model):
+        return fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+
+    options = StateDictOptions(full_state_dict=True)
+    for parallel in (ddp, fsdp):
+        source = parallel(wrapped(stirred=True, T=4))
+        state = get_model_state_dict(source, options=options)
+        with pytest.warns(ClipWarning, match="T=3, the checkpoint has 4"):
+            wrapped().load_state_dict(state)
+        with pytest.warns(ClipWarning, match="T=3, the checkpoint has 4"):  # it shards the tensors in `state`
+            assert not any(set_model_state_dict(parallel(wrapped()), state, options=options))
+    with pytest.warns(ClipWarning, match="T=3, the checkpoint has 4"):
+        ddp(wrapped()).load_state_dict(ddp(wrapped(T=4)).state_dict())
 
 
 def test_a_wrapper_within_a_module_and_two_of_them():

@@ -126,10 +126,10 @@ def test_tokens_are_unwarped_on_the_grid_of_the_plan():
     assert out.shape == bare(images(size=(3, 160, 160))).shape
 
 
-def test_only_backbone_and_fusion_stand_in_the_state_dict():
+def test_only_backbone_fusion_and_clip_stand_in_the_state_dict():
     model = wrapped()
     keys = model.state_dict().keys()
-    assert {key.split(".")[0] for key in keys} == {"backbone", "fusion"}
+    assert {key.split(".")[0] for key in keys} == {"backbone", "fusion", "_extra_state"}
     bare = backbone().state_dict().keys()
     assert [key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")] == list(bare)
     assert "fusion.layer1.0.conv2.gsf.conv3D.weight" in keys

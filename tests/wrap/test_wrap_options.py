@@ -143,7 +143,7 @@ def test_colours_are_those_of_the_backbone_unless_others_are_given():
     assert wrapped(genotype=COLOURFUL).to_video.colours == wrapped().to_video.colours == expected
     model = wrapped(genotype=COLOURFUL, mean=0.5, std=(0.1, 0.2, 0.3))
     assert model.to_video.colours == Colours((0.5,), (0.1, 0.2, 0.3))
-    assert not [name for name in model.state_dict() if not name.startswith(("backbone.", "fusion."))]
+    assert not [name for name in model.state_dict() if not name.startswith(("backbone.", "fusion.", "_extra_state"))]
     assert list(model.unwrap().state_dict()) == list(bare.state_dict())
     with pytest.raises(InputError, match="mean and std go together"):
         wrapped(mean=0.5)
