@@ -2,8 +2,8 @@
 
     python benchmarks/fresh_wrap_choice.py
 
-Of all clips that cost no accuracy and no cross-entropy on the choosing half of any data set, the default is the one with
-the lowest mean cross-entropy over them. The other halves have no say; they judge it.
+Of all clips that cost no accuracy and no cross-entropy on the choosing half of any data set, the default is the one
+with the lowest mean cross-entropy over them. The other halves have no say; they judge it.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from image2video.runs.texts import read_text
 __all__ = ["DEFAULT_GENOTYPE", "PRESET_PREFIX", "Genotype", "Transform"]
 
 DEFAULT_GENOTYPE = "translate_x(0.03)"
-"""The genotype of `VideoWrap` (ours). With the defaults of `ClipOptions` it costs trained networks no accuracy: the page on
-results has the measurement that chose it."""
+"""The genotype of `VideoWrap` (ours). With the defaults of `ClipOptions` it costs trained networks no accuracy, as the
+page on results shows: it was chosen by that."""
 
 PRESET_PREFIX = "preset:"
 

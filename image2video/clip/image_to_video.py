@@ -68,11 +68,11 @@ class Image2Video(nn.Module):
 
     Args:
         genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`.
-        T: frames of a clip.
+        T: frames of a clip. None: as the genotype was found with, which its provenance says, else 3.
         schedule: the power of each frame: `from_zero` (frame 0 is the image), `ramp`, `centred` or `mirror`; see
-            `schedule_steps`.
+            `schedule_steps`. None: as the genotype was found with, else `centred`.
         padding: what stands outside the image: `zeros` (the mean colour of normalised images), `border` or
-            `reflection`.
+            `reflection`. None: as the genotype was found with, else `reflection`.
         interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
         mean: of the images' normalisation, a number or one per channel (0 for images in 0 … 1); photometric ops need
             it, with `std`.
@@ -91,16 +91,18 @@ class Image2Video(nn.Module):
         self,
         genotype: Genotype | str,
         *,
-        T: int = 3,
-        schedule: str = "centred",
-        padding: str = "reflection",
+        T: int | None = None,
+        schedule: str | None = None,
+        padding: str | None = None,
         interpolation: str = "bilinear",
         mean: Values = None,
         std: Values = None,
     ) -> None:
         super().__init__()
         self.genotype = Genotype.coerce(genotype)
-        self.options = ClipOptions(T, schedule, padding, interpolation, mean, std)
+        given = {"T": T, "schedule": schedule, "padding": padding}
+        others = {"interpolation": interpolation, "mean": mean, "std": std}
+        self.options = ClipOptions.found_with(self.genotype.provenance, **given, **others)
         check_colours(self.genotype, self.options.colours)
         self.genotype.check_steps(self.options.steps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,8 @@ from image2video.clip.schedules import SCHEDULES, schedule_steps
 class ClipOptions:
     """The options of a clip: what `Image2Video`, `VideoWrap`, rankings and searches know beside the genotype.
 
-    The defaults (ours) are those that cost trained networks nothing before any training; the paper's are T = 5 and 8, its
-    schedule is `ramp`.
+    The defaults (ours) are those that cost trained networks nothing before any training. The paper has T = 5 or 8 and
+    the schedule `ramp`.
 
     Attributes:
         T: frames of a clip, at least 1.
@@ -57,6 +58,40 @@ class ClipOptions:
         if colours is not None:  # plain tuples: equal options compare equal, however mean and std were given
             object.__setattr__(self, "mean", colours.mean)
             object.__setattr__(self, "std", colours.std)
+
+    @classmethod
+    def found_with(
+        cls,
+        provenance: Mapping[str, Any] | None,
+        *,
+        T: int | None = None,
+        schedule: str | None = None,
+        padding: str | None = None,
+        **others: Any,
+    ) -> ClipOptions:
+        """The options that are given, the rest as a genotype was found with them, or the defaults.
+
+        Args:
+            provenance: of the genotype: what a search or a ranking wrote. Earlier versions wrote no padding; they
+                searched with zeros.
+            T: frames of a clip.
+            schedule: the power of each frame.
+            padding: what stands outside the image.
+            **others: the other options.
+
+        Returns:
+            The options.
+        """
+        found = dict(provenance or {})
+        if "T" in found and "schedule" in found:
+            found.setdefault("padding", "zeros")
+        given = {"T": T, "schedule": schedule, "padding": padding}
+        kinds = {"T": int, "schedule": str, "padding": str}
+        for name, value in given.items():
+            # A provenance is free text of whoever wrote it: what is no such option is none.
+            if value is None and type(found.get(name)) is kinds[name]:
+                given[name] = found[name]
+        return cls(**{name: value for name, value in given.items() if value is not None}, **others)
 
     @property
     def steps(self) -> tuple[float, ...]:

@@ -147,6 +147,7 @@ def rank_on(
         count=count,
         T=bench.clip.T,
         schedule=bench.clip.schedule,
+        padding=bench.clip.padding,
         seed=seed,
         mean=data.mean,
         std=data.std,

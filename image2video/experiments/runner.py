@@ -107,7 +107,8 @@ def demo_bench(config: DemoConfig) -> Bench:
     return Bench(
         data=data,
         build=bare,
-        clip=ClipOptions(T=config.frames, schedule=config.schedule, mean=data.mean, std=data.std),
+        # Zeros, as the search pads.
+        clip=ClipOptions(T=config.frames, schedule=config.schedule, padding="zeros", mean=data.mean, std=data.std),
         recipe=config.training,
         epochs=config.epochs,
         finetune_epochs=config.finetune_epochs,

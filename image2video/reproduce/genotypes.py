@@ -88,7 +88,7 @@ def ranked_choice(ranking: Ranking, accelerator: Accelerator) -> Chosen:
 
 def row_clip(setting: Setting, data: DataSource) -> ClipOptions:
     """The clip of a table's row, for arms that say nothing else."""
-    return ClipOptions(T=setting.T, schedule=setting.clip_schedule, mean=data.mean, std=data.std)
+    return ClipOptions(T=setting.T, schedule=setting.clip_schedule, padding="zeros", mean=data.mean, std=data.std)
 
 
 def table_bench(setting: Setting, data: DataSource, accelerator: Accelerator, *, variant: str | None = None) -> Bench:

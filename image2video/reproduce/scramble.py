@@ -34,7 +34,7 @@ class ScrambledClips(FrameSource):
     ) -> None:
         self._settings = {"genotype": str(genotype), "schedule": schedule, "mean": mean, "std": std}
         super().__init__(T, 0)
-        self._video = Image2Video(genotype, T=T, schedule=schedule, mean=mean, std=std)
+        self._video = Image2Video(genotype, T=T, schedule=schedule, padding="zeros", mean=mean, std=std)
 
     @property
     def genotype(self) -> Genotype | None:

@@ -121,6 +121,7 @@ def _ranked(
         space=RANK_SPACE,
         T=setting.T,
         schedule=setting.clip_schedule,
+        padding="zeros",
         seed=setting.seed,
         batch_size=options.batch_size * setting.T,
         task=problem.task,

@@ -42,6 +42,7 @@ def arm_model(arm: Cell, setting: Setting, model: Mapping[str, Any], chosen: Cho
         "genotype": str(chosen.genotype),
         "T": arm.frames(setting),
         "schedule": arm.schedule or setting.clip_schedule,
+        "padding": "zeros",
         "fusion": arm.fusion,
         "residual": arm.start is not None or _pretrained(model),
     }

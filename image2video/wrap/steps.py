@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -26,20 +27,21 @@ Sites = str | Sequence[str] | Callable[[Site], bool] | Plan | None
 
 
 def clip_maker(
-    backbone: nn.Module, source: FrameSource | None, genotype: Genotype | str, options: ClipOptions
+    backbone: nn.Module, source: FrameSource | None, genotype: Genotype | str, **options: Any
 ) -> Image2Video | FrameSource:
     """Return what makes a wrapper's clips: the source, or an `Image2Video` of the genotype and the options.
 
-    `mean` and `std` default to what the backbone's config says. Raises `InputTypeError` for a source of another type,
-    and `InputError` for a source beside options that it decides itself.
+    `mean` and `std` default to what the backbone's config says, other options to what the genotype was found with.
+    Raises `InputTypeError` for a source of another type, and `InputError` for a source beside options that it decides
+    itself.
     """
     if source is None:
-        return Image2Video.of(genotype, options.with_colours_of(backbone))
+        chain = Genotype.coerce(genotype)
+        return Image2Video.of(chain, ClipOptions.found_with(chain.provenance, **options).with_colours_of(backbone))
     if not isinstance(source, FrameSource):
         raise InputTypeError(f"frames must be a FrameSource such as RandomClips, got {type(source).__name__}")
-    defaults = ClipOptions().arguments()
     given = ["genotype"] if genotype != DEFAULT_GENOTYPE else []
-    given += [name for name, value in options.arguments().items() if value != defaults[name]]
+    given += [name for name, value in options.items() if value not in (None, "bilinear")]
     if given:
         raise InputError(
             f"frames={type(source).__name__} makes the clips itself; give it {', '.join(given)}, or leave frames out"

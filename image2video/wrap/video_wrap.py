@@ -14,7 +14,6 @@ from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import clip_to_frames
 from image2video.clip.memory import check_frames_memory
-from image2video.clip.options import ClipOptions
 from image2video.errors import InputError, StateError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
@@ -46,10 +45,11 @@ class VideoWrap(ClipState, TimmLike):
         backbone: any module that takes images; the wrapper takes its training mode.
         fusion: how frames mix; a name from `fusion_names()` (`"none"`: never), or a config such as
             `GSFConfig(ratio=0.25)`.
-        genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`. The default (ours)
-            moves the image on by 3 % a frame, which costs a trained network some accuracy before it is fine-tuned.
-        T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it.
-        schedule: as in `Image2Video`.
+        genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`. With the defaults (ours) the
+            frames are the image and the image moved by 3 % either way, which costs a trained network no accuracy.
+        T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it. None: as the genotype was
+            found with, else 3.
+        schedule: as in `Image2Video`; likewise.
         aggregate: how outputs become those of images; see `image2video.wrap.aggregate.aggregate`.
         residual: start as the average of the bare model over the frames (ours, for trained backbones); False uses the
             fusions as published, for training from scratch.
@@ -59,7 +59,7 @@ class VideoWrap(ClipState, TimmLike):
         freeze_bn: keep the backbone's batch norms in eval mode in training too, since a batch of B·T frames is
             correlated: their running statistics do not move, their weights and biases still learn. The fusions' own
             norms train.
-        padding: as in `Image2Video`.
+        padding: as in `Image2Video`; likewise.
         interpolation: as in `Image2Video`.
         example_input: an input for the trace, `(B, C, H, W)`, in place of `input_size`.
         mean: of the images' normalisation, for photometric ops; by default as the backbone's `pretrained_cfg` says.
@@ -85,14 +85,14 @@ class VideoWrap(ClipState, TimmLike):
         fusion: str | FusionConfig = "gsf",
         *,
         genotype: Genotype | str = DEFAULT_GENOTYPE,
-        T: int = 3,
-        schedule: str = "centred",
+        T: int | None = None,
+        schedule: str | None = None,
         aggregate: Aggregation = "auto",
         residual: bool = True,
         sites: Sites = None,
         input_size: tuple[int, int, int] | None = None,
         freeze_bn: bool = False,
-        padding: str = "reflection",
+        padding: str | None = None,
         interpolation: str = "bilinear",
         example_input: Tensor | None = None,
         mean: Values = None,
@@ -104,9 +104,9 @@ class VideoWrap(ClipState, TimmLike):
         check_backbone(backbone)
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
-        options = ClipOptions(T, schedule, padding, interpolation, mean, std)
-        check_frames_memory(T, nominal_size(backbone) if input_size is None else input_size)
-        self.to_video = clip_maker(backbone, frames, genotype, options)
+        others = {"interpolation": interpolation, "mean": mean, "std": std}
+        self.to_video = clip_maker(backbone, frames, genotype, T=T, schedule=schedule, padding=padding, **others)
+        check_frames_memory(self.to_video.T, nominal_size(backbone) if input_size is None else input_size)
         the_plan = plan_for(backbone, config, sites, input_size, example_input)
         # Before the backbone: timm's reparameterize_model goes through the children and meets the fusions' refusal.
         self.fusion = inject_(backbone, the_plan, residual=residual)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from image2video.clip.options import ClipOptions
 from image2video.functional import (
     DEFAULT_GENOTYPE,
     FusionConfig,
@@ -29,7 +28,8 @@ class VideoOptions:
 
     Attributes:
         genotype: a text such as `"translate_x(0.02) > scale(1.05)"`, the path of a .json file or `"preset:NAME"`.
-        T: frames per image, 1 or more.
+        T: frames per image, 1 or more; None, as for the next two, stands for what the genotype was found with, else for
+            the default of `Image2Video`.
         schedule: the power of each frame: `from_zero`, `ramp`, `centred` or `mirror`.
         padding: what stands outside the image in a frame: `zeros` (the mean colour), `border` or `reflection`.
         interpolation: `bilinear`, `nearest` or `bicubic`.
@@ -46,9 +46,9 @@ class VideoOptions:
     """
 
     genotype: str = str(DEFAULT_GENOTYPE)
-    T: int = 5
-    schedule: str = "from_zero"
-    padding: str = "zeros"
+    T: int | None = None
+    schedule: str | None = None
+    padding: str | None = None
     interpolation: str = "bilinear"
     fusion: str | Mapping[str, Any] = "gsf"
     residual: bool = True
@@ -110,8 +110,8 @@ class VideoOptions:
         try:
             genotype = Genotype.coerce(self.genotype)
             self._warn_of_another_clip(genotype)
-            clip = ClipOptions(self.T, self.schedule, self.padding, self.interpolation, mean, std)
-            return Image2Video(genotype, **clip.arguments())
+            how = {"T": self.T, "schedule": self.schedule, "padding": self.padding}
+            return Image2Video(genotype, interpolation=self.interpolation, mean=mean, std=std, **how)
         except Image2VideoError as error:
             names = ("genotype", "T", "schedule", "padding", "interpolation")
             values = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
@@ -125,7 +125,7 @@ class VideoOptions:
         other = []
         for key in ("T", "schedule"):
             now, was = getattr(self, key), provenance.get(key)
-            if was is not None and was != now:
+            if None not in (was, now) and was != now:
                 other.append(f"{KEY}.{key}={now!r}, found with {was!r}")
         if other:
             warnings.warn(

@@ -49,6 +49,7 @@ GENTLE: dict[str, Any] = {
         "flip_x",
         "flip_y",
     ],
+    "schedule": "centred",
 }
 """Small steps of either sign, and mirror images (ours): a network that is trained already loses accuracy under large
 steps. Zooms in go further than zooms out, since trained networks gain from the former alone."""
