@@ -28,8 +28,8 @@ ALLOWED = {  # room -> the rooms of ours that it may import, beside itself
     "image2video": {*CORE, "moved"},
     "receptive_field": CORE,
     "search": CORE,
-    "data": {*LEAVES, "clip", "search"},  # search: the spaces that `clips:SPACE` names
-    "training": {*LEAVES, "runs", "wrap", "data"},
+    "data": {*LEAVES, "clip", "runs", "search"},  # search: the spaces that `clips:SPACE` names
+    "training": {*LEAVES, "clip", "runs", "wrap", "data"},
     "report": {*LEAVES, "clip", "runs", "receptive_field"},
     "integrations": {*CORE, "functional", "search", "data", "training", "report"},
     "experiments": {*LIBRARY, "image2video"},

@@ -10,13 +10,15 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from image2video.data.augment import Augmentation
+from image2video.data.resizing import Resizing
 
 
 @dataclass(frozen=True)
 class TrainTransform:
     """PIL image → `(3, image_size, image_size)` float32: random resized crop, mirror, policy, normalisation.
 
-    mean, std: per channel in 0 … 1; flip: mirror left-right with probability 1/2; policy: what else changes the image.
+    mean, std: per channel in 0 … 1; flip: mirror left-right with probability 1/2; policy: what else changes the image;
+    interpolation: of the crops that are resized.
     """
 
     image_size: int
@@ -24,11 +26,14 @@ class TrainTransform:
     std: tuple[float, ...]
     flip: bool = True
     policy: Augmentation | None = None
+    interpolation: str = "bilinear"
     _steps: v2.Compose = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         flip = [v2.RandomHorizontalFlip()] if self.flip else []
-        steps: list[Any] = [v2.RGB(), v2.RandomResizedCrop(self.image_size, antialias=True), *flip, *_TO_PIXELS]
+        mode = Resizing(self.interpolation).mode
+        crop = v2.RandomResizedCrop(self.image_size, interpolation=mode, antialias=True)
+        steps: list[Any] = [v2.RGB(), crop, *flip, *_TO_PIXELS]
         normalised = _to_normalised(self.mean, self.std)
         if self.policy is None:
             steps += normalised
@@ -46,20 +51,14 @@ _TO_PIXELS = (v2.ToImage(), v2.ToPureTensor())
 
 
 def eval_transform(
-    image_size: int, mean: tuple[float, ...], std: tuple[float, ...], *, crop_fraction: float = 0.875
+    image_size: int, mean: tuple[float, ...], std: tuple[float, ...], resizing: Resizing | None = None
 ) -> v2.Compose:
-    """PIL image → `(3, image_size, image_size)` float32: resize the shorter side, centre crop, normalisation.
+    """PIL image → `(3, image_size, image_size)` float32: resize, crop, normalisation.
 
-    crop_fraction: image_size over the resized shorter side (0.875: 224 of 256).
+    resizing: by default bilinear on the shorter side, and a centre crop of 0.875.
     """
-    resized = round(image_size / crop_fraction)
-    return v2.Compose(
-        [
-            *(v2.RGB(), v2.Resize(resized, antialias=True), v2.CenterCrop(image_size)),
-            *_TO_PIXELS,
-            *_to_normalised(mean, std),
-        ]
-    )
+    steps = (resizing or Resizing()).steps(image_size, mean)
+    return v2.Compose([v2.RGB(), *steps, *_TO_PIXELS, *_to_normalised(mean, std)])
 
 
 def _to_normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> list[Any]:
