@@ -166,6 +166,8 @@ def result_of(run: Run, config: SearchConfig, provenance: dict[str, Any], out: P
         "space": space.name,
         "T": config.T,
         "schedule": space.schedule,
+        "padding": config.padding,
+        "interpolation": config.interpolation,
         "seed": config.seed,
     }
     if get_selection(config.selection).trains:

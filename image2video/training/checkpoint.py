@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from image2video.errors import InputError, MissingError
 from image2video.runs.folders import atomic_write_bytes, torch_load
+from image2video.training.head import without_head
 
 CHECKPOINT_FORMAT = 1
 _WRAPPINGS = ("state_dict", "state_dict_ema", "model", "model_state_dict", "net")
@@ -69,7 +70,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return {_stripped(str(name)): value for name, value in found.items()}
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path, *, head: Literal["keep", "drop"] = "keep") -> None:
     """Load weights into a model; every name and shape must fit.
 
     A bare model's weights also load into the model wrapped by `VideoWrap`, whose fusion then starts fresh.
@@ -77,13 +78,19 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Args:
         model: changed in place.
         path: a file as `read_weights` reads it.
+        head: `keep` takes the classifier too, which must fit; `drop` leaves the model's own as it is, as for other
+            classes.
 
     Raises:
         MissingError: there is no such file.
-        InputError: the weights are another model's.
+        InputError: the weights are another model's, or the model does not say which module is its classifier.
 
     """
+    if head not in ("keep", "drop"):
+        raise InputError(f"head must be keep or drop, got {head!r}")
     state = read_weights(path)
+    if head == "drop":
+        state = without_head(model, state, str(path))
     wanted = model.state_dict()
     wrapped_file = any(name.startswith("backbone.") for name in state)
     wrapped_model = any(name.startswith("backbone.") for name in wanted)
@@ -97,7 +104,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         if prefix + name in wanted and wanted[prefix + name].shape != value.shape:
             raise InputError(
                 f"{path}: {name} is {tuple(value.shape)}, the model needs {tuple(wanted[prefix + name].shape)}; "
-                "is it another architecture, or are the numbers of classes or channels different?"
+                "is it another architecture, or are the numbers of classes or channels different (head='drop' leaves "
+                "the classifier out)?"
             )
     try:
         model.load_state_dict(state)

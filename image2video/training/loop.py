@@ -20,6 +20,7 @@ from image2video.training.engine import Engine
 from image2video.training.recipe import TrainConfig
 from image2video.training.records import CHECKPOINT, RunFolder, restore
 from image2video.training.result import EpochRecord, TrainResult, best_epoch
+from image2video.training.trained import network_record
 
 
 def train(
@@ -78,7 +79,8 @@ def train(
     engine = Engine(model, data, config, accelerator, progress)
     folder = None
     if out is not None and accelerator.is_main_process:
-        folder = RunFolder(OutputDirectory(out, "train", overwrite=overwrite, resume=resume), config, data, settings)
+        place = OutputDirectory(out, "train", overwrite=overwrite, resume=resume)
+        folder = RunFolder(place, config, data, settings, network_record(model))
     history: list[EpochRecord] = []
     best_state: dict[str, torch.Tensor] = {}
     accelerator.wait_for_everyone()  # the main process may be replacing the folder

@@ -142,6 +142,8 @@ def rank_genotypes(
         "candidates": len(chains),
         "T": T,
         "schedule": options.schedule,
+        "padding": options.padding,
+        "interpolation": options.interpolation,
         "seed": seed,
         "images": ranking.images,
         "score": entry.accuracy,
