@@ -161,6 +161,9 @@ def build_networks(options: RfOptions, seed: int, device: torch.device, *, run: 
             side = None if known is None else known.image_size
         genotype, size = Genotype.coerce(options.genotype), image_size(bare, side)
         clip = ClipOptions(T=options.frames, schedule=options.schedule)
+        if run is not None:  # photometric ops see the colours that the images have
+            _, mean, std, _ = _preparation(bare, options.weights)
+            clip = clip.replace(mean=mean, std=std)
         fusions = ["none"] if options.fusion == "none" else ["none", options.fusion]
         models: dict[str, nn.Module] = {BARE: bare}
         for fusion in fusions:

@@ -140,6 +140,8 @@ def rank_on(
         count=count,
         T=bench.clip.T,
         schedule=bench.clip.schedule,
+        padding=bench.clip.padding,
+        interpolation=bench.clip.interpolation,
         seed=seed,
         mean=data.mean,
         std=data.std,

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from image2video import VideoWrap
-from image2video.cli import main
+from image2video.cli import main, rf
 from image2video.clip.genotype import Genotype
 
 RNG = np.random.default_rng(7)
@@ -237,11 +237,12 @@ def test_the_classes_of_a_folder_are_found_among_the_networks_outputs(tmp_path, 
     argv = published(tmp_path / "w.safetensors", classes=4)
     spec = write_images(tmp_path / "images", classes=("bee", "cow"))
     (tmp_path / "names.txt").write_text("ant\nbee\n\ncow\ndog\n")
-    found, _ = evaluated(capsys, *argv, "--data", spec, "--workers", "0", "--classes", str(tmp_path / "names.txt"))
+    argv += ["--data", spec, "--workers", "0", "--image-size", "32"]
+    found, _ = evaluated(capsys, *argv, "--classes", str(tmp_path / "names.txt"))
     assert found["n"] == 4
     (tmp_path / "images" / "val" / "eel").mkdir()
     for name, text in (("names.txt", "holds no image"), ("nowhere.txt", "must be a text file of class names")):
-        assert main(["evaluate", *argv, "--data", spec, "--classes", str(tmp_path / name)]) == 2
+        assert main(["evaluate", *argv, "--classes", str(tmp_path / name)]) == 2
         assert text in capsys.readouterr().err
 
 
@@ -259,7 +260,9 @@ def test_the_heads_of_wrapped_and_saved_models_too(wrapped, tmp_path, capsys):
         assert "a fresh classifier would guess" in capsys.readouterr().err
 
 
-def test_fields_are_measured_on_images_as_the_run_had_them(bare, wrapped, tmp_path, capsys):
+def test_fields_are_measured_on_images_as_the_run_had_them(bare, wrapped, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rf, "save_figure", lambda figure, path: [])  # figures take seconds
+    monkeypatch.setattr(rf, "write_field_page", lambda path, report, fields, film: path.write_text(report.title))
     folder = tmp_path / "images"
     write_images(folder)
     argv = ["rf", "--images", str(folder), "--count", "2", "--fusion", "tsm", "--frames", "2", "--device", "cpu"]
