@@ -56,6 +56,7 @@ def run(options: Namespace) -> None:
         raise InputError("--head drop: an evaluation needs the classifier of the weights; leave it out")
     read = "test" if how.part == "test" else "train"
     data_options = collect(DataOptions, options)
+    say("evaluate", notes)
     data, line = load_matching_data(data_options, backbone, machine.seed, run=origin, parts=(read,), subset=True)
     images = {"test": data.test, "holdout": data.holdout, "train": data.train}[how.part]
     if images is None:
@@ -64,7 +65,7 @@ def run(options: Namespace) -> None:
     wrap = collect(WrapOptions, options)
     model, changes = build_model(backbone, wrap, data, machine.seed, device=device, evaluated=True)
     check_classes(model, data)
-    say("evaluate", [*notes, line, *changes])
+    say("evaluate", [line, *changes])
     with progress_bars(show=not how.json) as progress:
         metrics = evaluate(model, images.batches(how.batch_size, device=device), device, progress=progress)
     cost = measure_cost(model, data.input_size, batch=min(how.batch_size, 32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from image2video.cli.options import BackboneOptions, DataOptions
@@ -60,6 +60,7 @@ def preparation_of(backbone: BackboneOptions) -> Preparation | None:
 
     A file of weights that no run is known of is taken for the published ones, or for some that were tuned from them.
     """
+    guess = ""
     if backbone.weights is not None:
         path = Path(backbone.weights).expanduser()
         if not path.exists():
@@ -70,9 +71,11 @@ def preparation_of(backbone: BackboneOptions) -> Preparation | None:
             return known.or_else(published) if known is not None else published
         if known is not None:
             return known
+        guess = ", since no run of the weights is known"
     elif not backbone.pretrained:
         return None
-    return Preparation.of(bare_builder(backbone, {"pretrained": False}).build())
+    published = Preparation.of(bare_builder(backbone, {"pretrained": False}).build())
+    return None if published is None else replace(published, origin=published.origin + guess)
 
 
 def _published_backbone(folder: Path) -> Preparation | None:

@@ -101,6 +101,10 @@ class BackboneOptions:
     weights: str | None = None
     head: Literal["keep", "drop"] | None = None
 
+    def __post_init__(self) -> None:
+        if self.head is not None and self.weights is None and not self.pretrained:
+            raise InputError(f"--head {self.head}: no effect without trained weights; give --weights or --pretrained")
+
 
 @dataclass(frozen=True)
 class TaskOptions:

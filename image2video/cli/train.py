@@ -44,10 +44,11 @@ def run(options: Namespace) -> None:
     if config.lr is None and (backbone.weights is not None or backbone.pretrained):
         config = replace(config, lr=FINE_TUNING * config.peak_lr)
     accelerator = make_accelerator(config.device)
+    say("train", notes, show=accelerator.is_main_process)
     data, images = load_matching_data(data_options, backbone, config.seed, run=origin)
     model, changes = build_model(backbone, wrap, data, config.seed)
     check_classes(model, data)
-    say("train", [*notes, images, *changes], show=accelerator.is_main_process)
+    say("train", [images, *changes], show=accelerator.is_main_process)
     with progress_bars(show=accelerator.is_main_process) as progress:
         result = train(
             model,

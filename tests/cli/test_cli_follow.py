@@ -2,20 +2,34 @@
 
 import json
 import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import timm
+import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from image2video import VideoWrap
 from image2video.cli import main, rf
+from image2video.cli.heads import published_head
+from image2video.cli.options import BackboneOptions
 from image2video.clip.genotype import Genotype
+from image2video.errors import InputError
 
 RNG = np.random.default_rng(7)
 CPU = ["--device", "cpu", "--batch-size", "20"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a head knows of data."""
+
+    short_name: str
+    num_classes: int
+    classes: tuple[str, ...]
 
 
 def write_arrays(path, classes=3, count=30, **changes):
@@ -194,6 +208,7 @@ def write_images(root, parts=("val",), classes=("ant", "bee", "cow")):
 
 def test_weights_of_no_known_run_are_read_as_the_published_ones(tmp_path, capsys):
     spec, argv = write_images(tmp_path / "images"), published(tmp_path / "w.safetensors", classes=3)
+    argv += ["--batch-size", "1"]
     found, said = evaluated(capsys, *argv, "--data", spec, "--workers", "0")
     assert found["images"] == {
         "input_size": [3, 160, 160],
@@ -201,13 +216,13 @@ def test_weights_of_no_known_run_are_read_as_the_published_ones(tmp_path, capsys
         "std": [0.5, 0.5, 0.5],
         "resizing": {"interpolation": "bilinear", "crop_fraction": 0.95, "crop_mode": "center"},
     }
-    assert "(published config of test_resnet.r160_in1k)" in said
+    assert "(published config of test_resnet.r160_in1k, since no run of the weights is known)" in said
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         _, said = evaluated(
             capsys, *argv, "--data", spec, "--workers", "0", "--mean", "[0.4,0.4,0.4]", "--image-size", "64"
         )
-    assert "published config of test_resnet.r160_in1k (mean 0.5 0.5 0.5 there, 0.4 0.4 0.4 here)" in said
+    assert "no run of the weights is known (mean 0.5 0.5 0.5 there, 0.4 0.4 0.4 here)" in said
     assert "64×64 px, mean 0.4 0.4 0.4" in said
 
 
@@ -282,3 +297,20 @@ def test_a_run_without_weights_yet_is_named(bare, tmp_path, capsys):
     (tmp_path / "run.json").write_text((bare / "run.json").read_text())
     assert main(["evaluate", "--weights", str(tmp_path)]) == 2
     assert "has no best.safetensors yet" in capsys.readouterr().err
+
+
+def test_published_weights_keep_their_classifier_where_it_fits():
+    model = timm.create_model("test_resnet", num_classes=3)  # as timm builds it for three classes, pretrained
+    data, thousand = Data("npz:three.npz", 3, ("a", "b", "c")), Data("folder:imagenet", 1000, ("n01440764",) * 1000)
+    fresh = BackboneOptions(model="test_resnet", pretrained=True)
+    assert "the published weights of test_resnet is left out" in published_head(model, fresh, data)
+    assert published_head(model, fresh, thousand) is None
+    for options in (replace(fresh, head="keep"), fresh):
+        with pytest.raises(InputError, match=r"tells 1000 classes apart, npz:three\.npz has 3"):
+            published_head(model, options, data, needed=options is fresh)
+    own = timm.create_model("test_resnet")
+    before = own.fc.weight.clone()
+    assert "as asked" in published_head(own, replace(fresh, head="drop"), thousand)
+    assert not torch.equal(own.fc.weight, before)
+    with pytest.raises(InputError, match="--head drop: no effect without trained weights"):
+        BackboneOptions(head="drop")

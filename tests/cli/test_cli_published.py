@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def test_a_published_network_evaluates_to_its_own_accuracy(tmp_path, capsys):
     for row in json.loads((sample / "labels.json").read_text()):
         place = tmp_path / "images" / "val" / names[row["class"]] / row["file"]
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(sample / "images" / row["file"])
+        shutil.copy(sample / "images" / row["file"], place)
     (tmp_path / "names.txt").write_text("\n".join(names))
     argv = ["evaluate", "--json", "--model", "tf_efficientnet_lite0", "--genotype", "none", "--workers", "0"]
     argv += ["--weights", str(sample / "tf_efficientnet_lite0.safetensors"), "--device", "cpu", "--batch-size", "50"]
