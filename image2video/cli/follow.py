@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from image2video.data.source import short_name
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.fusion.registry import config_from_dict, resolve_fusion
 from image2video.runs.origin import BEST
-from image2video.training.trained import PRETRAINED, TrainedRun
+from image2video.training.trained import CONFIG_FILE, PRETRAINED, TrainedRun
 
 NETWORK = ("model", "model_kwargs")
 """The options that say which bare network it is."""
@@ -27,6 +28,12 @@ WRAP = (
 """The options that say how it sees an image."""
 _DIVISION = ("train_images", "holdout", "seed", "flip")
 """The options that mean something for the data of the run alone."""
+_NONE = type(None)
+_TYPES: dict[str, tuple[type, ...]] = {
+    **{"data": (str,), "train_images": (int, _NONE), "holdout": (int, float), "seed": (int,), "flip": (bool, _NONE)},
+    **{"model": (str,), "model_kwargs": (dict,), "sites": (str, _NONE), "frame_source": (str, _NONE)},
+}
+"""What the options of a run's file must be."""
 _CLIP = {"frames": "T", "schedule": "schedule", "padding": "padding", "interpolation": "interpolation"}
 """The options of a clip that a genotype's file may say too, and their names there."""
 
@@ -98,9 +105,15 @@ def _recorded(run: TrainedRun, options: Namespace, given: set[str], names: Seque
     if "data" in options and "data" in run.options:
         if "data" not in given:
             found["data"] = run.options["data"]
-        if "data" not in given or short_name(options.data) == short_name(run.options["data"]):
+        if "data" not in given or short_name(options.data) == short_name(str(run.options["data"])):
             found |= {name: run.options[name] for name in _DIVISION if name in run.options}
-    found |= {name: value for name, value in _wrapping(run, options, given).items() if name in names}
+    if "genotype" in names:
+        found |= _wrapping(run, options, given)
+    elif "frames" in given and "T" in run.network:  # the one thing of a saved wrapper that an option changes
+        found["frames"] = run.network["T"]
+    for name, value in found.items():
+        if name in _TYPES and not isinstance(value, _TYPES[name]):
+            raise InputError(f"{run.folder / CONFIG_FILE} has {name}: {value!r}, which is no value of {dashed(name)}")
     return {name: value for name, value in found.items() if name in options}
 
 
@@ -118,11 +131,15 @@ def _wrapping(run: TrainedRun, options: Namespace, given: set[str]) -> dict[str,
     found |= {name: network[name] for name in ("schedule", "padding", "interpolation") if name in network}
     found["aggregate"] = _aggregate(run, given)
     found["fusion"] = _fusion(run, given)
-    found["sites"] = run.options["sites"] if "sites" in run.options else "|".join(network["sites"]) or None
+    found["sites"] = (
+        run.options["sites"] if "sites" in run.options else "|".join(map(re.escape, network["sites"])) or None
+    )
     if network["drawn"]:
-        if run.options.get("frame_source") is not None and "genotype" not in given:
-            found["frame_source"] = run.options["frame_source"]
-        return found
+        if "genotype" in given:
+            return found
+        if run.options.get("frame_source") is None and "frame_source" not in given:
+            raise InputError(f"the run {run.folder} drew its frames from a source of its own; give --frame-source")
+        return {**found, "frame_source": run.options.get("frame_source")}
     if "frame_source" in given:
         return found
     found["genotype"] = network["genotype"]

@@ -9,15 +9,19 @@ import pytest
 import timm
 import torch
 import yaml
+from jsonargparse import Namespace
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from image2video import VideoWrap
 from image2video.cli import main, rf
+from image2video.cli.follow import follow_run
 from image2video.cli.heads import published_head
-from image2video.cli.options import BackboneOptions
+from image2video.cli.options import BackboneOptions, WrapOptions
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError
+from image2video.fusion import GSFConfig
+from image2video.runs.folders import OutputDirectory
 
 RNG = np.random.default_rng(7)
 CPU = ["--device", "cpu", "--batch-size", "20"]
@@ -127,6 +131,8 @@ def test_what_differs_is_said_with_both_values(wrapped, capsys):
     assert "mean 0.9" not in said.split("warning:")[1].splitlines()[0]
     assert found["images"]["input_size"] == [3, 10, 10]
     assert "--fusion" not in said  # as in the run
+    _, said = evaluated(capsys, "--weights", str(wrapped / "pretrained"), "--frames", "2")
+    assert f"other than in the run {wrapped}: --frames 3 there, 2 here" in said
 
 
 def test_held_out_images_are_those_of_the_run(bare, capsys):
@@ -314,3 +320,62 @@ def test_published_weights_keep_their_classifier_where_it_fits():
     assert not torch.equal(own.fc.weight, before)
     with pytest.raises(InputError, match="--head drop: no effect without trained weights"):
         BackboneOptions(head="drop")
+
+
+def made_run(folder, options, network):
+    """A run's folder, as it stands on the disk."""
+    run = OutputDirectory(folder, "train")
+    dataset = {"input_size": [1, 8, 8], "mean": [0.5], "std": [0.5]}
+    run.note(dataset=dataset, classes=list("0123456789"), network=network)
+    (run / "best.safetensors").write_bytes(b"weights")
+    (folder / "config.yaml").write_text(yaml.safe_dump(options))
+    return Namespace(weights=str(folder), data="digits", given=(), **vars(WrapOptions()))
+
+
+WRAPPED = {
+    "genotype": "rotate(5)",
+    "T": 2,
+    "residual": True,
+    "sites": ["layer1.0"],
+    "aggregate": "auto",
+    "drawn": False,
+}
+
+
+def test_what_no_option_can_say_is_refused_and_named(tmp_path):
+    gsf, other = GSFConfig().to_dict(), GSFConfig(ratio=0.5).to_dict()
+    for number, (network, message) in enumerate(
+        (
+            ({"fusion": other}, "which no name of --fusion stands for; load it in Python"),
+            ({"fusion": gsf, "aggregate": None}, "aggregates by a function of its own; give --aggregate"),
+            ({"fusion": gsf, "drawn": True}, "drew its frames from a source of its own; give --frame-source"),
+        )
+    ):
+        options = made_run(tmp_path / str(number), {}, WRAPPED | network)
+        with pytest.raises(InputError, match=message):
+            follow_run(options)
+    options = made_run(tmp_path / "typo", {"data": "digits", "holdout": "much"}, {"genotype": None})
+    with pytest.raises(InputError, match=r"config\.yaml has holdout: 'much', which is no value of --holdout"):
+        follow_run(options)
+
+
+def test_the_sites_and_the_source_of_a_run_are_followed(tmp_path):
+    options = made_run(tmp_path / "sites", {}, WRAPPED | {"fusion": GSFConfig().to_dict()})
+    found, run, notes = follow_run(options)
+    assert (found.sites, found.frames, found.genotype, found.weights) == (
+        r"layer1\.0",
+        2,
+        "rotate(5)",
+        str(tmp_path / "sites" / "best.safetensors"),
+    )
+    assert "--sites" in notes[0]
+    assert run.folder == tmp_path / "sites"
+    assert options.sites is None  # the caller's own options are left alone
+    drawn = WRAPPED | {"fusion": GSFConfig().to_dict(), "drawn": True}
+    options = made_run(tmp_path / "drawn", {"frame_source": "clips:affine5", "data": "npz:x.npz", "seed": 9}, drawn)
+    found, _, _ = follow_run(options)
+    assert (found.frame_source, found.genotype, found.data) == ("clips:affine5", None, "npz:x.npz")
+    other = made_run(tmp_path / "other", {"data": "npz:x.npz", "holdout": 0.3, "sites": "layer2"}, {"genotype": None})
+    other.given, other.holdout = ("data",), 0.1
+    found, _, _ = follow_run(other)
+    assert (found.holdout, found.genotype, found.sites) == (0.1, "none", None)  # another division, of other data
