@@ -47,19 +47,24 @@ def main() -> None:
     options = parser.parse_args()
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = load_data(options.data, train_images=options.train_images, holdout=0.3)
+    # Images are normalised and cropped as the published weights want them, where those are asked for.
+    published = build(options.model) if options.pretrained else None
+    data = load_data(options.data, train_images=options.train_images, holdout=0.3, model=published)
     net = build(
         options.model, num_classes=data.num_classes, in_chans=data.input_size[0], pretrained=options.pretrained
     ).to(device)
+    # A classifier of other classes than the published one starts fresh.
+    trained = published is not None and published.num_classes == data.num_classes
     batches = data.train.batches(32, augment=True, shuffle=True, device=device)
     test = data.test.batches(256, device=device)
-    if not options.pretrained:
+    if not trained:
         fit(net, batches, 3 * options.epochs, lr=0.3)  # your trained network stands here
     print(f"bare, trained:            {100 * evaluate(net, test).top1:.2f} %")
 
-    ranking = rank_genotypes(net, data.holdout, T=options.frames, count=32)
+    colours = {"mean": data.mean, "std": data.std}
+    ranking = rank_genotypes(net, data.holdout, T=options.frames, count=32, **colours)
     print(ranking.sentence())
-    model = VideoWrap(net, genotype=ranking.best, T=options.frames, input_size=data.input_size)
+    model = VideoWrap(net, genotype=ranking.best, T=options.frames, input_size=data.input_size, **colours)
     print(f"wrapped, before training: {100 * evaluate(model, test).top1:.2f} %")
     fit(model, batches, options.epochs, lr=0.02)
     print(f"wrapped, fine-tuned:      {100 * evaluate(model, test).top1:.2f} %")

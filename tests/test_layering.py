@@ -29,7 +29,7 @@ ALLOWED = {  # room -> the rooms of ours that it may import, beside itself
     "receptive_field": CORE,
     "search": CORE,
     "data": {*LEAVES, "clip", "runs", "search"},  # search: the spaces that `clips:SPACE` names
-    "training": {*LEAVES, "runs", "wrap", "data"},
+    "training": {*LEAVES, "clip", "runs", "wrap", "data"},
     "report": {*LEAVES, "clip", "runs", "receptive_field"},
     "integrations": {*CORE, "functional", "search", "data", "training", "report"},
     "experiments": {*LIBRARY, "image2video"},

@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     args = parser.parse_args(argv)
     options: Namespace = args[args.command]
+    # What the user asked for, in the words of the command line or of a config file, as against defaults.
+    options.given = tuple(vars(parser.parse_args(argv, defaults=False)[args.command]))
     with warnings.catch_warnings(), _any_path_printable():
         warnings.showwarning = _show_warning
         try:

@@ -202,7 +202,7 @@ def _takes_none(kind: Any) -> bool:
 
 def record(options: Namespace) -> dict[str, Any]:
     """The options as plain values, for `config.yaml`; given to `--config` they repeat the run."""
-    place = ("config", "debug", "out", "resume", "overwrite")
+    place = ("config", "debug", "given", "out", "resume", "overwrite")
     kept = {name: value for name, value in vars(options).items() if name not in place}
     return plain_values(kept)
 

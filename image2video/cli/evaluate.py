@@ -11,7 +11,9 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from image2video.cli.arguments import add_fields, collect
-from image2video.cli.models import build_model, load_matching_data
+from image2video.cli.follow import follow_run, say
+from image2video.cli.images import load_matching_data
+from image2video.cli.models import build_model, check_classes
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, WrapOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
@@ -45,21 +47,33 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """Prints top-1, loss and cost."""
+    options, origin, notes = follow_run(options)
     backbone, machine = collect(BackboneOptions, options), collect(MachineOptions, options)
     how = collect(EvaluateOptions, options)
     if backbone.weights is None and not backbone.pretrained:
         raise InputError("without --weights FILE or --pretrained the network is random; say which weights to evaluate")
-    data = load_matching_data(collect(DataOptions, options), backbone, machine.seed)
+    if backbone.head == "drop":
+        raise InputError("--head drop: an evaluation needs the classifier of the weights; leave it out")
+    read = "test" if how.part == "test" else "train"
+    data_options = collect(DataOptions, options)
+    say("evaluate", notes)
+    data, line = load_matching_data(data_options, backbone, machine.seed, run=origin, parts=(read,), subset=True)
     images = {"test": data.test, "holdout": data.holdout, "train": data.train}[how.part]
     if images is None:
         raise InputError("--part holdout needs held-out images; give --holdout above 0")
     device = make_accelerator(machine.device).device
-    model = build_model(backbone, collect(WrapOptions, options), data, machine.seed, device=device)
+    wrap = collect(WrapOptions, options)
+    model, changes = build_model(backbone, wrap, data, machine.seed, device=device, evaluated=True)
+    check_classes(model, data)
+    say("evaluate", [line, *changes])
     with progress_bars(show=not how.json) as progress:
         metrics = evaluate(model, images.batches(how.batch_size, device=device), device, progress=progress)
     cost = measure_cost(model, data.input_size, batch=min(how.batch_size, 32))
     if how.json:
         record = {"data": data.name, "part": how.part, **metrics.to_dict(), "cost": cost.to_dict()}
+        record["images"] = {"input_size": data.input_size, "mean": data.mean, "std": data.std}
+        if data.resizing is not None:
+            record["images"]["resizing"] = data.resizing.to_dict()
         json.dump(record, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,38 +10,23 @@ import torch
 from torch import nn
 
 from image2video.cli.arguments import dashed, plain_values
-from image2video.cli.options import BackboneOptions, DataOptions, WrapOptions
+from image2video.cli.heads import load_file, published_head, wrapped_head
+from image2video.cli.images import bare_builder
+from image2video.cli.options import BackboneOptions, WrapOptions
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.clip.options import ClipOptions
 from image2video.clip.random_clips import RandomClips
 from image2video.data import Augmentation, AugmentedFrames, Clips, DataSource
 from image2video.errors import InputError
-from image2video.runs.yaml_text import read_yaml
 from image2video.search import get_space
-from image2video.training import load_weights, read_weights
+from image2video.training import read_weights
 from image2video.wrap.builders import Builder
 from image2video.wrap.video_wrap import VideoWrap
 
 DEFAULT_FRAMES = 5
-DEFAULT_SCHEDULE = "from_zero"
-
-
-def load_matching_data(data: DataOptions, backbone: BackboneOptions, seed: int) -> DataSource:
-    """The data set; normalised as the published weights want it where those are asked for and nothing else is said."""
-    source = data.load(seed)
-    if not backbone.pretrained or data.mean is not None or data.std is not None:
-        return source
-    config = getattr(bare_builder(backbone, {"pretrained": False}).build(), "pretrained_cfg", None) or {}
-    mean, std = config.get("mean"), config.get("std")
-    if mean is None or std is None or len(mean) != source.input_size[0]:
-        return source
-    return DataOptions(**{**asdict(data), "mean": tuple(mean), "std": tuple(std)}).load(seed)
-
-
-def bare_builder(backbone: BackboneOptions, extra: dict[str, Any]) -> Builder:
-    """The recipe of the bare network; a name without a builder is timm's."""
-    name = backbone.model if ":" in backbone.model else f"timm:{backbone.model}"
-    return Builder(name, {**backbone.model_kwargs, **extra})
+_HOW = ("schedule", "padding", "interpolation")
+"""The options of a clip beside T that a genotype's file may say."""
 
 
 def bare_model(backbone: BackboneOptions, data: DataSource, seed: int) -> tuple[nn.Module, Builder]:
@@ -57,22 +41,33 @@ def bare_model(backbone: BackboneOptions, data: DataSource, seed: int) -> tuple[
 
 
 def build_model(
-    backbone: BackboneOptions, wrap: WrapOptions, data: DataSource, seed: int, *, device: torch.device | str = "cpu"
-) -> nn.Module:
-    """The network that the options describe, with its weights, bare (`--genotype none`) or wrapped.
+    backbone: BackboneOptions,
+    wrap: WrapOptions,
+    data: DataSource,
+    seed: int,
+    *,
+    device: torch.device | str = "cpu",
+    evaluated: bool = False,
+) -> tuple[nn.Module, list[str]]:
+    """The network that the options describe, with its weights, bare (`--genotype none`) or wrapped, and what to say.
 
-    Raises `InputError` where options contradict each other or weights do not fit.
+    evaluated: it is used as it is, so that its classifier must be that of the weights. Raises `InputError` where
+    options contradict each other or weights do not fit.
     """
     if backbone.weights is not None and Path(backbone.weights).is_dir():
-        return _from_folder(backbone.weights, wrap, data).to(device)
+        saved = _from_folder(backbone.weights, wrap, data)
+        return saved.to(device), _lines(wrapped_head(saved, backbone, data, needed=evaluated))
     model, builder = bare_model(backbone, data, seed)
     wrapped_weights = backbone.weights is not None and _is_wrapped(backbone.weights)
+    note = None
     if backbone.weights is not None and not wrapped_weights:
-        load_weights(model, backbone.weights)
+        note = load_file(model, backbone, data, needed=evaluated)
+    elif backbone.weights is None and backbone.pretrained:
+        note = published_head(model, backbone, data, needed=evaluated)
     if wrap.genotype == "none" and wrap.frame_source is None:
         if wrapped_weights:
             raise InputError(f"{backbone.weights} holds a wrapped model's weights; --genotype none asks for a bare one")
-        return model.to(device)
+        return model.to(device), _lines(note)
     trained = backbone.weights is not None or backbone.pretrained
     wrapped = VideoWrap(
         model,
@@ -86,8 +81,13 @@ def build_model(
     )
     wrapped.builder = builder
     if wrapped_weights:
-        load_weights(wrapped, str(backbone.weights))
-    return wrapped.to(device)
+        note = load_file(wrapped, backbone, data, needed=evaluated)
+    return wrapped.to(device), _lines(note)
+
+
+def _lines(note: str | None) -> list[str]:
+    """A line to print, where there is one."""
+    return [] if note is None else [note]
 
 
 def frame_source(text: str, data: DataSource, seed: int, frames: int | None = None) -> FrameSource:
@@ -106,19 +106,16 @@ def frame_source(text: str, data: DataSource, seed: int, frames: int | None = No
 def _clip_options(wrap: WrapOptions, data: DataSource, seed: int) -> dict[str, Any]:
     """The arguments of `VideoWrap` that say where frames come from."""
     if wrap.frame_source is not None:
-        given = [f"--{name}" for name in ("genotype", "schedule") if getattr(wrap, name) is not None]
+        given = [f"--{name}" for name in ("genotype", *_HOW) if getattr(wrap, name) is not None]
         if given:
             raise InputError(f"--frame-source makes the frames itself; leave out {' and '.join(given)}")
         return {"frames": frame_source(wrap.frame_source, data, seed, wrap.frames)}
     genotype = Genotype.coerce(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype)
     found = genotype.provenance or {}  # of a search: clips as it made them, unless the options say otherwise
-    return {
-        "genotype": genotype,
-        "T": found.get("T", DEFAULT_FRAMES) if wrap.frames is None else wrap.frames,
-        "schedule": wrap.schedule or found.get("schedule", DEFAULT_SCHEDULE),
-        "mean": data.mean,
-        "std": data.std,
-    }
+    own = ClipOptions(DEFAULT_FRAMES)
+    how = {name: getattr(wrap, name) or found.get(name, getattr(own, name)) for name in _HOW}
+    T = found.get("T", own.T) if wrap.frames is None else wrap.frames
+    return {"genotype": genotype, "T": T, **how, "mean": data.mean, "std": data.std}
 
 
 def settings(*groups: Any) -> dict[str, Any]:
@@ -129,16 +126,12 @@ def settings(*groups: Any) -> dict[str, Any]:
     return plain_values(record)
 
 
-def _from_folder(folder: str, wrap: WrapOptions, data: DataSource) -> nn.Module:
+def _from_folder(folder: str, wrap: WrapOptions, data: DataSource) -> VideoWrap:
     """A model of `save_pretrained`: its config says how it is wrapped, only the number of frames may be changed."""
     fresh = asdict(WrapOptions())
     refused = [dashed(name) for name, value in asdict(wrap).items() if value != fresh[name] and name != "frames"]
     if refused:
         raise InputError(f"{folder} says itself how its model is wrapped; leave out {', '.join(refused)}")
-    if (Path(folder) / "pretrained").is_dir():
-        raise InputError(
-            f"{folder} is the folder of a training run; its wrapped model is {Path(folder) / 'pretrained'}"
-        )
     model = VideoWrap.from_pretrained(folder)
     if wrap.frames is not None:
         model.set_frames(wrap.frames)
@@ -169,22 +162,6 @@ def check_classes(model: nn.Module, data: DataSource) -> None:
         raise InputError(
             f"the model has {outputs.shape[1]} outputs, {data.short_name} has {data.num_classes} classes; give a model "
             "or weights that fit these data"
-        )
-
-
-def warn_of_seen_images(weights: str, data: DataOptions, seed: int) -> None:
-    """Warns where the weights were trained on another division of the data: held-out images may be seen ones."""
-    path = Path(weights).with_name("config.yaml")
-    trained = read_yaml(path, "config of the run") if path.is_file() else None
-    now = {"data": data.data, "train_images": data.train_images, "holdout": data.holdout, "seed": seed}
-    if not isinstance(trained, dict) or not set(now) <= set(trained) or trained["data"] != data.data:
-        return
-    changed = [f"{name} {trained[name]} then, {now[name]} now" for name in now if trained[name] != now[name]]
-    if changed:
-        warnings.warn(
-            f"{weights} was trained on another division of {data.data} ({'; '.join(changed)}): the held-out images may "
-            "be ones it has learned, and the ranking too good; use the same options",
-            stacklevel=2,
         )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from image2video.data import DataSource, load_data
+from image2video.data.absent import PARTS
+from image2video.data.preparation import Preparation
+from image2video.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -16,9 +21,17 @@ class DataOptions:
         data: data set: digits, digit_scenes (segmentation), npz:PATH, folder:PATH or torchvision:NAME@ROOT
         train_images: how many labelled images to use, the held-out ones included (default: all)
         holdout: share of the training images that is held out to choose an epoch or a genotype
-        image_size: pixels per side (default: the data's own, 224 for image files)
-        mean: per channel in 0 … 1, to normalise with, as [0.5,0.5,0.5] (default: the data's own)
-        std: deviation per channel, to normalise with, as [0.2,0.2,0.2] (default: the data's own)
+        image_size: pixels per side (default: as the weights' run or published config says, else the data's own, 224
+            for image files)
+        mean: per channel in 0 … 1, to normalise with, as [0.5,0.5,0.5] (default: likewise, else the data's own)
+        std: deviation per channel, to normalise with, as [0.2,0.2,0.2] (default: likewise, else the data's own)
+        resize: interpolation with which images are resized: bilinear, bicubic, nearest, or for files lanczos (default:
+            likewise, else bilinear)
+        crop_fraction: of image files, the side of the image over the side that it is resized to before the crop
+            (default: likewise, else 0.875)
+        crop_mode: of image files: center, squash or border, as in timm (default: likewise, else center)
+        classes: file with the names of the network's outputs in their order, one a line, or their number for data
+            whose classes are numbers (default: as the weights' run says, else the data's own)
         flip: mirror images in training (default: yes, except for digits and their scenes)
         augment: what else changes every training image: autoaugment, autoaugment:cifar10, randaugment,
             randaugment:ops=2,magnitude=9, trivialaugment, uniformaugment, or clips:SPACE for random frames of a search
@@ -32,14 +45,39 @@ class DataOptions:
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    resize: str | None = None
+    crop_fraction: float | None = None
+    crop_mode: str | None = None
+    classes: str | None = None
     flip: bool | None = None
     augment: str | None = None
     workers: int | None = None
 
-    def load(self, seed: int) -> DataSource:
-        """The data set, with the parts that `seed` draws."""
+    def load(
+        self,
+        seed: int,
+        *,
+        known: Preparation | None = None,
+        classes: Sequence[str] | None = None,
+        parts: Sequence[str] = PARTS,
+    ) -> DataSource:
+        """The data set, with the parts that `seed` draws, for a network of which `known` and `classes` are known."""
         options = asdict(self)
-        return load_data(options.pop("data"), seed=seed, **options)
+        asked = options.pop("classes")
+        named = _class_names(asked) if asked is not None else classes
+        return load_data(options.pop("data"), seed=seed, model=known, classes=named, parts=parts, **options)
+
+
+def _class_names(text: str) -> Sequence[str] | int:
+    """The names in a file, or a number."""
+    if text.isdecimal():
+        return int(text)
+    path = Path(text).expanduser()
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--classes {text}: it must be a text file of class names, or a number ({error})") from error
+    return [name for name in names if name]
 
 
 @dataclass(frozen=True)
@@ -51,13 +89,21 @@ class BackboneOptions:
             BUILDER:NAME
         model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
         pretrained: load timm's weights for this model
-        weights: trained weights to start from: .safetensors or a torch file; a folder of save_pretrained
+        weights: trained weights to start from: .safetensors or a torch file; the folder of a run, or of
+            save_pretrained. What their run recorded is the default of all options
+        head: keep the classifier of trained weights, which must fit, or drop it for a fresh one (default: drop it
+            where its number of classes is not that of the data, and say so)
     """
 
     model: str = "cifar_resnet8"
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     pretrained: bool = False
     weights: str | None = None
+    head: Literal["keep", "drop"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.head is not None and self.weights is None and not self.pretrained:
+            raise InputError(f"--head {self.head}: no effect without trained weights; give --weights or --pretrained")
 
 
 @dataclass(frozen=True)
@@ -90,6 +136,8 @@ class WrapOptions:
         fusion: how frames mix; a name from `fusion_names()`
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: as the genotype's file was found
             with, else from_zero)
+        padding: what lies outside the image: zeros, border or reflection (default: likewise, else zeros)
+        interpolation: how frames are sampled: bilinear, nearest or bicubic (default: likewise, else bilinear)
         residual: start as the average over the frames instead of the fusion as published (default: when there are
             trained weights)
         sites: regular expression on module names, for where fusions sit (default: all that the rule finds)
@@ -102,6 +150,8 @@ class WrapOptions:
     frames: int | None = None
     fusion: str = "gsf"
     schedule: str | None = None
+    padding: str | None = None
+    interpolation: str | None = None
     residual: bool | None = None
     sites: str | None = None
     aggregate: str = "auto"

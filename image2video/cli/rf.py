@@ -11,9 +11,18 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from image2video.cli.arguments import add_fields, collect
+from image2video.cli.follow import say
 from image2video.cli.options import MachineOptions
 from image2video.cli.progress import progress_bars
-from image2video.cli.rf_job import BARE, Networks, Pictures, RfOptions, build_networks, read_images
+from image2video.cli.rf_job import (
+    BARE,
+    Networks,
+    Pictures,
+    RfOptions,
+    build_networks,
+    follow_weights,
+    read_images,
+)
 from image2video.cli.rf_theory import clip_figure, clip_sentence, expected_rows, layer_sentence
 from image2video.clip.image_to_video import Image2Video
 from image2video.experiments.output import environment
@@ -46,11 +55,13 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """Measures the fields, prints the table, and writes `rf.html`, `rf.json`, the maps and the figures."""
+    options, run_of_weights, notes = follow_weights(options)
     rf, machine = collect(RfOptions, options), collect(MachineOptions, options)
     began = time.perf_counter()
     device = make_accelerator(machine.device).device
-    networks = build_networks(rf, machine.seed, device)
-    pictures = read_images(rf.images, rf.count, networks.size, networks.bare, machine.seed)
+    networks = build_networks(rf, machine.seed, device, run=run_of_weights)
+    pictures = read_images(rf.images, rf.count, networks.size, networks.bare, machine.seed, weights=rf.weights)
+    say("rf", [*notes, *filter(None, [pictures.prepared])])
     units = survey_units(networks.bare, networks.size, layer=rf.layer, frame=rf.frame)
     with OutputDirectory(rf.out, "rf", overwrite=rf.overwrite) as folder:
         if networks.weights == "random":

@@ -8,26 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from torch import Tensor, nn
 
 from image2video.cli.arguments import dashed
+from image2video.cli.follow import NETWORK, follow_run
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.memory import check_memory
 from image2video.clip.options import ClipOptions
 from image2video.data.folder import ImageFiles
+from image2video.data.preparation import Preparation, preparation_sentence
+from image2video.data.resizing import Resizing
 from image2video.data.scan import image_files
+from image2video.data.source import IMAGENET_MEAN, IMAGENET_STD
 from image2video.data.transforms import eval_transform
 from image2video.errors import InputError, MissingError
 from image2video.receptive_field import prepare_random
 from image2video.trace.sizes import nominal_size
 from image2video.training import load_weights, read_weights
+from image2video.training.head import head_classes, head_names
+from image2video.training.trained import PRETRAINED, TrainedRun
 from image2video.wrap.builders import Builder
 from image2video.wrap.video_wrap import VideoWrap
 
 BARE = "bare"
 AVERAGED = "no fusion"
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CALIBRATION = 4  # images that calibrate the batch norms of random networks
 
 Size = tuple[int, int, int]
@@ -40,14 +46,14 @@ class RfOptions:
     Attributes:
         model: timm model, such as resnet50; another builder's model as BUILDER:NAME
         model_kwargs: further arguments of the model as JSON, such as {"num_classes": 10}
-        weights: trained weights: .safetensors or a torch file of the bare network, or a folder of save_pretrained;
-            none for random ones
+        weights: trained weights: .safetensors or a torch file of the bare network, or the folder of a run or of
+            save_pretrained; none for random ones
         pretrained: load timm's weights for this model
         genotype: text such as "translate_x(0.06) > rotate(10)", a .json file or preset:NAME
         fusion: how frames mix; a name from `fusion_names()`
         frames: frames of the clip, T
         schedule: power of each frame: from_zero, ramp, centred or mirror
-        size: pixels per side of the images (default: the model's own)
+        size: pixels per side of the images (default: those that the weights' run had, else the model's own)
         images: a folder of image files, or random for noise
         count: how many images
         batch_size: images per forward pass
@@ -130,15 +136,35 @@ class Networks:
         return replace(self, models=models)
 
 
-def build_networks(options: RfOptions, seed: int, device: torch.device) -> Networks:
-    """The bare network that the options name, its clip without fusion, and with it; random ones as they are drawn."""
+def follow_weights(options: Namespace) -> tuple[Namespace, TrainedRun | None, list[str]]:
+    """The options with what the run behind `--weights` recorded; a wrapped run stands for its `pretrained` folder."""
+    run = None if options.weights in (None, "none") else TrainedRun.of(options.weights)
+    if run is not None and run.network.get("genotype") is not None and (run.folder / PRETRAINED).is_dir():
+        options = Namespace(**vars(options))
+        options.weights = str(run.folder / PRETRAINED)
+    saved = run is None or run.network.get("genotype") is not None
+    return follow_run(options, () if saved else NETWORK)
+
+
+def build_networks(options: RfOptions, seed: int, device: torch.device, *, run: TrainedRun | None = None) -> Networks:
+    """The bare network that the options name, its clip without fusion, and with it; random ones as they are drawn.
+
+    run: what the weights come from.
+    """
     if options.weights != "none" and Path(options.weights).is_dir():
         return _saved(options, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        bare = _bare(options)
-        genotype, size = Genotype.coerce(options.genotype), image_size(bare, options.size)
+        bare = _bare(options, run)
+        side = options.size
+        if side is None and run is not None:
+            known = Preparation.of(options.weights)
+            side = None if known is None else known.image_size
+        genotype, size = Genotype.coerce(options.genotype), image_size(bare, side)
         clip = ClipOptions(T=options.frames, schedule=options.schedule)
+        if run is not None:  # photometric ops see the colours that the images have
+            _, mean, std, _ = _preparation(bare, options.weights)
+            clip = clip.replace(mean=mean, std=std)
         fusions = ["none"] if options.fusion == "none" else ["none", options.fusion]
         models: dict[str, nn.Module] = {BARE: bare}
         for fusion in fusions:
@@ -151,8 +177,8 @@ def build_networks(options: RfOptions, seed: int, device: torch.device) -> Netwo
     return Networks(models, size, kind, genotype, clip, name=options.model)
 
 
-def _bare(options: RfOptions) -> nn.Module:
-    """The bare network with its weights."""
+def _bare(options: RfOptions, run: TrainedRun | None) -> nn.Module:
+    """The bare network with its weights, for as many classes and channels as these have."""
     if options.weights != "none" and not Path(options.weights).exists():
         raise MissingError(f"no weights at {options.weights}; give a file, a folder of save_pretrained, or none")
     name = options.model if ":" in options.model else f"timm:{options.model}"
@@ -164,6 +190,10 @@ def _bare(options: RfOptions) -> nn.Module:
                 f"{options.weights} holds a wrapped model's weights; give the folder of its save_pretrained "
                 "(`pretrained` in the folder of a training run), which says how it is wrapped"
             )
+        count = head_classes(head_names(model), read_weights(options.weights))
+        found = {"num_classes": count, "in_chans": None if run is None else run.channels}
+        missing = {name: value for name, value in found.items() if value and name not in options.model_kwargs}
+        model = builder.with_kwargs(**missing).build() if missing else model
         load_weights(model, options.weights)
     return model.eval()
 
@@ -233,18 +263,25 @@ def image_size(bare: nn.Module, side: int | None) -> Size:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The images `(N, C, H, W)`, normalised, what they are in words, and their mean and std where they are pictures."""
+    """The images `(N, C, H, W)`, normalised, what they are in words, and their mean and std where they are pictures.
+
+    prepared: how they were made ready, in a line; empty for noise.
+    """
 
     images: Tensor
     about: str
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    prepared: str = ""
 
 
-def read_images(folder: str, count: int, size: Size, bare: nn.Module, seed: int) -> Pictures:
-    """Noise drawn by `seed`, or the first files of a folder.
+def read_images(
+    folder: str, count: int, size: Size, bare: nn.Module, seed: int, *, weights: str | None = None
+) -> Pictures:
+    """Noise drawn by `seed`, or the first files of a folder, made ready as the run of `weights` had its images.
 
-    Raises `MissingError` where there is no folder, `InputError` where it holds too few images.
+    Weights of no run that is known are taken for the published ones, as their config says. Raises `MissingError` where
+    there is no folder, `InputError` where it holds too few images.
     """
     channels, height, width = size
     what = f"--count {count}: {count} images of {channels}×{height}×{width}"
@@ -259,10 +296,25 @@ def read_images(folder: str, count: int, size: Size, bare: nn.Module, seed: int)
         raise InputError(f"{folder} holds {len(paths)} image files, --count asks for {count}; lower it or add images")
     if channels != 3 or height != width:
         raise InputError(f"image files are read as square colour images; this model takes {channels}×{height}×{width}")
-    config = getattr(bare, "pretrained_cfg", None) or {}
-    mean = tuple(config.get("mean") or _IMAGENET[0])
-    std = tuple(config.get("std") or _IMAGENET[1])
-    transform = eval_transform(height, mean, std, crop_fraction=config.get("crop_pct") or 0.875)
+    known, mean, std, own = _preparation(bare, weights)
+    transform = eval_transform(height, mean, std, own)
     files = ImageFiles(tuple(paths[:count]))
     images = torch.stack([transform(files[index]) for index in range(count)])
-    return Pictures(images, f"images (the first files of {Path(folder).resolve().name})", mean, std)
+    line = preparation_sentence((channels, height, width), mean, std, own, asked={}, known=known)
+    return Pictures(images, f"images (the first files of {Path(folder).resolve().name})", mean, std, line)
+
+
+def _preparation(
+    bare: nn.Module, weights: str | None
+) -> tuple[Preparation | None, tuple[float, ...], tuple[float, ...], Resizing]:
+    """What is known of a network's images, and mean, std and crops of them; a random network's are its config's."""
+    config = getattr(bare, "pretrained_cfg", None) or {}
+    known, published = None if weights in (None, "none") else Preparation.of(str(weights)), Preparation.of(bare)
+    known = published if known is None else known.or_else(published)
+    own = Resizing(crop_fraction=config.get("crop_pct") or Resizing().crop_fraction)
+    mean, std = tuple(config.get("mean") or IMAGENET_MEAN), tuple(config.get("std") or IMAGENET_STD)
+    if known is None:
+        return None, mean, std, own
+    crop = known.crop_fraction or own.crop_fraction
+    resizing = Resizing(known.resize or own.interpolation, crop, known.crop_mode or own.crop_mode)
+    return known, known.mean or mean, known.std or std, resizing

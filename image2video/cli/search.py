@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from image2video.cli.arguments import add_fields, add_grouped, collect, record
+from image2video.cli.follow import NETWORK, follow_run
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, TaskOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.search_job import RENAME, CompareOptions, SearchJob, prepare
@@ -62,7 +63,12 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Searches, trains what it is compared with, prints the genotype, and writes report and results."""
     output = collect(OutputOptions, options)
-    job = prepare(options) if options.task is None else prepare_task(options)
+    job: SearchJob | TaskJob
+    if options.task is None:
+        options, origin, notes = follow_run(options, NETWORK)
+        job = prepare(options, origin, notes)
+    else:
+        job = prepare_task(options)
     show = job.accelerator.is_main_process
     # The whole command holds the folder: it adds to the run after its search.
     with FolderLock(job.out, wanted=show), progress_bars(show=show) as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,21 @@ from jsonargparse import Namespace
 from torch import nn
 
 from image2video.cli.arguments import collect, record
-from image2video.cli.models import bare_model, load_matching_data, warn_of_seen_images
+from image2video.cli.follow import say
+from image2video.cli.heads import load_file, published_head
+from image2video.cli.images import load_matching_data, warn_of_seen_images
+from image2video.cli.models import bare_model
 from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions, TaskOptions
 from image2video.data import DataSource
+from image2video.data.absent import PARTS
 from image2video.errors import InputError
 from image2video.experiments.candidates import Candidate, check_candidates, parse_candidates
 from image2video.experiments.settings import CompareConfig
 from image2video.runs.yaml_text import read_yaml
 from image2video.search import SearchConfig, SearchResult, get_selection, get_space, search
 from image2video.search.score.task import Task, get_task
-from image2video.training import load_weights, make_accelerator
+from image2video.training import make_accelerator
+from image2video.training.trained import TrainedRun
 
 RENAME = {"T": "frames"}
 CONFIG_FILE = "config.yaml"
@@ -83,10 +89,7 @@ class SearchJob:
 
     def network(self, seed: int) -> nn.Module:
         """The bare network with the weights that were asked for."""
-        model, _ = bare_model(self.backbone, self.data, seed)
-        if self.backbone.weights is not None:
-            load_weights(model, self.backbone.weights)
-        return model
+        return _network(self.backbone, self.data, seed)[0]
 
     def search(self, config: SearchConfig, out: Path, **options: Any) -> SearchResult:
         """One search with these data and this network."""
@@ -105,8 +108,21 @@ class SearchJob:
         )
 
 
-def prepare(options: Namespace) -> SearchJob:
-    """What the options mean; whatever can be refused is refused here."""
+def _network(
+    backbone: BackboneOptions, data: DataSource, seed: int, *, needed: bool = False
+) -> tuple[nn.Module, str | None]:
+    """The bare network with its weights, and a line where their classifier is left out."""
+    model, _ = bare_model(backbone, data, seed)
+    if backbone.weights is not None:
+        return model, load_file(model, backbone, data, needed=needed)
+    return model, published_head(model, backbone, data, needed=needed) if backbone.pretrained else None
+
+
+def prepare(options: Namespace, origin: TrainedRun | None = None, notes: Sequence[str] = ()) -> SearchJob:
+    """What the options mean; whatever can be refused is refused here.
+
+    origin: the run behind the weights, whose record the options follow, as the `notes` say.
+    """
     if collect(TaskOptions, options) != TaskOptions():
         raise InputError("--task-validation and --task-size are for --task; give that, or leave them out")
     config = collect(SearchConfig, options, rename=RENAME, device="auto")  # the accelerator decides
@@ -140,10 +156,13 @@ def prepare(options: Namespace) -> SearchJob:
     if candidates is not None and accelerator.num_processes > 1:
         _refuse_comparison(asked, accelerator)
         candidates = None
-    data = load_matching_data(data_options, backbone, config.seed)
+    parts = PARTS if candidates else ("train",)  # final networks are tested, a search is not
+    data, line = load_matching_data(data_options, backbone, config.seed, run=origin, parts=parts)
     ranked = fixed or any(candidate.name == "fixed_weights" for candidate in candidates or ())
-    if ranked and backbone.weights is not None:
-        warn_of_seen_images(backbone.weights, data_options, config.seed)
+    if ranked:
+        warn_of_seen_images(origin, data_options, config.seed)
+    change = _network(backbone, data, config.seed, needed=ranked)[1] if trained else None
+    say("search", [*notes, line, *([] if change is None else [change])], show=accelerator.is_main_process)
     output = collect(OutputOptions, options)
     if output.resume:
         check_resumed(Path(output.out), options, data)

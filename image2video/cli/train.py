@@ -9,7 +9,9 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from image2video.cli.arguments import add_fields, collect
-from image2video.cli.models import build_model, check_classes, load_matching_data, settings
+from image2video.cli.follow import follow_run, say
+from image2video.cli.images import load_matching_data
+from image2video.cli.models import build_model, check_classes, settings
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, WrapOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
@@ -35,15 +37,18 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """Trains, evaluates, and prints accuracies, cost and the folder of the results."""
+    options, origin, notes = follow_run(options)
     config = collect(TrainConfig, options)
     data_options, output = collect(DataOptions, options), collect(OutputOptions, options)
     backbone, wrap = collect(BackboneOptions, options), collect(WrapOptions, options)
     if config.lr is None and (backbone.weights is not None or backbone.pretrained):
         config = replace(config, lr=FINE_TUNING * config.peak_lr)
     accelerator = make_accelerator(config.device)
-    data = load_matching_data(data_options, backbone, config.seed)
-    model = build_model(backbone, wrap, data, config.seed)
+    say("train", notes, show=accelerator.is_main_process)
+    data, images = load_matching_data(data_options, backbone, config.seed, run=origin)
+    model, changes = build_model(backbone, wrap, data, config.seed)
     check_classes(model, data)
+    say("train", [images, *changes], show=accelerator.is_main_process)
     # The whole command holds the folder: it adds to the run after its training.
     with FolderLock(output.out, wanted=accelerator.is_main_process):
         with progress_bars(show=accelerator.is_main_process) as progress:

@@ -149,6 +149,18 @@ class LoadedSet(DrawnSet):
             )
         return self.with_loading(train=replace(train, policy=policy))
 
+    def relabelled(self, numbers: Tensor) -> LoadedSet:
+        """The same images with the label `numbers[label]` in place of each label.
+
+        Args:
+            numbers: `(classes,)` int64.
+
+        Returns:
+            The set with them.
+
+        """
+        return LoadedSet(self._images, numbers[self._labels], self._loading, self._index)
+
     def _subset(self, places: Tensor) -> LoadedSet:
         return LoadedSet(self._images, self._labels, self._loading, self._index[places])
 

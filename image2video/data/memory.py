@@ -207,13 +207,27 @@ class MemorySet(DrawnSet):
         """
         return self._with(policy, self._index)
 
+    def relabelled(self, numbers: Tensor) -> MemorySet:
+        """The same images with the label `numbers[label]` in place of each label of an image or a pixel.
+
+        Args:
+            numbers: `(classes,)` int64; 255, which marks pixels that do not count, stays.
+
+        Returns:
+            The set with them.
+
+        """
+        table = torch.arange(max(256, len(numbers)))
+        table[: len(numbers)] = numbers
+        return self._with(self.policy, self._index, table[self._labels.long()].to(self._labels.dtype))
+
     def _subset(self, places: Tensor) -> MemorySet:
         return self._with(self.policy, self._index[places])
 
-    def _with(self, policy: Augmentation | None, index: Tensor) -> MemorySet:
+    def _with(self, policy: Augmentation | None, index: Tensor, labels: Tensor | None = None) -> MemorySet:
         return MemorySet(
             self._images,
-            self._labels,
+            self._labels if labels is None else labels,
             mean=self._mean,
             std=self._std,
             augment=self._augment,

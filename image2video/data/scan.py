@@ -21,7 +21,7 @@ def scan_folder(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
     """
     if not root.is_dir():
         raise MissingError(f"no folder {root}; a folder source needs train/ and val/ with one sub-folder per class")
-    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    classes = class_folders(root)
     if not classes:
         raise InputError(f"{root} holds no class folder; it needs one sub-folder per class with images inside")
     paths: list[str] = []
@@ -38,7 +38,14 @@ def scan_folder(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
                 raise InputError(f"{path} and {other} are one file in two classes; remove one of the links")
         paths += found
         labels += [label] * len(found)
-    return tuple(classes), paths, labels
+    return classes, paths, labels
+
+
+def class_folders(root: Path) -> tuple[str, ...]:
+    """The names of the sub-folders of `root`, sorted; none where there is no such folder."""
+    if not root.is_dir():
+        return ()
+    return tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")))
 
 
 def image_files(folder: Path) -> list[str]:
@@ -117,3 +124,9 @@ def tiny_imagenet_val(root: Path, classes: Sequence[str]) -> tuple[tuple[str, ..
         paths.append(str(path))
         labels.append(label_of[wnid])
     return tuple(classes), paths, labels
+
+
+def annotated_classes(root: Path) -> tuple[str, ...]:
+    """The classes that Tiny-ImageNet's val_annotations.txt names, sorted: its order where train/ is not there."""
+    lines = (root / "val_annotations.txt").read_text().splitlines()
+    return tuple(sorted({line.split("\t")[1] for line in lines}))

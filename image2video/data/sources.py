@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from torch import nn
+
+from image2video.data.absent import PARTS
 from image2video.data.augment import Augmentation
 from image2video.data.folder_source import load_folder
 from image2video.data.memory_source import load_digit_scenes_source, load_digits_source, load_npz
+from image2video.data.preparation import FIELDS, Preparation
 from image2video.data.source import DataSource, LoadOptions, Pool
 from image2video.data.torchvision_source import load_torchvision
 from image2video.errors import InputError, InputTypeError
@@ -40,11 +46,21 @@ def load_data(
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    resize: str | None = None,
+    crop_fraction: float | None = None,
+    crop_mode: str | None = None,
     flip: bool | None = None,
     augment: Augmentation | str | None = None,
     workers: int | None = None,
+    model: nn.Module | str | os.PathLike[str] | Preparation | None = None,
+    classes: Sequence[str] | int | None = None,
+    parts: Sequence[str] = PARTS,
 ) -> DataSource:
     """Read a labelled data set, and set a part of its training images aside.
+
+    Size, mean, std and the crops of files are, in this order: as asked for here; as the run of `model` recorded them;
+    as the published config of its weights says; the data's own. A warning names both where what is asked for is not
+    what the weights were trained with.
 
     Args:
         spec: `digits` (scikit-learn's handwritten digits, embedded), `digit_scenes` (3 to 6 of them on a canvas, with
@@ -55,13 +71,24 @@ def load_data(
             every image has one.
         holdout: the share of those that is set aside to choose an epoch or a genotype; 0 for none.
         seed: draws `train_images` and the held-out part; the test set is the same for every seed.
-        image_size: pixels per side (default: 16 for digits, 48 for their scenes, as stored for arrays, 224 for files).
-        mean: per channel in 0 … 1 (default: of the training images for arrays, ImageNet's for files).
+        image_size: pixels per side (default: as above; the data's own are 16 for digits, 48 for their scenes, as stored
+            for arrays, 224 for files).
+        mean: per channel in 0 … 1 (the data's own: of the training images for arrays, ImageNet's for files).
         std: goes with `mean`.
+        resize: interpolation with which images are resized: `bilinear`, `bicubic`, `nearest`, or for files `lanczos`.
+        crop_fraction: for files, the side of the image over the side it is resized to before the crop (the data's own:
+            0.875).
+        crop_mode: for files, `center`, `squash` or `border`, as in timm.
         flip: mirror images in training (default: yes, except for digits and their scenes).
         augment: a policy that changes every training image besides, an `Augmentation` or its text: `randaugment`,
             `autoaugment:cifar10`, `trivialaugment`, `uniformaugment`, `clips:affine5`.
         workers: processes that read image files (default: one less than CPUs, at most 8).
+        model: the network that gets the images: the folder or the weights of a run, a folder of `save_pretrained`, or a
+            network with timm's pretrained weights. Images in memory keep their size for the latter, unless it takes one
+            size alone.
+        classes: the names of the network's outputs in their order, among which the data's classes are found; or their
+            number, for data whose classes are numbers (default: the data's own classes).
+        parts: which of `train` and `test` to read; the other one need not be there.
 
     Returns:
         The training images, the held-out ones and the test set.
@@ -87,5 +114,21 @@ def load_data(
         raise InputError(f"image_size must be a whole number of at least 1 pixel, got {image_size!r}")
     if std is not None and not all(0 < value < math.inf for value in std):
         raise InputError(f"std must be above 0, since images are divided by it; got {std}")
-    options = LoadOptions(image_size, mean, std, flip, Augmentation.coerce(augment), workers)
-    return SCHEMES[scheme].load(rest, options).divide(spec, train_images=train_images, holdout=holdout, seed=seed)
+    if not parts or not set(parts) <= set(PARTS):
+        raise InputError(f"parts must be some of {', '.join(PARTS)}; got {tuple(parts)}")
+    known = model if isinstance(model, Preparation) or model is None else Preparation.of(model)
+    asked: dict[str, Any] = dict(zip(FIELDS, (image_size, mean, std, resize, crop_fraction, crop_mode), strict=True))
+    options = LoadOptions(
+        **asked,
+        flip=flip,
+        augment=Augmentation.coerce(augment),
+        workers=workers,
+        known=known,
+        parts=tuple(parts),
+    )
+    pool = SCHEMES[scheme].load(rest, options)
+    if classes is not None:
+        pool = pool.with_classes(classes, spec)
+    if known is not None:
+        known.warn_of(asked)
+    return pool.divide(spec, train_images=train_images, holdout=holdout, seed=seed)

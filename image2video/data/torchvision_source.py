@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from image2video.data.absent import PARTS
 from image2video.data.folder_source import loaded_pool
 from image2video.data.memory_source import check_labels, default_crop_flip, memory_pool
 from image2video.data.source import LoadOptions, Pool
@@ -30,17 +32,24 @@ def load_torchvision(rest: str, options: LoadOptions) -> Pool:
     name, _, root = rest.partition("@")
     if not name or not root:
         raise InputError(f"torchvision:{rest} must be written as torchvision:NAME@ROOT, as in torchvision:CIFAR10@data")
-    train, test = (_part(name, user_path(root), place) for place in (0, 1))
-    classes = _classes(train)
-    flip = name not in _PICTURES_OF_SIGNS
-    if isinstance(getattr(train, "data", None), np.ndarray | Tensor):
-        pair = [(_pixels(part.data, name), _labels(part, name)) for part in (train, test)]
-        return memory_pool(pair[0], pair[1], classes, default_crop_flip(pair[0], options, flip=flip), options)
-    labels = [_labels(part, name) for part in (train, test)]
-    check_labels(labels[0], labels[1], classes)
+    place = user_path(root)
+    parts = {part: _part(name, place, PARTS.index(part)) for part in PARTS if part in options.parts}
+    labels = {part: _labels(found, name) for part, found in parts.items()}
+    one = next(iter(parts.values()))
+    classes, flip = _classes(one), name not in _PICTURES_OF_SIGNS
+    if isinstance(getattr(one, "data", None), np.ndarray | Tensor):
+        pairs = {part: (_pixels(found.data, name), labels[part]) for part, found in parts.items()}
+        augment = default_crop_flip(next(iter(pairs.values())), options, flip=flip)
+        train, images = pairs.get("train"), next(iter(pairs.values()))[0]
+        measured = None
+        if train is None and not options.knows_colours(images.shape[1]):
+            measured = _pixels(_part(name, place, 0).data, name)
+        return memory_pool(train, pairs.get("test"), classes, augment, options, measured=measured)
+    check_labels(labels, classes)
     if options.flip is None and not flip:
-        options = LoadOptions(**{**vars(options), "flip": False})
-    return loaded_pool((_Images(train), labels[0]), (_Images(test), labels[1]), classes, options)
+        options = replace(options, flip=False)
+    files = {part: (_Images(found), labels[part]) for part, found in parts.items()}
+    return loaded_pool(files.get("train"), files.get("test"), classes, options)
 
 
 class _Images:

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from image2video.data.augment import Augmentation
 from image2video.data.image_file import check_depth
+from image2video.data.resizing import Resizing
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class TrainTransform:
     """Random resized crop, mirror, policy, normalisation: of a PIL image or a tensor `(3, H, W)` in 0 … 1.
 
     The result is `(3, image_size, image_size)` float32. mean, std: per channel in 0 … 1; flip: mirror left-right with
-    probability 1/2; policy: what else changes the image.
+    probability 1/2; policy: what else changes the image; interpolation: of the crops that are
+    resized.
     """
 
     image_size: int
@@ -27,11 +29,14 @@ class TrainTransform:
     std: tuple[float, ...]
     flip: bool = True
     policy: Augmentation | None = None
+    interpolation: str = "bilinear"
     _steps: v2.Compose = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         flip = [v2.RandomHorizontalFlip()] if self.flip else []
-        steps: list[Any] = [in_colour, v2.RandomResizedCrop(self.image_size, antialias=True), *flip, *_TO_PIXELS]
+        mode = Resizing(self.interpolation).mode
+        crop = v2.RandomResizedCrop(self.image_size, interpolation=mode, antialias=True)
+        steps: list[Any] = [in_colour, crop, *flip, *_TO_PIXELS]
         normalised = _to_normalised(self.mean, self.std)
         if self.policy is None:
             steps += normalised
@@ -58,21 +63,15 @@ _TO_BYTES = v2.ToDtype(torch.uint8, scale=True)
 
 
 def eval_transform(
-    image_size: int, mean: tuple[float, ...], std: tuple[float, ...], *, crop_fraction: float = 0.875
+    image_size: int, mean: tuple[float, ...], std: tuple[float, ...], resizing: Resizing | None = None
 ) -> v2.Compose:
-    """Resize the shorter side, centre crop, normalisation: of a PIL image or a tensor `(3, H, W)` in 0 … 1.
+    """Resize, crop, normalisation: of a PIL image or a tensor `(3, H, W)` in 0 … 1.
 
-    The result is `(3, image_size, image_size)` float32.
-    crop_fraction: image_size over the resized shorter side (0.875: 224 of 256).
+    The result is `(3, image_size, image_size)` float32. resizing: by default bilinear on the shorter side, and a centre
+    crop of 0.875.
     """
-    resized = round(image_size / crop_fraction)
-    return v2.Compose(
-        [
-            *(in_colour, v2.Resize(resized, antialias=True), v2.CenterCrop(image_size)),
-            *_TO_PIXELS,
-            *_to_normalised(mean, std),
-        ]
-    )
+    steps = (resizing or Resizing()).steps(image_size, mean)
+    return v2.Compose([in_colour, *steps, *_TO_PIXELS, *_to_normalised(mean, std)])
 
 
 def _to_normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> list[Any]:

@@ -148,6 +148,7 @@ def rank_on(
         T=bench.clip.T,
         schedule=bench.clip.schedule,
         padding=bench.clip.padding,
+        interpolation=bench.clip.interpolation,
         seed=seed,
         mean=data.mean,
         std=data.std,

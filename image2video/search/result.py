@@ -167,6 +167,7 @@ def result_of(run: Run, config: SearchConfig, provenance: dict[str, Any], out: P
         "T": config.T,
         "schedule": space.schedule,
         "padding": config.padding,
+        "interpolation": config.interpolation,
         "seed": config.seed,
     }
     if get_selection(config.selection).trains:

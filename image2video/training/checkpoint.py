@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from image2video.errors import InputError, MissingError
 from image2video.runs.folders import atomic_write_bytes, torch_load
 from image2video.runs.texts import user_path
 from image2video.runs.weights import check_values, read_safetensors
+from image2video.training.head import without_head
 from image2video.wrap.clip_record import CLIP
 
 CHECKPOINT_FORMAT = 1
@@ -66,7 +67,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return {_stripped(str(name)): value for name, value in found.items()}
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path, *, head: Literal["keep", "drop"] = "keep") -> None:
     """Load weights into a model; every name and shape must fit.
 
     A bare model's weights also load into the model wrapped by `VideoWrap`, whose fusion then starts fresh.
@@ -74,13 +75,20 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Args:
         model: changed in place.
         path: a file as `read_weights` reads it.
+        head: `keep` takes the classifier too, which must fit; `drop` leaves the model's own as it is, as for other
+            classes.
 
     Raises:
         MissingError: there is no such file.
-        InputError: the weights are another model's, or are whole numbers or NaN where the model has weights.
+        InputError: the weights are another model's, or are whole numbers or NaN where the model has weights; or the
+            model does not say which module is its classifier.
 
     """
+    if head not in ("keep", "drop"):
+        raise InputError(f"head must be keep or drop, got {head!r}")
     state = read_weights(path)
+    if head == "drop":
+        state = without_head(model, state, str(path))
     wanted = model.state_dict()
     wrapped_file = any(name.startswith("backbone.") for name in state)
     wrapped_model = any(name.startswith("backbone.") for name in wanted)
@@ -95,7 +103,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         if name != CLIP and prefix + name in wanted and wanted[prefix + name].shape != value.shape:
             raise InputError(
                 f"{path}: {name} is {tuple(value.shape)}, the model needs {tuple(wanted[prefix + name].shape)}; "
-                "is it another architecture, or are the numbers of classes or channels different?"
+                "is it another architecture, or are the numbers of classes or channels different (head='drop' leaves "
+                "the classifier out)?"
             )
     check_values({prefix + name: value for name, value in state.items()}, wanted, str(path))
     try:

@@ -21,6 +21,7 @@ from image2video.training.engine import Engine
 from image2video.training.recipe import TrainConfig
 from image2video.training.records import CHECKPOINT, RunFolder, restore
 from image2video.training.result import EpochRecord, TrainResult, best_epoch
+from image2video.training.trained import network_record
 
 
 def train(
@@ -81,7 +82,9 @@ def train(
         folder = None
         if out is not None and accelerator.is_main_process:
             output = opened.enter_context(OutputDirectory(out, "train", overwrite=overwrite, resume=resume))
-            folder = opened.enter_context(contextlib.closing(RunFolder(output, config, data, settings)))
+            folder = opened.enter_context(
+                contextlib.closing(RunFolder(output, config, data, settings, network_record(model)))
+            )
         accelerator.wait_for_everyone()  # the main process may be replacing the folder
         history: list[EpochRecord] = []
         best_state: dict[str, torch.Tensor] = {}

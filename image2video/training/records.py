@@ -40,7 +40,12 @@ class RunFolder:
     """Writes what a run leaves behind; every file is whole or not there."""
 
     def __init__(
-        self, folder: OutputDirectory, config: TrainConfig, data: DataSource, settings: dict[str, Any] | None
+        self,
+        folder: OutputDirectory,
+        config: TrainConfig,
+        data: DataSource,
+        settings: dict[str, Any] | None,
+        network: dict[str, Any],
     ) -> None:
         self._folder, self._config, self._data = folder, config, data
         self._settings = settings or {}
@@ -51,7 +56,8 @@ class RunFolder:
         if not (folder.resumed and has_checkpoint(checkpoint)):
             record = {**self._settings, **config.to_dict()}
             atomic_write_text(folder / "config.yaml", yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
-        folder.note(versions=versions(), dataset=data.describe())
+        # What later commands on these weights do by default.
+        folder.note(versions=versions(), dataset=data.describe(), classes=list(data.classes), network=network)
 
     def save_epoch(self, engine: Engine, history: list[EpochRecord], best_state: dict[str, Tensor]) -> None:
         """After an epoch: curves, history, the best weights, and last the checkpoint, which makes it count."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 from image2video.data import load_data
 from image2video.data.augment import FAMILIES
+from image2video.data.resizing import Resizing
 from image2video.data.transforms import TrainTransform, eval_transform
 from image2video.errors import InputError, MissingError
 from image2video.protocols import Batches, ImageSet
@@ -204,7 +205,7 @@ def test_transforms_give_the_size_and_the_policies_work():
 def test_the_centre_crop_is_the_centre():
     array = np.zeros((64, 96, 3), np.uint8)
     array[:, 32:64] = 255
-    image = eval_transform(64, (0.0,) * 3, (1.0,) * 3, crop_fraction=1.0)(Image.fromarray(array))
+    image = eval_transform(64, (0.0,) * 3, (1.0,) * 3, Resizing(crop_fraction=1.0))(Image.fromarray(array))
     assert image.shape == (3, 64, 64)
     assert (image[:, :, :16] == 0).all()
     assert (image[:, :, 16:48] == 1).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from image2video.data import load_data
 from image2video.experiments import Arm, DemoConfig, run_comparison
 from image2video.experiments import genotypes as chosen
 from image2video.experiments.candidate_runs import compare
+from image2video.experiments.runner import demo_bench
 from image2video.experiments.settings import CompareConfig
 from image2video.integrations.timm_backbones import build
 from image2video.reproduce import Worker, load_experiment
@@ -137,3 +139,13 @@ def test_search_and_ranking_of_a_demo_know_the_colours_of_the_images(
             run_comparison(DemoConfig(**options, out=str(tmp_path / name)), [Arm("bare", "bare"), arm], [])
     data = load_data(f"npz:{tmp_path / 'rgb.npz'}", holdout=TINY["holdout"])
     assert seen == dict.fromkeys(("search", "rank_genotypes"), (data.mean, data.std))
+
+
+def test_a_ranking_sees_the_clips_that_the_arms_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(chosen, "rank_genotypes", lambda *_, **options: seen.update(options))
+    bench = demo_bench(DemoConfig(**SETTINGS))
+    clip = bench.clip.replace(T=2, schedule="ramp", padding="reflection", interpolation="nearest")
+    arm = Arm("averaged", "averaged", "fixed_weights", "none", "none", start="bare")
+    chosen.rank_on(dataclasses.replace(bench, clip=clip), arm, bench.build(0), seed=0, space="gentle")
+    assert clip.arguments().items() <= seen.items()

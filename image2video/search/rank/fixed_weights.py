@@ -172,6 +172,7 @@ def rank_genotypes(
         "T": entry.T,
         "schedule": entry.schedule,
         "padding": entry.padding,
+        "interpolation": interpolation,
         "aggregate": entry.aggregate,
         "seed": seed,
         "images": ranking.images,
