@@ -13,7 +13,7 @@ from image2video.data.absent import PARTS
 from image2video.data.preparation import FIELDS, Preparation, preparation_sentence
 from image2video.data.source import short_name, some
 from image2video.errors import MissingError
-from image2video.runs.atomic import read_json
+from image2video.runs.texts import read_json
 from image2video.training.trained import TrainedRun
 from image2video.wrap.builders import Builder
 

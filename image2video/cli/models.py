@@ -15,7 +15,6 @@ from image2video.cli.images import bare_builder
 from image2video.cli.options import BackboneOptions, WrapOptions
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
-from image2video.clip.options import ClipOptions
 from image2video.clip.random_clips import RandomClips
 from image2video.data import Augmentation, AugmentedFrames, Clips, DataSource
 from image2video.errors import InputError
@@ -24,7 +23,7 @@ from image2video.training import read_weights
 from image2video.wrap.builders import Builder
 from image2video.wrap.video_wrap import VideoWrap
 
-DEFAULT_FRAMES = 5
+DEFAULT_FRAMES = 3
 _HOW = ("schedule", "padding", "interpolation")
 """The options of a clip beside T that a genotype's file may say."""
 
@@ -111,11 +110,9 @@ def _clip_options(wrap: WrapOptions, data: DataSource, seed: int) -> dict[str, A
             raise InputError(f"--frame-source makes the frames itself; leave out {' and '.join(given)}")
         return {"frames": frame_source(wrap.frame_source, data, seed, wrap.frames)}
     genotype = Genotype.coerce(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype)
-    found = genotype.provenance or {}  # of a search: clips as it made them, unless the options say otherwise
-    own = ClipOptions(DEFAULT_FRAMES)
-    how = {name: getattr(wrap, name) or found.get(name, getattr(own, name)) for name in _HOW}
-    T = found.get("T", own.T) if wrap.frames is None else wrap.frames
-    return {"genotype": genotype, "T": T, **how, "mean": data.mean, "std": data.std}
+    # What is not given is as the genotype was found with.
+    how = {name: getattr(wrap, name) for name in _HOW}
+    return {"genotype": genotype, "T": wrap.frames, **how, "mean": data.mean, "std": data.std}
 
 
 def settings(*groups: Any) -> dict[str, Any]:

@@ -129,14 +129,14 @@ class WrapOptions:
 
     Attributes:
         genotype: text such as "translate_x(0.06) > rotate(10)", a .json file, preset:NAME, identity, or none for the
-            bare network (default: the gentle translation of VideoWrap)
+            bare network (default: the small shift of VideoWrap)
         frame_source: frames drawn at random in place of a genotype's: clips:SPACE for a new random chain of a search
             space per batch, or a policy as for --augment, for copies that are each augmented on their own
-        frames: frames of the clip, T (default: as the genotype's file was found with, else 5)
+        frames: frames of the clip, T (default: as the genotype's file was found with, else 3)
         fusion: how frames mix; a name from `fusion_names()`
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: as the genotype's file was found
-            with, else from_zero)
-        padding: what lies outside the image: zeros, border or reflection (default: likewise, else zeros)
+            with, else centred)
+        padding: what lies outside the image: zeros, border or reflection (default: likewise, else reflection)
         interpolation: how frames are sampled: bilinear, nearest or bicubic (default: likewise, else bilinear)
         residual: start as the average over the frames instead of the fusion as published (default: when there are
             trained weights)

@@ -51,8 +51,8 @@ class RfOptions:
         pretrained: load timm's weights for this model
         genotype: text such as "translate_x(0.06) > rotate(10)", a .json file or preset:NAME
         fusion: how frames mix; a name from `fusion_names()`
-        frames: frames of the clip, T
-        schedule: power of each frame: from_zero, ramp, centred or mirror
+        frames: frames of the clip, T (default: as the genotype's file was found with, else 3)
+        schedule: power of each frame: from_zero, ramp, centred or mirror (default: likewise, else centred)
         size: pixels per side of the images (default: those that the weights' run had, else the model's own)
         images: a folder of image files, or random for noise
         count: how many images
@@ -69,8 +69,8 @@ class RfOptions:
     pretrained: bool = False
     genotype: str = DEFAULT_GENOTYPE
     fusion: str = "gsf"
-    frames: int = 5
-    schedule: str = "from_zero"
+    frames: int | None = None
+    schedule: str | None = None
     size: int | None = None
     images: str = "random"
     count: int = 16
@@ -85,8 +85,6 @@ class RfOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{dashed(name)} must be at least {least}, got {value}")
-        if self.frame >= self.frames:
-            raise InputError(f"--frame {self.frame} is not one of --frames {self.frames}: they count from 0")
         if self.pretrained and self.weights != "none":
             raise InputError("--pretrained and --weights both name weights; give one of the two")
 
@@ -161,10 +159,12 @@ def build_networks(options: RfOptions, seed: int, device: torch.device, *, run: 
             known = Preparation.of(options.weights)
             side = None if known is None else known.image_size
         genotype, size = Genotype.coerce(options.genotype), image_size(bare, side)
-        clip = ClipOptions(T=options.frames, schedule=options.schedule)
+        clip = ClipOptions.found_with(genotype.provenance, T=options.frames, schedule=options.schedule)
         if run is not None:  # photometric ops see the colours that the images have
             _, mean, std, _ = _preparation(bare, options.weights)
             clip = clip.replace(mean=mean, std=std)
+        if options.frame >= clip.T:
+            raise InputError(f"--frame {options.frame} is not one of --frames {clip.T}: they count from 0")
         fusions = ["none"] if options.fusion == "none" else ["none", options.fusion]
         models: dict[str, nn.Module] = {BARE: bare}
         for fusion in fusions:

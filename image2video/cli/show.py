@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from image2video.cli.arguments import add_fields, collect
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.memory import check_memory
+from image2video.clip.options import ClipOptions
 from image2video.data.image_file import read_image, unit_pixels
 from image2video.errors import ExistsError, InputError, MissingError
 from image2video.report import film_strip
@@ -27,9 +28,9 @@ class ShowOptions:
     Attributes:
         image: image file
         genotype: text such as "translate_x(0.06) > rotate(10)", a .json file, or preset:NAME
-        frames: frames of the clip, T
-        schedule: power of each frame: from_zero, ramp, centred or mirror
-        padding: what lies outside the image: zeros, border or reflection
+        frames: frames of the clip, T (default: as the genotype's file was found with, else 3)
+        schedule: power of each frame: from_zero, ramp, centred or mirror (default: likewise, else centred)
+        padding: what lies outside the image: zeros, border or reflection (default: likewise, else reflection)
         image_size: pixels of the longer side (default: the image's own, at most 320)
         out: where the film strip (.png) or the film (.gif) is written
         overwrite: replace that file
@@ -37,9 +38,9 @@ class ShowOptions:
 
     image: str
     genotype: str = DEFAULT_GENOTYPE
-    frames: int = 5
-    schedule: str = "from_zero"
-    padding: str = "zeros"
+    frames: int | None = None
+    schedule: str | None = None
+    padding: str | None = None
     image_size: int | None = None
     out: str = "clip.png"
     overwrite: bool = False
@@ -61,7 +62,10 @@ def run(options: Namespace) -> None:
     if not out.parent.is_dir():
         raise MissingError(f"no folder {out.parent} to write {out.name} into; make it, or choose another --out")
     image = _read(Path(show.image), show.image_size)
-    film_strip(image, Genotype.coerce(show.genotype), show.frames, show.schedule, out, padding=show.padding)
+    genotype = Genotype.coerce(show.genotype)
+    how = {"T": show.frames, "schedule": show.schedule, "padding": show.padding}
+    clip = ClipOptions.found_with(genotype.provenance, **how)
+    film_strip(image, genotype, clip.T, clip.schedule, out, padding=clip.padding)
     Console().print(f"film strip: {out.resolve()}", soft_wrap=True)
 
 

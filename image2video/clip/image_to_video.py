@@ -73,7 +73,8 @@ class Image2Video(nn.Module):
             `schedule_steps`. None: as the genotype was found with, else `centred`.
         padding: what stands outside the image: `zeros` (the mean colour of normalised images), `border` or
             `reflection`. None: as the genotype was found with, else `reflection`.
-        interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
+        interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`. None: as the genotype was found with,
+            else `bilinear`.
         mean: of the images' normalisation, a number or one per channel (0 for images in 0 … 1); photometric ops need
             it, with `std`.
         std: of the images' normalisation (1 for images in 0 … 1).
@@ -94,15 +95,14 @@ class Image2Video(nn.Module):
         T: int | None = None,
         schedule: str | None = None,
         padding: str | None = None,
-        interpolation: str = "bilinear",
+        interpolation: str | None = None,
         mean: Values = None,
         std: Values = None,
     ) -> None:
         super().__init__()
         self.genotype = Genotype.coerce(genotype)
-        given = {"T": T, "schedule": schedule, "padding": padding}
-        others = {"interpolation": interpolation, "mean": mean, "std": std}
-        self.options = ClipOptions.found_with(self.genotype.provenance, **given, **others)
+        how = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
+        self.options = ClipOptions.found_with(self.genotype.provenance, **how, mean=mean, std=std)
         check_colours(self.genotype, self.options.colours)
         self.genotype.check_steps(self.options.steps)
 

@@ -67,7 +67,9 @@ class ClipOptions:
         T: int | None = None,
         schedule: str | None = None,
         padding: str | None = None,
-        **others: Any,
+        interpolation: str | None = None,
+        mean: Values = None,
+        std: Values = None,
     ) -> ClipOptions:
         """The options that are given, the rest as a genotype was found with them, or the defaults.
 
@@ -77,7 +79,9 @@ class ClipOptions:
             T: frames of a clip.
             schedule: the power of each frame.
             padding: what stands outside the image.
-            **others: the other options.
+            interpolation: how frames are sampled.
+            mean: of the images' normalisation.
+            std: of the images' normalisation.
 
         Returns:
             The options.
@@ -85,13 +89,12 @@ class ClipOptions:
         found = dict(provenance or {})
         if "T" in found and "schedule" in found:
             found.setdefault("padding", "zeros")
-        given = {"T": T, "schedule": schedule, "padding": padding}
-        kinds = {"T": int, "schedule": str, "padding": str}
+        given = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
         for name, value in given.items():
             # A provenance is free text of whoever wrote it: what is no such option is none.
-            if value is None and type(found.get(name)) is kinds[name]:
+            if value is None and type(found.get(name)) is type(getattr(cls, name)):
                 given[name] = found[name]
-        return cls(**{name: value for name, value in given.items() if value is not None}, **others)
+        return cls(**{name: value for name, value in given.items() if value is not None}, mean=mean, std=std)
 
     @property
     def steps(self) -> tuple[float, ...]:

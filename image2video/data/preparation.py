@@ -14,8 +14,8 @@ from torch import nn
 
 from image2video.data.resizing import CROP_MODES, INTERPOLATIONS, Resizing
 from image2video.errors import InputError, MissingError
-from image2video.runs.atomic import read_json
 from image2video.runs.origin import run_behind
+from image2video.runs.texts import read_json
 
 FIELDS = ("image_size", "mean", "std", "resize", "crop_fraction", "crop_mode")
 _WEIGHTS = ("url", "hf_hub_id", "file", "state_dict")

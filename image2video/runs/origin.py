@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from image2video.runs.atomic import read_json
 from image2video.runs.folders import RUN_FILE
+from image2video.runs.texts import read_json
 
 BEST = "best.safetensors"
 _KIND = "train"

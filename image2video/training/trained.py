@@ -15,8 +15,8 @@ from torch import nn
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
-from image2video.runs.atomic import read_json
 from image2video.runs.origin import run_behind
+from image2video.runs.texts import read_json
 from image2video.wrap.video_wrap import VideoWrap
 
 CONFIG_FILE = "config.yaml"

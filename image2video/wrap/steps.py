@@ -41,7 +41,7 @@ def clip_maker(
     if not isinstance(source, FrameSource):
         raise InputTypeError(f"frames must be a FrameSource such as RandomClips, got {type(source).__name__}")
     given = ["genotype"] if genotype != DEFAULT_GENOTYPE else []
-    given += [name for name, value in options.items() if value not in (None, "bilinear")]
+    given += [name for name, value in options.items() if value is not None]
     if given:
         raise InputError(
             f"frames={type(source).__name__} makes the clips itself; give it {', '.join(given)}, or leave frames out"

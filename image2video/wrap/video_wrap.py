@@ -60,7 +60,7 @@ class VideoWrap(ClipState, TimmLike):
             correlated: their running statistics do not move, their weights and biases still learn. The fusions' own
             norms train.
         padding: as in `Image2Video`; likewise.
-        interpolation: as in `Image2Video`.
+        interpolation: as in `Image2Video`; likewise.
         example_input: an input for the trace, `(B, C, H, W)`, in place of `input_size`.
         mean: of the images' normalisation, for photometric ops; by default as the backbone's `pretrained_cfg` says.
         std: likewise.
@@ -93,7 +93,7 @@ class VideoWrap(ClipState, TimmLike):
         input_size: tuple[int, int, int] | None = None,
         freeze_bn: bool = False,
         padding: str | None = None,
-        interpolation: str = "bilinear",
+        interpolation: str | None = None,
         example_input: Tensor | None = None,
         mean: Values = None,
         std: Values = None,
@@ -104,8 +104,8 @@ class VideoWrap(ClipState, TimmLike):
         check_backbone(backbone)
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
-        others = {"interpolation": interpolation, "mean": mean, "std": std}
-        self.to_video = clip_maker(backbone, frames, genotype, T=T, schedule=schedule, padding=padding, **others)
+        how = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
+        self.to_video = clip_maker(backbone, frames, genotype, **how, mean=mean, std=std)
         check_frames_memory(self.to_video.T, nominal_size(backbone) if input_size is None else input_size)
         the_plan = plan_for(backbone, config, sites, input_size, example_input)
         # Before the backbone: timm's reparameterize_model goes through the children and meets the fusions' refusal.

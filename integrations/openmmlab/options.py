@@ -28,8 +28,8 @@ class VideoOptions:
 
     Attributes:
         genotype: a text such as `"translate_x(0.02) > scale(1.05)"`, the path of a .json file or `"preset:NAME"`.
-        T: frames per image, 1 or more; None, as for the next two, stands for what the genotype was found with, else for
-            the default of `Image2Video`.
+        T: frames per image, 1 or more; None, as for the next three, stands for what the genotype was found with, else
+            for the default of `Image2Video`.
         schedule: the power of each frame: `from_zero`, `ramp`, `centred` or `mirror`.
         padding: what stands outside the image in a frame: `zeros` (the mean colour), `border` or `reflection`.
         interpolation: `bilinear`, `nearest` or `bicubic`.
@@ -49,7 +49,7 @@ class VideoOptions:
     T: int | None = None
     schedule: str | None = None
     padding: str | None = None
-    interpolation: str = "bilinear"
+    interpolation: str | None = None
     fusion: str | Mapping[str, Any] = "gsf"
     residual: bool = True
     sites: str | tuple[str, ...] | None = None
@@ -110,8 +110,8 @@ class VideoOptions:
         try:
             genotype = Genotype.coerce(self.genotype)
             self._warn_of_another_clip(genotype)
-            how = {"T": self.T, "schedule": self.schedule, "padding": self.padding}
-            return Image2Video(genotype, interpolation=self.interpolation, mean=mean, std=std, **how)
+            names = ("T", "schedule", "padding", "interpolation")
+            return Image2Video(genotype, mean=mean, std=std, **{name: getattr(self, name) for name in names})
         except Image2VideoError as error:
             names = ("genotype", "T", "schedule", "padding", "interpolation")
             values = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
