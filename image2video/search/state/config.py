@@ -14,6 +14,7 @@ from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
 from image2video.errors import InputError
 
 CRITERIA = ("accuracy", "loss")
+STATISTICS = ("batch", "running")
 PRECISIONS = ("no", "fp16", "bf16")
 DEVICES = ("auto", "cpu")
 RELAXATIONS = ("mixture", "single_path")
@@ -92,6 +93,10 @@ class SearchConfig:
         criterion: what a removal, and the ranking of `one_shot`, is judged by: `accuracy` (paper; the loss breaks ties)
             or `loss`.
         renormalise: whether masking scales the other weights up (DARTS-PT does not).
+        score_statistics: what norms use while cells with masked parts are scored: those of the `batch` (DARTS-PT), or
+            the `running` ones, under which the largest weight hurts most whatever its op does (see `docs/search.md`).
+        score_batch_size: images per batch of these scores, on each process, since the statistics are those of a batch
+            (default: `batch_size`).
         orders: random orders of the edges in `perturbation` and `frozen`; with more than one, each starts from the
             searched network, and the means of their scores decide.
         stop_early: in `perturbation` and `frozen`: end the scores of an edge when the gap between its first two ops
@@ -141,6 +146,8 @@ class SearchConfig:
     tune_epochs: int = 1
     criterion: str = "accuracy"
     renormalise: bool = False
+    score_statistics: str = "batch"
+    score_batch_size: int | None = None
     orders: int = 1
     stop_early: float | None = None
     candidates: int = 64
@@ -161,6 +168,7 @@ class SearchConfig:
         for what, value, choices in (
             ("selection", self.selection, tuple(DEFAULT_SPACES)),
             ("criterion", self.criterion, CRITERIA),
+            ("score_statistics", self.score_statistics, STATISTICS),
             ("relaxation", self.relaxation, RELAXATIONS),
             ("magnitudes_per", self.magnitudes_per, SHARINGS),
             ("padding", self.padding, PADDINGS),
@@ -202,7 +210,7 @@ class SearchConfig:
 def _check_counts(config: SearchConfig) -> None:
     least = {"epochs": 0, "warmup_epochs": 0, "tune_epochs": 0, "seed": 0}
     least |= {"batch_size": 1, "accumulate": 1, "orders": 1, "candidates": 1, "first_images": 1}
-    optional = {"validation_images": 1, "max_images": 1}
+    optional = {"validation_images": 1, "max_images": 1, "score_batch_size": 1}
     for name, low in {**least, **optional}.items():
         value = getattr(config, name)
         if value is None and name in optional:
