@@ -14,17 +14,26 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from harness import write_result
+from torch import nn
 
-import image2video.integrations.timm_backbones  # noqa: F401  # adds cifar_resnet8 to timm
 from image2video.data import DataSource, load_data
-from image2video.search import Run, SearchConfig, SearchSpace, Selection, Unit, get_space, register_selection, search
-from image2video.search import register_space
+from image2video.search import (
+    Run,
+    SearchConfig,
+    SearchSpace,
+    Selection,
+    Unit,
+    get_space,
+    register_selection,
+    register_space,
+    search,
+)
 from image2video.search.select.selection import get_selection
 
 SPACE = register_space(SearchSpace("one_edge_of_affine5", get_space("affine5").candidates, nodes=1))
@@ -87,16 +96,18 @@ class ByHand(FourWays):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--hand-seeds", type=int, default=2)
     parser.add_argument("--learned-seeds", type=int, default=6)
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "selection.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = load_data("digits", image_size=16)
     records: list[dict[str, Any]] = []
-    for case, weight in CASES.items():
+    for case in options.cases:
+        weight = CASES[case]
         if weight is None:
             jobs = [(None, seed) for seed in range(options.learned_seeds)]
         else:
@@ -116,10 +127,11 @@ def decided(
     if weight is not None and op is not None:
         ByHand.loud = (op, weight)
     torch.manual_seed(seed)
-    network = timm.create_model("cifar_resnet8", num_classes=data.num_classes, in_chans=data.input_size[0])
+    network = small_network(data)
     config = SearchConfig(
         selection="four_ways_learned" if weight is None else "four_ways_by_hand",
         T=3,
+        fusion="none",
         epochs=epochs,
         lr=0.1,
         tau_lr=3e-3,  # in a search this short the paper's rate moves τ too little to see
@@ -131,6 +143,15 @@ def decided(
         {"case": case, "way": way, "op": op, "seed": seed, "largest": largest(entry), **picked(entry)}
         for way, entry in zip(WAYS, result.state.edges, strict=True)
     ]
+
+
+def small_network(data: DataSource) -> nn.Module:
+    """Three convolutions with BatchNorms."""
+    layers: list[nn.Module] = []
+    channels = [data.input_size[0], 16, 32, 32]
+    for before, after in pairwise(channels):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, data.num_classes))
 
 
 def largest(entry: dict[str, Any]) -> int:

@@ -55,10 +55,12 @@ def _cut(batches: Iterable[Batch], sizes: list[int]) -> Iterator[Batch]:
             if batch is None:
                 found = sum(sizes[:number]) + sum(len(labels) for _, labels in parts)
                 raise InputError(
-                    f"the held-out images say num_images={sum(sizes)}, but their batches gave {found}; every image must "
-                    "come once per epoch"
+                    f"the held-out images say num_images={sum(sizes)}, but their batches gave {found}; give every "
+                    "image once per epoch"
                 )
             parts.append(batch)
-        images, labels = parts[0] if len(parts) == 1 else (torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))
+        images, labels = parts[0]
+        if len(parts) > 1:
+            images, labels = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
         yield images[:size], labels[:size]
         rest = (images[size:], labels[size:]) if len(labels) > size else None

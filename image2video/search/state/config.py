@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from image2video.clip.checks import check_frames
@@ -15,6 +15,8 @@ from image2video.errors import InputError
 
 CRITERIA = ("accuracy", "loss")
 STATISTICS = ("batch", "running")
+PAPER: dict[str, object] = {"residual": False, "renormalise": False, "score_statistics": "batch"}
+"""What `SearchConfig(paper=True)` sets."""
 PRECISIONS = ("no", "fp16", "bf16")
 DEVICES = ("auto", "cpu")
 RELAXATIONS = ("mixture", "single_path")
@@ -92,7 +94,8 @@ class SearchConfig:
         tune_epochs: epochs of tuning after each decided edge; cosine from `lr` to `lr_min` over all of them (DARTS-PT).
         criterion: what a removal, and the ranking of `one_shot`, is judged by: `accuracy` (paper; the loss breaks ties)
             or `loss`.
-        renormalise: whether masking scales the other weights up (DARTS-PT does not).
+        renormalise: whether masking scales the other weights up, so that no clip is smaller than another and a network
+            without norms is judged by what it sees; the paper's sources (DARTS-PT) do not.
         score_statistics: what norms use while cells with masked parts are scored: those of the `batch` (DARTS-PT), or
             the `running` ones, under which the largest weight hurts most whatever its op does (see `docs/search.md`).
         score_batch_size: images per batch of these scores, on each process, since the statistics are those of a batch
@@ -112,6 +115,8 @@ class SearchConfig:
         checkpoint_activations: keep no activations inside the network's blocks and compute them again in the backward
             pass: less memory, more time.
         seed: of every random draw.
+        paper: selection and fusion as the paper and its sources have them, where our defaults differ: sets
+            `renormalise=False`, `residual=False` and `score_statistics="batch"`.
     """
 
     space: str | None = None
@@ -145,7 +150,7 @@ class SearchConfig:
     tau_weight_decay: float = 1e-3
     tune_epochs: int = 1
     criterion: str = "accuracy"
-    renormalise: bool = False
+    renormalise: bool = True
     score_statistics: str = "batch"
     score_batch_size: int | None = None
     orders: int = 1
@@ -160,8 +165,11 @@ class SearchConfig:
     channels_last: bool = False
     checkpoint_activations: bool = False
     seed: int = 0
+    paper: bool = False
 
     def __post_init__(self) -> None:
+        if self.paper is True:
+            _follow_paper(self)
         check_frames(self.T)
         _check_counts(self)
         _check_switches(self)
@@ -207,6 +215,16 @@ class SearchConfig:
         return {**asdict(self), "tau_betas": list(self.tau_betas)}
 
 
+def _follow_paper(config: SearchConfig) -> None:
+    """Set what `paper=True` stands for; refuse a value that is neither the default nor the paper's."""
+    defaults = {field.name: field.default for field in fields(SearchConfig)}
+    for name, value in PAPER.items():
+        given = getattr(config, name)
+        if given not in (value, defaults[name]):
+            raise InputError(f"paper=True means {name}={value!r}, got {given!r}; leave one of them out")
+        object.__setattr__(config, name, value)
+
+
 def _check_counts(config: SearchConfig) -> None:
     least = {"epochs": 0, "warmup_epochs": 0, "tune_epochs": 0, "seed": 0}
     least |= {"batch_size": 1, "accumulate": 1, "orders": 1, "candidates": 1, "first_images": 1}
@@ -224,7 +242,7 @@ def _check_counts(config: SearchConfig) -> None:
 
 def _check_switches(config: SearchConfig) -> None:
     names = ("residual", "second_order", "learn_magnitudes", "renormalise", "crop_flip", "channels_last")
-    for name in (*names, "checkpoint_activations"):
+    for name in (*names, "checkpoint_activations", "paper"):
         if not isinstance(getattr(config, name), bool):
             raise InputError(f"{name} must be True or False, got {getattr(config, name)!r}")
 
