@@ -130,13 +130,13 @@ class Setting:
         return {"epochs": 6, "tune_epochs": 1, "lr": self.lr, **self.search}
 
     def searching(self) -> SearchConfig:
-        """The settings of the one search of a row.
+        """The settings of the one search of a row, which goes as the paper's does (`paper=True`).
 
         Returns:
             What `search` takes.
         """
         options = {"batch_size": self.batch_size, **self.search_options}
-        return SearchConfig(space=self.space, residual=False, T=self.T, seed=self.seed, **options)
+        return SearchConfig(space=self.space, paper=True, T=self.T, seed=self.seed, **options)
 
 
 @dataclass(frozen=True)
