@@ -37,7 +37,10 @@ _GROUPS = {
         *("space", "selection", "T", "fusion", "residual", "epochs", "warmup_epochs", "max_images", "max_minutes"),
         *("validation_share", "validation_images"),
     ),
-    "choosing from the cell": ("criterion", "tune_epochs", "orders", "stop_early", "renormalise"),
+    "choosing from the cell": (
+        *("criterion", "tune_epochs", "orders", "stop_early", "renormalise", "score_statistics", "score_batch_size"),
+        "paper",
+    ),
     "ranking chains (fixed_weights, one_shot)": ("candidates", "first_images"),
     "the cell's weights τ and magnitudes": (
         *("tau_lr", "tau_betas", "tau_weight_decay", "second_order", "relaxation", "temperature", "temperature_min"),

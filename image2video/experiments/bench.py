@@ -80,6 +80,7 @@ def wrap_arm(
     seed: int,
     input_size: tuple[int, int, int],
     trained: bool = False,
+    sites: str | None = None,
 ) -> nn.Module:
     """The bare network as an arm sees it; without a fusion or a genotype it stays as it is.
 
@@ -90,7 +91,13 @@ def wrap_arm(
     residual = trained or arm.start is not None
     with seeded(seed):
         return VideoWrap(
-            model, arm.fusion, genotype=genotype, residual=residual, input_size=input_size, **clip.arguments()
+            model,
+            arm.fusion,
+            genotype=genotype,
+            residual=residual,
+            sites=sites,
+            input_size=input_size,
+            **clip.arguments(),
         )
 
 

@@ -136,7 +136,12 @@ def _decision(entry: dict[str, Any], where: str, names: list[str], on_path: bool
 
 
 def _second(entry: dict[str, Any], by_loss: bool) -> int | None:
-    """The candidate whose absence costs most beside the chosen one; None where there is none, or no score."""
+    """The candidate whose absence costs most beside the chosen one; None where there is none, or no score.
+
+    Of a node it is the edge that the kept one had the closest lead over.
+    """
+    if "rival" in entry:
+        return int(entry["rival"])
     accuracies, losses = entry["masked_accuracy"], entry["masked_loss"]
     if accuracies is None:
         return None

@@ -47,7 +47,8 @@ def plan(
         backbone: takes images `(B, C, H, W)`.
         fusion: a name from `fusion_names()` or a configuration.
         sites: a regular expression that must match a site's whole name; a list of names, of any modules that run; or a
-            predicate on a `Site`. None takes what the rule finds.
+            predicate on a `Site`; `"published"`, those of the published network with this backbone (GSF in ResNets,
+            BN-Inception and Inception-v3, TSM in ResNets). None takes what the rule finds.
         input_size: `(C, H, W)`; without it and an example, the size that timm says the backbone was made for.
         example_input: images `(B, C, H, W)`, of which the size and type count.
 

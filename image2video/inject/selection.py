@@ -13,6 +13,7 @@ from image2video.errors import InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
 from image2video.inject.hookpoints import Point
 from image2video.inject.plan import Site, Skipped, some
+from image2video.inject.published import PUBLISHED, published_names
 from image2video.inject.rule import Candidate
 from image2video.inject.sites import site_of
 from image2video.trace.graph import Graph
@@ -26,11 +27,13 @@ class Selector:
         pattern: what a site's whole name must match.
         names: of modules that run.
         predicate: on a site.
+        published: those of a published network.
     """
 
     pattern: re.Pattern[str] | None = None
     names: tuple[str, ...] | None = None
     predicate: Callable[[Site], bool] | None = None
+    published: bool = False
 
     def choose(
         self, backbone: nn.Module, graph: Graph, config: FusionConfig, found: list[Site], skipped: list[Skipped]
@@ -42,8 +45,9 @@ class Selector:
         """
         if not config.active:
             return []
-        if self.names is not None:
-            return _ordered(graph, [_named(backbone, graph, config, found, skipped, name) for name in self.names])
+        names = published_names(backbone, config, found) if self.published else self.names
+        if names is not None:
+            return _ordered(graph, [_named(backbone, graph, config, found, skipped, name) for name in names])
         if self.pattern is not None:
             chosen = [site for site in found if self.pattern.fullmatch(site.name)]
             if not chosen and found:
@@ -71,6 +75,8 @@ def selector(sites: str | Iterable[str] | Callable[[Site], bool] | None, config:
         return Selector()
     if not config.active:
         raise InputError(f"sites={sites!r} has no effect: fusion {config.name!r} acts nowhere; leave sites out")
+    if sites == PUBLISHED:
+        return Selector(published=True)
     if isinstance(sites, str):
         try:
             return Selector(pattern=re.compile(sites))

@@ -112,7 +112,17 @@ def _network(run: Run, done: dict[_Key, Network]) -> Network:
     if chosen is not None:
         Image2Video(chosen.genotype, T=T, schedule=schedule, mean=data.mean, std=data.std)
     starts = arm.start is not None and arm.fusion not in (None, "none")
-    key: _Key = (setting.model, data.classes, data.input_size, arm.variant, arm.fusion, arm.learned, arm.layout, starts)
+    key: _Key = (
+        setting.model,
+        data.classes,
+        data.input_size,
+        arm.variant,
+        arm.fusion,
+        arm.learned,
+        arm.layout,
+        arm.sites,
+        starts,
+    )
     key += (T if arm.fusion is not None else 1,)
     if key not in done:
         done[key] = _built(arm, setting, data, run.seed, chosen)

@@ -129,6 +129,11 @@ def wrapped(
         frames = ScrambledClips(str(genotype), T=clip.T, schedule=clip.schedule, mean=clip.mean, std=clip.std)
         with seeded(seed):
             return VideoWrap(
-                model, arm.fusion, frames=frames, residual=arm.start is not None, input_size=data.input_size
+                model,
+                arm.fusion,
+                frames=frames,
+                residual=arm.start is not None,
+                sites=arm.sites,
+                input_size=data.input_size,
             )
-    return wrap_arm(model, arm, genotype, clip, seed=seed, input_size=data.input_size)
+    return wrap_arm(model, arm, genotype, clip, seed=seed, input_size=data.input_size, sites=arm.sites)

@@ -24,7 +24,7 @@ from image2video.reproduce.book import agreed
 from image2video.reproduce.networks import build_network
 from image2video.reproduce.spec import Cell, Setting
 from image2video.runs.folders import atomic_write_json, read_record
-from image2video.search import Ranking, SearchResult
+from image2video.search import Ranking, SearchConfig, SearchResult
 from image2video.search.state.state import CHECKPOINT
 from image2video.version import __version__
 
@@ -111,12 +111,18 @@ def search_classifier(
     """The result of the one search with a setting's options, network and images, kept in `folder`."""
     images = [setting.data, setting.model, setting.image_size, setting.train_images, setting.holdout]
     options = [setting.T, setting.space, setting.batch_size, setting.seed, setting.search_options]
+    options.append(selecting(setting.searching()))
 
     def find(out: Path) -> SearchResult:
         bench = table_bench(setting, load(setting), accelerator)
         return search_on(bench, setting.searching(), out, model=setting.model, seed=setting.seed, progress=progress)
 
     return found_once(setting.data, [*images, *options, __version__], folder, accelerator, find)
+
+
+def selecting(options: SearchConfig) -> dict[str, Any]:
+    """How a search scores, for the hash of what decides it: a search before there was a choice is another search."""
+    return {name: getattr(options, name) for name in ("score_statistics", "renormalise", "score_batch_size")}
 
 
 def found_once(

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from image2video.report import depth_figure, verdicts
+from image2video.report import Contrast, depth_figure, verdicts
 from image2video.report.arms import arms_figure
 from image2video.report.page import Section, document, figure_html, table_html
 from image2video.report.style import png_bytes, svg_text
@@ -41,6 +41,12 @@ SCALE_NOTES = {
     ),
 }
 """What a reader must know of a scale before any number."""
+
+_ONE_SEARCH = (
+    ": this holds for the one clip that one search found, since the interval covers trainings and random draws, and "
+    "not the spread between searches"
+)
+"""What is said of a searched clip against random ones, since all seeds of a row share one search."""
 
 
 def cells(line: Line) -> tuple[str, ...]:
@@ -99,8 +105,21 @@ def score_text(line: Line) -> str:
 
 def sentences(outcome: RowOutcome, *, headline: bool = False) -> list[str]:
     """What a row's paired differences say; `headline`: only the questions that the table is there for."""
-    found = [one.phrase() for one in verdicts(outcome.result) if one.contrast.headline or not headline]
+    asked = [one for one in verdicts(outcome.result) if one.contrast.headline or not headline]
+    found = [one.phrase() + (_ONE_SEARCH if _asks_for_search(one.contrast, outcome) else "") for one in asked]
     return [f"{text[0].upper()}{text[1:]}." for text in found]
+
+
+def _asks_for_search(contrast: Contrast, outcome: RowOutcome) -> bool:
+    """Whether a searched clip is put against random ones."""
+    found, drawn = _words(contrast.a, outcome), _words(contrast.b, outcome)
+    return bool(found and drawn) and found <= {"searched"} and drawn <= {"random"}
+
+
+def _words(side: str, outcome: RowOutcome) -> set[str]:
+    """What the arms of one side of a contrast say of where their genotypes come from."""
+    arms = [line.arm for line in outcome.lines if side in (line.arm.name, line.arm.pool)]
+    return {arm.genotype.partition(":")[0].partition("@")[0] for arm in arms}
 
 
 def gaps(outcome: RowOutcome) -> list[str]:

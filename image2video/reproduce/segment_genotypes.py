@@ -20,6 +20,7 @@ from image2video.reproduce.genotypes import (
     found_once,
     ranked_choice,
     search_classifier,
+    selecting,
 )
 from image2video.reproduce.segment_reading import plain_values
 from image2video.reproduce.spec import Cell, Setting
@@ -70,7 +71,7 @@ def search_segmentor(
     """
     options = _search_options(setting, config)
     told = [setting.data, _deciding(config), setting.T, setting.space, options.batch_size, setting.seed]
-    told += [setting.search_options, __version__]
+    told += [setting.search_options, selecting(options), __version__]
 
     def find(out: Path) -> SearchResult:
         problem = _problem(setting, config, options)

@@ -24,7 +24,11 @@ def arm_model(arm: Cell, setting: Setting, model: Mapping[str, Any], chosen: Cho
     as published elsewhere. Raises `UnsupportedError` for a segmentor that has no twin with a clip, and for what only
     arms of classification vary.
     """
-    for what, value, plain in (("variant", arm.variant, None), ("layout", arm.layout, "right")):
+    for what, value, plain in (
+        ("variant", arm.variant, None),
+        ("layout", arm.layout, "right"),
+        ("sites", arm.sites, None),
+    ):
         if value != plain:
             raise UnsupportedError(
                 f"arm {arm.name!r} has {what}={value!r}, which rows of segmentation do not know; leave it out"

@@ -21,6 +21,8 @@ _NOT_HASHED = ("seeds", "more_seeds", "hours", "machine", "device")
 """Fields of a setting that may differ between runs that are compared: how many seeds there are, where they ran."""
 _NOT_HASHED_UNSET = ("steps", "elsewhere")
 """Fields that count only where they are set, so that results from before they existed keep their keys."""
+_ARM_UNSET = ("sites",)
+"""Fields of an arm that count only where they are set, likewise."""
 _SHOWN = ("name", "title", "group", "pool", "scales", "start")
 """Fields of an arm that do not count: its names, its place, and its start, which counts by its own key."""
 
@@ -130,13 +132,13 @@ class Setting:
         return {"epochs": 6, "tune_epochs": 1, "lr": self.lr, **self.search}
 
     def searching(self) -> SearchConfig:
-        """The settings of the one search of a row.
+        """The settings of the one search of a row, which goes as the paper's does (`paper=True`).
 
         Returns:
             What `search` takes.
         """
         options = {"batch_size": self.batch_size, **self.search_options}
-        return SearchConfig(space=self.space, residual=False, T=self.T, seed=self.seed, **options)
+        return SearchConfig(space=self.space, paper=True, T=self.T, seed=self.seed, **options)
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class Cell(Arm):
         learned: the ranges of motion are learned with the weights, and no held-out image is looked at (Augerino). The
             arm trains on the same images as the others.
         scales: the scales at which it runs.
+        sites: where its fusion acts: what `VideoWrap(sites=…)` takes as a text, such as `published`.
     """
 
     layout: str = "right"
@@ -157,6 +160,7 @@ class Cell(Arm):
     augment: str | None = None
     learned: bool = False
     scales: tuple[str, ...] = SCALES
+    sites: str | None = None
 
     def frames(self, setting: Setting) -> int:
         """T of this arm.
@@ -292,6 +296,7 @@ def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str 
     fields = dataclasses.asdict(dataclasses.replace(setting, elsewhere=elsewhere))
     left_out = {*_NOT_HASHED, *(name for name in _NOT_HASHED_UNSET if not fields[name])}
     told = {name: value for name, value in fields.items() if name not in left_out}
-    asked = {name: value for name, value in dataclasses.asdict(arm).items() if name not in _SHOWN}
+    unset = {name for name in _ARM_UNSET if getattr(arm, name) is None}
+    asked = {name: value for name, value in dataclasses.asdict(arm).items() if name not in {*_SHOWN, *unset}}
     text = json.dumps([told, asked, start, version], sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

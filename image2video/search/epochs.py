@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from image2video.search.cell.draw import Draw
 from image2video.search.cell.mixing import mixing_matrix
 from image2video.search.cell.topology import random_genotype
 from image2video.search.optimise.bilevel import Batch
-from image2video.search.optimise.schedule import cosine, linear, work_share
+from image2video.search.optimise.schedule import cosine, linear, tuning_rate, work_share
 from image2video.search.optimise.watch import LossWatch, Meter
 from image2video.search.run import SearchRun
 from image2video.search.score.network import in_mode
@@ -42,8 +42,7 @@ def search_epoch(run: SearchRun, epoch: int, *, moves_tau: bool) -> None:
             if moves:
                 images, labels = next(held)
                 held_losses.add(bilevel.tau_step(images, labels, batch, _draw(run, pace.share, f"tau {step}")))
-                unrolled = config.second_order and bilevel.optimizer is not None
-                count += len(labels) + (3 * len(batch[1]) if unrolled else 0)
+                count += _tau_images(run, labels, batch)
             losses.add(bilevel.weight_step(*batch, *_path(run, _draw(run, pace.share, f"weights {step}"))))
             if (step + 1) % every == 0:
                 record_tau(run, step + 1)
@@ -54,21 +53,44 @@ def search_epoch(run: SearchRun, epoch: int, *, moves_tau: bool) -> None:
         record_epoch(run, epoch + 1, {**found, **pace.cut()})
 
 
-def tune_epoch(run: SearchRun, epoch: int, total: int) -> None:
-    """One epoch of weight steps through the cell as decided so far; the rate falls over all `total` epochs."""
-    config, steps, decisions = run.config, run.steps_per_epoch, run.state.decisions
-    watch = LossWatch("tuning", epoch * steps, run.device)
-    plain = (mixing_matrix(run.tau(), run.space, decisions), None)
-    pace = _Pace(run, "tune", epoch, total, steps, SEARCH_SHARE, TUNE_SHARE)
-    with in_mode(run.bilevel.network, training=True):
-        # Orders of the search's own epochs are not repeated.
-        for step, batch in pace.over(run.train_batches.epoch(config.epochs + epoch)):
-            path = plain if config.relaxation == "mixture" else _path(run, _draw(run, 1.0, f"tune {step}"))
-            watch.add(run.bilevel.weight_step(*batch, *path))
-            pace.count(len(batch[1]), loss=watch.latest)
+def tune_epoch(run: SearchRun, epoch: int, total: int, *, moves_tau: bool) -> None:
+    """One epoch of bilevel steps through the cell as decided so far, after a decision.
+
+    The weights' optimizer begins anew, at a tenth of the learning rate, which falls over all `total` epochs; that of τ
+    goes on as it is (the code of Wang et al., ICLR 2021). τ rests once all edges are decided.
+    """
+    config, steps, decisions, bilevel = run.config, run.steps_per_epoch, run.state.decisions, run.bilevel
+    watch, held_watch = (LossWatch(what, epoch * steps, run.device) for what in ("tuning", "validation"))
+    open_edges = len(decisions.ops) < len(run.space.edges)
+    moves = moves_tau and (open_edges or run.cell.magnitudes is not None)
+    # Orders of the search's own epochs are not repeated.
+    number = config.epochs + epoch
+    held = _grouped(_endless(run.tau_batches, number), config.accumulate)
+    pace = _Pace(run, "tune", epoch, total, steps, SEARCH_SHARE, TUNE_SHARE, rate=tuning_rate)
+    if epoch == 0:
+        bilevel.restart_weights()
+    with in_mode(bilevel.network, training=True):
+        for step, batch in pace.over(run.train_batches.epoch(number)):
+            count = len(batch[1])
+            if moves:
+                images, labels = next(held)
+                draw = _draw(run, 1.0, f"tune tau {step}")
+                held_watch.add(bilevel.tau_step(images, labels, batch, draw, decisions))
+                count += _tau_images(run, labels, batch)
+            draw = _draw(run, 1.0, f"tune {step}")
+            path = (mixing_matrix(run.tau(), run.space, decisions), None) if draw is None else _path(run, draw)
+            watch.add(bilevel.weight_step(*batch, *path))
+            pace.count(count, loss=watch.latest)
     run.tick()
     if pace.done:
-        run.state.edges[-1].setdefault("tuning_loss", []).append(_mean(run, watch))
+        decided = run.state.nodes or run.state.edges
+        decided[-1].setdefault("tuning_loss", []).append(_mean(run, watch))
+
+
+def _tau_images(run: SearchRun, labels: Tensor, batch: Batch) -> int:
+    """The images that a step for τ puts through the network."""
+    unrolled = run.config.second_order and run.bilevel.optimizer is not None
+    return len(labels) + (3 * len(batch[1]) if unrolled else 0)
 
 
 def one_shot_epoch(run: SearchRun, epoch: int) -> None:
@@ -111,13 +133,24 @@ class _Pace:
         steps: the steps of an epoch.
         low: the share of the budget before the stage.
         high: the share of the budget with which the stage ends, in the middle of an epoch too.
+        rate: the learning rate of `config.lr`, `config.lr_min` and the share of the stage that is done.
     """
 
     def __init__(
-        self, run: SearchRun, stage: str, epoch: int, epochs: int, steps: int, low: float, high: float
+        self,
+        run: SearchRun,
+        stage: str,
+        epoch: int,
+        epochs: int,
+        steps: int,
+        low: float,
+        high: float,
+        *,
+        rate: Callable[[float, float, float], float] = cosine,
     ) -> None:
         self.done = 0
         self.share = 0.0
+        self._rate = rate
         self._run, self._epoch, self._epochs, self._steps = run, epoch, epochs, steps
         self._low, self._high = low, high
         self._meter = Meter(run.progress, stage, epoch * steps, epochs * steps)
@@ -131,7 +164,7 @@ class _Pace:
                 return
             if self.done == 0 or self._run.budget.limited:
                 self.share = work_share(self._epoch, self._epochs, spent, self._low, self._high)
-                self._run.bilevel.set_lr(cosine(config.lr, config.lr_min, self.share))
+                self._run.bilevel.set_lr(self._rate(config.lr, config.lr_min, self.share))
             yield self._epoch * self._steps + self.done, batch
             self.done += 1
 

@@ -171,7 +171,7 @@ def result_of(run: Run, config: SearchConfig, provenance: dict[str, Any], out: P
         "seed": config.seed,
     }
     if get_selection(config.selection).trains:
-        record |= {"fusion": config.fusion, "epochs": config.epochs, **_score_record(state, ranking)}
+        record |= {"fusion": config.fusion, "epochs": config.epochs, **_score_record(state, ranking, config)}
     record["image2video"] = __version__
     chain = state.decisions.genotype(space) if state.chain is None else Genotype.parse(state.chain)
     genotype = chain.with_provenance(record)
@@ -180,7 +180,7 @@ def result_of(run: Run, config: SearchConfig, provenance: dict[str, Any], out: P
     return SearchResult(genotype, config, space, state, ranking, out)
 
 
-def _score_record(state: SearchState, ranking: Ranking | None) -> dict[str, Any]:
+def _score_record(state: SearchState, ranking: Ranking | None, config: SearchConfig) -> dict[str, Any]:
     if ranking is not None:
         best = ranking.best_entry
         return {
@@ -194,7 +194,10 @@ def _score_record(state: SearchState, ranking: Ranking | None) -> dict[str, Any]
         }
     score, counts = state.score or {}, Decidedness.of(state)
     record = {key: score.get(name) for key, name in _SCORES.items()}
-    return record if counts is None else {**record, "edges_decided": counts.edges_decided, "edges": counts.edges}
+    if counts is None:
+        return record
+    how = {"score_statistics": config.score_statistics, "renormalise": config.renormalise}
+    return {**record, **how, "edges_decided": counts.edges_decided, "edges": counts.edges}
 
 
 def identity_warning(result: SearchResult) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from image2video.errors import InputError, StateError, UnsupportedError
 from image2video.protocols import Batches, ImageSet
 from image2video.search.cell.cell import Cell, CellTrace
 from image2video.search.cell.mixing import mixing_matrix
-from image2video.search.optimise.bilevel import Bilevel, weight_optimizer
+from image2video.search.optimise.bilevel import Batch, Bilevel, weight_optimizer
 from image2video.search.optimise.memory import checkpoint_activations_
 from image2video.search.optimise.tensors import on_cpu
 from image2video.search.optimise.watch import Meter
@@ -26,6 +27,8 @@ from image2video.search.rank.halving import Halving, HalvingRules
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Ranking, order_of
 from image2video.search.rank.shared_weights import SharedWeights, videos
+from image2video.search.score.batch_statistics import batch_statistics
+from image2video.search.score.even_batches import even_batches, number_of_batches
 from image2video.search.score.measure import score_variants
 from image2video.search.score.network import FrameNetwork, in_mode, predictions
 from image2video.search.score.scores import Scores
@@ -63,13 +66,13 @@ class SearchRun:
         self.measurements = 1  # how often `score` is called in all, for the progress
         self.cell = self._new_cell().to(self.device)
         self.bilevel = self._prepared(network)
-        self.train_batches = self._batches(train, "weights", training=True)
-        self.tau_batches = self._batches(validation, "tau", training=True)
+        self.train_batches = self._training_batches(train, "weights")
+        self.tau_batches = self._training_batches(validation, "tau")
         limit = config.validation_images
         self.held_out = validation
         if limit is not None and limit < validation.num_images:
             self.held_out = validation.take(limit, seed=derived_seed(config.seed, "held out"))
-        self._held_out_batches = self._batches(self.held_out, "held out", training=False)
+        self._score_size = min(config.score_batch_size or config.batch_size, self.held_out.num_images)
         self._video = videos(self.options)
         self.budget = Budget(config, accelerator)
 
@@ -101,11 +104,13 @@ class SearchRun:
     def score(self, mixings: list[Tensor], first: int, stop: Callable[[Scores], bool] | None = None) -> Scores:
         """Held-out scores under several mixing matrices that agree on all edges into nodes before `first`.
 
-        `stop` is asked after every batch whether the scores so far suffice.
+        The images come in the same seeded batches every time, on any number of processes: norms take the statistics of
+        a batch, where `config.score_statistics` says so. `stop` is asked after every batch whether the scores so far
+        suffice.
         """
         self.share_buffers()
-        bare = self.bilevel.bare
-        batches, decided = len(self._held_out_batches), self.state.measured
+        bare, held_out, processes = self.bilevel.bare, self.held_out.num_images, self.accelerator.num_processes
+        batches, decided = -(-number_of_batches(held_out, self._score_size) // processes), self.state.measured
         meter = Meter(self.progress, "select", decided * batches, max(self.measurements, decided + 1) * batches)
 
         def variants(images: Tensor) -> list[Any]:
@@ -119,8 +124,9 @@ class SearchRun:
             with self.accelerator.autocast():
                 return [predicted(mixing) for mixing in mixings]
 
-        with in_mode(bare, training=False), torch.no_grad():
-            images = self._held_out_batches.epoch(0)
+        by_batch = self.config.score_statistics == "batch"
+        with in_mode(bare, training=False), batch_statistics(bare) if by_batch else nullcontext(), torch.no_grad():
+            images = self._score_batches()
             scores = score_variants(variants, images, self.accelerator, task=self.task, on_batch=meter.step, stop=stop)
         self.state.evaluated_frames += scores.n * self.config.T * len(mixings)
         return scores
@@ -173,16 +179,20 @@ class SearchRun:
         }
 
     def snapshot(self) -> None:
-        """Keep weights and their optimizer as they are, also in the checkpoints to come."""
+        """Keep weights, τ and their optimizers as they are, also in the checkpoints to come."""
         self.share_buffers()
-        self.kept = self.bilevel.weights_state()
+        outer = {"cell": self.cell.state_dict(), "tau_optimizer": self.bilevel.tau_optimizer.state_dict()}
+        self.kept = {**self.bilevel.weights_state(), **on_cpu(outer)}
 
     def restore(self) -> None:
-        """Put weights and their optimizer back to the last `snapshot`; raises `StateError` where there is none."""
+        """Put weights, τ and their optimizers back to the last `snapshot`; raises `StateError` where there is none."""
         if self.kept is None:
             raise StateError("there is no snapshot of the network to go back to; call snapshot() first")
         # A copy: an optimizer goes on in the tensors that it is given.
-        self.bilevel.load_weights_state(on_cpu(self.kept))
+        kept = on_cpu(self.kept)
+        self.bilevel.load_weights_state(kept)
+        self.cell.load_state_dict(kept["cell"])
+        self.bilevel.tau_optimizer.load_state_dict(kept["tau_optimizer"])
 
     def share_buffers(self) -> None:
         """Give all processes the main one's buffers: each has moved its own BatchNorm statistics."""
@@ -223,17 +233,25 @@ class SearchRun:
             magnitude_bound=config.magnitude_bound,
         )
 
-    def _batches(self, images: ImageSet, purpose: str, *, training: bool) -> Batches:
+    def _training_batches(self, images: ImageSet, purpose: str) -> Batches:
         config = self.config
         return images.batches(
             config.batch_size,
-            augment=training and config.crop_flip,
-            # A score that may stop early needs its first images to be a fair sample.
-            shuffle=training or config.stop_early is not None,
+            augment=config.crop_flip,
+            shuffle=True,
             seed=derived_seed(config.seed, purpose),
             device=self.device,
             shard=(self.accelerator.process_index, self.accelerator.num_processes),
         )
+
+    def _score_batches(self) -> Iterator[Batch]:
+        """This process's batches of a score: every process reads all images and takes whole batches of them."""
+        # Shuffled: images sorted by class would give a batch the statistics of one class, and a score that may stop
+        # early needs its first images to be a fair sample.
+        seed = derived_seed(self.config.seed, "held out")
+        batches = self.held_out.batches(self._score_size, shuffle=True, seed=seed, device=self.device)
+        shard = (self.accelerator.process_index, self.accelerator.num_processes)
+        return even_batches(batches.epoch(0), self.held_out.num_images, self._score_size, shard)
 
 
 def _check_accelerator(accelerator: Accelerator) -> None:

@@ -43,7 +43,8 @@ class Curves:
         elif unit.kind == "edge" and state.edges[-1]["masked_accuracy"] is not None:
             self._edge(writer, number, state.edges[-1])
         elif unit.kind == "tune":
-            for loss in state.edges[-1].get("tuning_loss", ())[-1:]:  # none where the budget left no step
+            tuned = (state.nodes or state.edges)[-1]
+            for loss in tuned.get("tuning_loss", ())[-1:]:  # none where the budget left no step
                 writer.add_scalar("tune/loss", loss, number)
         elif unit.kind == "rank" and state.ranking is not None:
             for place, entry in enumerate(state.ranking["entries"]):

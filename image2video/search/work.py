@@ -39,7 +39,7 @@ def _carry_on(run: SearchRun, selection: Selection, checkpoint: Path | None, cur
     """Carry out the units that are left; after each the checkpoint is whole."""
     units = selection.units(run.space, run.config)
     tune_epochs = max((unit.index + 1 for unit in units if unit.kind == "tune"), default=0)
-    run.measurements = sum(unit.kind in ("edge", "node", "score") for unit in units)
+    run.measurements = sum(_measurements(unit, run) for unit in units)
     for number in range(run.state.done, len(units)):
         frames = run.state.frames
         _carry_out(units[number], run, selection, tune_epochs)
@@ -55,13 +55,20 @@ def _carry_on(run: SearchRun, selection: Selection, checkpoint: Path | None, cur
         run.state.magnitudes = run.cell.candidate_magnitudes() if run.config.learn_magnitudes else None
 
 
+def _measurements(unit: Unit, run: SearchRun) -> int:
+    """How often a unit scores the held-out images, for the progress: a node once for every edge that it loses."""
+    if unit.kind == "node":
+        return len(run.space.incoming(unit.index)) - 1
+    return int(unit.kind in ("edge", "score"))
+
+
 def _carry_out(unit: Unit, run: SearchRun, selection: Selection, tune_epochs: int) -> None:
     if unit.kind == "search":
         search_epoch(run, unit.index, moves_tau=selection.moves_tau)
     elif unit.kind == "sampled":
         one_shot_epoch(run, unit.index)
     elif unit.kind == "tune":
-        tune_epoch(run, unit.index, tune_epochs)
+        tune_epoch(run, unit.index, tune_epochs, moves_tau=selection.moves_tau)
     elif unit.kind != "score":
         selection.decide(unit, run)
     elif run.spent() < 1:  # a score after the budget would be one pass too many

@@ -55,6 +55,37 @@ def test_what_the_differences_say(tmp_path, pretended):
     assert "one seed (−3.0 points) has no interval" in sentences(row)[0]
 
 
+def test_a_search_against_random_clips_says_what_its_interval_covers(tmp_path, pretended):
+    fused = {"fusion": "gsf"}
+    arms = [
+        {"name": "bare", "title": "bare network"},
+        {"name": "searched", "title": "searched clip", "genotype": "searched", **fused},
+        *(
+            {
+                "name": f"r{n}",
+                "title": f"random {n}",
+                "genotype": f"random:{n}",
+                **fused,
+                "pool": "random",
+                "group": "random clips",
+            }
+            for n in (1, 2)
+        ),
+    ]
+    contrasts = [
+        {"name": "search", "lead": "a search instead of a draw", "a": "searched", "b": "random"},
+        {"name": "equal", "lead": "at equal epochs", "a": "searched", "b": "bare"},
+    ]
+    _, (row,) = found(table(tmp_path, arms=arms, contrasts=contrasts), tmp_path / "out")
+    search, equal = sentences(row)
+    assert search.startswith("A search instead of a draw, “searched clip”")
+    assert search.endswith(
+        "this holds for the one clip that one search found, since the interval covers trainings and random draws, and "
+        "not the spread between searches."
+    )
+    assert "one search" not in equal
+
+
 def test_failures_stand_in_the_table_and_below_it(tmp_path, pretended):
     pretended.failing = {"moving"}
     experiment, result = found(table(tmp_path), tmp_path / "out")

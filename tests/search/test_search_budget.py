@@ -100,10 +100,10 @@ def test_tuning_ends_at_nine_tenths() -> None:
     assert run.state.frames == 3 * 60
     run.state.edges.append({"edge": 0})
     run.state.decisions.ops[0] = 0
-    tune_epoch(run, 0, 3)
+    tune_epoch(run, 0, 3, moves_tau=False)
     assert run.state.frames == 3 * 90
     assert len(run.state.edges[0]["tuning_loss"]) == 1
-    tune_epoch(run, 1, 3)
+    tune_epoch(run, 1, 3, moves_tau=False)
     assert run.state.frames == 3 * 90
     assert len(run.state.edges[0]["tuning_loss"]) == 1
 

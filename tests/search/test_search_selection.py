@@ -13,7 +13,7 @@ from image2video.search import SearchConfig, SearchResult, SearchSpace, get_spac
 from image2video.search.score.scores import PairedScores
 from image2video.search.select.decidedness import Decidedness
 from image2video.search.select.edge_records import LEAST_IMAGES, clear_gap, hurt_most, mean_record, record
-from image2video.search.select.perturbation import Perturbation, edge_order
+from image2video.search.select.perturbation import Perturbation, edge_order, node_order
 from image2video.search.state.state import SearchState
 
 SPACE = register_space(SearchSpace("three_more", ("translate_x(0.1)", "rotate(10)", "scale(1.2)"), nodes=2))
@@ -53,14 +53,11 @@ def test_orders_cover_every_edge_and_end_with_one_decision() -> None:
     assert orders == [edge_order(space, 4, order) for order in range(3)]
     assert len({tuple(order) for order in orders}) == 3
     last = units[starts[-1] :]
-    assert [(u.kind, u.index) for u in last] == [
-        ("settle", 0),
-        ("tune", 10),
-        ("node", 2),
-        ("node", 3),
-        ("node", 4),
-        ("score", 0),
-    ]
+    nodes = node_order(space, 4)
+    assert sorted(nodes) == [2, 3, 4]
+    decided = [part for place, node in enumerate(nodes, 11) for part in (("node", node), ("tune", place))]
+    assert [(u.kind, u.index) for u in last] == [("settle", 0), ("tune", 10), *decided, ("score", 0)]
+    assert len({tuple(node_order(space, seed)) for seed in range(8)}) > 2
     single = Perturbation().units(space, SearchConfig(epochs=2, tune_epochs=1, seed=4))
     assert [unit.index for unit in single if unit.kind == "edge"] == orders[0]
 
@@ -95,7 +92,7 @@ def test_the_means_over_the_orders_decide(averaged: tuple[SearchResult, Path]) -
         assert entry["chosen"] == best == state.decisions.ops[entry["edge"]]
         assert entry["accuracy"] == pytest.approx(sum(r["accuracy"] for r in found) / 2)
         assert entry["gap"] >= -1e-12
-        assert entry["gap_error"] > 0
+        assert entry["gap_error"] >= 0
     scores = read_json(out / "scores.json")
     assert scores["orders"] == state.orders
     assert scores["decidedness"] == result.decidedness().to_dict()
@@ -163,7 +160,8 @@ def test_an_early_end_decides_as_all_images_do_where_it_is_clear(criterion: str)
     assert early["decided"]
     assert whole["decided"]
     assert whole["images"] == 1500
-    assert early["images"] == LEAST_IMAGES
+    assert early["images"] == 312  # after the fifth of 24 even batches
+    assert early["images"] >= LEAST_IMAGES
 
 
 def test_a_record_says_whether_its_gap_is_decided_by_its_criterion() -> None:

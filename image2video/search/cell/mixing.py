@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -20,13 +21,14 @@ def mixing_matrix(
     *,
     masked_op: tuple[int, int] | None = None,
     masked_edge: int | None = None,
+    removed: Collection[int] = (),
     renormalise: bool = False,
 ) -> Tensor:
     """The matrix `(edges, candidates)` with which the cell adds up: rows of softmax(τ) (Eq. 1), shared out per node.
 
     `tau` is `(edges, candidates)`; the result is differentiable in it. A decided edge has weight 1 on its op. A node
     that keeps one edge ignores the others. With `reduce="mean"` the rows are divided by the number of edges that the
-    node keeps.
+    node keeps. `removed` edges are gone: their node shares out among the rest.
 
     `masked_op=(edge, candidate)` or `masked_edge=edge` takes one part away and leaves all other weights as they are
     (Wang et al., ICLR 2021, DARTS-PT); `renormalise=True` scales the rest up to the former sum.
@@ -37,9 +39,9 @@ def mixing_matrix(
         weights = _overwritten(weights, decisions.ops)
     if masked_op is not None:
         weights = _without(weights, *masked_op, renormalise)
-    if not decisions.sources and masked_edge is None:
+    if not decisions.sources and masked_edge is None and not removed:
         return weights * _plain_scales(space, weights.device, weights.dtype)
-    return weights * _scales_like(weights, space, decisions, masked_edge, renormalise)
+    return weights * _scales_like(weights, space, decisions, masked_edge, renormalise, removed)
 
 
 def single_path_mixing(
@@ -113,10 +115,12 @@ def _scales_like(
     decisions: Decisions,
     masked_edge: int | None = None,
     renormalise: bool = False,
+    removed: Collection[int] = (),
 ) -> Tensor:
     """The scales `(edges, 1)` in the dtype and on the device of `like`."""
     # The dtype first: there are devices without float64.
-    return _edge_scales(space, decisions, masked_edge, renormalise).to(like.dtype).to(like.device).unsqueeze(-1)
+    scales = _edge_scales(space, decisions, masked_edge, renormalise, removed)
+    return scales.to(like.dtype).to(like.device).unsqueeze(-1)
 
 
 def _without(weights: Tensor, edge: int, candidate: int, renormalise: bool) -> Tensor:
@@ -143,11 +147,18 @@ def _overwritten(weights: Tensor, ops: dict[int, int]) -> Tensor:
     return weights * free + fixed
 
 
-def _edge_scales(space: SearchSpace, decisions: Decisions, masked_edge: int | None, renormalise: bool) -> Tensor:
+def _edge_scales(
+    space: SearchSpace,
+    decisions: Decisions,
+    masked_edge: int | None,
+    renormalise: bool,
+    removed: Collection[int] = (),
+) -> Tensor:
     """What every edge's weights are multiplied by, `(edges,)`: 0 where its node ignores it or it is masked."""
     scales = torch.zeros(len(space.edges), dtype=torch.float64, device="cpu")
     for node in range(space.inputs, space.num_nodes):
         kept = [decisions.sources[node]] if node in decisions.sources else list(space.incoming(node))
+        kept = [edge for edge in kept if edge not in removed]
         share = 1 / len(kept) if space.reduce == "mean" else 1.0
         if masked_edge in kept:
             if renormalise and len(kept) > 1:

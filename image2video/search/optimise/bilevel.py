@@ -17,6 +17,8 @@ from image2video.errors import InputError
 from image2video.runs.weights import load_state
 from image2video.search.cell.cell import Cell
 from image2video.search.cell.draw import Draw
+from image2video.search.cell.mixing import mixing_matrix
+from image2video.search.cell.topology import Decisions
 from image2video.search.optimise.second_order import unrolled_gradients
 from image2video.search.optimise.tensors import averaged, on_cpu
 from image2video.search.score.network import predictions
@@ -26,6 +28,8 @@ from image2video.search.state.config import SearchConfig
 Batch = tuple[Tensor, Tensor]
 View = Callable[[Tensor], tuple[Tensor, Unwarp]]
 """How images become a clip, with the way back."""
+Path = Callable[[], tuple[Tensor | None, tuple[int, ...] | None]]
+"""A mixing matrix and the candidates that it holds, made anew at every call, since τ may need a gradient."""
 
 
 class Bilevel:
@@ -76,20 +80,26 @@ class Bilevel:
         )
 
     def tau_step(
-        self, images: Tensor, labels: Tensor, train_batch: Batch | None = None, draw: Draw | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        train_batch: Batch | None = None,
+        draw: Draw | None = None,
+        decisions: Decisions | None = None,
     ) -> Tensor:
         """Take a step with the outer parameters on a validation batch; returns the loss before it.
 
         `train_batch` is that of the weight step which follows; the second order needs it (`InputError`), the first
-        ignores it. `draw` is the path of `single_path`.
+        ignores it. `draw` is the path of `single_path`; without it `decisions` hold in the mixture.
         """
-        held = functools.partial(self._gradients, (images, labels), draw)
+        path = self._path_of(draw, decisions)
+        held = functools.partial(self._gradients, (images, labels), path)
         if not self.config.second_order or self.optimizer is None:
             loss, gradients = held(self.outer)
         elif train_batch is None:
             raise InputError("a second-order step for τ needs the batch of the weight step after it: train_batch=")
         else:
-            training = functools.partial(self._gradients, train_batch, draw)
+            training = functools.partial(self._gradients, train_batch, path)
             loss, gradients = unrolled_gradients(
                 self.outer, self.bare, self.optimizer, training, held, clip=self.config.grad_clip
             )
@@ -153,7 +163,21 @@ class Bilevel:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
 
-    def _gradients(self, batch: Batch, draw: Draw | None, wanted: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def restart_weights(self) -> None:
+        """Forget what the weights' optimizer has gathered: its momentum."""
+        if self.optimizer is not None:
+            self.optimizer.state.clear()
+
+    def _path_of(self, draw: Draw | None, decisions: Decisions | None) -> Path | None:
+        """How a step for τ goes through the cell: a mixing matrix with its candidates; None is the whole mixture."""
+        cell = self.cell
+        if draw is not None:
+            return lambda: draw.path(cell.tau, cell.space)
+        if decisions is not None and decisions.ops:
+            return lambda: (mixing_matrix(cell.tau, cell.space, decisions), None)
+        return None
+
+    def _gradients(self, batch: Batch, path_of: Path | None, wanted: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The loss of this process's batch through the relaxed cell, and its gradients averaged over the processes.
 
         The second order takes differences of nearby losses, which half precision cannot tell apart: full precision.
@@ -166,7 +190,7 @@ class Bilevel:
         sums = [torch.zeros_like(tensor) for tensor in wanted]
         for images, labels, share in self._pieces(images=batch[0], labels=batch[1]):
             with torch.set_grad_enabled(relaxed):
-                path = (None, None) if draw is None else draw.path(self.cell.tau, self.cell.space)
+                path = (None, None) if path_of is None else path_of()
                 clip = self._relaxed_clip(images, *path)
             back = self._way_back(images, *path, frozen=not relaxed)
             with self._precision(halved):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from image2video.errors import InputError
 from image2video.search.score.scores import Scores
 from image2video.search.score.task import ClassificationTask, Task
+
+Values = tuple[Tensor, Tensor]
+"""Quality and loss of every variant on the images of a batch, `(V, B, …)` and `(V, B)`."""
 
 
 def score_variants(
@@ -34,7 +38,7 @@ def score_variants(
     """
     task = task or ClassificationTask()
     total: Scores | None = None
-    fresh: list[tuple[Tensor, Tensor]] = []
+    fresh: list[Values] = []
     for images, labels in batches:
         if len(labels) > 0:  # else a process's share of a small last batch
             scored = [task.per_image(predictions, labels) for predictions in variants(images)]
@@ -42,11 +46,10 @@ def score_variants(
             if on_batch is not None:
                 on_batch(len(labels))
         if stop is not None:
-            total, fresh = _added(total, fresh, task), []
-            so_far = _over_processes(total, accelerator)
-            if so_far is not None and stop(so_far):
+            total, fresh = _added(total, _of_all(fresh, accelerator), task), []
+            if total is not None and stop(total):
                 break
-    scores = _over_processes(_added(total, fresh, task), accelerator)
+    scores = _added(total, _of_all(fresh, accelerator), task)
     if scores is None or scores.n == 0:
         raise InputError("there are no held-out images to score on; give more images or a larger validation share")
     losses = [scores.mean_loss(v) for v in range(scores.variants)]
@@ -65,20 +68,21 @@ def score_variants(
     return scores
 
 
-def _added(total: Scores | None, fresh: list[tuple[Tensor, Tensor]], task: Task) -> Scores | None:
-    """Add the scores of further batches to `total`; their values have stayed on the device so far."""
+def _added(total: Scores | None, fresh: list[Values], task: Task) -> Scores | None:
+    """Add the scores of further batches to `total`."""
     if not fresh:
         return total
     added = task.collect(torch.cat([q for q, _ in fresh], 1), torch.cat([x for _, x in fresh], 1))
     return added if total is None else total + added
 
 
-def _over_processes(scores: Scores | None, accelerator: Accelerator | None) -> Scores | None:
-    """The scores of all processes together, the same on each; None stands for an empty share."""
+def _of_all(fresh: list[Values], accelerator: Accelerator | None) -> list[Values]:
+    """The values of all processes' batches, in one order on each: first batches, second batches, …
+
+    They have stayed on the device so far. Where processes take whole batches in turn, this is the order in which one
+    process alone would have them, so that sums are equal to the bit.
+    """
     if accelerator is None or accelerator.num_processes == 1:
-        return scores
-    total: Scores | None = None
-    for part in gather_object([scores]):  # in the order of the ranks, so that all processes add alike
-        if part is not None:
-            total = part if total is None else total + part
-    return total
+        return fresh
+    shares = gather_object([[(quality.cpu(), loss.cpu()) for quality, loss in fresh]])
+    return [values for batch in zip_longest(*shares) for values in batch if values is not None]

@@ -39,7 +39,7 @@ class Random(Selection):
     moves_tau = False
     unused = (
         *("second_order", "learn_magnitudes", "relaxation"),
-        *("renormalise", "orders", "stop_early", "criterion"),
+        *("renormalise", "score_statistics", "score_batch_size", "orders", "stop_early", "criterion"),
     )
 
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:

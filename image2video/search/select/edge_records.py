@@ -23,8 +23,10 @@ def hurt_most(scores: Scores, criterion: str) -> list[int]:
     )
 
 
-def clear_gap(criterion: str, errors: float | None) -> Callable[[Scores], bool] | None:
+def clear_gap(criterion: str, errors: float | None, *, last: bool = False) -> Callable[[Scores], bool] | None:
     """A question to ask after every batch: are the first two parts further apart than so many standard errors?
+
+    With `last` the two whose removal hurts least are asked about.
 
     Below 256 images the answer is no. Whoever looks at growing scores many times finds a gap more often than by one
     look, so `errors` should be larger than for one. None for `errors=None`.
@@ -38,7 +40,7 @@ def clear_gap(criterion: str, errors: float | None) -> Callable[[Scores], bool] 
         order = hurt_most(scores, criterion)
         if len(order) < 2:
             return True
-        gap, error = _gap(scores, order, criterion)
+        gap, error = gap_of(scores, order[-2:] if last else order, criterion)
         return gap > errors * error
 
     return stop
@@ -47,7 +49,7 @@ def clear_gap(criterion: str, errors: float | None) -> Callable[[Scores], bool] 
 def record(scores: Scores, order: list[int], criterion: str = "accuracy") -> dict[str, Any]:
     """The scores of one decision as plain values: masked parts in their own order, gap of the first two with error."""
     parts = range(1, scores.variants)
-    gaps = {} if len(order) < 2 else {name: _gap(scores, order, name) for name in ("accuracy", "loss")}
+    gaps = {} if len(order) < 2 else {name: gap_of(scores, order, name) for name in ("accuracy", "loss")}
     return {
         "decided_by": "scores",
         "images": scores.n,
@@ -58,7 +60,7 @@ def record(scores: Scores, order: list[int], criterion: str = "accuracy") -> dic
         "drop_error": [scores.accuracy_gap(0, v)[1] for v in parts],
         "loss_drop_error": [scores.loss_gap(v, 0)[1] for v in parts],
         "chosen": order[0],
-        **_gaps(gaps, criterion),
+        **gaps_record(gaps, criterion),
     }
 
 
@@ -100,12 +102,12 @@ def mean_record(records: Sequence[dict[str, Any]], criterion: str) -> dict[str, 
         "drop_error": [_error(drops[p], [r["drop_error"][p] for r in records]) for p in parts],
         "loss_drop_error": [_error(rises[p], [r["loss_drop_error"][p] for r in records]) for p in parts],
         "chosen": order[0],
-        **_gaps(gaps, criterion),
+        **gaps_record(gaps, criterion),
     }
 
 
-def _gap(scores: Scores, order: list[int], criterion: str) -> tuple[float, float]:
-    """How much more the first part's removal costs than the second's, with its standard error."""
+def gap_of(scores: Scores, order: list[int], criterion: str) -> tuple[float, float]:
+    """How much more the removal of the first of `order` costs than that of the second, with its standard error."""
     # The cell is better without the second part than without the first.
     return lead_of(scores, order[1] + 1, order[0] + 1, criterion)
 
@@ -133,7 +135,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _gaps(gaps: dict[str, tuple[float, float]], criterion: str) -> dict[str, Any]:
+def gaps_record(gaps: dict[str, tuple[float, float]], criterion: str) -> dict[str, Any]:
     """The gaps as a record holds them, and whether the criterion's gap is decided; a single part is decided."""
     gap, gap_error = gaps.get("accuracy", (None, None))
     loss_gap, loss_gap_error = gaps.get("loss", (None, None))

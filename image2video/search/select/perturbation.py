@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from image2video.search.cell.mixing import mixing_matrix
+from image2video.search.score.scores import Scores
 from image2video.search.select.controls import largest_edge, largest_op
 from image2video.search.select.edge_records import clear_gap, hurt_most, mean_record, record, tau_record
+from image2video.search.select.removals import Removal, removals_record
 from image2video.search.select.selection import Run, Selection, register_selection
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import SearchConfig
@@ -21,11 +23,13 @@ from image2video.search.state.units import Unit
 class Perturbation(Selection):
     """Masks one op at a time and keeps the one whose removal hurts most (Wang et al., ICLR 2021; the paper's choice).
 
-    Edges come in a seeded random order. On each, every candidate is masked in turn, without renormalising the others
-    (`config.renormalise` does), and the network is scored on held-out images with running BatchNorm statistics. The
-    candidate without which accuracy is lowest stays (the higher loss breaks ties; `config.criterion="loss"` looks at
-    the loss first); the network is tuned; then the next edge. At the end every node keeps the incoming edge whose
-    removal hurts most.
+    Edges come in a seeded random order. On each, every candidate is masked in turn, and the network is scored on
+    held-out images. What is to be measured is the op, not the weight that goes with it: the others are scaled up in its
+    place (`config.renormalise`; not in the paper's sources), and norms take the statistics of the batch, which move no
+    running ones (`config.score_statistics`; as in the sources). The candidate without which accuracy is lowest stays
+    (the higher loss breaks ties; `config.criterion="loss"` looks at the loss first); τ and the network are tuned; then
+    the next edge. At the end nodes come in a seeded random order: of a node's incoming edges the one whose removal
+    hurts least goes, again and again until one is left, with tuning after each node.
 
     What an edge is judged by depends on the edges that were decided before it. With `config.orders` above 1 (ours)
     every edge is judged once in each of several random orders, each of which starts from the searched network; on every
@@ -37,7 +41,7 @@ class Perturbation(Selection):
     """
 
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
-        """Epochs of search; per edge a decision and its tuning (in every order); a decision per node; a score."""
+        """Epochs of search; a decision and its tuning per edge (in every order) and per node; a score."""
         units = [Unit("search", epoch) for epoch in range(config.epochs)]
         several = config.orders > 1
         for order in range(config.orders):
@@ -47,9 +51,8 @@ class Perturbation(Selection):
                 units += [Unit("edge", edge), *_tuning(place, config)]
         if several:
             units += [Unit("settle"), *_tuning(len(space.edges), config)]
-        for node in range(space.inputs, space.num_nodes):
-            if len(space.incoming(node)) > 1:
-                units.append(Unit("node", node))
+        for place, node in enumerate(node_order(space, config.seed), start=len(space.edges) + several):
+            units += [Unit("node", node), *_tuning(place, config)]
         return [*units, Unit("score")]
 
     def decide(self, unit: Unit, run: Run) -> None:
@@ -82,6 +85,12 @@ def edge_order(space: SearchSpace, seed: int, order: int = 0) -> list[int]:
     return edges
 
 
+def node_order(space: SearchSpace, seed: int) -> list[int]:
+    """The nodes that have several incoming edges, in the random order that a seed gives."""
+    nodes = [node for node in range(space.inputs, space.num_nodes) if len(space.incoming(node)) > 1]
+    return [nodes[i] for i in torch.randperm(len(nodes), generator=seeded(seed, "node order")).tolist()]
+
+
 def _tuning(place: int, config: SearchConfig) -> list[Unit]:
     """The tuning after the decision number `place` of an order."""
     first = place * config.tune_epochs
@@ -90,38 +99,49 @@ def _tuning(place: int, config: SearchConfig) -> list[Unit]:
 
 def _decide_edge(edge: int, run: Run) -> None:
     """Keep the candidate of an edge whose removal hurts most."""
-    space, tau = run.space, run.tau()
-    parts = [{"masked_op": (edge, candidate)} for candidate in range(len(space.candidates))]
-    entry = _judge(run, tau, parts, space.edges[edge][1])
-    if entry is None:
+    space, config, tau = run.space, run.config, run.tau()
+    if run.spent() >= 1:
         entry = tau_record(largest_op(tau, edge))
+    else:
+        parts = [{"masked_op": (edge, candidate)} for candidate in range(len(space.candidates))]
+        stop = clear_gap(config.criterion, config.stop_early)
+        scores = _masked_scores(run, parts, space.edges[edge][1], stop)
+        entry = record(scores, hurt_most(scores, config.criterion), config.criterion)
     run.state.edges.append({"edge": edge, **entry, "weights": torch.softmax(tau[edge], 0).tolist()})
     run.state.decisions.ops[edge] = entry["chosen"]
 
 
 def _decide_node(node: int, run: Run) -> None:
-    """Keep the incoming edge of a node whose removal hurts most."""
-    tau, incoming = run.tau(), run.space.incoming(node)
-    entry = _judge(run, tau, [{"masked_edge": edge} for edge in incoming], node)
-    if entry is None:
-        entry = tau_record(incoming.index(largest_edge(tau, incoming)))
-    run.state.nodes.append({"node": node, "edges": list(incoming), **entry})
-    run.state.decisions.sources[node] = incoming[entry["chosen"]]
+    """Remove the incoming edge of a node whose removal hurts least, again and again until one is left."""
+    config, incoming = run.config, run.space.incoming(node)
+    stop = clear_gap(config.criterion, config.stop_early, last=True)
+    left, rounds = list(incoming), []
+    entry: dict[str, Any] = {"node": node, "edges": list(incoming), "rounds": rounds}
+    run.state.nodes.append(entry)
+    while len(left) > 1 and run.spent() < 1:
+        parts = [{"masked_edge": edge, "removed": set(incoming) - set(left)} for edge in left]
+        scores = _masked_scores(run, parts, node, stop)
+        rounds.append(Removal(scores, tuple(left), left[hurt_most(scores, config.criterion)[-1]]))
+        left.remove(rounds[-1].removed)
+    if len(left) > 1:  # the budget is spent
+        left = [largest_edge(run.tau(), tuple(left))]
+        entry |= tau_record(incoming.index(left[0]))
+    else:
+        entry |= removals_record(rounds, incoming, config.criterion)
+    entry["rounds"] = [removal.to_dict() for removal in rounds]
+    run.state.decisions.sources[node] = left[0]
 
 
-def _judge(run: Run, tau: Tensor, parts: list[dict[str, Any]], first: int) -> dict[str, Any] | None:
-    """The record of the part whose removal hurts most; None where the budget is spent.
+def _masked_scores(run: Run, parts: list[dict[str, Any]], first: int, stop: Callable[[Scores], bool] | None) -> Scores:
+    """The scores of the unmasked cell and of the cell without each part.
 
     A part is what `mixing_matrix` is to mask; all of them end in the node `first`.
     """
-    if run.spent() >= 1:
-        return None
-    space, config, decisions = run.space, run.config, run.state.decisions
-    mixings = [mixing_matrix(tau, space, decisions)]
+    space, config, decisions, tau = run.space, run.config, run.state.decisions, run.tau()
+    mixings = [mixing_matrix(tau, space, decisions, removed=parts[0].get("removed", ()))]
     for part in parts:
         mixings.append(mixing_matrix(tau, space, decisions, **part, renormalise=config.renormalise))
-    scores = run.score(mixings, first, clear_gap(config.criterion, config.stop_early))
-    return record(scores, hurt_most(scores, config.criterion), config.criterion)
+    return run.score(mixings, first, stop)
 
 
 def _start_order(order: int, run: Run) -> None:

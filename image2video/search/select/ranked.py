@@ -13,6 +13,8 @@ _OF_THE_CELL: tuple[str, ...] = (
     "learn_magnitudes",
     "relaxation",
     "renormalise",
+    "score_statistics",
+    "score_batch_size",
     "orders",
     "stop_early",
 )

@@ -184,7 +184,7 @@ def selection_names() -> tuple[str, ...]:
 
 def without_effect(config: SearchConfig) -> str | None:
     """The text of a warning about settings that the selection never reads; None where all defaults stand."""
-    defaults = {field.name: field.default for field in fields(SearchConfig)}
+    defaults = {field.name: getattr(SearchConfig(paper=config.paper), field.name) for field in fields(SearchConfig)}
     unused = get_selection(config.selection).unused
     changed = [name for name in unused if getattr(config, name) != defaults[name]]
     if not changed:

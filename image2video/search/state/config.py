@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from image2video.clip.checks import check_frames
@@ -14,6 +14,9 @@ from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
 from image2video.errors import InputError
 
 CRITERIA = ("accuracy", "loss")
+STATISTICS = ("batch", "running")
+PAPER: dict[str, object] = {"residual": False, "renormalise": False, "score_statistics": "batch"}
+"""What `SearchConfig(paper=True)` sets."""
 PRECISIONS = ("no", "fp16", "bf16")
 DEVICES = ("auto", "cpu")
 RELAXATIONS = ("mixture", "single_path")
@@ -91,7 +94,12 @@ class SearchConfig:
         tune_epochs: epochs of tuning after each decided edge; cosine from `lr` to `lr_min` over all of them (DARTS-PT).
         criterion: what a removal, and the ranking of `one_shot`, is judged by: `accuracy` (paper; the loss breaks ties)
             or `loss`.
-        renormalise: whether masking scales the other weights up (DARTS-PT does not).
+        renormalise: whether masking scales the other weights up, so that no clip is smaller than another and a network
+            without norms is judged by what it sees; the paper's sources (DARTS-PT) do not.
+        score_statistics: what norms use while cells with masked parts are scored: those of the `batch` (DARTS-PT), or
+            the `running` ones, under which the largest weight hurts most whatever its op does (see `docs/search.md`).
+        score_batch_size: images per batch of these scores, on each process, since the statistics are those of a batch
+            (default: `batch_size`).
         orders: random orders of the edges in `perturbation` and `frozen`; with more than one, each starts from the
             searched network, and the means of their scores decide.
         stop_early: in `perturbation` and `frozen`: end the scores of an edge when the gap between its first two ops
@@ -107,6 +115,8 @@ class SearchConfig:
         checkpoint_activations: keep no activations inside the network's blocks and compute them again in the backward
             pass: less memory, more time.
         seed: of every random draw.
+        paper: selection and fusion as the paper and its sources have them, where our defaults differ: sets
+            `renormalise=False`, `residual=False` and `score_statistics="batch"`.
     """
 
     space: str | None = None
@@ -140,7 +150,9 @@ class SearchConfig:
     tau_weight_decay: float = 1e-3
     tune_epochs: int = 1
     criterion: str = "accuracy"
-    renormalise: bool = False
+    renormalise: bool = True
+    score_statistics: str = "batch"
+    score_batch_size: int | None = None
     orders: int = 1
     stop_early: float | None = None
     candidates: int = 64
@@ -153,14 +165,18 @@ class SearchConfig:
     channels_last: bool = False
     checkpoint_activations: bool = False
     seed: int = 0
+    paper: bool = False
 
     def __post_init__(self) -> None:
+        if self.paper is True:
+            _follow_paper(self)
         check_frames(self.T)
         _check_counts(self)
         _check_switches(self)
         for what, value, choices in (
             ("selection", self.selection, tuple(DEFAULT_SPACES)),
             ("criterion", self.criterion, CRITERIA),
+            ("score_statistics", self.score_statistics, STATISTICS),
             ("relaxation", self.relaxation, RELAXATIONS),
             ("magnitudes_per", self.magnitudes_per, SHARINGS),
             ("padding", self.padding, PADDINGS),
@@ -199,10 +215,20 @@ class SearchConfig:
         return {**asdict(self), "tau_betas": list(self.tau_betas)}
 
 
+def _follow_paper(config: SearchConfig) -> None:
+    """Set what `paper=True` stands for; refuse a value that is neither the default nor the paper's."""
+    defaults = {field.name: field.default for field in fields(SearchConfig)}
+    for name, value in PAPER.items():
+        given = getattr(config, name)
+        if given not in (value, defaults[name]):
+            raise InputError(f"paper=True means {name}={value!r}, got {given!r}; leave one of them out")
+        object.__setattr__(config, name, value)
+
+
 def _check_counts(config: SearchConfig) -> None:
     least = {"epochs": 0, "warmup_epochs": 0, "tune_epochs": 0, "seed": 0}
     least |= {"batch_size": 1, "accumulate": 1, "orders": 1, "candidates": 1, "first_images": 1}
-    optional = {"validation_images": 1, "max_images": 1}
+    optional = {"validation_images": 1, "max_images": 1, "score_batch_size": 1}
     for name, low in {**least, **optional}.items():
         value = getattr(config, name)
         if value is None and name in optional:
@@ -216,7 +242,7 @@ def _check_counts(config: SearchConfig) -> None:
 
 def _check_switches(config: SearchConfig) -> None:
     names = ("residual", "second_order", "learn_magnitudes", "renormalise", "crop_flip", "channels_last")
-    for name in (*names, "checkpoint_activations"):
+    for name in (*names, "checkpoint_activations", "paper"):
         if not isinstance(getattr(config, name), bool):
             raise InputError(f"{name} must be True or False, got {getattr(config, name)!r}")
 

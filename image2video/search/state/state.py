@@ -9,7 +9,7 @@ from image2video.errors import InputError
 from image2video.search.cell.topology import Decisions
 
 CHECKPOINT = "checkpoint/last.pt"
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 
 
 @dataclass
@@ -25,7 +25,7 @@ class SearchState:
             the budget has cut short has its `"steps"`.
         sampled: after each epoch on clips of sampled chains: `{"epoch", "train_loss"}`, and `"steps"` likewise.
         edges: per decided edge the scores of every masked candidate; the means where there are several orders.
-        nodes: per decided node the scores of every masked incoming edge.
+        nodes: per decided node the scores of every masked incoming edge, in the rounds of its removals.
         orders: with several orders of the edges, the records of every edge in each order that is complete.
         ranking: the ranked chains of `one_shot`, as `Ranking.to_dict` gives them.
         magnitudes: the learned magnitudes, as the cell gives them; None where none were learned.
@@ -56,7 +56,8 @@ class SearchState:
     def measured(self) -> int:
         """How many decisions stand in the records, every order's own included: what a progress bar counts."""
         means = sum(entry.get("decided_by") == "orders" for entry in self.edges)
-        return sum(len(records) for records in self.orders) + len(self.edges) - means + len(self.nodes)
+        edges = sum(len(records) for records in self.orders) + len(self.edges) - means
+        return edges + sum(len(entry["rounds"]) for entry in self.nodes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
