@@ -61,9 +61,9 @@ def check_norms(norms: Sequence[NormBehind]) -> None:
     if folded:
         raise StateError(
             f"the batch norms behind {len(folded)} sites were folded into their layers after wrapping (fuse_conv_bn): "
-            f"{some(folded)}; the fusions there act between layer and norm, and would now act behind it; fold the bare "
-            "backbone first, then wrap it and train or load it as folded; a model that was trained with its norms "
-            "keeps them at these sites (fusions before a layer, such as TSM, allow folding)"
+            f"{some(folded)}; the fusions there act between layer and norm, and would now act behind it; build the "
+            "model anew, and fold only parts without such sites, or fold the bare backbone first, then wrap and "
+            "train it as folded (fusions that act before their layer, such as TSM, allow folding everywhere)"
         )
 
 

@@ -74,7 +74,9 @@ def test_norms_that_are_folded_behind_a_fusion_are_refused(fusion: str) -> None:
     pair = make_pair(normed(), fusion, ["conv1", "conv2"])
     pair(X, 3)
     fold_in_place(pair.backbone)
-    message = r"norms behind 2 sites were folded .*fuse_conv_bn.*: conv1, conv2; .*fold the bare backbone first"
+    message = (
+        r"norms behind 2 sites were folded .*fuse_conv_bn.*: conv1, conv2; .*fold the bare backbone first, then wrap"
+    )
     with torch.no_grad(), pytest.raises(StateError, match=message):
         pair(X, 3)
 
