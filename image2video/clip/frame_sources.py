@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
@@ -20,6 +21,8 @@ from image2video.trace.recompute import backward_task
 STATE = "_extra_state"
 EVALUATION, TRAINING = 0, 1  # the two streams of draws
 
+# Of all sources, since a lock is in no copy and no pickle: two threads must not take the same number.
+_COUNTING = threading.Lock()
 _SOURCES: dict[str, type[FrameSource]] = {}
 _UNCOMPILED: list[Callable[[FrameSource, Tensor, int | None], tuple[Tensor, Unwarper]]] = []
 
@@ -224,8 +227,10 @@ def _make(source: FrameSource, images: Tensor, T: int | None) -> tuple[Tensor, U
                 f"the backward pass recomputes the whole model, and {type(source).__name__} would draw other frames "
                 "than the forward had; checkpoint blocks of the backbone only (timm: set_grad_checkpointing)"
             )
-        source.drawn += 1
-        generator = stream(source.seed, TRAINING, source.drawn)
+        with _COUNTING:
+            source.drawn += 1
+            batch = source.drawn
+        generator = stream(source.seed, TRAINING, batch)
     else:
         generator = stream(source.seed, EVALUATION)
     T = source.T if T is None else check_frames(T)

@@ -9,14 +9,17 @@ more than the arithmetic. The functions below allocate three beside the output a
 for the gradient. They write in place to tensors that they made, and to no other.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from image2video.fusion.gsf_plain import fusion_weights, plain_fuse
 from image2video.fusion.shift import Shift
 from image2video.trace.layout import is_channels_last
+from image2video.trace.recompute import saves_by_hooks
 
 
 def written_fuse(
@@ -135,7 +138,7 @@ def _write(
     p = share.shape[1]
     x = _clips(share, shift)
     y = x * _gate_of_clips(gate, shift)
-    with torch.set_grad_enabled(keep):
+    with torch.set_grad_enabled(keep), _saved_as_they_are():
         # Leaves of a graph of their own, which ends at the means: what comes before is differentiated by hand.
         sources = (_means(y, share), _means(x, share), kernel, bias)
         y_mean, x_mean, kernel, bias = (tensor.detach().requires_grad_(keep) for tensor in sources)
@@ -147,6 +150,18 @@ def _write(
     _shift_into(fused, y, of_moved, shift)
     fused.addcmul_(x, of_x).addcmul_(y, of_y)
     return out, (y_mean, x_mean, kernel, bias, weights)
+
+
+def _saved_as_they_are() -> AbstractContextManager[Any]:
+    """Keep what the graph of the weights saves out of the hands of a checkpoint: it is a handful of numbers per frame.
+
+    Backward goes through that graph in a pass of its own, for which a checkpoint would run its whole block once more.
+    """
+    return nullcontext() if saves_by_hooks() is None else saved_tensors_hooks(_same, _same)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _clips(frames: Tensor, shift: Shift, *, interleaved: bool = False) -> Tensor:

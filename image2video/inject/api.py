@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import weakref
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from image2video.errors import InputError, StateError
 from image2video.fusion.base import Fusion
 from image2video.fusion.config import FusionConfig
 from image2video.inject.checks import check_backbone, check_plan
+from image2video.inject.context import FrameContext
+from image2video.inject.exit import ExitHook
 from image2video.inject.hooks import (
     AfterHook,
     BeforeHook,
     BesideHook,
     EnterHook,
-    FrameContext,
+    LeaveHook,
     SiteHook,
     refuse_replica,
 )
+from image2video.inject.norms import check_norms, norms_behind
 from image2video.inject.plan import Plan, Site, some
-from image2video.inject.tie import tie
 from image2video.trace.recompute import FrameState
 
 _HOOKS: dict[str, type[SiteHook]] = {"before": BeforeHook, "after": AfterHook, "beside": BesideHook}
@@ -90,8 +94,11 @@ class Injection(nn.Module):
     the injection: neither's state dict contains the other's.
 
     A deep copy or a pickle of a module that contains both keeps them together: the copy's backbone uses the copy's
-    fusions. One forward runs at a time, since all hooks share T (`nn.DataParallel` is refused; DistributedDataParallel
-    is fine). `torch.jit.script` does not know forward hooks and fails; use `torch.export` or `torch.compile`.
+    fusions. The hooks live as long as the injection: when it is dropped, the backbone is bare again.
+
+    Forwards may run at once in several threads and asyncio tasks, each with its own T and batch, and one inside of
+    another (`nn.DataParallel` is refused; DistributedDataParallel is fine). `torch.jit.script` does not know forward
+    hooks and fails; use `torch.export` or `torch.compile`.
 
     Args:
         backbone: the module that is hooked.
@@ -115,7 +122,16 @@ class Injection(nn.Module):
             self._put(hook)
         self._handles = [hook.register(module) for hook, module in zip(self._hooks, self._modules_at, strict=True)]
         self._handles.append(backbone.register_forward_pre_hook(EnterHook(self._context), with_kwargs=True))
-        self._handles.append(backbone.register_forward_hook(ExitHook(self)))
+        self._exit = ExitHook(self._context, plan.names, fusions)
+        self._handles.append(backbone.register_forward_hook(self._exit))
+        self._handles.append(backbone.register_forward_hook(LeaveHook(self._context), always_call=True))
+        self._norms = norms_behind(backbone, plan.sites)
+        self._own()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self._context.injection is None:  # a shallow copy has the context of the original
+            self._own()
 
     def frames(self, T: int, *, enabled: bool = True, rows: int | None = None) -> FramesScope:
         """Open the scope in which the backbone may be called, with T frames per clip.
@@ -137,15 +153,16 @@ class Injection(nn.Module):
         if isinstance(T, bool) or not isinstance(T, int) or T < 1:
             raise InputError(f"T must be a whole number of frames, 1 or more, got {T!r}")
         self._check_usable()
-        return FramesScope(self._context, FrameState(T, rows, enabled))
+        return FramesScope(self, FrameState(T, rows, enabled))
 
     def tie(self, outputs: Any) -> Any:
         """Make `outputs` depend on all fusion parameters where fusion is off and processes train together.
 
         DistributedDataParallel waits for a gradient of every parameter. A step at T = 1 or with fusion off has none for
         the fusions, and the next step would fail. The tie changes no value and gives no gradient (after the reduction
-        it is zeros). Outputs pass as they are where fusion is on, without gradients, or without a process group. The
-        call of the backbone does this by itself; code that enters by another door has to call it.
+        it is zeros). Outputs pass as they are where fusion is on, without gradients, or without a process group. With
+        gradient checkpointing, backward also learns here which forward made the outputs. The call of the backbone does
+        this by itself; code that enters by another door has to call it.
 
         Args:
             outputs: what the backbone returned: tensors, also in tuples, lists and mappings.
@@ -156,25 +173,17 @@ class Injection(nn.Module):
         Raises:
             StateError: outside of `frames`.
         """
-        return outputs if self._context.current("tie").fuses else tie(outputs, list(self.parameters()))
+        return self._exit.tie(outputs)
 
     def check_fired(self) -> None:
-        """Raise unless the module of every site has run since the backbone was last entered.
+        """Raise unless the module of every site has run since this thread last entered the backbone.
 
         The call of the backbone does this by itself. Under compilation nothing is known, and nothing is checked.
 
         Raises:
             StateError: naming the sites whose module was not called.
         """
-        if torch.compiler.is_compiling():
-            return
-        silent = [name for name in self.plan.names if name not in self._context.fired]
-        if silent:
-            raise StateError(
-                f"{len(silent)} of {len(self.plan.sites)} sites did not fire in a whole forward: {some(silent)}; their "
-                "modules were not called: the backbone uses their weights directly, skips them, or was rebuilt "
-                "(reparameterize_model: reparameterise first, then wrap); leave them out with sites=… otherwise"
-            )
+        self._exit.check_fired()
 
     def no_weight_decay(self) -> set[str]:
         """Name the fusion parameters that take no weight decay.
@@ -220,11 +229,18 @@ class Injection(nn.Module):
             level = level._modules.setdefault(part, Branch())  # type: ignore[assignment]
         level._modules[self.plan.fusion.name] = hook.fusion
 
+    def _own(self) -> None:
+        """Let the hooks know whose they are, and leave the backbone with this module."""
+        self._context.injection = weakref.ref(self)
+        # The handles refer to the backbone's hooks weakly, and to nothing of this module.
+        weakref.finalize(self, _take_out, self._handles).atexit = False
+
     def _check_usable(self) -> None:
         """Raise unless backbone and fusions are as `inject_` left them."""
         if self._removed:
             raise StateError("the fusions have been removed from their backbone; call inject_ for new ones")
         refuse_replica(self)
+        check_norms(self._norms)
         if torch.compiler.is_compiling():
             return
         places = zip(self._hooks, self._modules_at, strict=True)
@@ -233,7 +249,7 @@ class Injection(nn.Module):
             raise StateError(
                 f"{len(lost)} of {len(self._hooks)} sites are not in the backbone any more, or lost their hook: "
                 f"{some(lost)}; something has replaced modules since the fusions were injected "
-                "(reparameterize_model, quantisation, adapters): do that first, then wrap"
+                "(reparameterize_model, folded batch norms, quantisation, adapters): do that first, then wrap"
             )
 
     def _is_in_place(self, hook: SiteHook, module: nn.Module) -> bool:
@@ -244,32 +260,25 @@ class Injection(nn.Module):
 
 
 class FramesScope:
-    """The scope that `Injection.frames` opens; it can be entered several times."""
+    """The scope that `Injection.frames` opens; it can be entered several times, in several threads too."""
 
-    def __init__(self, context: FrameContext, state: FrameState) -> None:
-        self._context = context
+    def __init__(self, injection: Injection, state: FrameState) -> None:
+        self._injection = injection
         self._state = state
-        self._outer: list[tuple[FrameState | None, tuple[int, int]]] = []
 
     def __enter__(self) -> None:
-        self._outer.append(self._context.begin(self._state))
+        self._injection._context.begin(self, self._state)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._context.restore(self._outer.pop())
+        self._injection._context.end(self)
 
 
-class ExitHook:
-    """After a whole forward: checks that every site fired, and ties the outputs (see `Injection.tie`)."""
-
-    def __init__(self, injection: Injection) -> None:
-        self.injection = injection
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Return the backbone's output."""
-        self.injection.check_fired()
-        return self.injection.tie(output)
+def _take_out(handles: list[RemovableHandle]) -> None:
+    """Remove the hooks of an injection that is gone."""
+    for handle in handles:
+        handle.remove()
 
 
 def _at(module: nn.Module, path: str) -> nn.Module | None:

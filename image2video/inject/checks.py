@@ -5,12 +5,18 @@ from __future__ import annotations
 from torch import jit, nn
 
 from image2video.errors import InputError, InputTypeError, StateError, UnsupportedError
-from image2video.inject.hooks import EnterHook, SiteHook
+from image2video.inject.exit import ExitHook
+from image2video.inject.hooks import EnterHook, LeaveHook, SiteHook
 from image2video.inject.plan import Plan, Site
+
+OUR_HOOKS = (SiteHook, EnterHook, ExitHook, LeaveHook)
 
 
 def check_backbone(backbone: nn.Module) -> None:
     """Raise unless fusions can be injected into this module as it is now.
+
+    A backbone that was copied or saved without its wrapper has hooks that can only refuse its calls; where nothing else
+    is in the way, they are taken out.
 
     Raises:
         InputTypeError: no module.
@@ -22,7 +28,8 @@ def check_backbone(backbone: nn.Module) -> None:
     if isinstance(backbone, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise UnsupportedError(
             f"the backbone is wrapped in {type(backbone).__name__}; wrap the plain backbone first, and put the result "
-            "into DistributedDataParallel (nn.DataParallel is not supported: its threads would share one T)"
+            "into DistributedDataParallel (nn.DataParallel is not supported: its copies would use the fusions of the "
+            "first device)"
         )
     for name, module in backbone.named_modules():
         at = f"module {name!r} of the backbone" if name else "the backbone"
@@ -32,12 +39,31 @@ def check_backbone(backbone: nn.Module) -> None:
             raise StateError(f"{at} is compiled already, and would ignore hooks; wrap first, then compile the wrapper")
         if isinstance(module, jit.ScriptModule):
             raise UnsupportedError(f"{at} is scripted, and scripted modules take no forward hooks; use the eager model")
-        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        if any(isinstance(hook, SiteHook | EnterHook) for hook in hooks):
+        if any(isinstance(hook, SiteHook | EnterHook) and hook.context.is_owned for hook in _hooks(module)):
             raise StateError(
                 f"{at} holds injected fusions already; take them out with wrapper.unwrap() or injection.remove_(), "
                 "or make a new backbone"
             )
+    _take_out_unowned(backbone)
+
+
+def _hooks(module: nn.Module) -> list[object]:
+    """List the forward hooks of a module."""
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+
+
+def _take_out_unowned(backbone: nn.Module) -> None:
+    """Take out what is left of injections that are not there."""
+    for module in backbone.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(hook, OUR_HOOKS)]:
+                del hooks[key]
+                for options in (
+                    module._forward_hooks_with_kwargs,
+                    module._forward_hooks_always_called,
+                    module._forward_pre_hooks_with_kwargs,
+                ):
+                    options.pop(key, None)
 
 
 def _compiled_forward(module: nn.Module) -> bool:

@@ -6,81 +6,17 @@ Nothing here knows a family of backbones.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from image2video.errors import InputError, StateError, UnsupportedError
+from image2video.errors import InputError, UnsupportedError
 from image2video.fusion.base import Fusion
+from image2video.inject.context import FORWARD, FrameContext
 from image2video.inject.plan import Site
-from image2video.trace.recompute import ForwardLog, FrameState, backward_task
-
-
-class FrameContext:
-    """What all hooks of one injection share: T, B·T and the switch of the forward that is running.
-
-    One forward at a time: threads that call the same backbone at once would share it.
-
-    Attributes:
-        state: of the running forward; None outside.
-        fired: names of the sites whose hook ran since the backbone was entered (not kept under compilation).
-    """
-
-    def __init__(self) -> None:
-        self.state: FrameState | None = None
-        self.fired: set[str] = set()
-        self._log = ForwardLog()
-        self._home = (-1, 0)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy starts outside of any forward.
-        return {}
-
-    def __setstate__(self, _: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
-
-    def begin(self, state: FrameState) -> tuple[FrameState | None, tuple[int, int]]:
-        """Make `state` the running one, here and now; return what `restore` takes to bring the one before back."""
-        previous = self.state, self._home
-        self.state = state
-        if not torch.compiler.is_compiling():
-            self._home = _here()
-            self._log.close()
-            self._log.open(state)
-        return previous
-
-    def restore(self, previous: tuple[FrameState | None, tuple[int, int]]) -> None:
-        """Make what ran before `begin` the running one again."""
-        self.state, self._home = previous
-        if not torch.compiler.is_compiling():
-            self._log.close()
-            if self.state is not None and self._home == _here():
-                self._log.open(self.state)
-
-    def current(self, where: str) -> FrameState:
-        """Return the state of the running forward, or in a recomputation that of the forward it repeats.
-
-        Raises:
-            StateError: neither is known.
-        """
-        state = self.state
-        if not torch.compiler.is_compiling():
-            here = _here()
-            in_backward = here[0] != -1
-            if in_backward and (state is None or here != self._home):
-                # A block is recomputed: what runs now, if anything, is another forward.
-                state = self._log.find()
-        if state is None:
-            raise StateError(
-                f"{where} of a backbone with injected fusions was called outside of its wrapper, so the number of "
-                "frames T is not known; call the wrapper, or `with injection.frames(T): backbone(frames)`; "
-                "to use, copy or reparameterise the bare backbone, call wrapper.unwrap() or injection.remove_() first"
-            )
-        return state
+from image2video.trace.recompute import FrameState
 
 
 class SiteHook(ABC):
@@ -107,9 +43,7 @@ class SiteHook(ABC):
 
     def active(self) -> FrameState | None:
         """Return the state of the forward that this call belongs to; None where nothing is to be fused."""
-        state = self.context.current(f"module {self.site.name!r}")
-        if not torch.compiler.is_compiling():
-            self.context.fired.add(self.site.name)
+        state = self.context.at_site(self.site.name)
         return state if state.fuses else None
 
     def parts(self, tensor: Tensor, state: FrameState) -> int:
@@ -207,35 +141,38 @@ class EnterHook:
         self.context = context
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Look at the leading dimension of the backbone's first tensor."""
+        """Look at the leading dimension of the backbone's first tensor, and open a forward."""
         refuse_replica(module)
         state = self.context.current("forward")
-        if state is not self.context.state:
-            return  # The whole backbone is recomputed: its frames were counted the first time.
         tensor = first_tensor((args, kwargs))
         rows = None if tensor is None or tensor.ndim == 0 else tensor.shape[0]
+        # Before the check: `LeaveHook` closes what stands open, after errors too.
+        self.context.begin(FORWARD, state._replace(rows=rows))
         if rows is not None and rows % state.T:
             raise InputError(
                 f"the rows of the backbone must be a multiple of T = {state.T}, got {rows}; frames are "
                 "(B·T, C, H, W), batch-major: row b·T + t is frame t of image b"
             )
-        self.context.begin(state._replace(rows=rows))
-        if not torch.compiler.is_compiling():
-            self.context.fired.clear()
+
+
+class LeaveHook:
+    """Closes what `EnterHook` opened; it has to run after a forward that fails as well."""
+
+    def __init__(self, context: FrameContext) -> None:
+        self.context = context
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Leave the output as it is."""
+        self.context.end(FORWARD)
 
 
 def refuse_replica(module: nn.Module) -> None:
     """Raise `UnsupportedError` for a module that `nn.DataParallel` has copied for one of its threads."""
     if getattr(module, "_is_replica", False):
         raise UnsupportedError(
-            "nn.DataParallel runs one backbone in several threads, which would share one T; use "
-            "DistributedDataParallel (one process per device)"
+            "nn.DataParallel copies the backbone to every device, and its copies would use the fusions of the first "
+            "one; use DistributedDataParallel (one process per device)"
         )
-
-
-def _here() -> tuple[int, int]:
-    """Return the backward pass (-1 outside of one) and the thread that this is called in."""
-    return backward_task(), threading.get_ident()
 
 
 def first_tensor(value: Any) -> Tensor | None:

@@ -156,7 +156,7 @@ class VideoWrap(ClipState, TimmLike):
         method = self._method("forward_features")
         frames, T, _ = self._frames(images, T)
         with self.fusion.frames(T, rows=frames.shape[0]):
-            return method(frames)
+            return self.fusion.tie(method(frames))
 
     def forward_head(
         self,
@@ -319,6 +319,7 @@ class VideoWrap(ClipState, TimmLike):
     def _frames(self, images: Tensor, T: int | None) -> tuple[Tensor, int, Unwarper]:
         """Return the frames of images, their number per image, and what brings maps of them back."""
         self._check_use()
+        T = self.T if T is None else T  # read once: another thread may call set_frames
         clip, unwarper = make_clip(self.to_video, images, T)
         channels = self.plan.input_size[0]
         if channels and images.shape[1] != channels:
@@ -326,7 +327,7 @@ class VideoWrap(ClipState, TimmLike):
                 f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; the backbone was planned for "
                 f"{channels}: pass images (B, {channels}, H, W)"
             )
-        return clip_to_frames(clip), self.T if T is None else T, unwarper
+        return clip_to_frames(clip), T, unwarper
 
     def _aggregate(self, outputs: Any, T: int, size: Sequence[int], rows: int | None, unwarper: Unwarper) -> Any:
         """Aggregate the outputs of the frames of images of this (height, width) over T."""

@@ -140,7 +140,7 @@ class VideoBackbone(BaseModule):
                 f"VideoWrap takes images (B, {needed}, H, W), got {tuple(images.shape)}; {needed} is "
                 "model.backbone.backbone.in_channels (3 where it is not given)"
             )
-        frames = clip_to_frames(self.to_video(images))
+        frames = clip_to_frames(self.to_video(images, T))
         with self.fusion.frames(T):
             outputs = self.backbone(frames)
         return aggregate(

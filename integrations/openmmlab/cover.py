@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,6 +31,7 @@ class Cover:
 
 # Beside the module: no key of its state dict, nothing that a copy or a pickle of it carries.
 _COVERS: WeakKeyDictionary[Image2Video, dict[tuple[object, ...], Cover]] = WeakKeyDictionary()
+_KEEPING = Lock()
 
 
 def cover_of(
@@ -37,37 +39,34 @@ def cover_of(
 ) -> Cover:
     """The cover of maps of `map_size` (h, w) of images of `image_size` (H, W)."""
     if torch.compiler.is_compiling():
-        return _cover(to_video, map_size, image_size, device, dtype)
-    kept = _COVERS.setdefault(to_video, {})
-    key = (
-        to_video.genotype,
-        to_video.schedule,
-        to_video.T,
-        to_video.interpolation,
-        map_size,
-        image_size,
-        device,
-        dtype,
-    )
-    found = kept.get(key)
+        return _cover(to_video, map_size, image_size, device, dtype, to_video.T)
+    # Read once: another thread may change it.
+    T = to_video.T
+    key = (to_video.genotype, to_video.schedule, T, to_video.interpolation, map_size, image_size, device, dtype)
+    with _KEEPING:
+        found = _COVERS.setdefault(to_video, {}).get(key)
     if found is None:
-        found = _cover(to_video, map_size, image_size, device, dtype)
+        found = _cover(to_video, map_size, image_size, device, dtype, T)
         if type(found.divisor) is not Tensor:  # a fake tensor stands for nothing later
             return found
-        if len(kept) >= _KEPT:
-            del kept[next(iter(kept))]
-        kept[key] = found
+        with _KEEPING:
+            kept = _COVERS[to_video]
+            if len(kept) >= _KEPT:
+                del kept[next(iter(kept))]
+            kept[key] = found
     return found
 
 
-def _cover(to_video: Image2Video, map_size: Size, image_size: Size, device: torch.device, dtype: torch.dtype) -> Cover:
+def _cover(
+    to_video: Image2Video, map_size: Size, image_size: Size, device: torch.device, dtype: torch.dtype, T: int
+) -> Cover:
     # Also within inference_mode, whose tensors no later backward pass could use.
     with torch.inference_mode(False), torch.no_grad():
         ones = torch.ones((1, 1, *map_size), device=device, dtype=dtype)
         total = torch.zeros_like(ones)
-        for t in range(to_video.T):
-            total += to_video.unwarp_frame(ones, t, image_size)
-        if to_video.keeps_image():
+        for t in range(T):
+            total += to_video.unwarp_frame(ones, t, image_size, T)
+        if to_video.keeps_image(T):
             return Cover(total, None)
         divisor, seen = divisor_of(total)
         return Cover(divisor, None if bool(seen.all()) else seen)

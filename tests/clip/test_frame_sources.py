@@ -4,7 +4,10 @@ import copy
 import json
 import pickle
 import re
+import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -346,3 +349,30 @@ def test_compiled_models_draw_outside_the_graph():
     for _ in range(3):
         torch.testing.assert_close(compiled(images()), twin(images()))
     assert model.to_video.drawn == 3
+
+
+@pytest.mark.parametrize("make", [random_clips, augmented], ids=lambda make: make.__name__)
+def test_threads_draw_clips_of_their_own_and_all_of_them_are_the_serial_ones(make):
+    """Every number of a batch is taken once, and another thread's draws (dropout) change none."""
+    batch, count, threads = images(1), 48, 4
+    source = make()
+    serial = Counter(source(batch).numpy().tobytes() for _ in range(count))
+    source = make()
+    stop = threading.Event()
+
+    def dropout():
+        while not stop.is_set():
+            torch.rand(3)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(threads + 1) as pool:
+            other = pool.submit(dropout)
+            clips = list(pool.map(lambda _: source(batch).numpy().tobytes(), range(count)))
+            stop.set()
+            other.result()
+    finally:
+        sys.setswitchinterval(before)
+    assert source.drawn == count
+    assert Counter(clips) == serial

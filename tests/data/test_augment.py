@@ -366,3 +366,18 @@ def test_policies_and_drawn_frames_are_trained_with_from_the_command_line(tmp_pa
     assert main(["evaluate", "--weights", str(tmp_path / "t" / "pretrained"), "--device", "cpu"]) == 0
     assert main(["train", "--frame-source", "randaugment", "--genotype", "identity", *common, "--overwrite"]) == 2
     assert "--frame-source makes the frames itself; leave out --genotype" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", PIXEL_POLICIES)
+def test_draws_are_those_after_manual_seed_and_leave_the_global_generator_alone(text):
+    policy = Augmentation.parse(text).build(MEAN, STD)
+    pixels = torch.randint(256, (12, 3, 12, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    seeds = torch.arange(12) * 7919
+    expected = []
+    with torch.random.fork_rng(devices=[]):
+        for image, seed in zip(pixels, seeds.tolist(), strict=True):
+            torch.manual_seed(seed)
+            expected.append(policy(image))
+    before = torch.get_rng_state()
+    assert torch.equal(apply_each(policy, pixels, seeds), torch.stack(expected))
+    assert torch.equal(torch.get_rng_state(), before)

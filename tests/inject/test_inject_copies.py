@@ -84,14 +84,6 @@ def test_an_ema_update_reaches_the_fusions_of_the_copy() -> None:
     torch.testing.assert_close(ema(x, 3), pair(x, 3))
 
 
-def test_a_copy_of_the_backbone_alone_takes_its_fusions_along() -> None:
-    pair = make_pair()
-    twin = copy.deepcopy(pair.backbone)
-    with pair.fusion.frames(3), pytest.raises(StateError, match="outside of its wrapper"):
-        twin(frames(2, 3))
-    assert len(pair.backbone.state_dict()) == len(twin.state_dict())
-
-
 def test_state_dicts_load_across_copies_and_training_goes_on() -> None:
     pair, twin = make_pair(), make_pair()
     randomise(pair, seed=7)

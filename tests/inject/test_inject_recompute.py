@@ -10,6 +10,7 @@ import torch
 from test_inject_checkpointing import CASES, MODES, Case, gradients
 from torch import Tensor, nn
 
+from image2video.errors import StateError
 from image2video.trace import recompute
 from image2video.trace.recompute import ForwardLog, FrameState, next_node_number
 
@@ -46,27 +47,59 @@ def test_backward_in_a_thread_of_its_own_as_on_an_accelerator(
 @pytest.mark.parametrize(
     ("threads", "depth", "found"),
     [
-        ({"here": 3, "there": 2}, 1, 3),  # backward was called from here: so was the forward
-        ({"here": 3, "there": 2}, 0, 2),  # a device thread executes nodes that another thread has made
-        ({"here": 3}, 0, None),
+        ({"here": 3}, 1, 3),  # backward was called from here: so was the forward
+        ({"here": 3, "there": 3}, 1, 3),
+        ({"here": 3}, 0, None),  # a device thread executes nodes that another thread has made
         ({"there": 2}, 1, 2),
+        ({"there": 2}, 0, 2),
+        ({"here": 3, "there": 2}, 0, 2),
         ({"there": 2, "elsewhere": 2}, 0, 2),
-        ({"there": 2, "elsewhere": 3}, 0, None),  # their numbers are equal: cannot be told apart
+        ({"here": 3, "there": 2}, 1, StateError),  # their numbers are equal: cannot be told apart
+        ({"there": 2, "elsewhere": 3}, 0, StateError),
     ],
 )
 def test_equal_numbers_in_several_threads(
-    threads: dict[str, int], depth: int, found: int | None, monkeypatch: pytest.MonkeyPatch
+    threads: dict[str, int], depth: int, found: int | type[StateError] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = (torch.ones(1, requires_grad=True) * 2).grad_fn
-    number, here = node._sequence_nr(), threading.get_ident()
-    idents = {"here": here, "there": here + 1, "elsewhere": here + 2}
+    number = node._sequence_nr()
     log = ForwardLog()
+    here = log._here.thread
+    numbers = {"here": here, "there": here + 1, "elsewhere": here + 2}
     for name, T in threads.items():
-        log._spans.append(recompute.Span(idents[name], number - 1, number + 1, 0, FrameState(T, 6, True)))
+        log._spans.append(recompute.Span(numbers[name], number - 1, number + 1, 0, FrameState(T, 6, True)))
     monkeypatch.setattr(recompute, "backward_depth", lambda: depth)
     monkeypatch.setattr(torch._C, "_current_autograd_node", lambda: node)
+    if found is StateError:
+        with pytest.raises(StateError, match=r"forwards of several threads may have made it \(T = 2, T = 3\)"):
+            log.find()
+        return
     state = log.find()
     assert (state and state.T) == found
+
+
+def test_a_mark_tells_the_forward_whatever_the_numbers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(1, requires_grad=True)
+    before = x * 2
+    first, log = next_node_number(), ForwardLog()
+    inside = before * 3
+    state, other = FrameState(3, 6, True), FrameState(2, 6, True)
+    log._spans.append(recompute.Span(log._here.thread, 0, first + 1, 0, other))
+    log.mark([inside.sum(), x], state, first, None)
+    monkeypatch.setattr(recompute, "backward_depth", lambda: 1)
+    for tensor, expected in ((inside, state), (before, other)):
+        monkeypatch.setattr(torch._C, "_current_autograd_node", lambda node=tensor.grad_fn: node)
+        assert log.find() == expected
+
+
+def test_a_thread_that_is_over_leaves_its_number_to_no_other() -> None:
+    log = ForwardLog()
+    seen = []
+    for _ in range(3):  # the system gives the same identity to threads that follow each other
+        thread = threading.Thread(target=lambda: seen.append(log._here.thread))
+        thread.start()
+        thread.join()
+    assert len(set(seen)) == 3
 
 
 def catch_up(number: int) -> None:

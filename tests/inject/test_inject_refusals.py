@@ -36,7 +36,7 @@ def part_compiled() -> nn.Module:
 
 def injected() -> nn.Module:
     net = Net()
-    inject_(net, block_plan("tsm"))
+    net.owners = [inject_(net, block_plan("tsm"))]
     return net
 
 

@@ -47,6 +47,24 @@ def test_the_sum_of_masks_is_worked_out_once_and_not_carried_along():
     assert alive() is None
 
 
+def test_a_change_of_t_in_another_thread_leaves_no_sum_of_another_clip(monkeypatch):
+    """T changes while the masks are added up: what is kept is what it is kept as."""
+    to_video = Image2Video(CHAIN, T=3)
+    ones = {"device": torch.device("cpu"), "dtype": torch.float32}
+    expected = cover.cover_of(Image2Video(CHAIN, T=3), CANVAS, CANVAS, **ones)
+    frame = Image2Video.unwarp_frame
+
+    def while_another_sets_frames(self, *args, **options):
+        self.set_frames(5)
+        return frame(self, *args, **options)
+
+    monkeypatch.setattr(Image2Video, "unwarp_frame", while_another_sets_frames)
+    cover.cover_of(to_video, CANVAS, CANVAS, **ones)
+    monkeypatch.undo()
+    to_video.set_frames(3)
+    torch.testing.assert_close(cover.cover_of(to_video, CANVAS, CANVAS, **ones).divisor, expected.divisor)
+
+
 @pytest.mark.parametrize(
     ("genotype", "schedule", "keeps"),
     [
