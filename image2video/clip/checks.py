@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
 
 from image2video.clip.memory import check_frames_memory
 from image2video.errors import InputError, InputTypeError
+from image2video.trace.capture import refuse_symbols
+
+_Arguments = ParamSpec("_Arguments")
+_OTHER_NAMES = dict.fromkeys(
+    ("num_frames", "n_frames", "nframes", "num_segments", "n_segment", "clip_len", "clip_length", "t"), "T"
+)
+"""What other libraries call our arguments."""
+
+
+def names_explained(init: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """Let a constructor answer a keyword argument that it does not have with the one that was meant."""
+    known = tuple(inspect.signature(init).parameters)[1:]
+
+    @functools.wraps(init)
+    def checked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        for name in kwargs:
+            if name not in known:
+                near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else difflib.get_close_matches(name, known, n=1)
+                meant = f"; write {near[0]}=" if near and near[0] in known else ""
+                raise InputTypeError(
+                    f"{type(args[0]).__name__} got an unknown argument {name}={kwargs[name]!r:.40}{meant}; "
+                    f"it knows {', '.join(known)}"
+                )
+        init(*args, **kwargs)
+
+    return checked
 
 
 def check_frames(T: object) -> int:
@@ -35,10 +65,35 @@ def check_size(size: object, name: str) -> tuple[int, int]:
     return size[0], size[1]
 
 
+def _kind(value: object) -> str:
+    """Name the type of a value, with the package where it is not Python's own."""
+    kind = type(value)
+    package = kind.__module__.partition(".")[0]
+    return kind.__name__ if package == "builtins" else f"{package}'s {kind.__name__}"
+
+
+def _way_to_tensor(images: object) -> str:
+    """Say how what came instead of a tensor becomes one."""
+    first = images[0] if isinstance(images, list | tuple) and images else images
+    package = type(first).__module__.partition(".")[0]
+    if package == "PIL":
+        return (
+            "apply the transform of the backbone's training (timm.data.create_transform, torchvision's Compose) to "
+            "each, and torch.stack the results"
+        )
+    if package == "numpy":
+        return (
+            "make it one with torch.from_numpy, bring its axes into the order (B, C, H, W), and convert it to float "
+            "and normalise it as the backbone was trained"
+        )
+    return "torch.stack normalised images (C, H, W)" if first is not images else "pass a batch of normalised images"
+
+
 def check_images(images: object) -> None:
     """Raise `InputTypeError` for what is no floating-point tensor, `InputError` for other shapes than (B, C, H, W)."""
+    refuse_symbols(images, "a model that makes clips")
     if not isinstance(images, Tensor):
-        raise InputTypeError(f"images must be a tensor (B, C, H, W), got {type(images).__name__}")
+        raise InputTypeError(f"images must be a tensor (B, C, H, W), got {_kind(images)}; {_way_to_tensor(images)}")
     if images.dtype == torch.uint8:
         raise InputTypeError(
             "images are uint8; convert them to float and normalise them as the backbone was trained, for example with "

@@ -16,6 +16,7 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.memory import check_clip_memory
 from image2video.errors import Image2VideoError, InputError, MissingError, StateError, UnsupportedError
 from image2video.protocols import Unwarper
+from image2video.trace.capture import is_exported
 from image2video.trace.recompute import backward_task
 
 STATE = "_extra_state"
@@ -120,6 +121,11 @@ class FrameSource(nn.Module, ABC):
             The clip `(B, T, C, H, W)`, and what brings maps of its frames back.
         """
         assert _UNCOMPILED, "made by the constructor"
+        if is_exported() and (self.training or self.genotype is None):
+            raise UnsupportedError(
+                f"{type(self).__name__} draws its clips, and a graph without Python would repeat one draw for good; "
+                "export a wrapper of one genotype (or of RandomClips after model.eval(), whose chain is then fixed)"
+            )
         return _UNCOMPILED[0](self, images, T)
 
     def forward(self, images: Tensor, T: int | None = None) -> Tensor:

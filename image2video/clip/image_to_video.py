@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip.chain import chain_clip, check_colours
-from image2video.clip.checks import check_frames, check_images, check_size
+from image2video.clip.checks import check_frames, check_images, check_size, names_explained
 from image2video.clip.colours import Colours, Values
 from image2video.clip.cover import covered_mean
 from image2video.clip.genotype import Genotype
@@ -56,7 +56,7 @@ def frames_to_clip(frames: Tensor, T: int) -> Tensor:
             f"frames of T = {T} must have B·T rows, got the shape {tuple(frames.shape)}, whose first size is not a "
             f"multiple of {T}; pass the T that the clip was made with"
         )
-    return frames.unflatten(0, (frames.shape[0] // T, T))
+    return frames.unflatten(0, (-1, T))
 
 
 class Image2Video(nn.Module):
@@ -88,6 +88,7 @@ class Image2Video(nn.Module):
     torch.Size([2, 3, 3, 32, 48])
     """
 
+    @names_explained
     def __init__(
         self,
         genotype: Genotype | str,

@@ -16,6 +16,7 @@ from image2video.clip.options import ClipOptions
 from image2video.clip.random_chain import ChainLaw, ChainSpace
 from image2video.errors import InputError
 from image2video.protocols import Unwarper
+from image2video.trace.capture import constant
 
 _MOST_CANDIDATES, _MOST_NODES = 1000, 64  # those of a search space
 
@@ -68,7 +69,7 @@ class RandomClips(FrameSource):
     @property
     def genotype(self) -> Genotype:
         """The chain that evaluation uses."""
-        return self.law.draw(stream(self.seed, EVALUATION))
+        return constant(self.law.draw, stream(self.seed, EVALUATION))
 
     def clip(self, images: Tensor, T: int, generator: torch.Generator) -> tuple[Tensor, Unwarper]:
         """Make the clip of a chain that the generator draws.
@@ -81,7 +82,7 @@ class RandomClips(FrameSource):
         Returns:
             The clip `(B, T, C, H, W)`, and the `Image2Video` that made it.
         """
-        to_video = Image2Video.of(self.law.draw(generator), self._options.replace(T=T))
+        to_video = Image2Video.of(constant(self.law.draw, generator), self._options.replace(T=T))
         return to_video(images), to_video
 
     def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:

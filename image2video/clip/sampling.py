@@ -11,6 +11,7 @@ from image2video.clip.checks import check_choice
 from image2video.clip.matrices import inverse_affine, normalise
 from image2video.clip.ops.op import working_dtype
 from image2video.errors import InputError
+from image2video.trace.capture import constant, is_captured
 from image2video.trace.layout import is_channels_last
 
 PADDINGS: tuple[str, ...] = ("zeros", "border", "reflection")
@@ -51,15 +52,13 @@ def warp(
     rows = [s for s, axes in enumerate(mirrored) if axes is None]
     sampled: Sequence[Tensor] = ()
     if rows:
-        chosen = matrices if len(rows) == len(mirrored) else torch.stack([matrices[s] for s in rows])
-        theta = normalise(inverse_affine(chosen), H, W)
         # The images of a group are channels of one picture: the sampler works out its weights once per picture.
         groups = _groups(images, len(rows))
         picture = images.to(working_dtype(images)).reshape(1, groups, N // groups * C, H, W)
         # One group is expanded over the frames without a copy.
         pictures = picture.expand(len(rows), -1, -1, -1, -1).flatten(0, 1)
-        theta = theta.repeat_interleave(groups, dim=0)
-        out = resample(pictures, theta, padding=padding, interpolation=interpolation)
+        grid = constant(_frame_grid, matrices, tuple(rows), groups, H, W, picture.dtype, picture.device)
+        out = sample(pictures, grid, padding=padding, interpolation=interpolation)
         sampled = out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
     return stack_frames(in_order(mirrored, [images] * len(mirrored), sampled), like=images)
 
@@ -75,10 +74,10 @@ def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", int
             f"{tuple(matrices.shape)}"
         )
     S, N, C, H, W = frames.shape
-    theta = normalise(inverse_affine(matrices), H, W)
     groups = _groups(frames[0], S)
     pictures = frames.to(working_dtype(frames)).reshape(S * groups, N // groups * C, H, W)
-    out = resample(pictures, theta.repeat_interleave(groups, dim=0), padding=padding, interpolation=interpolation)
+    grid = constant(_frame_grid, matrices, tuple(range(S)), groups, H, W, pictures.dtype, pictures.device)
+    out = sample(pictures, grid, padding=padding, interpolation=interpolation)
     return out.to(frames.dtype).view(S, N, C, H, W)
 
 
@@ -89,18 +88,23 @@ def resample(x: Tensor, theta: Tensor, *, padding: str = "zeros", interpolation:
     to input points. Differentiable in both. `x` may be expanded (stride 0); it is not copied. Raises `InputError` for
     wrong shapes and unknown options.
     """
-    _check_options(padding, interpolation)
     if x.ndim != 4 or theta.ndim != 3 or theta.shape[1:] != (3, 3) or theta.shape[0] != x.shape[0]:
         raise InputError(f"resample needs (G, C, H, W) and (G, 3, 3), got {tuple(x.shape)} and {tuple(theta.shape)}")
-    dtype = working_dtype(x)
-    # The dtype first: there are devices without float64.
-    grid = _grid(theta.to(dtype).to(x.device), x.shape[2], x.shape[3])
-    out = nn.functional.grid_sample(x.to(dtype), grid, mode=interpolation, padding_mode=padding, align_corners=False)
+    grid = sampling_grid(theta, x.shape[2], x.shape[3], working_dtype(x), x.device)
+    return sample(x, grid, padding=padding, interpolation=interpolation)
+
+
+def sample(x: Tensor, grid: Tensor, *, padding: str, interpolation: str) -> Tensor:
+    """Sample `(G, C, H, W)` at the points of `sampling_grid`, in the dtype of the points; `x` may be expanded."""
+    _check_options(padding, interpolation)
+    wide = x.to(grid.dtype)
+    out = nn.functional.grid_sample(wide, grid, mode=interpolation, padding_mode=padding, align_corners=False)
     return out.to(x.dtype)
 
 
-def _grid(theta: Tensor, height: int, width: int) -> Tensor:
-    """Return the sampling points `(G, H, W, 2)` of backward maps, as `affine_grid` does."""
+def sampling_grid(theta: Tensor, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the points `(G, H, W, 2)` that backward maps `(G, 3, 3)` sample at, as `affine_grid` does."""
+    theta = theta.to(dtype).to(device)  # in this order: there are devices without float64
     # affine_grid multiplies matrices, which autocast and TF32 would round to a tenth of a pixel; both leave sums of
     # products alone.
     xs = (torch.arange(width, device=theta.device, dtype=theta.dtype) * 2 + 1) / width - 1
@@ -111,10 +115,28 @@ def _grid(theta: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([x, y], dim=-1)
 
 
+def _frame_grid(
+    matrices: Tensor,
+    rows: tuple[int, ...],
+    groups: int,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Return where the frames `rows` sample their image, by the matrices of all frames; each one `groups` times."""
+    chosen = matrices if len(rows) == len(matrices) else torch.stack([matrices[s] for s in rows])
+    theta = normalise(inverse_affine(chosen), height, width)
+    return sampling_grid(theta.repeat_interleave(groups, dim=0), height, width, dtype, device)
+
+
 def _groups(images: Tensor, frames: int) -> int:
     """Return into how many groups a batch is split: its smallest divisor at which every thread has work."""
+    # The batch of a captured graph stands for others, which a group may not divide.
+    if is_captured():
+        return 1
     N = images.shape[0]
-    if torch.compiler.is_compiling() or N == 0:
+    if N == 0:
         return 1
     if images.device.type == "cpu":  # a thread takes a whole picture
         work, wanted = frames, torch.get_num_threads()

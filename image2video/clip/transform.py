@@ -13,6 +13,7 @@ from image2video.clip.genotype_text import format_number
 from image2video.clip.matrices import chain_matrices
 from image2video.clip.ops.registry import get_op
 from image2video.errors import InputError
+from image2video.trace.capture import constant, goes_into_export
 
 _TINY = 1e-12
 
@@ -64,13 +65,28 @@ def split_runs(chain: Sequence[Transform]) -> list[tuple[Transform, ...]]:
 def run_matrices(
     run: Sequence[Transform], steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Compute the matrices of geometric transforms: `(S, 3, 3)` float64 on `device`, in centred pixels."""
+    """Compute the matrices of geometric transforms: `(S, 3, 3)` float64 on `device`, in centred pixels.
+
+    Where an exported graph has to compute them itself, they are float32: runtimes and quantisers know no float64.
+    """
     flip = next((t.op for t in run if get_op(t.op).mirrors), None)
     if flip is not None and any(step % 1 for step in steps):
         raise InputError(f"{flip} has whole powers alone, got the steps {list(steps)}; use a schedule of whole steps")
+    dtype = torch.float32 if goes_into_export(height, width) else torch.float64
+    return constant(_run_matrices, tuple(run), tuple(steps), height, width, dtype, device)
+
+
+def _run_matrices(
+    run: Sequence[Transform],
+    steps: Sequence[float],
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Tensor:
     # The device is named, so that `with torch.device("meta")` around a constructor changes nothing here.
-    magnitudes = torch.tensor([t.magnitude for t in run], dtype=torch.float64, device=device)
-    powers = torch.tensor(list(steps), dtype=torch.float64, device=device)
+    magnitudes = torch.tensor([t.magnitude for t in run], dtype=dtype, device=device)
+    powers = torch.tensor(list(steps), dtype=dtype, device=device)
     return chain_matrices([t.op for t in run], magnitudes, powers, height, width)
 
 

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from image2video.clip.checks import check_size
 from image2video.clip.genotype import Genotype
 from image2video.clip.matrices import normalise
-from image2video.clip.sampling import in_order, matrix_device, resample, warp
+from image2video.clip.ops.op import working_dtype
+from image2video.clip.sampling import in_order, matrix_device, sample, sampling_grid, warp
 from image2video.errors import InputError
+from image2video.trace.capture import constant
 
 
 def unwarp_clip(
@@ -36,14 +38,29 @@ def unwarp_clip(
     # The way back reads the frame at M · p, so the frame's own matrix is the backward map; in [-1, 1] coordinates it is
     # the same for maps of every size.
     matrices = genotype.step_matrices([steps[t] for t in sampled], height, width, matrix_device(clip))
-    theta = normalise(matrices, height, width).repeat(clip.shape[0], 1, 1)
     # Bicubic weights are negative in places: averages of maps would overshoot.
     mode = "nearest" if interpolation == "nearest" else "bilinear"
-    out = resample(moving.flatten(0, 1), theta, padding=padding, interpolation=mode)
-    out = out.unflatten(0, (clip.shape[0], len(sampled)))
+    h, w = moving.shape[-2:]
+    grid = constant(_way_back, matrices, height, width, h, w, working_dtype(moving), moving.device)
+    if torch.jit.is_tracing():
+        # The images become channels: a trace for ONNX would repeat the grid for the traced number of images for good.
+        pictures = moving.transpose(0, 1).flatten(1, 2)
+        out = sample(pictures, grid, padding=padding, interpolation=mode)
+        out = out.unflatten(1, (-1, clip.shape[2])).transpose(0, 1)
+    else:
+        points = grid.repeat(clip.shape[0], 1, 1, 1)
+        out = sample(moving.flatten(0, 1), points, padding=padding, interpolation=mode)
+        out = out.unflatten(0, (-1, len(sampled)))
     if len(sampled) == len(steps):
         return out
     return torch.stack(in_order(mirrored, clip.unbind(1), out.unbind(1)), dim=1)
+
+
+def _way_back(
+    matrices: Tensor, height: int, width: int, h: int, w: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return where maps `(…, h, w)` are sampled on the way back from frames of an image of `height` × `width`."""
+    return sampling_grid(normalise(matrices, height, width), h, w, dtype, device)
 
 
 def frame_weights(
@@ -58,7 +75,12 @@ def frame_weights(
         raise InputError(f"valid must have the shape (B, 1, {height}, {width}), got {tuple(valid.shape)}")
     small = nn.functional.adaptive_avg_pool2d(valid, size)
     # The matrices of the image in pixels of the map: conjugated by the ratio of the sizes.
-    ratio = small.new_tensor([size[1] / width, size[0] / height, 1.0], dtype=torch.float64, device="cpu")
-    matrices = genotype.step_matrices(steps, height, width) * ratio.unsqueeze(-1) / ratio
+    matrices = constant(_shrunk, genotype.step_matrices(steps, height, width), size[1] / width, size[0] / height)
     # Beyond the canvas the area goes on as at its edge: images that fill it get the mask of images without `valid`.
     return warp(small, matrices, padding="border", mirrored=[genotype.mirrored(step) for step in steps])
+
+
+def _shrunk(matrices: Tensor, x: float, y: float) -> Tensor:
+    """Conjugate matrices in pixels of an image by the ratios of the sizes of a map and the image."""
+    ratio = matrices.new_tensor([x, y, 1.0])
+    return matrices * ratio.unsqueeze(-1) / ratio

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
 
 from image2video.errors import InputError, InputTypeError
+from image2video.trace.capture import refuse_script, refuse_symbols
 from image2video.trace.layout import NCHW, Layout
 
 Placement = Literal["before", "after", "beside"]
@@ -151,6 +152,7 @@ class Fusion(nn.Module, ABC):
             InputError: rows that are no multiple of T·parts, T or parts below 1, another number of channels.
             InputTypeError: frames that are not of a floating-point type.
         """
+        refuse_symbols(frames, f"the fusion {type(self).__name__}")
         # An exported graph with a dynamic T has a symbol in its place.
         if not isinstance(T, int | torch.SymInt) or T < 1:
             raise InputError(f"T must be a whole number of frames, 1 or more, got {T!r}")
@@ -225,6 +227,9 @@ class Fusion(nn.Module, ABC):
             What stands between the parentheses.
         """
         return f"{self.channels}, residual={self.residual}"
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        refuse_script(f"the fusion {type(self).__name__}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(_tolerant(fn), recurse)

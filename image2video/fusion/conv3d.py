@@ -9,7 +9,7 @@ from torch.nn import functional
 from image2video.errors import InputError, UnsupportedError
 from image2video.fusion.base import Fusion, Placement
 from image2video.fusion.shift import shift_frames
-from image2video.trace.layout import is_channels_last
+from image2video.trace.layout import as_channels_last, is_channels_last
 
 # Their names for `conv2d`, and for `functional.pad`.
 _PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
@@ -159,7 +159,7 @@ class Conv3d(Fusion):
             left = right = self.padding[1]
         padded = functional.pad(frames, (left, right, top, bottom), mode=_PADDING_MODES[self.padding_mode])
         if is_channels_last(frames):  # circular padding forgets the memory format
-            padded = padded.contiguous(memory_format=torch.channels_last)
+            padded = as_channels_last(padded)
         return padded, (0, 0)
 
     def _same(self, size: int, axis: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from image2video.fusion.gsf_plain import plain_fuse
 from image2video.fusion.gsf_written import written_fuse
 from image2video.fusion.shift import Padding, Shift, check_padding
 from image2video.fusion.states import refuse_other_form
+from image2video.trace.capture import is_captured
 from image2video.trace.layout import contiguous_like
 
 
@@ -82,8 +83,7 @@ class GSF(Fusion):
         kernel, bias = torch.cat([first.weight, second.weight]), torch.cat([first.bias, second.bias])
         # A compiler fuses plain operations by itself; an exported graph holds no function of ours, and torch.func's
         # transforms (grad, vmap, jvp) know none.
-        captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        plain = captured or torch._C._are_functorch_transforms_active()
+        plain = is_captured() or torch._C._are_functorch_transforms_active()
         fuse = plain_fuse if plain else written_fuse
         return fuse(share, rest, gate, scale, kernel, bias, Shift(T, parts, self.padding))
 

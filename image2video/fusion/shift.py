@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from image2video.errors import InputError
 from image2video.trace.layout import is_channels_last
@@ -84,6 +85,9 @@ def _shift(frames: Tensor, T: int, step: int, parts: int, padding: Padding) -> T
     else:
         kept, lost = clip.split([rest, parts], dim=1)
     if padding == "zeros":
+        if torch.jit.is_tracing():  # The TorchScript exporter of ONNX would keep the size of zeros_like for good.
+            beside = (0, parts) if step == 1 else (parts, 0)
+            return functional.pad(kept, (0, 0) * (clip.ndim - 2) + beside).flatten(0, 1)
         fill = torch.zeros_like(lost)
     elif padding == "circular":
         fill = lost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ from image2video.inject.hooks import (
 )
 from image2video.inject.norms import check_norms, norms_behind
 from image2video.inject.plan import Plan, Site, some
+from image2video.trace.capture import refuse_script
 from image2video.trace.recompute import FrameState
 
 _HOOKS: dict[str, type[SiteHook]] = {"before": BeforeHook, "after": AfterHook, "beside": BesideHook}
@@ -206,6 +207,25 @@ class Injection(nn.Module):
         self._handles.clear()
         self._removed = True
 
+    def replan_(self, plan: Plan) -> None:
+        """Take the layouts of another plan of the same sites, as after a change of the backbone's input size.
+
+        Args:
+            plan: of the same fusion, sites and channels.
+
+        Raises:
+            InputError: a plan of other sites.
+        """
+        kept = [(site.name, site.placement, site.channels, site.index) for site in self.plan.sites]
+        if plan.fusion != self.plan.fusion or kept != [(s.name, s.placement, s.channels, s.index) for s in plan.sites]:
+            raise InputError(
+                f"the plan must be for {self.plan.fusion} at the {len(kept)} sites that are injected, got "
+                f"{plan.fusion} at {some(plan.names)}; remove the fusions and inject them by the new plan"
+            )
+        for hook, site in zip(self._hooks, plan.sites, strict=True):
+            hook.site = site
+        self.plan = plan
+
     def fuse(self) -> nn.Module:
         """Refuse timm's `reparameterize_model`, which calls this before it would replace modules at sites.
 
@@ -216,6 +236,9 @@ class Injection(nn.Module):
             StateError: always.
         """
         raise StateError("fusions are injected: unwrap the backbone, reparameterise it, and wrap it again")
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        refuse_script("a backbone with fusions")
 
     def _path(self, hook: SiteHook) -> str:
         """Name the place of a hook's fusion below this module."""

@@ -100,15 +100,17 @@ class Probe:
                     hook = partial(self._leave, reading)
                     stack.callback(reading.module(self.bare).register_forward_hook(hook).remove)
             with suppress(_Reached):
-                outputs = self.model(images)
+                # A copy: a first operation in place may change no leaf of the graph.
+                outputs = self.model(images.clone())
             for reading in self.readings:
                 if reading.of_outputs:
                     reading.values = reading.read(outputs, aggregated=True)
         return [reading.taken() for reading in self.readings]
 
-    def _enter(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        """Note the frames that enter the backbone."""
+    def _enter(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Note the frames that enter the backbone, which goes on with a copy that it may change in place."""
         self._frames = args[0]
+        return (args[0].clone(), *args[1:])
 
     def _leave(self, reading: Reading, _: nn.Module, __: tuple[Any, ...], outputs: Any) -> None:
         """Let a reading take its value; end the forward once all have theirs."""

@@ -134,7 +134,8 @@ class Layout:
         """
         if self.spatial == "map":
             return body if self.channel_dim == 1 else body.permute(0, 3, 1, 2)
-        channels_first = body if self.channel_dim == 1 else body.movedim(-1, 1)
+        # Counted from the front: ONNX knows no negative dimension in a permutation.
+        channels_first = body if self.channel_dim == 1 else body.movedim(body.ndim - 1, 1)
         sequence = channels_first.flatten(2) if channels_first.ndim > 2 else channels_first.unsqueeze(2)
         length = sequence.shape[2]
         return sequence.unflatten(2, self.token_grid(length) if self.spatial == "tokens" else (1, length))
@@ -180,6 +181,12 @@ def is_channels_last(tensor: Tensor) -> bool:
     return tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) != 1
 
 
+def as_channels_last(tensor: Tensor) -> Tensor:
+    """Return a 4-D tensor contiguous in the `channels_last` memory format."""
+    # As (N, H, W, C) it is plainly contiguous: torch.func.vmap knows no other memory format.
+    return tensor.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 def contiguous_like(tensor: Tensor) -> Tensor:
     """Return a 4-D tensor, or a slice of one, contiguous in the memory format that it already has."""
-    return tensor.contiguous(memory_format=torch.channels_last if is_channels_last(tensor) else torch.contiguous_format)
+    return as_channels_last(tensor) if is_channels_last(tensor) else tensor.contiguous()

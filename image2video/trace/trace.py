@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -48,7 +51,22 @@ def trace_forward(backbone: nn.Module, example: Tensor) -> Trace:
                 f"the forward of {type(backbone).__name__} failed on images of size {tuple(example.shape[1:])}: "
                 f"{type(error).__name__}: {_first_line(error)}; pass the size that it takes: input_size=(C, H, W), or "
                 "example_input=images; a backbone takes images alone: give what else it needs from a module around it"
-            ) from cause
+            ) from _of_the_model(cause)
+
+
+def _of_the_model(error: Exception) -> Exception:
+    """Leave only the model's own lines in an error's traceback: those of the tracing would hide them."""
+    error.__cause__ = None  # which also keeps the error before this one out of the traceback
+    ours = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parent.parent))
+    lines, step = [], error.__traceback__
+    while step is not None:
+        if not step.tb_frame.f_code.co_filename.startswith(ours):
+            lines.append(step)
+        step = step.tb_next
+    kept: TracebackType | None = None
+    for line in reversed(lines):
+        kept = TracebackType(kept, line.tb_frame, line.tb_lasti, line.tb_lineno)
+    return error.with_traceback(kept)
 
 
 def _first_line(error: Exception) -> str:

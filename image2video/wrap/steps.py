@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.options import ClipOptions
-from image2video.errors import InputError, InputTypeError
+from image2video.errors import Image2VideoError, InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
 from image2video.inject.plan import Plan, Site
 from image2video.inject.planning import plan
@@ -39,7 +40,8 @@ def clip_maker(
         chain = Genotype.coerce(genotype)
         return Image2Video.of(chain, ClipOptions.found_with(chain.provenance, **options).with_colours_of(backbone))
     if not isinstance(source, FrameSource):
-        raise InputTypeError(f"frames must be a FrameSource such as RandomClips, got {type(source).__name__}")
+        meant = f"; the number of frames is T: write T={source}" if isinstance(source, int) else ""
+        raise InputTypeError(f"frames must be a FrameSource such as RandomClips, got {type(source).__name__}{meant}")
     given = ["genotype"] if genotype != DEFAULT_GENOTYPE else []
     given += [name for name, value in options.items() if value is not None]
     if given:
@@ -90,3 +92,32 @@ def output_formats(backbone: nn.Module, plan: Plan) -> OutputFormats:
     known = [*layouts.values(), *(site.layout for site in plan.sites)]
     tokens = frozenset(layout for layout in known if layout is not None and layout.spatial == "tokens")
     return OutputFormats(name if name in ("NCHW", "NHWC") else None, layouts, tokens)  # type: ignore[arg-type]
+
+
+class DtypeWords:
+    """Around a call of a backbone: says which dtypes do not fit, where it fails on images of another than its weights'.
+
+    A check before the call would refuse backbones that convert their images themselves.
+    """
+
+    def __init__(self, backbone: nn.Module, frames: Tensor) -> None:
+        self._backbone = backbone
+        self._frames = frames
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or not isinstance(error, RuntimeError) or "type" not in str(error):
+            return
+        weights = {p.dtype for p in self._backbone.parameters() if p.is_floating_point()}
+        given = self._frames.dtype
+        if isinstance(error, Image2VideoError) or not weights or given in weights:
+            return
+        needed = sorted(str(dtype) for dtype in weights)
+        raise InputTypeError(
+            f"images are {given}, and the backbone needs {' or '.join(needed)}, the dtype of its weights; convert them "
+            f"(images.to({needed[0]})) or the model (model.to({given})), or call it under torch.autocast"
+        ) from error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
-from image2video.errors import UnsupportedError
+from image2video.errors import StateError, UnsupportedError
 from image2video.inject.api import Injection
+from image2video.trace.capture import refuse_script
 from image2video.wrap.checkpoint import BACKBONE, FUSION
 
 Ordinal = tuple[float, ...]
@@ -40,6 +41,31 @@ class TimmLike(nn.Module):
     global_pool = _of_backbone("global_pool", "The backbone's global pooling.")
     grad_checkpointing = _of_backbone("grad_checkpointing", "Whether the backbone recomputes activations.")
     _traits = _of_backbone("_traits", "Input traits that timm keeps on a model.")
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer with the backbone's attribute what the wrapper itself does not have (`classifier`, `config`, …)."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            backbone = self.__dict__.get("_modules", {}).get("backbone")
+            # Private names are torch's and Python's own affair; what the class defines has failed by itself.
+            if backbone is None or name.startswith("_") or hasattr(type(self), name):
+                raise
+        return getattr(backbone, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        modules = self.__dict__.get("_modules", {})
+        backbone = modules.get("backbone")
+        is_part = isinstance(value, nn.Module | nn.Parameter) and backbone is not None and name not in modules
+        if is_part and (name in backbone._modules or name in backbone._parameters):
+            raise StateError(
+                f"{name!r} must be set on the backbone, where it is used; write model.backbone.{name} = …, or replace "
+                "it before wrapping"
+            )
+        super().__setattr__(name, value)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        refuse_script(f"a {type(self).__name__}")
 
     def get_classifier(self, *args: Any, **kwargs: Any) -> Any:
         """Return the backbone's classifier; the arguments are those of the backbone's own method."""
@@ -92,6 +118,20 @@ class TimmLike(nn.Module):
                 "backbone that has it, such as timm's"
             )
         return method
+
+
+_HEADS = ("classifier", "fc", "head", "heads", "last_linear", "logits")
+"""What libraries other than timm call the classifier of a network."""
+
+
+def heads_of(backbone: nn.Module) -> list[nn.Module]:
+    """List the classifiers of a network: what its `get_classifier()` says, or its child of a usual name."""
+    own = getattr(backbone, "get_classifier", None)
+    if callable(own):
+        found = own()
+        return [m for m in (found if isinstance(found, tuple | list) else [found]) if isinstance(m, nn.Module)]
+    children = [backbone._modules.get(name) for name in _HEADS]
+    return [child for child in children if child is not None]
 
 
 def _compile(matcher: Any) -> Callable[[str], Ordinal]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from image2video.clip.checks import check_frames
+from image2video.clip.checks import check_frames, names_explained
 from image2video.clip.colours import Values
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
@@ -24,13 +24,14 @@ from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
 from image2video.trace.sizes import nominal_size
 from image2video.wrap import pretrained
-from image2video.wrap.aggregate import Aggregation, aggregate, check_aggregation
+from image2video.wrap.aggregate import Aggregation, OutputFormats, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
 from image2video.wrap.clip_record import CLIP
 from image2video.wrap.clip_state import ClipState
+from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
 from image2video.wrap.keywords import image_name, images_and_flags
-from image2video.wrap.steps import Sites, batch_norms, clip_maker, make_clip, output_formats, plan_for
+from image2video.wrap.steps import DtypeWords, Sites, batch_norms, clip_maker, make_clip, output_formats, plan_for
 from image2video.wrap.timm_like import TimmLike
 
 
@@ -79,6 +80,7 @@ class VideoWrap(ClipState, TimmLike):
     torch.Size([2, 8])
     """
 
+    @names_explained
     def __init__(
         self,
         backbone: nn.Module,
@@ -139,7 +141,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         images, flags = images_and_flags(images, flags, self._image_name)
         frames, T, unwarper = self._frames(images, T)
-        with self.fusion.frames(T):
+        with self.fusion.frames(T), DtypeWords(self.backbone, frames):
             outputs = self.backbone(frames, **flags)
         return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper)
 
@@ -155,7 +157,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         method = self._method("forward_features")
         frames, T, _ = self._frames(images, T)
-        with self.fusion.frames(T, rows=frames.shape[0]):
+        with self.fusion.frames(T, rows=frames.shape[0]), DtypeWords(self.backbone, frames):
             return self.fusion.tie(method(frames))
 
     def forward_head(
@@ -186,6 +188,67 @@ class VideoWrap(ClipState, TimmLike):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
             outputs = self.fusion.tie(outputs)
         return self._aggregate(outputs, T, image_size or self.plan.input_size[1:], rows, self.to_video)
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | list[int] | None = None,
+        *,
+        T: int | None = None,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Return intermediate features of B images as timm's method does, each aggregated over T.
+
+        Features are no scores: where `aggregate` is `"mean_prob"`, they are aggregated as by `"auto"`.
+
+        Args:
+            images: `(B, C, H, W)`, normalised.
+            indices: which blocks; as in the backbone's own method.
+            T: frames per image; by default `self.T`.
+            output_fmt: `"NCHW"`, `"NHWC"` or `"NLC"` for the intermediates.
+            intermediates_only: leave the final features out.
+            **options: further arguments of the backbone's own method (`norm`, `stop_early`, …).
+
+        Returns:
+            The intermediates, or `(final features, intermediates)`.
+
+        Raises:
+            InputError: an unknown `output_fmt`.
+        """
+        check_format(output_fmt)
+        method = self._method("forward_intermediates")
+        frames, T, unwarper = self._frames(images, T)
+        options = {**options, "indices": indices, "output_fmt": "NCHW", "intermediates_only": intermediates_only}
+        with self.fusion.frames(T, rows=frames.shape[0]), DtypeWords(self.backbone, frames):
+            found = method(frames, **options)
+        how = "auto" if self.aggregate == "mean_prob" else self.aggregate
+        size = (images.shape[-2], images.shape[-1])
+
+        def of_images(outputs: Any, formats: OutputFormats) -> Any:
+            rows = frames.shape[0]
+            return aggregate(outputs, T, how, to_video=unwarper, image_size=size, formats=formats, rows=rows)
+
+        return aggregated(found, of_images, self.backbone, self.plan, output_fmt, intermediates_only)
+
+    def set_input_size(self, img_size: int | tuple[int, int] | None = None, **options: Any) -> None:
+        """Prepare the backbone for images of another size, as timm's method does, and plan its sites for that size.
+
+        Nothing is changed where the backbone has no such size, or where its sites would not be the same.
+
+        Args:
+            img_size: height and width, or one number for both; None keeps the size.
+            **options: further arguments of the backbone's own method (`patch_size`, `window_size`, …).
+        """
+        self._check_use()
+        method = self._method("set_input_size")
+        new = plan_of_size(self, img_size, options)
+        method(img_size=img_size, **options)
+        self.fusion.replan_(new)
+        if self.builder is not None:
+            given = {"img_size": list(new.input_size[1:]), **options}
+            self.builder = self.builder.with_kwargs(**given)
 
     @property
     def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)

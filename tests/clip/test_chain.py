@@ -40,13 +40,13 @@ def changed(images: Tensor, op: str, magnitude: float, step: float) -> Tensor:
 @pytest.fixture
 def sampler_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     calls = []
-    original = sampling.resample
+    original = sampling.sample
 
-    def counted(x: Tensor, theta: Tensor, **options: Any) -> Tensor:
-        calls.append(tuple(theta.shape))
-        return original(x, theta, **options)
+    def counted(x: Tensor, grid: Tensor, **options: Any) -> Tensor:
+        calls.append(tuple(grid.shape))
+        return original(x, grid, **options)
 
-    monkeypatch.setattr(sampling, "resample", counted)
+    monkeypatch.setattr(sampling, "sample", counted)
     return calls
 
 

@@ -177,6 +177,7 @@ class ClassificationTask(Task):
         Returns:
             The loss, 0-d.
         """
+        _check_labels(labels, predictions.shape[1])
         return cross_entropy(predictions, labels)
 
     def per_image(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,6 +190,7 @@ class ClassificationTask(Task):
         Returns:
             Two `(B,)` float; the first holds 0 or 1.
         """
+        _check_labels(labels, predictions.shape[1])
         losses = cross_entropy(_wide(predictions), labels, reduction="none")
         return (predictions.argmax(dim=1) == labels).to(losses.dtype), losses
 
@@ -314,9 +316,28 @@ def get_task(name: str, num_classes: int) -> Task:
     raise InputError(f"unknown task {name!r}; choose one of {', '.join(TASKS)}, or pass a Task of your own")
 
 
+IGNORED = -100
+"""The label that torch's cross-entropy leaves out."""
+
+
 def _check_tensor(outputs: Any, needed: str) -> None:
     if not isinstance(outputs, Tensor):
         raise InputTypeError(f"the backbone returned {type(outputs).__name__}; {needed}")
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    """Raise `InputError` for labels of images that are no class of the network."""
+    if labels.is_floating_point():
+        return  # shares of classes
+    known = labels[labels != IGNORED]
+    if not known.numel():
+        return
+    low, high = (int(value) for value in known.aminmax())
+    if high >= classes or low < 0:
+        raise InputError(
+            f"labels must be classes of the network, 0 … {classes - 1}, got {low} … {high}; give the network as many "
+            "classes as the data has (num_classes=…, reset_classifier), or map the labels to its classes"
+        )
 
 
 def _wide(outputs: Tensor) -> Tensor:

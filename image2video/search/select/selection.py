@@ -169,7 +169,8 @@ def get_selection(name: str) -> Selection:
         InputError: an unknown name; the message lists what is known.
     """
     if name not in _SELECTIONS:
-        raise InputError(f"unknown selection {name!r}; choose one of {_known()}")
+        meant = "; what DARTS does is 'argmax'" if str(name).lower() == "darts" else ""
+        raise InputError(f"unknown selection {name!r}{meant}; choose one of {_known()}")
     return _SELECTIONS[name]()
 
 

@@ -1,0 +1,71 @@
+"""Whether what runs is being written down as a graph, and what such a graph holds as a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import Tensor, fx
+from torch.utils._python_dispatch import _disable_current_modes
+
+from image2video.errors import UnsupportedError
+
+_Result = TypeVar("_Result")
+_WAY = "use torch.export.export(model, (images,)), or torch.onnx.export for a file"
+
+
+def is_captured() -> bool:
+    """Whether a compiler, an exporter or a tracer writes down what runs now."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def is_exported() -> bool:
+    """Whether the graph that is written down will run without Python: an export, or a trace for TorchScript."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def goes_into_export(*values: Any) -> bool:
+    """Whether a graph that leaves Python has to hold a computation from these values.
+
+    So it is where one of them stands for many (a size that is dynamic, a tensor of the graph), and under
+    `torch.jit.trace` and strict export, where nothing can be computed beside the graph. A graph for `torch.compile`
+    does not leave Python.
+    """
+    if torch.jit.is_tracing():
+        return True
+    if not torch.compiler.is_exporting():
+        return False
+    return torch.compiler.is_dynamo_compiling() or not all(_is_known(value) for value in values)
+
+
+def constant(make: Callable[..., _Result], *values: Any) -> _Result:
+    """Return `make(*values)`, which an exported graph holds as a constant where it can be computed beside the graph.
+
+    What a runtime or a quantiser does to a computation in a graph (less precision, eight bits) cannot be done to a
+    constant that is no weight. See `goes_into_export` for where that is not possible.
+    """
+    if torch.compiler.is_exporting() and not goes_into_export(*values):
+        with _disable_current_modes():
+            return make(*values)
+    return make(*values)
+
+
+def refuse_symbols(value: Any, what: str) -> None:
+    """Raise `UnsupportedError` for what torch.fx.symbolic_trace passes in place of a tensor."""
+    if isinstance(value, fx.Proxy):
+        raise UnsupportedError(
+            f"torch.fx.symbolic_trace cannot follow {what}, whose steps depend on the shapes that come; {_WAY}"
+        )
+
+
+def refuse_script(what: str) -> NoReturn:
+    """Raise `UnsupportedError` for torch.jit.script, which asks a module for `__prepare_scriptable__`."""
+    raise UnsupportedError(f"torch.jit.script cannot compile {what}, since it knows no forward hooks; {_WAY}")
+
+
+def _is_known(value: Any) -> bool:
+    """Whether a value is the same in every run of an exported graph."""
+    if isinstance(value, Tensor):
+        return type(value) is Tensor  # tensors of the graph are of types of their own
+    return not isinstance(value, torch.SymInt | torch.SymFloat)

@@ -1,0 +1,95 @@
+"""What timm calls intermediates, of images; and the plan of a wrapped backbone at another input size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from image2video.errors import InputError
+from image2video.inject.plan import Plan
+from image2video.inject.planning import plan
+from image2video.trace.layout import Layout
+from image2video.wrap.aggregate import OutputFormats
+from image2video.wrap.steps import output_formats
+
+FORMATS = ("NCHW", "NHWC", "NLC")
+_MAPS = OutputFormats("NCHW")
+
+
+def check_format(output_fmt: str) -> None:
+    """Raise `InputError` for a format that intermediates cannot have."""
+    if output_fmt not in FORMATS:
+        raise InputError(f"output_fmt must be one of {', '.join(FORMATS)}, got {output_fmt!r}")
+
+
+def aggregated(
+    found: Any,
+    of_images: Callable[[Any, OutputFormats], Any],
+    backbone: nn.Module,
+    the_plan: Plan,
+    output_fmt: str,
+    intermediates_only: bool,
+) -> Any:
+    """Aggregate what `forward_intermediates(…, output_fmt="NCHW")` returned for frames, and bring it into the format.
+
+    Args:
+        found: the intermediates, or `(final features, intermediates)`.
+        of_images: aggregates tensors of known formats over T.
+        backbone: what returned them.
+        the_plan: its plan.
+        output_fmt: of the intermediates that are returned.
+        intermediates_only: whether `found` has no final features.
+
+    Returns:
+        The same for images.
+    """
+    final, maps = (None, found) if intermediates_only else found
+
+    def one(item: Any) -> Any:
+        if isinstance(item, tuple):  # a map and its prefix tokens, which have no place in the image
+            body, prefix = item
+            vectors = of_images(prefix.flatten(1), _MAPS)
+            return _formatted(of_images(body, _MAPS), output_fmt), vectors.unflatten(-1, prefix.shape[1:])
+        return _formatted(of_images(item, _MAPS), output_fmt)
+
+    images = [one(item) for item in maps]
+    if intermediates_only:
+        return images
+    return of_images(final, _final_formats(final, maps, backbone, the_plan)), images
+
+
+def _final_formats(final: Any, maps: list[Any], backbone: nn.Module, the_plan: Plan) -> OutputFormats:
+    """Return the layout of final features: tokens stand on the grid of an intermediate of as many places."""
+    formats = output_formats(backbone, the_plan)
+    if not isinstance(final, Tensor) or final.ndim != 3:
+        return formats
+    prefix = getattr(backbone, "num_prefix_tokens", 0)
+    for item in reversed(maps):
+        height, width = (item[0] if isinstance(item, tuple) else item).shape[-2:]
+        if final.shape[1] == prefix + height * width:
+            grid = (int(height), int(width))
+            return OutputFormats(None, {"": Layout(-1, "tokens", prefix_tokens=prefix, grid=grid)})
+    return formats
+
+
+def _formatted(maps: Tensor, output_fmt: str) -> Tensor:
+    """Bring maps `(…, C, h, w)` into a format."""
+    if output_fmt == "NCHW":
+        return maps
+    last = maps.movedim(-3, -1)
+    return last if output_fmt == "NHWC" else last.flatten(-3, -2)
+
+
+def plan_of_size(model: nn.Module, img_size: int | tuple[int, int] | None, options: Mapping[str, Any]) -> Plan:
+    """Make the plan of a wrapped backbone after `set_input_size`, on a copy; the sites must stay the same."""
+    bare = copy.deepcopy(model).unwrap()  # type: ignore[operator]
+    bare.set_input_size(img_size=img_size, **options)
+    known: Plan = model.plan  # type: ignore[assignment]
+    channels, height, width = known.input_size
+    if img_size is not None:
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    sites = list(known.names) or None
+    return plan(bare, fusion=known.fusion, sites=sites, input_size=(channels, height, width))
