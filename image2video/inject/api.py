@@ -117,7 +117,9 @@ class Injection(nn.Module):
         self._handles.append(backbone.register_forward_pre_hook(EnterHook(self._context), with_kwargs=True))
         self._handles.append(backbone.register_forward_hook(ExitHook(self)))
 
-    def frames(self, T: int, *, enabled: bool = True, rows: int | None = None) -> FramesScope:
+    def frames(
+        self, T: int, *, enabled: bool = True, rows: int | None = None, size: tuple[int, int] | None = None
+    ) -> FramesScope:
         """Open the scope in which the backbone may be called, with T frames per clip.
 
         Args:
@@ -125,6 +127,8 @@ class Injection(nn.Module):
             enabled: False switches all fusion off, with the same effect.
             rows: B·T, where the backbone is entered by another door than its own call (`forward_features`); a call
                 of the backbone itself is counted by its input.
+            size: (height, width) of the images, where the backbone is entered by another door; the grid of tokens
+                follows from it. A call of the backbone itself is measured by its input.
 
         Returns:
             A context manager.
@@ -137,7 +141,7 @@ class Injection(nn.Module):
         if isinstance(T, bool) or not isinstance(T, int) or T < 1:
             raise InputError(f"T must be a whole number of frames, 1 or more, got {T!r}")
         self._check_usable()
-        return FramesScope(self._context, FrameState(T, rows, enabled))
+        return FramesScope(self._context, FrameState(T, rows, enabled, size))
 
     def tie(self, outputs: Any) -> Any:
         """Make `outputs` depend on all fusion parameters where fusion is off and processes train together.

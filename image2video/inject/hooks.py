@@ -6,6 +6,7 @@ Nothing here knows a family of backbones.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from image2video.errors import InputError, StateError, UnsupportedError
 from image2video.fusion.base import Fusion
 from image2video.inject.plan import Site
+from image2video.trace.layout import Layout
 from image2video.trace.recompute import ForwardLog, FrameState, backward_task
+from image2video.trace.token_grid import grid_for
 
 
 class FrameContext:
@@ -138,8 +141,20 @@ class SiteHook(ABC):
 
     def fused(self, tensor: Tensor, state: FrameState) -> Tensor:
         """Mix the frames of the tensor at this site."""
-        result: Tensor = self.fusion(tensor, state.T, layout=self.site.layout, parts=self.parts(tensor, state))
+        parts = self.parts(tensor, state)
+        result: Tensor = self.fusion(tensor, state.T, layout=self.layout(tensor, state, parts), parts=parts)
         return result
+
+    def layout(self, tensor: Tensor, state: FrameState, parts: int) -> Layout:
+        """Return the layout of the tensor at this site, with the grid of its tokens for images of this size."""
+        site, layout = self.site, self.site.layout
+        if not site.grids or not self.fusion.uses_positions:
+            return layout
+        tokens = tensor.shape[layout.token_dim] - layout.prefix_tokens
+        grid = grid_for(site.grids, state.size, tokens, parts)
+        if grid is None:
+            raise InputError(_no_grid(site, tokens, state.size))
+        return layout if grid == layout.grid else dataclasses.replace(layout, grid=grid)
 
     def input(self, args: tuple[Any, ...]) -> Tensor:
         """Return the positional input that the plan names."""
@@ -219,7 +234,10 @@ class EnterHook:
                 f"the rows of the backbone must be a multiple of T = {state.T}, got {rows}; frames are "
                 "(B·T, C, H, W), batch-major: row b·T + t is frame t of image b"
             )
-        self.context.begin(state._replace(rows=rows))
+        size = state.size
+        if tensor is not None and tensor.ndim == 4:
+            size = tensor.shape[2], tensor.shape[3]
+        self.context.begin(state._replace(rows=rows, size=size))
         if not torch.compiler.is_compiling():
             self.context.fired.clear()
 
@@ -231,6 +249,22 @@ def refuse_replica(module: nn.Module) -> None:
             "nn.DataParallel runs one backbone in several threads, which would share one T; use "
             "DistributedDataParallel (one process per device)"
         )
+
+
+def _no_grid(site: Site, tokens: int, size: tuple[int, int] | None) -> str:
+    """Say why the grid of the tokens at a site is not known."""
+    planned = site.grids[0]
+    known = f"the plan has {planned.grid[0]}×{planned.grid[1]} for images of {planned.image[0]}×{planned.image[1]}"
+    if size is None:
+        return (
+            f"site {site.name!r}: the grid of {tokens} tokens follows from the size of the images, which is not known "
+            f"here ({known}); open the scope with it: injection.frames(T, size=(height, width))"
+        )
+    return (
+        f"site {site.name!r}: {tokens} tokens of images of {size[0]}×{size[1]} have no known grid ({known}); wrap or "
+        f"plan the backbone at this size, as it is now: input_size=(C, {size[0]}, {size[1]}), or use fusion='tsm', "
+        "which needs no grid"
+    )
 
 
 def _here() -> tuple[int, int]:

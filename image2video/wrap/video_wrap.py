@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,13 +19,14 @@ from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.api import inject_
 from image2video.inject.checks import check_backbone
-from image2video.inject.plan import Plan
+from image2video.inject.plan import OutputLayout, Plan
 from image2video.protocols import Unwarper
 from image2video.wrap import pretrained
-from image2video.wrap.aggregate import Aggregation, aggregate, check_aggregation
+from image2video.wrap.aggregate import Aggregation, OutputFormats, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
-from image2video.wrap.steps import Sites, batch_norms, clip_maker, make_clip, output_formats, plan_for
+from image2video.wrap.late_layouts import late_layouts
+from image2video.wrap.steps import Sites, batch_norms, clip_maker, formats_of, make_clip, output_formats, plan_for
 from image2video.wrap.timm_like import TimmLike
 
 
@@ -107,6 +109,7 @@ class VideoWrap(TimmLike):
         self.freeze_bn = bool(freeze_bn)
         self.builder: Builder | None = None
         self._unwrapped = False
+        self._late: dict[bool, tuple[OutputLayout, ...]] = {}
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
         self.training = backbone.training
@@ -128,7 +131,7 @@ class VideoWrap(TimmLike):
         frames, T, unwarper = self._frames(images, T)
         with self.fusion.frames(T):
             outputs = self.backbone(frames)
-        return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper)
+        return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper, frames)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
         """Return the features of every frame; `forward_head` aggregates them.
@@ -142,7 +145,7 @@ class VideoWrap(TimmLike):
         """
         method = self._method("forward_features")
         frames, T, _ = self._frames(images, T)
-        with self.fusion.frames(T, rows=frames.shape[0]):
+        with self.fusion.frames(T, rows=frames.shape[0], size=(frames.shape[2], frames.shape[3])):
             return method(frames)
 
     def forward_head(
@@ -160,7 +163,7 @@ class VideoWrap(TimmLike):
             pre_logits: return what stands before the classifier.
             T: the T of `forward_features`; by default `self.T`.
             image_size: (height, width), by default that of the plan; it matters where the head returns maps, which are
-                unwarped.
+                unwarped, or fuses tokens, whose grid follows from it.
 
         Returns:
             The outputs of B images.
@@ -169,10 +172,11 @@ class VideoWrap(TimmLike):
         method = self._method("forward_head")
         T = self.T if T is None else T
         rows = features.shape[0] if isinstance(features, Tensor) else None
-        with self.fusion.frames(T, rows=rows):
+        size = self.plan.input_size[1:] if image_size is None else image_size
+        with self.fusion.frames(T, rows=rows, size=size):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
             outputs = self.fusion.tie(outputs)
-        return self._aggregate(outputs, T, image_size or self.plan.input_size[1:], rows, self.to_video)
+        return self._aggregate(outputs, T, size, rows, self.to_video)
 
     @property
     def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
@@ -225,6 +229,7 @@ class VideoWrap(TimmLike):
             **kwargs: further arguments of the backbone's own method.
         """
         super().reset_classifier(num_classes, global_pool, **kwargs)
+        self._late.clear()
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
@@ -304,10 +309,26 @@ class VideoWrap(TimmLike):
             )
         return clip_to_frames(clip), self.T if T is None else T, unwarper
 
-    def _aggregate(self, outputs: Any, T: int, size: Sequence[int], rows: int | None, unwarper: Unwarper) -> Any:
+    def _aggregate(
+        self,
+        outputs: Any,
+        T: int,
+        size: Sequence[int],
+        rows: int | None,
+        unwarper: Unwarper,
+        frames: Tensor | None = None,
+    ) -> Any:
         """Aggregate the outputs of the frames of images of this (height, width) over T."""
-        formats, size = output_formats(self.backbone, self.plan), (size[0], size[1])
+        later = None if frames is None else partial(self._late_formats, frames)
+        formats, size = output_formats(self.backbone, self.plan, later=later), (size[0], size[1])
         return aggregate(outputs, T, self.aggregate, to_video=unwarper, image_size=size, formats=formats, rows=rows)
+
+    def _late_formats(self, frames: Tensor) -> OutputFormats:
+        """Trace the outputs that the plan does not know, once for each training mode."""
+        mode = self.backbone.training
+        if mode not in self._late:
+            self._late[mode] = late_layouts(self.backbone, self.fusion, frames)
+        return formats_of(self._late[mode])
 
     def _freeze_norms(self) -> None:
         """Put the backbone's batch norms into eval mode, where `freeze_bn` asks for it."""
