@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -80,7 +81,20 @@ def _build(backbone: nn.Module, config: FusionConfig, site: Site, residual: bool
 
 
 class Branch(nn.Module):
-    """A level of the module path of a site; it holds fusions and further levels."""
+    """A level of the module path of a site; it holds fusions and further levels.
+
+    It is no module to look for by name: its path ends as that of a module of the backbone does, and what replaces
+    modules by their names (peft's `target_modules=["conv1"]`) would find it.
+    """
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the modules within, without the levels themselves; the arguments are those of `nn.Module`."""
+        memo = set() if memo is None else memo
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
 
 class Injection(nn.Module):

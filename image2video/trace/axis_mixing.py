@@ -101,16 +101,20 @@ def _recurrent(op: Operation, axes: Axes) -> Axes | None:
     return None if op.index else (*axes[:-1], fresh("channel", op.out[-1]))
 
 
+# Dynamically quantised layers, whose weight is in an object that is no tensor.
+PACKED_LINEARS = frozenset(
+    f"linear_{relu}dynamic{kind}" for relu in ("", "relu_") for kind in ("", "_fp16", "_fp16_unpacked_weight")
+)
 _CONVS = "conv1d conv2d conv3d convolution _convolution conv_transpose1d conv_transpose2d conv_transpose3d"
 MIXING_RULES: dict[str, TensorRule] = {
     **dict.fromkeys(_CONVS.split(" "), _conv),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
-    "linear": _linear,
+    **dict.fromkeys(("linear", *PACKED_LINEARS), _linear),
     "im2col": _im2col,
     "pixel_unshuffle": _pixel_unshuffle,
     "col2im": _col2im,
 }
 PRODUCT_RULES: dict[str, OperationRule] = {
-    **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm"), _matmul),
+    **dict.fromkeys(("matmul", "mm", "_int_mm", "bmm", "addmm", "baddbmm"), _matmul),
     "scaled_dot_product_attention": _attention,
 }

@@ -133,7 +133,15 @@ def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module
             f"{type(backbone).__name__} cannot be copied ({type(error).__name__}: {_first_line(error)}); the plan is "
             "made on a copy, so that the model stays as it is: remove what cannot be copied (open files, locks)"
         ) from error
-    return model, {id(parameter) for parameter in model.parameters()}
+    return model, {id(tensor) for parameter in model.parameters() for tensor in _with_inner(parameter)}
+
+
+def _with_inner(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield a tensor and those that it is made of, where its class packs several (torchao's quantised weights)."""
+    yield tensor
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _with_inner(getattr(tensor, name))
 
 
 def _names(model: nn.Module) -> dict[nn.Module, str]:
