@@ -112,6 +112,7 @@ class Recorder(TorchDispatchMode):
         self.alive: list[Any] = []
         self.storages: dict[int, list[Tensor]] = {}
         self.stack: list[int] = []
+        self.used: set[int] = set()  # values that went into an operation
 
     def value_of(self, tensor: Tensor) -> int:
         """Return the index of the tensor's present value; a tensor from outside is a constant."""
@@ -175,10 +176,12 @@ class Recorder(TorchDispatchMode):
             name = name.removesuffix("_")  # `add_` computes what `add` does.
         given = {id(tensor) for tensor in _tensors((args, kwargs))}
         for index, tensor in enumerate(_tensors(out)):
-            # What gives back its own input (a cast to the same type, dropout in eval mode) has made nothing: a value of
-            # its own would stand in for the input in all that comes later.
-            if written or id(tensor) not in given:
+            # What gives back its own input (a cast to the same type, dropout in eval mode) makes no value where the
+            # input is used already: the value would stand in for the input in all that comes later.
+            same = id(tensor) in given and not written
+            if not (same and self.value_of(tensor) in self.used):
                 self.record(name, args, kwargs, operands, tensor, index)
+        self.used.update(operands)
         for tensor in written:
             self.spread(tensor, name, args, kwargs, operands)
         return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
@@ -91,7 +90,12 @@ def output_formats(
     # timm's `output_fmt` is an enumeration of strings; its other values (NLC) are no layouts of maps.
     name = str(getattr(declared, "value", declared)).upper()
     known = formats_of(plan.outputs)
-    return dataclasses.replace(known, declared=name if name in ("NCHW", "NHWC") else None, later=later)
+    return OutputFormats(
+        name if name in ("NCHW", "NHWC") else None,  # type: ignore[arg-type]
+        known.layouts,
+        known.grids,
+        later,
+    )
 
 
 def formats_of(outputs: Iterable[OutputLayout]) -> OutputFormats:
