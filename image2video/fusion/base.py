@@ -39,6 +39,7 @@ class Fusion(nn.Module, ABC):
             computes from a convolution's input what is added to its output.
         min_channels: the fewest channels that the module can split.
         residual_is_identity: whether `residual=True` makes a fresh module the identity.
+        uses_positions: whether the result depends on where tokens stand in the image, so that their grid must be known.
 
     Raises:
         InputError: channels fewer than `min_channels`.
@@ -62,6 +63,7 @@ class Fusion(nn.Module, ABC):
     placement: ClassVar[Placement]
     min_channels: ClassVar[int] = 1
     residual_is_identity: ClassVar[bool] = True
+    uses_positions: ClassVar[bool] = True
 
     def __init__(self, channels: int, *, residual: bool = False) -> None:
         super().__init__()
@@ -123,8 +125,8 @@ class Fusion(nn.Module, ABC):
         Args:
             frames: `(B·T·parts, …)` in `layout`: batch-major, then frame, then part.
             T: frames per clip, 1 or more. At 1 there is nothing to mix, and the input itself is returned.
-            layout: where the channels and positions are. Tokens become a map on the layout's grid, else a square where
-                their number is one, else one row.
+            layout: where the channels and positions are. Tokens become a map on the layout's grid; without a grid, a
+                square where their number is one, else one row.
             parts: rows per frame (windows, patches).
 
         Returns:

@@ -35,6 +35,7 @@ class TSM(Fusion):
 
     placement: ClassVar[Placement] = "before"
     residual_is_identity: ClassVar[bool] = False
+    uses_positions: ClassVar[bool] = False
 
     def __init__(self, channels: int, *, fold_div: int = 8, padding: Padding = "zeros", residual: bool = False) -> None:
         check_fold_div(fold_div)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -85,7 +86,20 @@ def _build(backbone: nn.Module, config: FusionConfig, site: Site, residual: bool
 
 
 class Branch(nn.Module):
-    """A level of the module path of a site; it holds fusions and further levels."""
+    """A level of the module path of a site; it holds fusions and further levels.
+
+    It is no module to look for by name: its path ends as that of a module of the backbone does, and what replaces
+    modules by their names (peft's `target_modules=["conv1"]`) would find it.
+    """
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the modules within, without the levels themselves; the arguments are those of `nn.Module`."""
+        memo = set() if memo is None else memo
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
 
 class Injection(nn.Module):
@@ -134,7 +148,9 @@ class Injection(nn.Module):
         if self._context.injection is None:  # a shallow copy has the context of the original
             self._own()
 
-    def frames(self, T: int, *, enabled: bool = True, rows: int | None = None) -> FramesScope:
+    def frames(
+        self, T: int, *, enabled: bool = True, rows: int | None = None, size: tuple[int, int] | None = None
+    ) -> FramesScope:
         """Open the scope in which the backbone may be called, with T frames per clip.
 
         Args:
@@ -142,6 +158,8 @@ class Injection(nn.Module):
             enabled: False switches all fusion off, with the same effect.
             rows: B·T, where the backbone is entered by another door than its own call (`forward_features`); a call
                 of the backbone itself is counted by its input.
+            size: (height, width) of the images, where the backbone is entered by another door; the grid of tokens
+                follows from it. A call of the backbone itself is measured by its input.
 
         Returns:
             A context manager.
@@ -154,7 +172,7 @@ class Injection(nn.Module):
         if isinstance(T, bool) or not isinstance(T, int) or T < 1:
             raise InputError(f"T must be a whole number of frames, 1 or more, got {T!r}")
         self._check_usable()
-        return FramesScope(self, FrameState(T, rows, enabled))
+        return FramesScope(self, FrameState(T, rows, enabled, size))
 
     def tie(self, outputs: Any) -> Any:
         """Make `outputs` depend on all fusion parameters where fusion is off and processes train together.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch import nn
+
 from image2video.trace.graph import Graph, Residual, has
 from image2video.trace.layouts import frames_outermost
 from image2video.trace.recorder import Call
@@ -39,7 +41,7 @@ def point_before(graph: Graph, residual: Residual | None, weight: int, *, direct
     value = graph.values[weight].data
     calls = [call for call in graph.enclosing(graph.values[weight].call) if _outside(graph, residual, call)]
     if direct:
-        calls = calls[:1]
+        calls = list(graph.enclosing(graph.values[weight].call))[:1]
     while True:
         for call in calls:
             position = _only_position(call, value)
@@ -52,7 +54,7 @@ def point_before(graph: Graph, residual: Residual | None, weight: int, *, direct
             return maker
         parents = [parent for parent in graph.values[value].parents if graph.values[parent].depends]
         if len(parents) != 1 or graph.values[value].weighted:
-            return None
+            return _of_layer(graph, residual, weight, "before")
         value = parents[0]
 
 
@@ -64,12 +66,29 @@ def point_after(graph: Graph, residual: Residual | None, weight: int) -> Point |
     """
     points = list(_points_after(graph, residual, weight))
     outermost = [point for point in points if frames_outermost(graph, point.value)]
-    return next(iter(outermost or points), None)
+    return next(iter(outermost or points), None) or _of_layer(graph, residual, weight, "after")
+
+
+def _of_layer(graph: Graph, residual: Residual | None, weight: int, side: str) -> Point | None:
+    """Return the hook of the layer that computes a weight in several operations, as quantised layers do."""
+    call = graph.calls[graph.values[weight].call]
+    if not isinstance(call.module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) or not _outside(
+        graph, residual, call
+    ):
+        return None
+    places = call.inputs if side == "before" else call.outputs
+    depending = [value for value in places if value >= 0 and graph.values[value].depends]
+    if len(depending) != 1 or (residual is not None and not has(_in_branch(residual), depending[0])):
+        return None
+    return Point(call.index, side, places.index(depending[0]), depending[0])
 
 
 def _points_after(graph: Graph, residual: Residual | None, weight: int) -> Iterator[Point]:
     """Yield the hooks on the way from a weight, up to the sum, another weight, or where other values join."""
     value = weight
+    adapter = graph.adapter_around(graph.values[weight].call, _sum_of(residual))
+    if adapter is not None:
+        value = next(output for output in adapter.outputs if output >= 0)
     while True:
         for call in (*graph.enclosing(graph.values[weight].call), *graph.enclosing(graph.values[value].call)):
             if value in call.outputs and _outside(graph, residual, call):
@@ -137,8 +156,19 @@ def _closes(graph: Graph, residual: Residual, value: int) -> bool:
 
 
 def _outside(graph: Graph, residual: Residual | None, call: Call) -> bool:
-    """Whether a call is neither the root's nor one that holds the sum, whose hooks would reach the shortcut too."""
-    return call.parent >= 0 and (residual is None or not graph.contains(call.index, residual.add))
+    """Whether hooks of a call reach the branch alone, and all of a layer.
+
+    Those of the root and of a call that holds the sum would reach the shortcut too; those inside of an adapter would
+    leave out what the adapter adds, now or once it is switched on.
+    """
+    if call.parent < 0 or (residual is not None and graph.contains(call.index, residual.add)):
+        return False
+    return graph.adapter_around(call.parent, _sum_of(residual)) is None
+
+
+def _sum_of(residual: Residual | None) -> int | None:
+    """Return the value of a residual's sum."""
+    return None if residual is None else residual.add
 
 
 def _only_position(call: Call, value: int) -> int | None:

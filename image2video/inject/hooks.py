@@ -6,6 +6,7 @@ Nothing here knows a family of backbones.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,9 @@ from image2video.errors import InputError, UnsupportedError
 from image2video.fusion.base import Fusion
 from image2video.inject.context import FORWARD, FrameContext
 from image2video.inject.plan import Site
+from image2video.trace.layout import Layout
 from image2video.trace.recompute import FrameState
+from image2video.trace.token_grid import grid_for
 
 
 class SiteHook(ABC):
@@ -72,8 +75,20 @@ class SiteHook(ABC):
 
     def fused(self, tensor: Tensor, state: FrameState) -> Tensor:
         """Mix the frames of the tensor at this site."""
-        result: Tensor = self.fusion(tensor, state.T, layout=self.site.layout, parts=self.parts(tensor, state))
+        parts = self.parts(tensor, state)
+        result: Tensor = self.fusion(tensor, state.T, layout=self.layout(tensor, state, parts), parts=parts)
         return result
+
+    def layout(self, tensor: Tensor, state: FrameState, parts: int) -> Layout:
+        """Return the layout of the tensor at this site, with the grid of its tokens for images of this size."""
+        site, layout = self.site, self.site.layout
+        if not site.grids or not self.fusion.uses_positions:
+            return layout
+        tokens = tensor.shape[layout.token_dim] - layout.prefix_tokens
+        grid = grid_for(site.grids, state.size, tokens, parts)
+        if grid is None:
+            raise InputError(_no_grid(site, tokens, state.size))
+        return layout if grid == layout.grid else dataclasses.replace(layout, grid=grid)
 
     def input(self, args: tuple[Any, ...]) -> Tensor:
         """Return the positional input that the plan names."""
@@ -146,8 +161,9 @@ class EnterHook:
         state = self.context.current("forward")
         tensor = first_tensor((args, kwargs))
         rows = None if tensor is None or tensor.ndim == 0 else tensor.shape[0]
+        size = (tensor.shape[2], tensor.shape[3]) if tensor is not None and tensor.ndim == 4 else state.size
         # Before the check: `LeaveHook` closes what stands open, after errors too.
-        self.context.begin(FORWARD, state._replace(rows=rows))
+        self.context.begin(FORWARD, state._replace(rows=rows, size=size))
         if rows is not None and rows % state.T:
             raise InputError(
                 f"the rows of the backbone must be a multiple of T = {state.T}, got {rows}; frames are "
@@ -173,6 +189,22 @@ def refuse_replica(module: nn.Module) -> None:
             "nn.DataParallel copies the backbone to every device, and its copies would use the fusions of the first "
             "one; use DistributedDataParallel (one process per device)"
         )
+
+
+def _no_grid(site: Site, tokens: int, size: tuple[int, int] | None) -> str:
+    """Say why the grid of the tokens at a site is not known."""
+    planned = site.grids[0]
+    known = f"the plan has {planned.grid[0]}×{planned.grid[1]} for images of {planned.image[0]}×{planned.image[1]}"
+    if size is None:
+        return (
+            f"site {site.name!r}: the grid of {tokens} tokens follows from the size of the images, which is not known "
+            f"here ({known}); open the scope with it: injection.frames(T, size=(height, width))"
+        )
+    return (
+        f"site {site.name!r}: {tokens} tokens of images of {size[0]}×{size[1]} have no known grid ({known}); wrap or "
+        f"plan the backbone at this size, as it is now: input_size=(C, {size[0]}, {size[1]}), or use fusion='tsm', "
+        "which needs no grid"
+    )
 
 
 def first_tensor(value: Any) -> Tensor | None:

@@ -8,6 +8,7 @@ from math import prod
 
 from image2video.fusion.config import FusionConfig
 from image2video.trace.layout import Layout
+from image2video.trace.token_grid import TokenGrid
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Site:
             its items (`"after"`).
         calls: how often the module runs in one forward; the fusion acts in each call.
         order: which residual of its block this is, from 0: `sites=lambda site: site.order == 0` is one per block.
+        grids: of tokens, how their grid follows from the size of the image, for each call that has another one.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Site:
     index: int = 0
     calls: int = 1
     order: int = 0
+    grids: tuple[TokenGrid, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,13 @@ class OutputLayout:
         path: where it is in what the forward returns: `""` (the output itself), `"[1]"`, `"['aux']"`.
         shape: its shape for one image.
         layout: its layout; None where the trace does not tell.
+        grid: of tokens, how their grid follows from the size of the image.
     """
 
     path: str
     shape: tuple[int, ...]
     layout: Layout | None
+    grid: TokenGrid | None = None
 
 
 @dataclass(frozen=True)

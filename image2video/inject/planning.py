@@ -92,6 +92,16 @@ def plan(
     )
 
 
+def output_layouts(model: nn.Module, example: Tensor) -> tuple[OutputLayout, ...]:
+    """Return the layouts of what a model returns for images `(·, C, H, W)` in the mode that it is in.
+
+    Raises:
+        InputError: a forward that fails on such images.
+        UnsupportedError: a model that cannot be copied.
+    """
+    return _outputs(Graph(trace_forward(model, example, as_is=True)))
+
+
 def _sites(backbone: nn.Module, graph: Graph, config: FusionConfig) -> tuple[list[Site], list[Skipped]]:
     """Return the sites that the rule finds, one per module, and the places that have none."""
     found: dict[str, Site] = {}
@@ -153,6 +163,9 @@ def _outputs(graph: Graph) -> tuple[OutputLayout, ...]:
             continue
         known = placed(graph, value)
         shape = graph.values[value].shape
-        layout = None if isinstance(known, str) or known.parts != 1 else known.layout
-        out.append(OutputLayout(path, (1, *shape[1:]) if shape else (), layout))
+        one_image = (1, *shape[1:]) if shape else ()
+        if isinstance(known, str) or known.parts != 1:
+            out.append(OutputLayout(path, one_image, None))
+        else:
+            out.append(OutputLayout(path, one_image, known.layout, known.grid))
     return tuple(out)

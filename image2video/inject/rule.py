@@ -36,6 +36,7 @@ def chosen_residuals(graph: Graph) -> list[Residual]:
 
     - the same module adds (a Res2Net block),
     - have a single weight (a RepVGG unit),
+    - are in an adapter around a layer,
     - are alone, in a submodule of the one that adds (an attention with a residual of its own in a block).
 
     Else the inner ones win (HRNet, DLA, NASNet).
@@ -43,7 +44,13 @@ def chosen_residuals(graph: Graph) -> list[Residual]:
     kept: list[Residual] = []
     for outer in graph.residuals():  # Inner sums come before the outer one.
         inner = [residual for residual in kept if has(outer.region, residual.add)]
-        rivals = [residual for residual in inner if residual.owner != outer.owner and len(residual.weights) > 1]
+        rivals = [
+            residual
+            for residual in inner
+            if residual.owner != outer.owner
+            and len(residual.weights) > 1
+            and graph.adapter_around(residual.owner, outer.add) is None
+        ]
         is_lone = len(rivals) == 1 and graph.contains(outer.owner, rivals[0].add)
         if rivals and not is_lone:
             continue
@@ -107,7 +114,8 @@ def _entries(graph: Graph, residual: Residual) -> list[int]:
     entries = []
     for index in bits(residual.region):
         value = graph.values[index]
-        if not any(has(reached, parent) for parent in graph.main_parents(value)):
+        parents = [parent for parent in graph.main_parents(value) if not _crosses(graph, parent, index)]
+        if not any(has(reached, parent) for parent in parents):
             continue
         if value.weighted:
             entries.append(index)  # Not reached: the way ends here.
@@ -124,7 +132,7 @@ def _exits(graph: Graph, residual: Residual) -> list[int]:
     while queue:
         value = graph.values[queue.pop()]
         for parent in graph.main_parents(value):
-            if parent in seen or not has(residual.region, parent):
+            if parent in seen or not has(residual.region, parent) or _crosses(graph, value.index, parent):
                 continue
             seen.add(parent)
             if graph.values[parent].weighted:
@@ -134,10 +142,23 @@ def _exits(graph: Graph, residual: Residual) -> list[int]:
     return sorted(exits)
 
 
+def _crosses(graph: Graph, inner: int, outer: int) -> bool:
+    """Whether a step leads out of an adapter: its layer is on every way through it, whatever its own weights are."""
+    adapter = graph.adapter_around(graph.values[inner].call)
+    return adapter is not None and not graph.contains(adapter.index, outer)
+
+
 def wide_convolutions(graph: Graph) -> list[int]:
-    """List every convolution with a kernel above 1 on a map, in the order of execution."""
+    """List every convolution with a kernel above 1 on a map, in the order of execution, but for those of adapters."""
     on_maps = [value for value in graph.values if value.weighted and len(value.shape) == 4]
-    return [value.index for value in on_maps if max(value.kernel, default=1) > 1]
+    wide = [value for value in on_maps if max(value.kernel, default=1) > 1]
+    return [value.index for value in wide if _is_layer(graph, value.call, value.index)]
+
+
+def _is_layer(graph: Graph, call: int, weight: int) -> bool:
+    """Whether a weight is none that an adapter adds to its layer."""
+    adapter = graph.adapter_around(call)
+    return adapter is None or graph.adapters[adapter.index] == weight
 
 
 def needs_fallback(graph: Graph, residuals: list[Residual]) -> bool:
@@ -186,5 +207,6 @@ def every_conv_candidates(graph: Graph) -> list[Candidate]:
 def _convolution(graph: Graph, rule: str, conv: int, point: Point | None) -> Candidate:
     """Make the candidate of a convolution, whose block is the parent of its module."""
     call = graph.calls[graph.values[conv].call]
+    call = graph.adapter_around(call.index) or call
     block = graph.calls[call.parent].name if call.parent >= 0 else ""
     return Candidate(rule, block, point, where=call.name)

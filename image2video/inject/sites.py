@@ -13,6 +13,7 @@ from image2video.inject.plan import Site, Skipped
 from image2video.inject.rule import Candidate
 from image2video.trace.graph import Graph
 from image2video.trace.layouts import Placed, placed
+from image2video.trace.token_grid import TokenGrid
 
 
 def site_of(backbone: nn.Module, graph: Graph, config: FusionConfig, candidate: Candidate) -> Site | Skipped:
@@ -25,10 +26,13 @@ def site_of(backbone: nn.Module, graph: Graph, config: FusionConfig, candidate: 
     call = graph.calls[point.call]
     calls = [c for c in graph.calls if c.module is call.module and c.stop >= 0]
     known: Placed | None = None
+    grids: list[TokenGrid] = []
     for other in calls:
         here = _at_call(graph, point, other.index)
         if isinstance(here, str):
             return Skipped(call.name, candidate.block, here)
+        if here.grid is not None and here.grid not in grids:
+            grids.append(here.grid)
         known = here if known is None else _common(known, here)
         if known is None:
             return Skipped(call.name, candidate.block, f"its {len(calls)} calls have different layouts or channels")
@@ -48,6 +52,7 @@ def site_of(backbone: nn.Module, graph: Graph, config: FusionConfig, candidate: 
         index=point.index,
         calls=len(calls),
         order=candidate.order,
+        grids=tuple(grids),
     )
 
 

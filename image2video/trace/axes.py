@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from image2video.trace.scale import Scale
+
 Kind = Literal["batch", "channel", "position", "unknown"]
 
 
@@ -19,7 +21,8 @@ Kind = Literal["batch", "channel", "position", "unknown"]
 class Atom:
     """One factor of a dimension: every `stride`-th step along `axis`, `size` of them.
 
-    `prefix` and `tail` describe a sequence that was concatenated from `prefix` places and the atoms `tail`.
+    `prefix` and `tail` describe a sequence that was concatenated from `prefix` places and the atoms `tail`. `scale`
+    says how many steps of 1 the axis has for an image of another size; None where the trace does not tell.
     """
 
     kind: Kind
@@ -28,6 +31,12 @@ class Atom:
     axis: int | str = "?"
     prefix: int = 0
     tail: tuple[Atom, ...] = ()
+    scale: Scale | None = None
+
+    @property
+    def own_scale(self) -> Scale | None:
+        """How many atoms of this kind the axis has: one in every `stride` steps."""
+        return None if self.scale is None or not self.stride else self.scale.then(Scale(self.stride))
 
 
 Dim = tuple[Atom, ...]
@@ -44,8 +53,8 @@ def fresh(kind: Kind, size: int) -> Dim:
 def image_axes(shape: tuple[int, ...]) -> Axes:
     """Name the dimensions of the images `(B, C, H, W)`."""
     images, channels, rows, columns = shape
-    height = merged((Atom("position", rows, axis="h"),))
-    width = merged((Atom("position", columns, axis="w"),))
+    height = merged((Atom("position", rows, axis="h", scale=Scale(1)),))
+    width = merged((Atom("position", columns, axis="w", scale=Scale(1)),))
     batch = merged((Atom("batch", images, axis="b"),))
     return (batch, fresh("channel", channels), height, width)
 
@@ -97,8 +106,14 @@ def _continues(outer: Atom, inner: Atom) -> bool:
     return outer.axis == inner.axis and outer.kind == inner.kind and outer.stride == inner.stride * inner.size
 
 
-def resized(dim: Dim, size: int) -> Dim:
-    """Name a dimension whose size an operation changed (stride, pooling, padding, slicing, interpolation)."""
+def resized(dim: Dim, size: int, by: Scale | None = None) -> Dim:
+    """Name a dimension whose size an operation changed (stride, pooling, padding, slicing, interpolation).
+
+    Args:
+        dim: before the operation.
+        size: after it.
+        by: how the size follows from the one before; None where that is unknown.
+    """
     if size == size_of(dim):
         return dim
     if size == 1:
@@ -107,7 +122,9 @@ def resized(dim: Dim, size: int) -> Dim:
         # A slice that takes the prefix tokens off leaves the grid.
         return dim[0].tail if size == size_of(dim[0].tail) else fresh("position", size)
     if len(dim) == 1 and dim[0].kind == "position":
-        return (replace(dim[0], size=size, stride=1),)
+        scale = dim[0].own_scale
+        scale = None if scale is None or by is None else scale.then(by)
+        return (replace(dim[0], size=size, stride=1, scale=scale),)
     if not dim:  # A single place that was enlarged.
         return fresh("position", size)
     kind = kind_of(dim)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from image2video.trace.axes import Axes, Dim, Kind, fresh, kind_of, merged, offsets, resized
+from image2video.trace.axis_scales import scales_of
 from image2video.trace.operation import Named, Operation, OperationRule, TensorRule, broadcast
+from image2video.trace.scale import Scale, window
 
 
 def _conv(op: Operation, axes: Axes) -> Axes | None:
@@ -14,7 +16,9 @@ def _conv(op: Operation, axes: Axes) -> Axes | None:
         return None
     mixes_positions = kind_of(axes[1]) == "position" and any(kind_of(dim) == "channel" for dim in axes[2:])
     second = fresh("position" if mixes_positions else "channel", op.out[1])
-    others = [resized(dim, size) for dim, size in zip(axes[2:], op.out[2:], strict=True)]
+    others = [
+        resized(dim, size, by) for dim, size, by in zip(axes[2:], op.out[2:], scales_of(op, len(axes))[2:], strict=True)
+    ]
     return (axes[0], second, *others)
 
 
@@ -63,7 +67,8 @@ def _im2col(op: Operation, axes: Axes) -> Axes | None:
         for size, k, d, p, s in zip(op.args[0].shape[2:], kernel, dilation, padding, stride, strict=True)
     ]
     patch = merged((*axes[1], *offsets(*kernel)))
-    rows, columns = (resized(dim, size) for dim, size in zip(axes[2:], places, strict=True))
+    steps = [window(k, s, p, d) for k, s, p, d in zip(kernel, stride, padding, dilation, strict=True)]
+    rows, columns = (resized(dim, size, by) for dim, size, by in zip(axes[2:], places, steps, strict=True))
     return (axes[0], patch, merged((*rows, *columns)))
 
 
@@ -80,7 +85,8 @@ def _pixel_unshuffle(op: Operation, axes: Axes) -> Axes | None:
         return None
     factor = op.arg(1, "downscale_factor")
     patch = merged((*axes[1], *offsets(factor, factor)))
-    return (axes[0], patch, resized(axes[2], op.out[2]), resized(axes[3], op.out[3]))
+    step = Scale(factor)
+    return (axes[0], patch, resized(axes[2], op.out[2], step), resized(axes[3], op.out[3], step))
 
 
 def _col2im(op: Operation, axes: Axes) -> Axes | None:
@@ -95,16 +101,20 @@ def _recurrent(op: Operation, axes: Axes) -> Axes | None:
     return None if op.index else (*axes[:-1], fresh("channel", op.out[-1]))
 
 
+# Dynamically quantised layers, whose weight is in an object that is no tensor.
+PACKED_LINEARS = frozenset(
+    f"linear_{relu}dynamic{kind}" for relu in ("", "relu_") for kind in ("", "_fp16", "_fp16_unpacked_weight")
+)
 _CONVS = "conv1d conv2d conv3d convolution _convolution conv_transpose1d conv_transpose2d conv_transpose3d"
 MIXING_RULES: dict[str, TensorRule] = {
     **dict.fromkeys(_CONVS.split(" "), _conv),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
-    "linear": _linear,
+    **dict.fromkeys(("linear", *PACKED_LINEARS), _linear),
     "im2col": _im2col,
     "pixel_unshuffle": _pixel_unshuffle,
     "col2im": _col2im,
 }
 PRODUCT_RULES: dict[str, OperationRule] = {
-    **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm"), _matmul),
+    **dict.fromkeys(("matmul", "mm", "_int_mm", "bmm", "addmm", "baddbmm"), _matmul),
     "scaled_dot_product_attention": _attention,
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from image2video.trace.axes import Axes, Dim, Kind, fresh, joined, kind_of, reshaped, resized
 from image2video.trace.axis_mixing import MIXING_RULES, PRODUCT_RULES
+from image2video.trace.axis_scales import scales_of
 from image2video.trace.operation import Operation, OperationRule, Shape, TensorRule, broadcast
+from image2video.trace.scale import Scale
 
 
 def output_axes(op: Operation) -> Axes:
@@ -27,7 +29,8 @@ def _default(op: Operation) -> Axes:
         return broadcast(operands, op.out)
     first = tensors[0]
     if len(first.shape) == len(op.out) and first.axes is not None:
-        return tuple(resized(dim, size) for dim, size in zip(first.axes, op.out, strict=True))
+        changes = zip(first.axes, op.out, scales_of(op, len(op.out)), strict=True)
+        return tuple(resized(dim, size, by) for dim, size, by in changes)
     return tuple(fresh("unknown", size) for size in op.out)
 
 
@@ -158,7 +161,8 @@ def _gather(op: Operation, axes: Axes) -> Axes | None:
 def _unfold(op: Operation, axes: Axes) -> Axes:
     """Windows along one dimension; the places inside of them come last."""
     dim = op.arg(1, "dimension") % len(axes)
-    windows = resized(axes[dim], op.out[dim])
+    size, step = op.arg(2, "size"), op.arg(3, "step")
+    windows = resized(axes[dim], op.out[dim], Scale(step, step - size))
     return (*axes[:dim], windows, *axes[dim + 1 :], fresh("position", op.out[-1]))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+from image2video.trace.adapters import adapters_in, sums_of_products
 from image2video.trace.recorder import Call, Trace, Value
 
 _BROADCASTS = frozenset({"mul", "div", "add", "sub"})
@@ -56,7 +57,7 @@ class Graph:
     Sets of values are whole numbers, bit i for value i: a network has thousands of values, and their unions and
     intersections are taken for every sum. `ancestors` follows all edges. `main` leaves out an operand that is broadcast
     onto a larger one: squeeze-and-excite gates, spatial gates and global context join their map so, and are no part of
-    a branch's own path.
+    a branch's own path. `adapters` are the calls that stand around one layer (LoRA and its like), with its weight.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -78,6 +79,7 @@ class Graph:
             self.ancestors.append(every)
             self.main.append(main)
         self._descendants: dict[int, int] = {}
+        self.adapters = adapters_in(trace)
 
     def main_parents(self, value: Value) -> list[int]:
         """Return the parents that carry the map, without what is broadcast onto it."""
@@ -108,6 +110,14 @@ class Graph:
         while call >= 0 and self.calls[call].parent >= 0:
             yield self.calls[call]
             call = self.calls[call].parent
+
+    def adapter_around(self, call: int, value: int | None = None) -> Call | None:
+        """Return the outermost adapter around a call; with a value, the outermost that does not hold it."""
+        found = None
+        for outer in self.enclosing(call):
+            if outer.index in self.adapters and (value is None or not self.contains(outer.index, value)):
+                found = outer
+        return found
 
     def residuals(self) -> list[Residual]:
         """Find every residual sum, in the order of execution; nested ones are all there."""
@@ -159,6 +169,8 @@ class Graph:
         branches = [path for place, path in enumerate(paths) if place != shortcut and counts[place]]
         if counts[shortcut] > 1 or not branches or max(counts) == counts[shortcut]:
             return None
+        if sums_of_products(self.values, terms, fork):
+            return None  # An adapter beside its layer.
         region = 0
         for branch in branches:
             region |= branch

@@ -55,10 +55,18 @@ class Layout:
             tokens: the length of the sequence, prefix tokens not counted.
 
         Returns:
-            `(height, width)`: the layout's own `grid` where it has that many places; else a square, where the count is
-            one; else one row.
+            `(height, width)`: the layout's own `grid`. A layout without one takes a square, where the count is one,
+            else one row.
+
+        Raises:
+            InputError: a grid of another number of places.
         """
-        if self.grid is not None and self.grid[0] * self.grid[1] == tokens:
+        if self.grid is not None:
+            if self.grid[0] * self.grid[1] != tokens:
+                raise InputError(
+                    f"got {tokens} tokens for a grid of {self.grid[0]}×{self.grid[1]}; name the grid that they have, "
+                    "Layout(…, grid=(height, width))"
+                )
             return self.grid
         side = math.isqrt(tokens)
         return (side, side) if side * side == tokens else (1, tokens)
@@ -89,9 +97,9 @@ class Layout:
                 f"expected {channels} channels, got {shape[self.channel_dim]} (shape {shape}, {self.describe()}); "
                 "build the module with the channels of its site, or name the right layout"
             )
-        if self.spatial == "tokens" and shape[self._token_dim] <= self.prefix_tokens:
+        if self.spatial == "tokens" and shape[self.token_dim] <= self.prefix_tokens:
             raise InputError(
-                f"got {shape[self._token_dim]} tokens (shape {shape}), of which {self.prefix_tokens} are prefix "
+                f"got {shape[self.token_dim]} tokens (shape {shape}), of which {self.prefix_tokens} are prefix "
                 "tokens: none is left; lower prefix_tokens"
             )
 
@@ -106,8 +114,8 @@ class Layout:
         """
         if not self.prefix_tokens:
             return None, tensor
-        tokens = tensor.shape[self._token_dim]
-        prefix, body = tensor.split([self.prefix_tokens, tokens - self.prefix_tokens], dim=self._token_dim)
+        tokens = tensor.shape[self.token_dim]
+        prefix, body = tensor.split([self.prefix_tokens, tokens - self.prefix_tokens], dim=self.token_dim)
         return prefix, body
 
     def join_prefix(self, prefix: Tensor | None, body: Tensor) -> Tensor:
@@ -120,7 +128,7 @@ class Layout:
         Returns:
             The whole sequence.
         """
-        return body if prefix is None else torch.cat([prefix, body], dim=self._token_dim)
+        return body if prefix is None else torch.cat([prefix, body], dim=self.token_dim)
 
     def to_maps(self, body: Tensor) -> Tensor:
         """View a tensor as maps.
@@ -167,7 +175,8 @@ class Layout:
         return f"{order} tokens" if self.spatial == "tokens" else order
 
     @property
-    def _token_dim(self) -> int:
+    def token_dim(self) -> int:
+        """The dimension of a sequence that counts its tokens."""
         return 2 if self.channel_dim == 1 else 1
 
 

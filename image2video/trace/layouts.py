@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from image2video.trace.axes import Axes, Dim, kind_of, size_of
+from image2video.trace.axes import Atom, Axes, Dim, kind_of, size_of
 from image2video.trace.graph import Graph
 from image2video.trace.layout import Layout
 from image2video.trace.recorder import Value
+from image2video.trace.scale import Scale
+from image2video.trace.token_grid import TokenGrid
 from image2video.trace.trace import IMAGES
 
 # Exclusive: with more tokens left over, the map is not the one that the sequence comes from.
 _MOST_PREFIX_TOKENS = 16
 
+Scales = tuple[Scale | None, Scale | None]
+"""Of rows and columns."""
+_NO_SCALES: Scales = (None, None)
+
 
 @dataclass(frozen=True)
 class Placed:
-    """What is known of a tensor: its layout, channels, shape for one image, and rows per frame."""
+    """What is known of a tensor: its layout, channels, shape for one image, rows per frame, and its tokens' grid."""
 
     layout: Layout
     channels: int
     shape: tuple[int, ...]
     parts: int
+    grid: TokenGrid | None = None
 
 
 def placed(graph: Graph, value: int, hint: int | None = None) -> Placed | str:
@@ -46,8 +53,11 @@ def placed(graph: Graph, value: int, hint: int | None = None) -> Placed | str:
     channel_dim = _channel_dim(axes, hint)
     if channel_dim is None:
         return f"its tensor has shape {shape} for {IMAGES} images, and the trace does not tell its channels"
-    layout = _layout(graph, tensor, axes, channel_dim)
-    return Placed(layout, shape[channel_dim], (shape[0] // IMAGES, *shape[1:]), parts)
+    layout, scales = _layout(graph, tensor, axes, channel_dim)
+    grid = None
+    if layout.grid is not None:
+        grid = _token_grid(graph, layout.grid, scales, parts)
+    return Placed(layout, shape[channel_dim], (shape[0] // IMAGES, *shape[1:]), parts, grid)
 
 
 def frames_outermost(graph: Graph, value: int) -> bool:
@@ -85,15 +95,26 @@ def _channel_dim(axes: Axes, hint: int | None) -> int | None:
     return None
 
 
-def _layout(graph: Graph, tensor: Value, axes: Axes, channel_dim: int) -> Layout:
-    """Name what the dimensions beside batch and channels are: a map, tokens, or nothing spatial."""
+def _token_grid(graph: Graph, grid: tuple[int, int], scales: Scales, parts: int) -> TokenGrid:
+    """Return a grid and how it follows from the image; scales that do not give the traced grid are left out."""
+    image = graph.values[0].shape[2], graph.values[0].shape[3]  # The first value of a trace is the images.
+    rows, columns = scales
+    known = rows is not None and columns is not None
+    # Of windows, the scales tell the size of the whole map.
+    if known and parts == 1 and grid not in TokenGrid((0, 0), grid, rows, columns).candidates(image, 1):
+        known = False
+    return TokenGrid(image, grid, rows if known else None, columns if known else None, parts)
+
+
+def _layout(graph: Graph, tensor: Value, axes: Axes, channel_dim: int) -> tuple[Layout, Scales]:
+    """Name what the dimensions beside batch and channels are: a map, tokens (with the scales), or nothing spatial."""
     others = axes[2:] if channel_dim == 1 else axes[1:-1]
     sizes = tensor.shape[2:] if channel_dim == 1 else tensor.shape[1:-1]
     if len(others) == 1:
         return _tokens(graph, others[0], sizes[0], channel_dim)
     if len(others) == 2 and _is_map(others, channel_dim):
-        return Layout(channel_dim, "map")
-    return Layout(channel_dim, "none")
+        return Layout(channel_dim, "map"), _NO_SCALES
+    return Layout(channel_dim, "none"), _NO_SCALES
 
 
 def _is_map(others: Axes, channel_dim: int) -> bool:
@@ -117,32 +138,38 @@ def _axis(dim: Dim) -> int | str | None:
     return dim[0].axis if dim else None
 
 
-def _tokens(graph: Graph, dim: Dim, size: int, channel_dim: int) -> Layout:
+def _tokens(graph: Graph, dim: Dim, size: int, channel_dim: int) -> tuple[Layout, Scales]:
     """Read prefix and grid of a sequence; without them its positions are no row-major grid of the image."""
     if _mixed(dim) or any(atom.kind == "unknown" for atom in dim):
-        return Layout(channel_dim, "none")
+        return Layout(channel_dim, "none"), _NO_SCALES
     prefix = 0
     if len(dim) == 1 and dim[0].tail:
         prefix, dim = dim[0].prefix, dim[0].tail
     axes = [atom.axis for atom in dim]
     if axes == ["h", "w"]:
-        return Layout(channel_dim, "tokens", prefix, (dim[0].size, dim[1].size))
+        return Layout(channel_dim, "tokens", prefix, (dim[0].size, dim[1].size)), _scales(*dim)
+    # A side of one place has no atom, and the trace does not tell how it grows.
     if axes == ["h"]:
-        return Layout(channel_dim, "tokens", prefix, (dim[0].size, 1))
+        return Layout(channel_dim, "tokens", prefix, (dim[0].size, 1)), _NO_SCALES
     if axes == ["w"]:
-        return Layout(channel_dim, "tokens", prefix, (1, dim[0].size))
+        return Layout(channel_dim, "tokens", prefix, (1, dim[0].size)), _NO_SCALES
     if len(dim) == 1 and isinstance(dim[0].axis, int):
         # Positions were mixed on the way (a product over tokens): a map of the trace may still tell the grid.
         found = _grid_of_map(graph, size)
         if found is not None:
-            prefix, grid = found
-            return Layout(channel_dim, "tokens", prefix, grid)
-    return Layout(channel_dim, "none")
+            prefix, grid, scales = found
+            return Layout(channel_dim, "tokens", prefix, grid), scales
+    return Layout(channel_dim, "none"), _NO_SCALES
 
 
-def _grid_of_map(graph: Graph, size: int) -> tuple[int, tuple[int, int]] | None:
+def _scales(rows: Atom, columns: Atom) -> Scales:
+    """Return the scales of two atoms."""
+    return rows.own_scale, columns.own_scale
+
+
+def _grid_of_map(graph: Graph, size: int) -> tuple[int, tuple[int, int], Scales] | None:
     """Find the smallest prefix that leaves as many tokens as a map of the trace has places."""
-    fitting = []
+    fitting: list[tuple[int, tuple[int, int], Scales]] = []
     for value in graph.values:
         if value.axes is None or len(value.axes) != 4:
             continue
@@ -153,8 +180,8 @@ def _grid_of_map(graph: Graph, size: int) -> tuple[int, tuple[int, int]] | None:
         grid = rows[0].size, columns[0].size
         prefix = size - grid[0] * grid[1]
         if 0 <= prefix < min(size, _MOST_PREFIX_TOKENS):
-            fitting.append((prefix, grid))
-    return min(fitting, default=None)
+            fitting.append((prefix, grid, _scales(rows[0], columns[0])))
+    return min(fitting, key=lambda found: found[:2], default=None)
 
 
 def _is_axis(dim: Dim, axis: str) -> bool:

@@ -40,11 +40,13 @@ class FrameState(NamedTuple):
         T: frames per clip.
         rows: B·T, the leading dimension of what came into the backbone; None where that was not seen.
         enabled: whether frames are fused.
+        size: (height, width) of the images; None where they were not seen.
     """
 
     T: int
     rows: int | None
     enabled: bool
+    size: tuple[int, int] | None = None
 
     @property
     def fuses(self) -> bool:

@@ -11,14 +11,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from image2video.trace.axes import Axes
+from image2video.trace.axis_mixing import PACKED_LINEARS
 from image2video.trace.axis_rules import output_axes
 from image2video.trace.operation import Named, Operation
 
-_WEIGHTED = frozenset(
+WEIGHTED = frozenset(
     {"conv1d", "conv2d", "conv3d", "convolution", "_convolution"}
     | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-    | {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "bilinear"}
+    | {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "bilinear", "_int_mm"}
     | {"lstm", "gru", "rnn_tanh", "rnn_relu", "_native_multi_head_attention"}
+    | PACKED_LINEARS
 )
 _DECOMPOSED = frozenset({"einsum", "tensordot", "chain_matmul", "linalg_multi_dot"})
 
@@ -110,6 +112,7 @@ class Recorder(TorchDispatchMode):
         self.alive: list[Any] = []
         self.storages: dict[int, list[Tensor]] = {}
         self.stack: list[int] = []
+        self.used: set[int] = set()  # values that went into an operation
 
     def value_of(self, tensor: Tensor) -> int:
         """Return the index of the tensor's present value; a tensor from outside is a constant."""
@@ -171,8 +174,14 @@ class Recorder(TorchDispatchMode):
         written = _written(func, args, kwargs)
         if written:
             name = name.removesuffix("_")  # `add_` computes what `add` does.
+        given = {id(tensor) for tensor in _tensors((args, kwargs))}
         for index, tensor in enumerate(_tensors(out)):
-            self.record(name, args, kwargs, operands, tensor, index)
+            # What gives back its own input (a cast to the same type, dropout in eval mode) makes no value where the
+            # input is used already: the value would stand in for the input in all that comes later.
+            same = id(tensor) in given and not written
+            if not (same and self.value_of(tensor) in self.used):
+                self.record(name, args, kwargs, operands, tensor, index)
+        self.used.update(operands)
         for tensor in written:
             self.spread(tensor, name, args, kwargs, operands)
         return out
@@ -190,7 +199,7 @@ class Recorder(TorchDispatchMode):
             named = tree_map(self.named, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Tensor))
             value.operation = Operation(name, tuple(named[0]), named[1], shape, index)
             value.axes = output_axes(value.operation)
-        if name in _WEIGHTED and weights and len(data) == 1:
+        if len(data) == 1 and name in WEIGHTED and (weights or name in PACKED_LINEARS):
             value.weighted, value.data = True, data[0].index
             value.kernel = weights[0].shape[2:] if "conv" in name else ()
         self.add(tensor, value)

@@ -23,8 +23,10 @@ from image2video.trace.recorder import Recorder, Trace, Value
 IMAGES = 2
 
 
-def trace_forward(backbone: nn.Module, example: Tensor) -> Trace:
-    """Trace an eval forward of a copy of `backbone` on `IMAGES` images like `example` `(·, C, H, W)`.
+def trace_forward(backbone: nn.Module, example: Tensor, *, as_is: bool = False) -> Trace:
+    """Trace a forward of a copy of `backbone` on `IMAGES` images like `example` `(·, C, H, W)`.
+
+    The copy is in eval mode, or with `as_is` in the modes of the backbone's modules.
 
     The first try is with fake tensors, which compute nothing. A model that looks at its data (`.item()`, a branch on a
     value) fails on them, so a real copy of it runs once. Either way the backbone, its buffers and the random state stay
@@ -36,12 +38,12 @@ def trace_forward(backbone: nn.Module, example: Tensor) -> Trace:
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        return _traced(backbone, example, fake)
+        return _traced(backbone, example, fake, as_is)
     except UnsupportedError:
         raise
     except Exception as fake_error:
         try:
-            return _traced(backbone, example, None)
+            return _traced(backbone, example, None, as_is)
         except UnsupportedError:
             raise
         except Exception as error:
@@ -74,10 +76,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["(no message)"])[0][:300].rstrip(".")
 
 
-def _traced(backbone: nn.Module, example: Tensor, fake: FakeTensorMode | None) -> Trace:
+def _traced(backbone: nn.Module, example: Tensor, fake: FakeTensorMode | None, as_is: bool) -> Trace:
     """Run a copy of the backbone below a recorder, on fake tensors where a mode is given."""
     trace = Trace(fake=fake is not None)
     model, parameters = _copied(backbone, fake)
+    if not as_is:
+        model.eval()  # not chained: mmsegmentation's backbones return nothing from `train`
     recorder = Recorder(trace, parameters)
     names = _names(model)
     with ExitStack() as stack:
@@ -147,8 +151,15 @@ def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module
             f"{type(backbone).__name__} cannot be copied ({type(error).__name__}: {_first_line(error)}); the plan is "
             "made on a copy, so that the model stays as it is: remove what cannot be copied (open files, locks)"
         ) from error
-    model.eval()  # not chained: mmsegmentation's backbones return nothing from `train`
-    return model, {id(parameter) for parameter in model.parameters()}
+    return model, {id(tensor) for parameter in model.parameters() for tensor in _with_inner(parameter)}
+
+
+def _with_inner(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield a tensor and those that it is made of, where its class packs several (torchao's quantised weights)."""
+    yield tensor
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _with_inner(getattr(tensor, name))
 
 
 def _names(model: nn.Module) -> dict[nn.Module, str]:

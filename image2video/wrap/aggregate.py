@@ -17,6 +17,7 @@ from image2video.clip.ops.op import working_dtype
 from image2video.errors import InputError, InputTypeError, UnsupportedError
 from image2video.protocols import Unwarper
 from image2video.trace.layout import NCHW, NHWC, Layout
+from image2video.trace.token_grid import TokenGrid, grid_for
 
 AGGREGATIONS = ("auto", "mean", "mean_prob", "first", "unwarp", "none")
 """The named ways to aggregate; a callable `(outputs, T) -> outputs` is the other one."""
@@ -32,13 +33,17 @@ class OutputFormats:
         declared: the backbone's own `output_fmt` for maps, `"NCHW"` or `"NHWC"`; None where it declares none.
         layouts: layouts by path in the output (`""`, `"[1]"`, `"['aux']"`), read from a trace of the backbone; None
             where the trace does not tell.
-        tokens: the layouts of all token sequences that the trace knows, for outputs that it did not return (hidden
-            states that a call asks for).
+        grids: by path, how the grid of tokens follows from the size of the image.
+        tokens: the layouts of all token sequences that the trace knows and how their grids follow from the size of the
+            image, for outputs that it did not return (hidden states that a call asks for).
+        later: traces the backbone as it runs now; it is called where the layouts above say nothing of an output.
     """
 
     declared: Literal["NCHW", "NHWC"] | None = None
     layouts: Mapping[str, Layout | None] = field(default_factory=dict)
-    tokens: frozenset[Layout] = frozenset()
+    grids: Mapping[str, TokenGrid] = field(default_factory=dict)
+    tokens: frozenset[tuple[Layout, tuple[TokenGrid, ...]]] = frozenset()
+    later: Callable[[], OutputFormats] | None = None
 
 
 def check_aggregation(how: Aggregation) -> None:
@@ -224,7 +229,7 @@ class _Aggregator:
         return layout.from_maps(mean, one_row_per_image).to(body.dtype)
 
     def _map_layout(self, value: Tensor, path: str) -> Layout:
-        """Return the layout of a map: declared by the backbone, read from its trace, or NCHW if the shape allows it."""
+        """Return the layout of a map: declared by the backbone, or read from its trace."""
         if value.ndim != 4:
             raise UnsupportedError(
                 f"{_show(path)} has shape {tuple(value.shape)}; only vectors (2-D), tokens (3-D) and maps (4-D) are "
@@ -232,19 +237,22 @@ class _Aggregator:
             )
         if self.formats.declared is not None:
             return NHWC if self.formats.declared == "NHWC" else NCHW
-        traced = self.formats.layouts.get(path)
-        if traced is not None and traced.spatial == "map":
-            return traced
-        # An NHWC map, read as NCHW, has the channels for its width: its sides are out of proportion.
-        height, width = self.image_size
-        proportion = (height * value.shape[3]) / (width * value.shape[2])
-        if not 0.5 <= proportion <= 2:
+        traced = self._traced(path, "map")
+        if traced is None:
             raise UnsupportedError(
-                f"{_show(path)} has shape {tuple(value.shape)}, which is no (B·T, C, h, w) map of a {height}×{width} "
-                'image, and the backbone declares no layout; set backbone.output_fmt = "NHWC" (or "NCHW"), or use '
-                'aggregate="mean"'
+                f"{_show(path)} has shape {tuple(value.shape)}, and neither the backbone nor its trace tells whether "
+                'that is (B·T, C, h, w); pass input_size=(C, H, W), set backbone.output_fmt = "NCHW" (or "NHWC"), or '
+                'use aggregate="mean"'
             )
-        return NCHW
+        return traced
+
+    def _traced(self, path: str, spatial: str) -> Layout | None:
+        """Return the layout of an output as traced, now or when the plan was made; None for another kind of layout."""
+        layout = self.formats.layouts.get(path)
+        if (layout is None or layout.spatial != spatial) and self.formats.later is not None:
+            self.formats = dataclasses.replace(self.formats.later(), tokens=self.formats.tokens)
+            layout = self.formats.layouts.get(path)
+        return layout if layout is not None and layout.spatial == spatial else None
 
     def _tokens(self, value: Tensor, path: str) -> Tensor:
         """Unwarp and average tokens on their grid; prefix tokens have no place in the image and get the plain mean."""
@@ -256,29 +264,36 @@ class _Aggregator:
         return layout.join_prefix(_mean(self._clip(prefix)), images)
 
     def _token_layout(self, value: Tensor, path: str) -> Layout:
-        """Return the traced layout of a sequence, if its grid is known and has as many places as there are tokens."""
-        traced = self.formats.layouts
-        layout = traced[path] if path in traced else self._layout_of_alike(value)
-        if layout is not None and layout.spatial == "tokens" and layout.grid is not None:
-            height, width = layout.grid
-            token_dim = 1 if layout.channel_dim == -1 else 2
-            if value.shape[token_dim] == layout.prefix_tokens + height * width:
-                return layout
+        """Return the traced layout of a sequence, with the grid that it has for images of this size."""
+        layout = self._traced(path, "tokens")
+        planned = self.formats.layouts.get(path)
+        if layout is not None:
+            rule = self.formats.grids.get(path)
+            sized = self._sized(layout, value, () if rule is None else (rule,))
+        else:
+            sized = None if path in self.formats.layouts else self._layout_of_alike(value)
+        if sized is not None:
+            return sized
         raise UnsupportedError(
             f"{_show(path)} has shape {tuple(value.shape)}: a sequence whose grid in the image is not known "
-            f"(the plan says {layout.describe() if layout else 'nothing'}); "
+            f"(the plan says {planned.describe() if planned else 'nothing'}); "
             'use aggregate="mean" for the mean without unwarping, "first", "none", or a callable (outputs, T)'
         )
 
     def _layout_of_alike(self, value: Tensor) -> Layout | None:
         """Return the layout of the traced sequences that are as long as this one, if all of them have the same."""
-        alike = set()
-        for layout in self.formats.tokens:
-            if layout.grid is not None:
-                tokens = value.shape[1 if layout.channel_dim == -1 else 2]
-                if tokens == layout.prefix_tokens + layout.grid[0] * layout.grid[1]:
-                    alike.add(layout)
+        alike = {self._sized(layout, value, rules) for layout, rules in self.formats.tokens} - {None}
         return alike.pop() if len(alike) == 1 else None
+
+    def _sized(self, layout: Layout, value: Tensor, rules: Sequence[TokenGrid]) -> Layout | None:
+        """Return a layout with the grid of a sequence for images of this size; None where its length is another."""
+        if value.ndim != 3:
+            return None
+        tokens = value.shape[layout.token_dim] - layout.prefix_tokens
+        grid = grid_for(rules, self.image_size, tokens) if rules else layout.grid
+        if grid is None or grid[0] * grid[1] != tokens:
+            return None
+        return dataclasses.replace(layout, grid=grid)
 
 
 def _mean(clip: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +15,7 @@ from image2video.clip.image_to_video import Image2Video
 from image2video.clip.options import ClipOptions
 from image2video.errors import Image2VideoError, InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
-from image2video.inject.plan import Plan, Site
+from image2video.inject.plan import OutputLayout, Plan, Site
 from image2video.inject.planning import plan
 from image2video.protocols import Unwarper
 from image2video.trace.sizes import nominal_size
@@ -73,7 +73,7 @@ def plan_for(
         return sites
     known = input_size is not None or example_input is not None or nominal_size(backbone) is not None
     if not known and not config.active and sites is None:
-        # Without fusion the trace only tells the layouts of the outputs: it may be left out.
+        # Without fusion the trace only tells the layouts of the outputs: the first maps or tokens trace the backbone.
         return Plan(config, (), UNKNOWN_SIZE, model=type(backbone).__name__)
     return plan(backbone, fusion=config, sites=sites, input_size=input_size, example_input=example_input)
 
@@ -83,15 +83,33 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
-def output_formats(backbone: nn.Module, plan: Plan) -> OutputFormats:
-    """Return what is known of the layouts of a backbone's outputs: what it declares itself, and what was traced."""
+def output_formats(
+    backbone: nn.Module, plan: Plan, *, later: Callable[[], OutputFormats] | None = None
+) -> OutputFormats:
+    """Return what is known of the layouts of a backbone's outputs: what it declares itself, and what was traced.
+
+    `later` traces the backbone once more, where an output was not there when the plan was made.
+    """
     declared = getattr(backbone, "output_fmt", None)
     # timm's `output_fmt` is an enumeration of strings; its other values (NLC) are no layouts of maps.
     name = str(getattr(declared, "value", declared)).upper()
-    layouts = {output.path: output.layout for output in plan.outputs}
-    known = [*layouts.values(), *(site.layout for site in plan.sites)]
-    tokens = frozenset(layout for layout in known if layout is not None and layout.spatial == "tokens")
-    return OutputFormats(name if name in ("NCHW", "NHWC") else None, layouts, tokens)  # type: ignore[arg-type]
+    known = formats_of(plan.outputs)
+    tokens = {(o.layout, (o.grid,) if o.grid else ()) for o in plan.outputs if o.layout is not None}
+    tokens |= {(site.layout, tuple(site.grids)) for site in plan.sites}
+    return OutputFormats(
+        name if name in ("NCHW", "NHWC") else None,  # type: ignore[arg-type]
+        known.layouts,
+        known.grids,
+        frozenset((layout, rules) for layout, rules in tokens if layout.spatial == "tokens"),
+        later,
+    )
+
+
+def formats_of(outputs: Iterable[OutputLayout]) -> OutputFormats:
+    """Return the layouts of traced outputs."""
+    known = list(outputs)
+    layouts = {output.path: output.layout for output in known}
+    return OutputFormats(layouts=layouts, grids={output.path: output.grid for output in known if output.grid})
 
 
 class DtypeWords:

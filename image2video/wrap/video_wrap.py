@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.api import inject_
 from image2video.inject.checks import check_backbone
-from image2video.inject.plan import Plan
+from image2video.inject.plan import OutputLayout, Plan
 from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
 from image2video.trace.sizes import nominal_size
@@ -31,7 +32,17 @@ from image2video.wrap.clip_record import CLIP
 from image2video.wrap.clip_state import ClipState
 from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
 from image2video.wrap.keywords import image_name, images_and_flags
-from image2video.wrap.steps import DtypeWords, Sites, batch_norms, clip_maker, make_clip, output_formats, plan_for
+from image2video.wrap.late_layouts import late_layouts
+from image2video.wrap.steps import (
+    DtypeWords,
+    Sites,
+    batch_norms,
+    clip_maker,
+    formats_of,
+    make_clip,
+    output_formats,
+    plan_for,
+)
 from image2video.wrap.timm_like import TimmLike
 
 
@@ -119,6 +130,7 @@ class VideoWrap(ClipState, TimmLike):
         self.builder: Builder | None = None
         self._image_name = image_name(backbone)
         self._unwrapped = False
+        self._late: dict[bool, tuple[OutputLayout, ...]] = {}
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
         self.training = backbone.training
@@ -143,7 +155,7 @@ class VideoWrap(ClipState, TimmLike):
         frames, T, unwarper = self._frames(images, T)
         with self.fusion.frames(T), DtypeWords(self.backbone, frames):
             outputs = self.backbone(frames, **flags)
-        return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper)
+        return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper, frames)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
         """Return the features of every frame; `forward_head` aggregates them.
@@ -157,7 +169,8 @@ class VideoWrap(ClipState, TimmLike):
         """
         method = self._method("forward_features")
         frames, T, _ = self._frames(images, T)
-        with self.fusion.frames(T, rows=frames.shape[0]), DtypeWords(self.backbone, frames):
+        size = (frames.shape[2], frames.shape[3])
+        with self.fusion.frames(T, rows=frames.shape[0], size=size), DtypeWords(self.backbone, frames):
             return self.fusion.tie(method(frames))
 
     def forward_head(
@@ -175,7 +188,7 @@ class VideoWrap(ClipState, TimmLike):
             pre_logits: return what stands before the classifier.
             T: the T of `forward_features`; by default `self.T`.
             image_size: (height, width), by default that of the plan; it matters where the head returns maps, which are
-                unwarped.
+                unwarped, or fuses tokens, whose grid follows from it.
 
         Returns:
             The outputs of B images.
@@ -184,10 +197,11 @@ class VideoWrap(ClipState, TimmLike):
         method = self._method("forward_head")
         T = self.T if T is None else T
         rows = features.shape[0] if isinstance(features, Tensor) else None
-        with self.fusion.frames(T, rows=rows):
+        size = self.plan.input_size[1:] if image_size is None else image_size
+        with self.fusion.frames(T, rows=rows, size=size):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
             outputs = self.fusion.tie(outputs)
-        return self._aggregate(outputs, T, image_size or self.plan.input_size[1:], rows, self.to_video)
+        return self._aggregate(outputs, T, size, rows, self.to_video)
 
     def forward_intermediates(
         self,
@@ -221,10 +235,10 @@ class VideoWrap(ClipState, TimmLike):
         method = self._method("forward_intermediates")
         frames, T, unwarper = self._frames(images, T)
         options = {**options, "indices": indices, "output_fmt": "NCHW", "intermediates_only": intermediates_only}
-        with self.fusion.frames(T, rows=frames.shape[0]), DtypeWords(self.backbone, frames):
-            found = method(frames, **options)
         how = "auto" if self.aggregate == "mean_prob" else self.aggregate
         size = (images.shape[-2], images.shape[-1])
+        with self.fusion.frames(T, rows=frames.shape[0], size=size), DtypeWords(self.backbone, frames):
+            found = method(frames, **options)
 
         def of_images(outputs: Any, formats: OutputFormats) -> Any:
             rows = frames.shape[0]
@@ -303,6 +317,7 @@ class VideoWrap(ClipState, TimmLike):
             **kwargs: further arguments of the backbone's own method.
         """
         super().reset_classifier(num_classes, global_pool, **kwargs)
+        self._late.clear()
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
@@ -392,10 +407,26 @@ class VideoWrap(ClipState, TimmLike):
             )
         return clip_to_frames(clip), T, unwarper
 
-    def _aggregate(self, outputs: Any, T: int, size: Sequence[int], rows: int | None, unwarper: Unwarper) -> Any:
+    def _aggregate(
+        self,
+        outputs: Any,
+        T: int,
+        size: Sequence[int],
+        rows: int | None,
+        unwarper: Unwarper,
+        frames: Tensor | None = None,
+    ) -> Any:
         """Aggregate the outputs of the frames of images of this (height, width) over T."""
-        formats, size = output_formats(self.backbone, self.plan), (size[0], size[1])
+        later = None if frames is None else partial(self._late_formats, frames)
+        formats, size = output_formats(self.backbone, self.plan, later=later), (size[0], size[1])
         return aggregate(outputs, T, self.aggregate, to_video=unwarper, image_size=size, formats=formats, rows=rows)
+
+    def _late_formats(self, frames: Tensor) -> OutputFormats:
+        """Trace the outputs that the plan does not know, once for each training mode."""
+        mode = self.backbone.training
+        if mode not in self._late:
+            self._late[mode] = late_layouts(self.backbone, self.fusion, frames)
+        return formats_of(self._late[mode])
 
     def _freeze_norms(self) -> None:
         """Put the backbone's batch norms into eval mode, where `freeze_bn` asks for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from image2video.functional import (
     Image2VideoError,
     InputError,
+    OutputFormats,
     StateError,
     adapt_state_dict,
     aggregate,
@@ -148,9 +150,14 @@ class VideoBackbone(BaseModule):
             T,
             to_video=self.to_video,
             image_size=(images.shape[2], images.shape[3]),
-            formats=output_formats(self.backbone, self.fusion.plan),
+            formats=self._formats(),
             rows=frames.shape[0],
         )
+
+    def _formats(self) -> OutputFormats:
+        """What is known of the features: what mmsegmentation's backbones give its heads is (B, C, h, w)."""
+        known = output_formats(self.backbone, self.fusion.plan)
+        return known if known.declared is not None else dataclasses.replace(known, declared="NCHW")
 
     def video_record(self) -> dict[str, Any]:
         """The clip and the fusion as plain values: written into checkpoints, compared when they are loaded."""

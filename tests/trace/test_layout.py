@@ -17,7 +17,6 @@ from image2video.trace.layout import NCHW, NHWC, NLC, Layout, is_channels_last
         (NLC, (2, 16, 6), (2, 6, 4, 4)),
         (NLC, (2, 15, 6), (2, 6, 1, 15)),
         (Layout(-1, "tokens", grid=(3, 5)), (2, 15, 6), (2, 6, 3, 5)),
-        (Layout(-1, "tokens", grid=(3, 5)), (2, 9, 6), (2, 6, 3, 3)),
         (Layout(1, "tokens", grid=(3, 5)), (2, 6, 15), (2, 6, 3, 5)),
         (Layout(1, "none"), (2, 6), (2, 6, 1, 1)),
         (Layout(-1, "none"), (2, 6), (2, 6, 1, 1)),
@@ -39,6 +38,11 @@ def test_tokens_fill_the_grid_row_by_row():
     tokens = torch.arange(15.0).view(1, 15, 1)
     maps = Layout(-1, "tokens", grid=(3, 5)).to_maps(tokens)
     assert torch.equal(maps[0, 0], torch.arange(15.0).view(3, 5))
+
+
+def test_a_grid_of_another_number_of_places_is_refused():
+    with pytest.raises(InputError, match="got 9 tokens for a grid of 3×5"):
+        Layout(-1, "tokens", grid=(3, 5)).to_maps(torch.zeros(2, 9, 6))
 
 
 @given(st.integers(1, 400))

@@ -17,6 +17,7 @@ from image2video.wrap.aggregate import AGGREGATIONS, OutputFormats, aggregate, c
 SIZE = (24, 40)
 B, T = 2, 3
 TO_VIDEO = Image2Video("translate_x(0.1) > rotate(7)", T=T)
+NCHW_MAPS = OutputFormats(declared="NCHW")
 Pair = namedtuple("Pair", ["logits", "maps"])
 
 
@@ -27,6 +28,7 @@ class Output:
 
 
 def run(outputs, how="auto", *, frames=T, rows=None, **formats):
+    formats = formats or {"declared": "NCHW"}
     return aggregate(
         outputs, frames, how, to_video=TO_VIDEO, image_size=SIZE, formats=OutputFormats(**formats), rows=rows
     )
@@ -63,16 +65,26 @@ def test_what_the_backbone_declares_comes_before_the_trace():
     torch.testing.assert_close(run(maps(), declared="NCHW", layouts={"": NHWC}), run(maps()))
 
 
-def test_an_undeclared_map_that_is_no_map_of_the_image_is_refused():
-    with pytest.raises(UnsupportedError, match=r'out\[0\] has shape \(6, 6, 10, 96\).*24×40.*output_fmt = "NHWC"'):
-        run([torch.randn(B * T, 6, 10, 96)])
+@pytest.mark.parametrize("shape", [(6, 10, 96), (96, 6, 10), (6, 10, 10)])
+@pytest.mark.parametrize("layouts", [{}, {"[0]": Layout(-1, "none")}])
+def test_a_map_of_unknown_layout_is_refused_whatever_its_proportions(shape, layouts):
+    with pytest.raises(UnsupportedError, match=r'out\[0\] has shape .* nor its trace.*output_fmt = "NCHW"'):
+        run([torch.randn(B * T, *shape)], layouts=layouts)
 
 
-@pytest.mark.parametrize(("height", "width", "stride"), [(7, 93, 8), (33, 65, 32), (224, 160, 32), (20, 36, 1)])
-def test_every_real_map_passes_that_check(height, width, stride):
-    out = torch.zeros(T, 1, -(-height // stride), -(-width // stride))
-    video = Image2Video("identity", T=T)
-    assert aggregate(out, T, to_video=video, image_size=(height, width)).shape[0] == 1
+def test_layouts_that_the_plan_does_not_know_are_traced_once_at_first_need():
+    calls = []
+
+    def later():
+        calls.append(1)
+        return OutputFormats(layouts={"[0]": NHWC, "[1]": NHWC})
+
+    last = maps().permute(0, 2, 3, 1)
+    run([logits()], layouts={}, later=later)
+    assert not calls
+    for out in run([last, last], layouts={}, later=later):
+        torch.testing.assert_close(out, run(last, declared="NHWC"))
+    assert calls == [1]
 
 
 def test_tokens_are_unwarped_on_their_grid_and_prefix_tokens_averaged():
@@ -239,7 +251,7 @@ def test_constant_outputs_stay_constant(b, frames, schedule, value):
     video = Image2Video("translate_y(0.3) > scale(1.2)", T=frames, schedule=schedule)
     constant = [torch.full((b * frames, 3), value), torch.full((b * frames, 2, 5, 9), value)]
     for how in ("auto", "mean"):
-        for result in aggregate(constant, frames, how, to_video=video, image_size=(20, 36)):
+        for result in aggregate(constant, frames, how, to_video=video, image_size=(20, 36), formats=NCHW_MAPS):
             torch.testing.assert_close(result, torch.full_like(result, value))
 
 
@@ -247,7 +259,7 @@ def test_frames_of_a_clip_come_back_as_the_image():
     ys, xs = torch.meshgrid(torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 40), indexing="ij")
     images = (torch.sin(2 * xs) + torch.cos(3 * ys)).expand(B, 1, -1, -1)
     video = Image2Video("translate_x(0.05) > translate_y(-0.1)", T=T)
-    back = aggregate(clip_to_frames(video(images)), T, to_video=video, image_size=SIZE)
+    back = aggregate(clip_to_frames(video(images)), T, to_video=video, image_size=SIZE, formats=NCHW_MAPS)
     assert (back - images)[..., 2:-2, 2:-2].abs().mean() < 0.02
 
 
