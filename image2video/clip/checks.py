@@ -54,7 +54,7 @@ def check_frames(T: object) -> int:
 def check_choice(what: str, value: object, choices: Sequence[str]) -> str:
     """Return the value if it is one of the choices; otherwise `InputError` lists them."""
     if not isinstance(value, str) or value not in choices:
-        raise InputError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
+        raise InputError(f"unknown {what} {value!r:.80}; choose one of {', '.join(choices)}")
     return value
 
 

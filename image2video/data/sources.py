@@ -19,6 +19,8 @@ from image2video.data.source import DataSource, LoadOptions, Pool
 from image2video.data.torchvision_source import load_torchvision
 from image2video.errors import InputError, InputTypeError
 
+MAX_TEXT = 10_000  # longer than the path of any file
+
 
 @dataclass(frozen=True)
 class _Scheme:
@@ -104,6 +106,8 @@ def load_data(
     """
     if not isinstance(spec, str):
         raise InputTypeError(f"a data source is named by a text, got {spec!r:.80} of type {type(spec).__name__}")
+    if len(spec) > MAX_TEXT:
+        raise InputError(f"a data source's text has at most {MAX_TEXT} characters, got {len(spec)}")
     scheme, _, rest = spec.partition(":")
     forms = ", ".join(s.form for s in SCHEMES.values())
     if scheme not in SCHEMES:

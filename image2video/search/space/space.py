@@ -73,11 +73,11 @@ class SearchSpace:
         chains = tuple(_bare(Genotype.coerce(candidate)) for candidate in given)
         object.__setattr__(self, "candidates", chains)
         if not chains:
-            raise InputError(f"the space {self.name!r} has no candidates; give at least one, such as 'identity'")
+            raise InputError(f"the space {self.name!r:.80} has no candidates; give at least one, such as 'identity'")
         twice = sorted(str(chain) for chain, count in Counter(chains).items() if count > 1)
         if twice:
             raise InputError(
-                f"the space {self.name!r} lists {', '.join(twice)} more than once; each may stand there once"
+                f"the space {self.name!r:.80} lists {', '.join(twice)} more than once; each may stand there once"
             )
         for what, value in (("inputs", self.inputs), ("nodes", self.nodes)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -193,9 +193,11 @@ class SearchSpace:
         known = sorted({*cls.__dataclass_fields__, "ops"})
         unknown = sorted(set(record) - set(known))
         if unknown:
-            raise InputError(f"a search space has no key {unknown[0]!r}; its keys are {', '.join(known)}")
+            raise InputError(f"a search space has no key {unknown[0]!r:.80}; its keys are {', '.join(known)}")
         if "name" not in record:
-            raise InputError(f"a search space needs the key 'name', got {', '.join(map(str, record)) or 'no key'}")
+            raise InputError(
+                f"a search space needs the key 'name', got {', '.join(map(str, record))[:300] or 'no key'}"
+            )
         rest = {key: value for key, value in record.items() if key not in ("candidates", "ops")}
         return cls(candidates=record_candidates(record), **rest)
 
