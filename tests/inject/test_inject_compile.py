@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -11,7 +10,6 @@ import torch
 from inject_cases import Pair, block_plan, frames, randomise, seeded_net
 from torch import Tensor, nn
 
-from image2video.errors import StateError
 from image2video.inject.api import inject_
 from image2video.inject.planning import plan
 
@@ -135,30 +133,3 @@ def test_gradient_checkpointing_of_timm(model: str, fusion: str) -> None:
         torch.testing.assert_close(
             with_checkpoints[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()), msg=name
         )
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_compiled_calls_in_threads_and_across_graph_breaks() -> None:
-    """A whole graph, one that breaks between blocks, and a block that runs uncompiled in between."""
-    for breaking in (lambda block: block, torch.compiler.disable):
-        net = seeded_net(blocks=2)
-        pair = Pair(net, inject_(net, block_plan("gsf", blocks=2)))
-        randomise(pair.fusion, seed=1)
-        torch.compiler.reset()
-        calls = [(frames(2, T, seed=T), T) for T in (2, 3, 4)]
-        expected = [pair(*call) for call in calls]
-        net.blocks[0].forward = breaking(net.blocks[0].forward)
-        compiled = torch.compile(pair, backend="eager")
-
-        @torch.no_grad()
-        def work(thread: int, compiled: nn.Module = compiled, calls: list = calls, expected: list = expected) -> None:
-            for i in range(6):
-                k = (thread + i) % 3
-                torch.testing.assert_close(compiled(*calls[k]), expected[k])
-
-        work(0)
-        with ThreadPoolExecutor(3) as pool:
-            list(pool.map(work, range(3)))
-        with pytest.raises(StateError, match="outside of its wrapper"):
-            net(calls[0][0])
