@@ -60,13 +60,22 @@ class Call:
         return self.open and (self.task is task or self.task is _ANY_TASK)
 
 
-class _Here(threading.local):
-    """What is open in each thread."""
+class _Here:
+    """What is open in a thread."""
 
     def __init__(self) -> None:
-        # Attributes of the class would be found by another guard than those of the object, in compiled code.
         self.top: Call | None = None
         self.fired: Set[str] = frozenset()
+
+
+class _Threads(threading.local):
+    """The `_Here` of each thread.
+
+    It stands between, since compiled code that breaks into several graphs loses what it writes to a `threading.local`.
+    """
+
+    def __init__(self) -> None:
+        self.here = _Here()
 
 
 class FrameContext:
@@ -81,7 +90,7 @@ class FrameContext:
 
     def __init__(self) -> None:
         self.injection: weakref.ref[nn.Module] | None = None
-        self._here = _Here()
+        self._threads = _Threads()
         self._log = ForwardLog()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,7 +102,7 @@ class FrameContext:
 
     def begin(self, key: object, state: FrameState) -> None:
         """Open a call with `state` in this thread."""
-        here = self._here
+        here = self._threads.here
         call = Call(key, state, here.top)
         if not torch.compiler.is_compiling():
             call.notice()
@@ -105,10 +114,15 @@ class FrameContext:
 
     def end(self, key: object) -> None:
         """Close the latest open call with this key, and all that was left open inside of it."""
-        here = self._here
+        here = self._threads.here
         if torch.compiler.is_compiling():
-            assert here.top is not None, "opened by the code that is traced"
-            here.top = here.top.outer
+            # At a graph break inside of a scope, the compiler leaves the scope and enters it again: what was open in it
+            # is gone.
+            found = here.top
+            while found is not None and found.key is not key:
+                found = found.outer
+            if found is not None:
+                here.top = found.outer
             return
         task = running_task()
         inside = []
@@ -133,7 +147,7 @@ class FrameContext:
 
     def running(self) -> Call | None:
         """Return the innermost call that is open in this thread and this task; None outside of any."""
-        call = self._here.top
+        call = self._threads.here.top
         if call is None:
             return None
         task = running_task()
@@ -149,7 +163,7 @@ class FrameContext:
     @property
     def fired(self) -> Set[str]:
         """Names of the sites whose hook ran since this thread last entered the backbone."""
-        return self._here.fired
+        return self._threads.here.fired
 
     def current(self, where: str) -> FrameState:
         """Return the state of the running forward, or in a recomputation that of the forward it repeats.
@@ -161,7 +175,7 @@ class FrameContext:
             StateError: neither is known.
         """
         if torch.compiler.is_compiling():
-            call = self._here.top
+            call = self._threads.here.top
             state = None if call is None else call.state
         else:
             state = self._state(self.running())
