@@ -111,14 +111,16 @@ class FrameSource(nn.Module, ABC):
     def make(self, images: Tensor, T: int | None = None) -> tuple[Tensor, Unwarper]:
         """Make the next clip in training, and the fixed one in evaluation.
 
-        In training, `StateError` refuses a backward pass that recomputes the clip, since it would be another one.
-
         Args:
             images: `(B, C, H, W)`, floating point and normalised.
             T: frames of this clip; by default those of the module.
 
         Returns:
             The clip `(B, T, C, H, W)`, and what brings maps of its frames back.
+
+        Raises:
+            StateError: in training, a backward pass that recomputes the clip, since it would be another one.
+            UnsupportedError: in an export, a clip that is drawn anew for every batch or is no chain's.
         """
         assert _UNCOMPILED, "made by the constructor"
         if is_exported() and (self.training or self.genotype is None):

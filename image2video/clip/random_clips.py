@@ -82,8 +82,12 @@ class RandomClips(FrameSource):
         Returns:
             The clip `(B, T, C, H, W)`, and the `Image2Video` that made it.
         """
-        to_video = Image2Video.of(constant(self.law.draw, generator), self._options.replace(T=T))
+        to_video = constant(self._drawn, generator, T)
         return to_video(images), to_video
+
+    def _drawn(self, generator: torch.Generator, T: int) -> Image2Video:
+        """Draw a chain, and make the clips of it."""
+        return Image2Video.of(self.law.draw(generator), self._options.replace(T=T))
 
     def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
         """Bring maps back by the chain of evaluation; refused in training, where every batch has its own chain.
@@ -98,7 +102,7 @@ class RandomClips(FrameSource):
         """
         if self.training:
             return super().unwarped_mean(maps, image_size, T)
-        return Image2Video.of(self.genotype, self._options.replace(T=self.T)).unwarped_mean(maps, image_size, T)
+        return constant(self._drawn, stream(self.seed, EVALUATION), self.T).unwarped_mean(maps, image_size, T)
 
     def to_dict(self) -> dict[str, Any]:
         """Record the source for a file."""
