@@ -147,8 +147,9 @@ def test_images_without_a_labelled_pixel_are_no_ground_for_a_choice() -> None:
 
 def test_processes_put_their_images_together(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, first = draws(12, 0.3, 0)
-    others = [scores_of(labels[:5], first[:5]), None]
-    monkeypatch.setattr(measure, "gather_object", lambda mine: [others[0], *mine, others[1]])
+    quality, loss = SegmentationTask(K).per_image(logits(first[:5]), labels[:5])
+    before, after = [(quality[None], loss[None])], []  # a batch of the process before this one; the last has none
+    monkeypatch.setattr(measure, "gather_object", lambda mine: [before, *mine, after])
 
     class Three(Accelerator):
         num_processes = 3

@@ -115,7 +115,8 @@ def _decide_node(node: int, run: Run) -> None:
     """Remove the incoming edge of a node whose removal hurts least, again and again until one is left."""
     config, incoming = run.config, run.space.incoming(node)
     stop = clear_gap(config.criterion, config.stop_early, last=True)
-    left, rounds = list(incoming), []
+    left: list[int] = list(incoming)
+    rounds: list[Removal] = []
     entry: dict[str, Any] = {"node": node, "edges": list(incoming), "rounds": rounds}
     run.state.nodes.append(entry)
     while len(left) > 1 and run.spent() < 1:
