@@ -9,10 +9,11 @@ from digit_networks import SEEDS, TRAINED_ON, digits, network, trained
 
 from image2video.wrap.video_wrap import VideoWrap
 
-MARGIN = 1.3
+MARGIN = 0.2
 """Points of accuracy that the default clip may cost, as the mean over the networks.
 
-It cost them 0.74 points, with a deviation of 0.45 between them: the lower end of the 95 % interval is 1.3.
+It gained them 0.20 points, with a deviation of 0.28 between them: the lower end of the 95 % interval is −0.15. The former
+default (two shifts, T = 5, zeros) cost 0.74 points, with a deviation of 0.45.
 """
 
 
@@ -39,18 +40,20 @@ def change(seed, test_images, **options):
     return after - before
 
 
-def test_the_default_clip_costs_trained_networks_a_point_at_most(test_images):
+def test_the_default_clip_costs_trained_networks_nothing(test_images):
     assert mean(change(seed, test_images) for seed in SEEDS) >= -MARGIN
 
 
-def test_a_small_clip_about_the_image_costs_them_nothing(test_images):
-    clip = {"genotype": "translate_x(0.03)", "T": 3, "schedule": "centred", "padding": "reflection"}
-    assert mean(change(seed, test_images, **clip) for seed in SEEDS) >= -0.2  # it gained 0.2, deviation 0.3
+def test_the_former_default_costs_them_accuracy(test_images):
+    """The margin tells the two apart."""
+    former = {"genotype": "translate_x(0.03) > translate_y(0.03)", "T": 5, "schedule": "from_zero", "padding": "zeros"}
+    assert mean(change(seed, test_images, **former) for seed in SEEDS) < -MARGIN
 
 
 def test_a_rough_clip_costs_them_much(test_images):
     # The margin can be missed: 14 degrees and a zoom of 1.15 per step cost more.
-    assert change(0, test_images, genotype="rotate(14) > scale(1.15) > translate_x(0.1)") < -10 * MARGIN
+    rough = {"genotype": "rotate(14) > scale(1.15) > translate_x(0.1)", "T": 5, "schedule": "from_zero"}
+    assert change(0, test_images, padding="zeros", **rough) < -13
 
 
 @pytest.mark.slow
