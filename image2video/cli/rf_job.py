@@ -16,7 +16,7 @@ from image2video.cli.follow import NETWORK, follow_run
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.memory import check_memory
-from image2video.clip.options import ClipOptions
+from image2video.clip.options import WRAP_CLIP, ClipOptions
 from image2video.data.folder import ImageFiles
 from image2video.data.preparation import Preparation, preparation_sentence
 from image2video.data.resizing import Resizing
@@ -159,7 +159,7 @@ def build_networks(options: RfOptions, seed: int, device: torch.device, *, run: 
             known = Preparation.of(options.weights)
             side = None if known is None else known.image_size
         genotype, size = Genotype.coerce(options.genotype), image_size(bare, side)
-        clip = ClipOptions.found_with(genotype.provenance, T=options.frames, schedule=options.schedule)
+        clip = ClipOptions.found_with(genotype.provenance, WRAP_CLIP, T=options.frames, schedule=options.schedule)
         if run is not None:  # photometric ops see the colours that the images have
             _, mean, std, _ = _preparation(bare, options.weights)
             clip = clip.replace(mean=mean, std=std)

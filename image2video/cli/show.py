@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from image2video.cli.arguments import add_fields, collect
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.memory import check_memory
-from image2video.clip.options import ClipOptions
+from image2video.clip.options import WRAP_CLIP, ClipOptions
 from image2video.data.image_file import read_image, unit_pixels
 from image2video.errors import ExistsError, InputError, MissingError
 from image2video.report import film_strip
@@ -64,7 +64,7 @@ def run(options: Namespace) -> None:
     image = _read(Path(show.image), show.image_size)
     genotype = Genotype.coerce(show.genotype)
     how = {"T": show.frames, "schedule": show.schedule, "padding": show.padding}
-    clip = ClipOptions.found_with(genotype.provenance, **how)
+    clip = ClipOptions.found_with(genotype.provenance, WRAP_CLIP, **how)
     film_strip(image, genotype, clip.T, clip.schedule, out, padding=clip.padding)
     Console().print(f"film strip: {out.resolve()}", soft_wrap=True)
 

@@ -68,11 +68,11 @@ class Image2Video(nn.Module):
 
     Args:
         genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`.
-        T: frames of a clip. None: as the genotype was found with, which its provenance says, else 3.
+        T: frames of a clip. None: as the genotype was found with, which its provenance says, else 5.
         schedule: the power of each frame: `from_zero` (frame 0 is the image), `ramp`, `centred` or `mirror`; see
-            `schedule_steps`. None: as the genotype was found with, else `centred`.
+            `schedule_steps`. None: as the genotype was found with, else `from_zero`.
         padding: what stands outside the image: `zeros` (the mean colour of normalised images), `border` or
-            `reflection`. None: as the genotype was found with, else `reflection`.
+            `reflection`. None: as the genotype was found with, else `zeros`.
         interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`. None: as the genotype was found with,
             else `bilinear`.
         mean: of the images' normalisation, a number or one per channel (0 for images in 0 … 1); photometric ops need

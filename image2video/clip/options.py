@@ -17,8 +17,7 @@ from image2video.clip.schedules import SCHEDULES, schedule_steps
 class ClipOptions:
     """The options of a clip: what `Image2Video`, `VideoWrap`, rankings and searches know beside the genotype.
 
-    The defaults (ours) are those that cost trained networks nothing before any training. The paper has T = 5 or 8 and
-    the schedule `ramp`.
+    Wrappers and rankings of trained networks have defaults of their own, `WRAP_CLIP`.
 
     Attributes:
         T: frames of a clip, at least 1.
@@ -39,9 +38,9 @@ class ClipOptions:
     (0.0, 1.0, 2.0)
     """
 
-    T: int = 3
-    schedule: str = "centred"
-    padding: str = "reflection"
+    T: int = 5
+    schedule: str = "from_zero"
+    padding: str = "zeros"
     interpolation: str = "bilinear"
     mean: Values = None
     std: Values = None
@@ -63,6 +62,7 @@ class ClipOptions:
     def found_with(
         cls,
         provenance: Mapping[str, Any] | None,
+        default: ClipOptions | None = None,
         *,
         T: int | None = None,
         schedule: str | None = None,
@@ -71,11 +71,12 @@ class ClipOptions:
         mean: Values = None,
         std: Values = None,
     ) -> ClipOptions:
-        """The options that are given, the rest as a genotype was found with them, or the defaults.
+        """The options that are given, the rest as a genotype was found with them, or those of `default`.
 
         Args:
             provenance: of the genotype: what a search or a ranking wrote. Earlier versions wrote no padding; they
                 searched with zeros.
+            default: what neither says; None stands for `ClipOptions()`.
             T: frames of a clip.
             schedule: the power of each frame.
             padding: what stands outside the image.
@@ -94,7 +95,8 @@ class ClipOptions:
             # A provenance is free text of whoever wrote it: what is no such option is none.
             if value is None and type(found.get(name)) is type(getattr(cls, name)):
                 given[name] = found[name]
-        return cls(**{name: value for name, value in given.items() if value is not None}, mean=mean, std=std)
+        known = {name: value for name, value in given.items() if value is not None}
+        return (default or cls()).replace(**known, mean=mean, std=std)
 
     @property
     def steps(self) -> tuple[float, ...]:
@@ -151,3 +153,8 @@ class ClipOptions:
             A new dictionary with all six.
         """
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+
+
+WRAP_CLIP = ClipOptions(T=3, schedule="centred", padding="reflection")
+"""The clip of `VideoWrap` where nothing else is said (ours): it costs trained networks nothing before any training, and
+was chosen for that. The paper has T = 5 or 8 and the schedule `ramp`."""

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video
-from image2video.clip.options import ClipOptions
+from image2video.clip.options import WRAP_CLIP, ClipOptions
 from image2video.errors import Image2VideoError, InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
 from image2video.inject.plan import OutputLayout, Plan, Site
@@ -38,7 +38,9 @@ def clip_maker(
     """
     if source is None:
         chain = Genotype.coerce(genotype)
-        return Image2Video.of(chain, ClipOptions.found_with(chain.provenance, **options).with_colours_of(backbone))
+        return Image2Video.of(
+            chain, ClipOptions.found_with(chain.provenance, WRAP_CLIP, **options).with_colours_of(backbone)
+        )
     if not isinstance(source, FrameSource):
         meant = f"; the number of frames is T: write T={source}" if isinstance(source, int) else ""
         raise InputTypeError(f"frames must be a FrameSource such as RandomClips, got {type(source).__name__}{meant}")

@@ -61,7 +61,7 @@ class VideoWrap(ClipState, TimmLike):
             frames are the image and the image moved by 3 % either way, which costs a trained network no accuracy.
         T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it. None: as the genotype was
             found with, else 3.
-        schedule: as in `Image2Video`; likewise.
+        schedule: as in `Image2Video`; likewise, else `centred`.
         aggregate: how outputs become those of images; see `image2video.wrap.aggregate.aggregate`.
         residual: start as the average of the bare model over the frames (ours, for trained backbones); False uses the
             fusions as published, for training from scratch.
@@ -71,7 +71,7 @@ class VideoWrap(ClipState, TimmLike):
         freeze_bn: keep the backbone's batch norms in eval mode in training too, since a batch of B·T frames is
             correlated: their running statistics do not move, their weights and biases still learn. The fusions' own
             norms train.
-        padding: as in `Image2Video`; likewise.
+        padding: as in `Image2Video`; likewise, else `reflection`.
         interpolation: as in `Image2Video`; likewise.
         example_input: an input for the trace, `(B, C, H, W)`, in place of `input_size`.
         mean: of the images' normalisation, for photometric ops; by default as the backbone's `pretrained_cfg` says.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from image2video.clip.options import WRAP_CLIP, ClipOptions
 from image2video.functional import (
     DEFAULT_GENOTYPE,
     FusionConfig,
@@ -29,7 +30,7 @@ class VideoOptions:
     Attributes:
         genotype: a text such as `"translate_x(0.02) > scale(1.05)"`, the path of a .json file or `"preset:NAME"`.
         T: frames per image, 1 or more; None, as for the next three, stands for what the genotype was found with, else
-            for the default of `Image2Video`.
+            for the default of `VideoWrap`.
         schedule: the power of each frame: `from_zero`, `ramp`, `centred` or `mirror`.
         padding: what stands outside the image in a frame: `zeros` (the mean colour), `border` or `reflection`.
         interpolation: `bilinear`, `nearest` or `bicubic`.
@@ -111,7 +112,9 @@ class VideoOptions:
             genotype = Genotype.coerce(self.genotype)
             self._warn_of_another_clip(genotype)
             names = ("T", "schedule", "padding", "interpolation")
-            return Image2Video(genotype, mean=mean, std=std, **{name: getattr(self, name) for name in names})
+            given = {name: getattr(self, name) for name in names}
+            options = ClipOptions.found_with(genotype.provenance, WRAP_CLIP, mean=mean, std=std, **given)
+            return Image2Video.of(genotype, options)
         except Image2VideoError as error:
             names = ("genotype", "T", "schedule", "padding", "interpolation")
             values = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

@@ -3,7 +3,7 @@
 # paper's supplement. The one here is the library's default. Yours: --cfg-options model.video.genotype=genotype.json
 video = dict(
     genotype="translate_x(0.03)",
-    T=3,  # the paper has 5
+    T=5,  # the paper's choice
     schedule="centred",  # frame 1 is the image, so that every pixel has a valid frame; the paper's Eq. 7 is "ramp"
     padding="reflection",
     fusion="gsf",
