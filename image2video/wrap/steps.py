@@ -38,9 +38,8 @@ def clip_maker(
     """
     if source is None:
         chain = Genotype.coerce(genotype)
-        return Image2Video.of(
-            chain, ClipOptions.found_with(chain.provenance, WRAP_CLIP, **options).with_colours_of(backbone)
-        )
+        clip = ClipOptions.found_with(chain.provenance, WRAP_CLIP, **options)
+        return Image2Video.of(chain, clip.with_colours_of(backbone))
     if not isinstance(source, FrameSource):
         meant = f"; the number of frames is T: write T={source}" if isinstance(source, int) else ""
         raise InputTypeError(f"frames must be a FrameSource such as RandomClips, got {type(source).__name__}{meant}")

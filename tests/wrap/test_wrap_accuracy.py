@@ -12,8 +12,8 @@ from image2video.wrap.video_wrap import VideoWrap
 MARGIN = 0.2
 """Points of accuracy that the default clip may cost, as the mean over the networks.
 
-It gained them 0.20 points, with a deviation of 0.28 between them: the lower end of the 95 % interval is −0.15. The former
-default (two shifts, T = 5, zeros) cost 0.74 points, with a deviation of 0.45.
+It gained them 0.20 points, with a deviation of 0.28 between them: the lower end of the 95 % interval is −0.15. The
+former default (two shifts, T = 5, zeros) cost 0.74 points, with a deviation of 0.45.
 """
 
 
