@@ -13,7 +13,9 @@ from image2video.training import load_weights, read_weights
 from image2video.training.head import head_classes, head_names
 
 
-def load_file(model: nn.Module, backbone: BackboneOptions, data: DataSource, *, needed: bool = False) -> str | None:
+def load_weights_file(
+    model: nn.Module, backbone: BackboneOptions, data: DataSource, *, needed: bool = False
+) -> str | None:
     """Load `--weights` into the network of these data; returns a line where their classifier is left out.
 
     needed: whether the network is used as it is, so that a fresh classifier would make every answer a guess. Raises

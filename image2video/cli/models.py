@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from image2video.cli.arguments import dashed, plain_values
-from image2video.cli.heads import load_file, published_head, wrapped_head
+from image2video.cli.heads import load_weights_file, published_head, wrapped_head
 from image2video.cli.images import bare_builder
 from image2video.cli.options import BackboneOptions, WrapOptions
 from image2video.clip.frame_sources import FrameSource
@@ -60,7 +60,7 @@ def build_model(
     wrapped_weights = backbone.weights is not None and _is_wrapped(backbone.weights)
     note = None
     if backbone.weights is not None and not wrapped_weights:
-        note = load_file(model, backbone, data, needed=evaluated)
+        note = load_weights_file(model, backbone, data, needed=evaluated)
     elif backbone.weights is None and backbone.pretrained:
         note = published_head(model, backbone, data, needed=evaluated)
     if wrap.genotype == "none" and wrap.frame_source is None:
@@ -80,7 +80,7 @@ def build_model(
     )
     wrapped.builder = builder
     if wrapped_weights:
-        note = load_file(wrapped, backbone, data, needed=evaluated)
+        note = load_weights_file(wrapped, backbone, data, needed=evaluated)
     return wrapped.to(device), _lines(note)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from image2video.data import DataSource, load_data
 from image2video.data.absent import PARTS
 from image2video.data.preparation import Preparation
-from image2video.errors import InputError
+from image2video.errors import InputError, MissingError
+from image2video.runs.texts import read_text
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,9 @@ def _class_names(text: str) -> Sequence[str] | int:
     """The names in a file, or a number."""
     if text.isdecimal():
         return int(text)
-    path = Path(text).expanduser()
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        names = [line.strip() for line in read_text(text, "file of class names").splitlines()]
+    except (InputError, MissingError) as error:
         raise InputError(f"--classes {text}: it must be a text file of class names, or a number ({error})") from error
     return [name for name in names if name]
 

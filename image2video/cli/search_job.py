@@ -14,7 +14,7 @@ from torch import nn
 
 from image2video.cli.arguments import collect, record
 from image2video.cli.follow import say
-from image2video.cli.heads import load_file, published_head
+from image2video.cli.heads import load_weights_file, published_head
 from image2video.cli.images import load_matching_data, warn_of_seen_images
 from image2video.cli.models import bare_model
 from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions, TaskOptions
@@ -114,7 +114,7 @@ def _network(
     """The bare network with its weights, and a line where their classifier is left out."""
     model, _ = bare_model(backbone, data, seed)
     if backbone.weights is not None:
-        return model, load_file(model, backbone, data, needed=needed)
+        return model, load_weights_file(model, backbone, data, needed=needed)
     return model, published_head(model, backbone, data, needed=needed) if backbone.pretrained else None
 
 

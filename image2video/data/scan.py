@@ -11,6 +11,7 @@ from pathlib import Path
 from image2video.errors import InputError, MissingError
 from image2video.runs.texts import MAX_RECORD_BYTES, read_text
 
+_ANNOTATIONS = "val_annotations.txt"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 
 
@@ -109,13 +110,8 @@ def tiny_imagenet_val(root: Path, classes: Sequence[str]) -> tuple[tuple[str, ..
     label_of = {name: label for label, name in enumerate(classes)}
     paths: list[str] = []
     labels: list[int] = []
-    annotations = root / "val_annotations.txt"
-    lines = read_text(annotations, "labels file", max_bytes=MAX_RECORD_BYTES).splitlines()
-    for number, line in enumerate(lines, start=1):
-        name, tab, rest = line.partition("\t")
-        if not tab:
-            raise InputError(f"{annotations}, line {number}: expected IMAGE, a tab and CLASS, got {line!r:.80}")
-        wnid = rest.partition("\t")[0]
+    annotations = root / _ANNOTATIONS
+    for number, (name, wnid) in enumerate(_annotations(root), start=1):
         if wnid not in label_of:
             raise InputError(f"{annotations}, line {number} needs a class that train/ has, got {wnid!r:.80}")
         path = root / "images" / name
@@ -128,5 +124,17 @@ def tiny_imagenet_val(root: Path, classes: Sequence[str]) -> tuple[tuple[str, ..
 
 def annotated_classes(root: Path) -> tuple[str, ...]:
     """The classes that Tiny-ImageNet's val_annotations.txt names, sorted: its order where train/ is not there."""
-    lines = (root / "val_annotations.txt").read_text().splitlines()
-    return tuple(sorted({line.split("\t")[1] for line in lines}))
+    return tuple(sorted({wnid for _, wnid in _annotations(root)}))
+
+
+def _annotations(root: Path) -> list[tuple[str, str]]:
+    """The image and the class of every line of val_annotations.txt."""
+    annotations = root / _ANNOTATIONS
+    found = []
+    lines = read_text(annotations, "labels file", max_bytes=MAX_RECORD_BYTES).splitlines()
+    for number, line in enumerate(lines, start=1):
+        name, tab, rest = line.partition("\t")
+        if not tab:
+            raise InputError(f"{annotations}, line {number}: expected IMAGE, a tab and CLASS, got {line!r:.80}")
+        found.append((name, rest.partition("\t")[0]))
+    return found

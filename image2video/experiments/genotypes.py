@@ -150,6 +150,7 @@ def rank_on(
         padding=bench.clip.padding,
         interpolation=bench.clip.interpolation,
         seed=seed,
+        judge=0,  # the arm that is trained with the winner judges it
         mean=data.mean,
         std=data.std,
         progress=progress,

@@ -123,6 +123,7 @@ def _ranked(
         T=setting.T,
         schedule=setting.clip_schedule,
         padding="zeros",
+        judge=0,  # the arm that is trained with the winner judges it
         seed=setting.seed,
         batch_size=options.batch_size * setting.T,
         task=problem.task,

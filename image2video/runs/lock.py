@@ -162,8 +162,8 @@ def _busy(path: Path, folder: Path) -> StateError:
     """The error that names who holds a lock."""
     holder = ""
     for _ in range(20):  # the job may have taken it a moment ago
-        with contextlib.suppress(OSError):
-            holder = path.read_bytes()[:200].decode(errors="replace")
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            holder = file.read(200).decode(errors="replace")
         if holder:
             break
         time.sleep(0.01)

@@ -122,10 +122,17 @@ def _is_map(others: Axes, channel_dim: int) -> bool:
     rows, columns = others
     if _mixed(rows) or _mixed(columns):
         return False
+    if _is_sequence(rows) and _is_sequence(columns):  # attention: every token against every other
+        return False
     if channel_dim == 1:  # Convolutions say so: what lies behind their channels is a map.
         return True
     single = len(rows) <= 1 and len(columns) <= 1
     return single and _axis(rows) != "w" and _axis(columns) != "h"
+
+
+def _is_sequence(dim: Dim) -> bool:
+    """Whether a dimension holds tokens: places of both axes, or places that others were put in front of."""
+    return len(dim) > 1 or _axis(dim) == "cat"
 
 
 def _mixed(dim: Dim) -> bool:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.runs.origin import run_behind
-from image2video.runs.texts import read_json
+from image2video.runs.texts import MAX_RECORD_BYTES, read_json
+from image2video.runs.yaml_text import read_yaml
 from image2video.wrap.video_wrap import VideoWrap
 
 CONFIG_FILE = "config.yaml"
@@ -92,11 +92,7 @@ def _options(path: Path) -> dict[str, Any]:
     """The settings of a run; none where it has no such file."""
     if not path.is_file():
         return {}
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be read as YAML ({first}); restore a copy of it, or delete it") from error
+    options = read_yaml(path, "config of a run", max_bytes=MAX_RECORD_BYTES)
     if not isinstance(options, dict):
         raise InputError(f"{path} must hold options by name, got a {type(options).__name__}; restore a copy of it")
     return options

@@ -62,8 +62,10 @@ def aggregated(
 
 
 def _final_formats(final: Any, maps: list[Any], backbone: nn.Module, the_plan: Plan) -> OutputFormats:
-    """Return the layout of final features: tokens stand on the grid of an intermediate of as many places."""
+    """Return the layout of final features: they have the places of an intermediate, whose layout was asked for."""
     formats = output_formats(backbone, the_plan)
+    if isinstance(final, Tensor) and final.ndim == 4 and formats.declared is None:
+        return _map_formats(final, maps) or formats
     if not isinstance(final, Tensor) or final.ndim != 3:
         return formats
     prefix = getattr(backbone, "num_prefix_tokens", 0)
@@ -73,6 +75,16 @@ def _final_formats(final: Any, maps: list[Any], backbone: nn.Module, the_plan: P
             grid = (int(height), int(width))
             return OutputFormats(None, {"": Layout(-1, "tokens", prefix_tokens=prefix, grid=grid)})
     return formats
+
+
+def _map_formats(final: Tensor, maps: list[Any]) -> OutputFormats | None:
+    """Return the layout of final maps by the intermediate of the same size; None where both layouts would fit."""
+    for item in reversed(maps):
+        size = (item[0] if isinstance(item, tuple) else item).shape[-2:]
+        fitting = [name for name, found in (("NCHW", final.shape[2:4]), ("NHWC", final.shape[1:3])) if found == size]
+        if fitting:
+            return OutputFormats(fitting[0]) if len(fitting) == 1 else None  # type: ignore[arg-type]
+    return None
 
 
 def _formatted(maps: Tensor, output_fmt: str) -> Tensor:

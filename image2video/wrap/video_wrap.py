@@ -23,6 +23,7 @@ from image2video.inject.checks import check_backbone
 from image2video.inject.plan import OutputLayout, Plan
 from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
+from image2video.trace.capture import refuse_symbols
 from image2video.trace.sizes import nominal_size
 from image2video.wrap import pretrained
 from image2video.wrap.aggregate import Aggregation, OutputFormats, aggregate, check_aggregation
@@ -151,6 +152,7 @@ class VideoWrap(ClipState, TimmLike):
         Returns:
             The backbone's outputs, aggregated over T.
         """
+        refuse_symbols(images, "a model that makes clips")
         images, flags = images_and_flags(images, flags, self._image_name)
         frames, T, unwarper = self._frames(images, T)
         with self.fusion.frames(T), DtypeWords(self.backbone, frames):

@@ -7,20 +7,41 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from image2video import Image2Video, RandomClips, VideoWrap
+from image2video import Genotype, Image2Video, RandomClips, VideoWrap
 from image2video.clip import ClipOptions
+from image2video.clip.options import WRAP_CLIP
 from image2video.errors import InputError, InputTypeError
 
 
 def test_the_defaults_are_those_of_whoever_makes_clips() -> None:
     assert Image2Video("identity").options == ClipOptions()
     assert ClipOptions().colours is None
-    for maker in (Image2Video, VideoWrap, RandomClips):
-        parameters = inspect.signature(maker).parameters
-        for name, value in ClipOptions().arguments().items():
-            # Random clips take the schedule of their space.
-            assert parameters[name].default == value or (maker is RandomClips and name == "schedule")
+    parameters = inspect.signature(RandomClips).parameters
+    for name, value in ClipOptions().arguments().items():
+        # Random clips take the schedule of their space.
+        assert parameters[name].default == value or name == "schedule"
+
+
+def test_a_genotype_comes_with_the_clip_that_it_was_found_for() -> None:
+    found = {"T": 4, "schedule": "ramp", "padding": "border", "interpolation": "nearest"}
+    genotype = Genotype.parse("rotate(5)").with_provenance({**found, "seed": 0})
+    wrapper = VideoWrap(nn.Conv2d(3, 4, 1), "none", genotype=genotype, input_size=(3, 8, 8))
+    assert wrapper.to_video.options == Image2Video(genotype).options == ClipOptions(**found)
+    assert Image2Video(genotype, T=2, padding="zeros").options == ClipOptions(**{**found, "T": 2, "padding": "zeros"})
+    # Searches of earlier versions wrote no padding, and padded with zeros.
+    assert ClipOptions.found_with({"T": 4, "schedule": "ramp"}, WRAP_CLIP) == ClipOptions(4, "ramp", "zeros")
+    # A provenance is free text: what is no option is none.
+    odd = {"T": True, "schedule": 3, "padding": None, "interpolation": True}
+    assert ClipOptions.found_with(odd, WRAP_CLIP) == WRAP_CLIP
+
+
+def test_what_neither_says_is_as_the_wrapper_has_it() -> None:
+    model = VideoWrap(nn.Conv2d(3, 4, 1), "none", input_size=(3, 8, 8))
+    assert model.to_video.options == WRAP_CLIP
+    explicit = VideoWrap(nn.Conv2d(3, 4, 1), "none", T=5, padding="zeros", input_size=(3, 8, 8))
+    assert explicit.to_video.options == WRAP_CLIP.replace(T=5, padding="zeros")
 
 
 @pytest.mark.parametrize("mean", [0.5, (0.5,), [0.5], torch.tensor([0.5])])

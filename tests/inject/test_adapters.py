@@ -72,7 +72,8 @@ def sites(net, fusion):
 
 
 def wrapped(net, fusion):
-    model = VideoWrap(net, fusion, genotype="translate_x(0.1)", T=3, residual=False, input_size=(3, 32, 48)).eval()
+    clip = {"genotype": "translate_x(0.1)", "T": 3, "schedule": "from_zero", "padding": "zeros"}
+    model = VideoWrap(net, fusion, residual=False, input_size=(3, 32, 48), **clip).eval()
     randomise(model.fusion, 3)
     return model
 

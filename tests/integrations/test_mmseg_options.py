@@ -13,6 +13,7 @@ from mmseg_cases import build, tiny_config
 
 from image2video import DEFAULT_GENOTYPE
 from image2video.clip.genotype import Genotype
+from image2video.clip.options import WRAP_CLIP
 from image2video.errors import Image2VideoError, InputError, InputTypeError
 from image2video.fusion import GSFConfig
 from image2video.integrations.openmmlab import VideoOptions
@@ -21,7 +22,7 @@ from image2video.integrations.openmmlab import VideoOptions
 def test_every_key_has_a_default():
     assert VideoOptions.from_config(None) == VideoOptions.from_config({}) == VideoOptions()
     assert VideoOptions().genotype == str(DEFAULT_GENOTYPE)
-    assert build(tiny_config(video={})).to_video.T == 5
+    assert build(tiny_config(video={})).to_video.options.with_colours(None) == WRAP_CLIP
 
 
 def test_config_dicts_and_lists_become_plain_values():
@@ -119,20 +120,23 @@ def test_the_plain_type_refuses_a_cascade_and_the_other_way_round():
 def test_a_file_that_was_found_for_another_clip_warns(tmp_path):
     path = tmp_path / "genotype.json"
     Genotype.parse("rotate(3)").with_provenance({"T": 3, "schedule": "centred"}).save(path)
+    other = {"genotype": str(path), "T": 5, "schedule": "from_zero"}
     with pytest.warns(
         UserWarning, match=r"model\.video\.T=5, found with 3, model\.video\.schedule='from_zero', found with"
     ):
-        VideoOptions.from_config({"genotype": str(path)}).clip_maker()
+        VideoOptions.from_config(other).clip_maker()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         VideoOptions.from_config({"genotype": str(path), "T": 3, "schedule": "centred"}).clip_maker()
+        clip = VideoOptions.from_config({"genotype": str(path)}).clip_maker()
+    assert (clip.T, clip.schedule) == (3, "centred")
 
 
 def test_frames_that_show_little_warn_with_the_shares():
     with pytest.warns(UserWarning, match=r"frame 2 of 3 shows 40% of an image of 40 × 56 pixels, all frames .* 70%"):
-        build(tiny_config(video={"genotype": "translate_x(0.3)", "T": 3}))
+        build(tiny_config(video={"genotype": "translate_x(0.3)", "T": 3, "schedule": "from_zero"}))
     with pytest.warns(UserWarning, match="frame 2 of 3 shows 0% of an image"):
-        build(tiny_config(video={"genotype": "translate_y(0.6)", "T": 3}))
+        build(tiny_config(video={"genotype": "translate_y(0.6)", "T": 3, "schedule": "from_zero"}))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         build(tiny_config(video={"genotype": "translate_x(0.2)", "T": 3}))

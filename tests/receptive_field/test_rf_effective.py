@@ -289,3 +289,29 @@ def test_a_comparison_is_a_table_and_json(tmp_path) -> None:
     assert read["records"] == json.loads(got.to_json())["records"]
     assert read["schema_version"] == 1
     assert isinstance(got.fields["bare"].measures, Measures)
+
+
+def test_a_first_operation_in_place_changes_nothing() -> None:
+    """A shift in place of the images, and the same out of place, have one field; bare and wrapped."""
+
+    class Shifted(nn.Module):
+        def __init__(self, inplace: bool) -> None:
+            super().__init__()
+            self.inplace = inplace
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x.mul_(2).add_(1) if self.inplace else x * 2 + 1)
+
+    images = torch.randn(2, 3, 13, 17, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    for wrap in (False, True):
+        fields = []
+        for inplace in (False, True):
+            model = Shifted(inplace).eval()
+            if wrap:
+                model = VideoWrap(model, "none", genotype="rotate(10)", T=2, input_size=(3, 13, 17)).eval()
+            fields.append(effective(model, images).map)
+        torch.testing.assert_close(fields[0], fields[1])
+    assert torch.equal(images, before)

@@ -136,7 +136,7 @@ def test_a_damaged_record_is_refused(tmp_path, pretended):
     _, book, runs = worked(path, tmp_path / "out")
     for content in ("{}", "[1]", '{"schema": 1, "key": "of another", "score": 5}'):
         book.record_path(runs[0]).write_text(content)
-        with pytest.raises(InputError, match="is no record of this run; move it away, and run again"):
+        with pytest.raises(InputError, match=r"is no record of this run; move it away|must hold a JSON object"):
             worked(path, tmp_path / "out")
 
 

@@ -78,7 +78,7 @@ def test_all_arms_of_a_seed_begin_alike_and_read_the_same_images(root, weights, 
         fit(made(arm, root, tmp_path / arm.name), weights, accelerator())
     bare, long, moving, learned = seen
     assert bare.begin.keys() == weights.keys() < moving.begin.keys()
-    assert learned.begin.keys() - weights.keys() == {"width"}
+    assert learned.begin.keys() - weights.keys() == {"width", "_extra_state"}
     assert learned.begin["width"].tolist() == pytest.approx([START] * 5)
     for other in (bare, long, moving, learned):
         for name, value in weights.items():

@@ -48,7 +48,7 @@ def judged_images(data: Arrays, seed: int, choosing: int) -> tuple[Tensor, Tenso
 
 def test_the_estimate_is_that_of_the_images_that_chose_nothing() -> None:
     network, data = tiny_network(seed=3).eval(), blobs(90, 1)
-    ranking = rank_genotypes(network, data, candidates=CHAINS, T=3, first_images=10, seed=5)
+    ranking = rank_genotypes(network, data, candidates=CHAINS, first_images=10, seed=5)
     assert ranking.images == 60
     estimate = ranking.estimate
     assert estimate.images == 30
@@ -59,7 +59,7 @@ def test_the_estimate_is_that_of_the_images_that_chose_nothing() -> None:
     assert not (first.flatten(1)[:, None] == images.flatten(1)[None]).all(2).any()
     with torch.no_grad():
         bare = network(images)
-        clip = network(Image2Video(ranking.best, T=3)(images).flatten(0, 1)).view(30, 3, -1).mean(1)
+        clip = network(Image2Video(ranking.best)(images).flatten(0, 1)).view(30, 3, -1).mean(1)
     rights = [(z.argmax(1) == labels).double() for z in (bare, clip)]
     losses = [cross_entropy(z, labels, reduction="none").double() for z in (bare, clip)]
     assert estimate.bare_accuracy == pytest.approx(rights[0].mean().item())
@@ -74,12 +74,13 @@ def test_a_winner_by_chance_gains_nothing_on_other_images() -> None:
     texts = [f"translate_x({i / 40})" for i in range(1, 30)]
     flattered, honest = [], []
     for seed in range(12):
-        ranking = rank_genotypes(Coin(), coins(seed), candidates=texts, T=2, seed=seed, first_images=200)
+        ranking = rank_genotypes(Coin(), coins(seed), candidates=texts, seed=seed, first_images=200)
         best = ranking.entries[0].genotype
-        again = rank_genotypes(Coin(), coins(seed), candidates=[best], T=2, seed=seed, first_images=200)
+        again = rank_genotypes(Coin(), coins(seed), candidates=[best], seed=seed, first_images=200)
         flattered.append(ranking.entries[0].gain)
         images, labels = judged_images(coins(seed), seed, again.images)
-        clip = Coin()(Image2Video(best, T=2)(images).flatten(0, 1)).view(len(labels), 2, 2).mean(1)
+        frames = Image2Video(best, T=3, schedule="centred", padding="reflection")(images)
+        clip = Coin()(frames.flatten(0, 1)).view(len(labels), 3, 2).mean(1)
         rights = [(z.argmax(1) == labels).double().mean().item() for z in (clip, Coin()(images))]
         honest.append(rights[0] - rights[1])
         assert not ranking.decided
@@ -97,7 +98,9 @@ def test_a_real_gain_is_decided_and_said_with_its_interval() -> None:
             return torch.stack([moved, -moved], dim=1)
 
     data = Arrays(torch.rand(240, 1, 8, 16) + 1, torch.zeros(240, dtype=torch.long))
-    ranking = rank_genotypes(RightWhereMoved(), data, candidates=["translate_x(0.25)"], T=2, schedule="ramp")
+    ranking = rank_genotypes(
+        RightWhereMoved(), data, candidates=["translate_x(0.25)"], T=2, schedule="ramp", padding="zeros"
+    )
     assert str(ranking.best) == "translate_x(0.25)"
     assert ranking.decided
     assert ranking.estimate.interval[0] > 0

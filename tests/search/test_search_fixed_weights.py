@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from image2video import Genotype, Image2Video, VideoWrap
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError, InputTypeError, StateError
-from image2video.search import Ranking, SearchSpace, candidate_chains, get_space, rank_genotypes
+from image2video.search import Ranking, SearchConfig, SearchSpace, candidate_chains, get_space, rank_genotypes
 from image2video.search.rank.averaging import AveragedFrames
 from image2video.search.rank.candidates import frames_key
 from image2video.search.rank.clip_candidate import ClipCandidate
@@ -63,11 +63,12 @@ def test_shared_frames_are_predicted_once(schedule: str, texts: tuple[str, ...],
 
 def test_scores_are_those_of_the_frames_averaged_by_hand() -> None:
     network, data = tiny_network(seed=3).eval(), blobs(90, 1)
-    ranking = rank_genotypes(network, data, candidates=CHAINS[1:], T=3, first_images=10, judge=0)
+    how = {"T": 3, "schedule": "centred", "padding": "reflection"}
+    ranking = rank_genotypes(network, data, candidates=CHAINS[1:], first_images=10, judge=0)
     assert {entry.genotype for entry in ranking.entries} == set(CHAINS)
     assert ranking.images == 90
     for entry in ranking.entries:
-        clip = Image2Video(entry.genotype, T=3)(data.images)
+        clip = Image2Video(entry.genotype, **how)(data.images)
         with torch.no_grad():
             logits = network(clip.flatten(0, 1)).view(90, 3, -1).mean(1)
         assert entry.images == 90
@@ -110,7 +111,7 @@ def test_halving_keeps_the_identity_and_reports_who_left_when() -> None:
 
     data = Arrays(torch.rand(300, 1, 8, 50) + 1, torch.zeros(300, dtype=torch.long))
     chains = ["identity", *(f"translate_x({0.05 + i / 100})" for i in range(30))]
-    how = {"candidates": chains, "T": 2, "schedule": "ramp", "first_images": 50, "judge": 0}
+    how = {"candidates": chains, "T": 2, "schedule": "ramp", "padding": "zeros", "first_images": 50, "judge": 0}
     ranking = rank_genotypes(HatesTheImageItself(), data, **how)
     assert len(ranking.entries) == 31
     assert ranking.entries[0].accuracy == 1
@@ -360,7 +361,7 @@ def test_of_equal_clips_the_cheapest_is_chosen() -> None:
 
     data = Arrays(torch.rand(60, 1, 8, 50) + 1, torch.zeros(60, dtype=torch.long))
     chains = ["translate_x(0.1)", "translate_x(0.1) > translate_x(0.05)"]
-    ranking = rank_genotypes(SameEverywhere(), data, candidates=chains, T=(5, 2, 3), schedule="ramp")
+    ranking = rank_genotypes(SameEverywhere(), data, candidates=chains, T=(5, 2, 3), schedule="ramp", padding="zeros")
     assert (str(ranking.best), ranking.best_entry.T) == ("translate_x(0.1)", 2)
     assert ranking.best.provenance["T"] == 2
 
@@ -377,3 +378,17 @@ def test_of_equal_clips_the_cheapest_is_chosen() -> None:
 def test_choices_that_cannot_be_made_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         rank_genotypes(tiny_network(), blobs(10, 0), candidates=CHAINS, **{"T": 2, **options})
+
+
+def test_labels_beyond_the_classes_and_single_logits_are_refused() -> None:
+    images = torch.rand(20, 1, 12, 16)
+    with pytest.raises(InputError, match=r"labels .*3"):
+        rank_genotypes(tiny_network(), Arrays(images, torch.full((20,), 3)), candidates=CHAINS)
+    one = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    with pytest.raises(InputError, match=r"returned 1 logit per frame; .*put \(0, logit\) in its place"):
+        rank_genotypes(one, Arrays(images, torch.zeros(20, dtype=torch.long)), candidates=CHAINS)
+
+
+def test_the_selection_that_people_call_darts_is_named() -> None:
+    with pytest.raises(InputError, match=r"unknown selection 'darts'; what DARTS does is 'argmax'; choose one of"):
+        SearchConfig(selection="darts")

@@ -361,7 +361,7 @@ def test_hidden_states_of_a_model_output_are_found_where_the_trace_found_them():
 def test_sequences_that_the_trace_did_not_return_take_the_layout_of_those_as_long():
     hidden, layout, expected = sequences()
     for tokens in ({layout}, {layout, Layout(-1, "tokens", grid=(6, 11))}):
-        result = run(hidden, tokens=frozenset(tokens))
+        result = run(hidden, tokens=frozenset((one, ()) for one in tokens))
         torch.testing.assert_close(result[1][:, 1:], expected[1])
 
 
@@ -376,4 +376,4 @@ def test_sequences_that_the_trace_did_not_return_take_the_layout_of_those_as_lon
 )
 def test_sequences_of_another_length_or_of_two_layouts_are_refused(tokens, layouts):
     with pytest.raises(UnsupportedError, match=r"out\[0\] has shape \(6, 61, 8\).*the plan says nothing"):
-        run(sequences()[0], tokens=frozenset(tokens), layouts=layouts)
+        run(sequences()[0], tokens=frozenset((one, ()) for one in tokens), layouts=layouts)

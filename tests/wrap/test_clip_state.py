@@ -452,7 +452,7 @@ def test_the_config_of_a_saved_folder_counts(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["padding"] = "border"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.warns(ClipWarning, match="padding='border', the checkpoint has 'zeros'"):
+    with pytest.warns(ClipWarning, match="padding='border', the checkpoint has 'reflection'"):
         twin = VideoWrap.from_pretrained(tmp_path, backbone())
     assert twin.to_video.padding == "border"
 

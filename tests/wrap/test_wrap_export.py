@@ -96,6 +96,8 @@ def test_a_constant_of_an_exported_graph_is_the_eager_one_bit_for_bit():
     assert torch.equal(program.module()(batch), to_video(batch))
 
 
+# Strict export warns of the scope that a forward opens and closes again.
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects:UserWarning")
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_graph_that_has_to_compute_its_matrices_does_so_in_single_precision(strict):
     model, size = wrapped(fusion="none", net_options={"features_only": True})

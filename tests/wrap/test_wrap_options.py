@@ -10,6 +10,7 @@ from wrap_helpers import COLOURFUL, backbone, bare_mean, images, same_state, sta
 
 from image2video.clip.colours import Colours
 from image2video.clip.genotype import Genotype
+from image2video.clip.options import WRAP_CLIP, ClipOptions
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.fusion import GSFConfig
 from image2video.wrap.video_wrap import VideoWrap
@@ -85,7 +86,7 @@ def test_the_bare_backbone_is_refused_outside_of_its_wrapper():
         with pytest.raises(StateError, match="outside of its wrapper"):
             entrance(images())
     model.backbone = copy.deepcopy(model.backbone)  # as a tool does that works on a copy
-    with pytest.raises(StateError, match=r"copy or reparameterise.*call wrapper\.unwrap\(\)"):
+    with pytest.raises(StateError, match=r"copied or saved without its wrapper.*copy or save the whole wrapper"):
         model(images())
 
 
@@ -132,8 +133,9 @@ def test_it_says_what_it_is():
 
 def test_the_default_genotype_is_the_gentle_one():
     model = VideoWrap(backbone())
-    assert model.genotype == Genotype.parse("translate_x(0.03) > translate_y(0.03)")
-    assert (model.T, model.plan.fusion.name, model.residual) == (5, "gsf", True)
+    assert model.genotype == Genotype.parse("translate_x(0.03)")
+    assert (model.T, model.plan.fusion.name, model.residual) == (3, "gsf", True)
+    assert model.to_video.options.with_colours(None) == WRAP_CLIP == ClipOptions(3, "centred", "reflection")
 
 
 def test_colours_are_those_of_the_backbone_unless_others_are_given():

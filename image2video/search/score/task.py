@@ -153,6 +153,11 @@ class ClassificationTask(Task):
                 f"the backbone returned shape {tuple(outputs.shape)} for {rows} frames; classification needs logits "
                 f"({rows}, K)"
             )
+        if outputs.shape[1] < 2:
+            raise InputError(
+                f"the backbone returned {outputs.shape[1]} logit per frame; classification needs one for each of 2 or "
+                "more classes: put (0, logit) in its place, or give a task= of your own"
+            )
 
     def predict(self, outputs: Tensor, T: int, unwarp: Unwarp) -> Tensor:
         """The mean of the logits over the frames (Casarin et al., CVPR 2024).
