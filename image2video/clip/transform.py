@@ -111,10 +111,13 @@ def check_invertible(run: Sequence[Transform], steps: Sequence[float], text: str
     """Raise `InputError` where geometric transforms cannot be inverted in numbers at one of these powers."""
     # Whether a matrix is singular does not depend on the size of the image: any will do.
     linear = run_matrices(run, steps, 224, 128)[:, :2, :2]
-    dets = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).tolist()
-    for step, det, size in zip(steps, dets, linear.abs().amax(dim=(1, 2)).tolist(), strict=True):
-        if not (_TINY <= size <= 1 / _TINY and abs(det) >= _TINY * size**2):
-            raise InputError(
-                f"the chain {text!r:.200} is singular: at step {step:g} its matrix has determinant {det:g} "
-                "and cannot be inverted in numbers; use milder magnitudes, fewer ops or fewer frames"
-            )
+    dets = linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]
+    sizes = linear.abs().amax(dim=(1, 2))
+    # NaN fails every comparison.
+    invertible = (sizes >= _TINY) & (sizes <= 1 / _TINY) & (dets.abs() >= _TINY * sizes**2)
+    if not invertible.all():
+        first = int(invertible.logical_not().nonzero()[0])
+        raise InputError(
+            f"the chain {text!r:.200} is singular: at step {steps[first]:g} its matrix has determinant "
+            f"{dets[first]:g} and cannot be inverted in numbers; use milder magnitudes, fewer ops or fewer frames"
+        )

@@ -14,7 +14,7 @@ from image2video.errors import InputError, InputTypeError
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
 from image2video.search.space.space import SearchSpace
-from image2video.search.state.config import DEFAULT_SPACES, SearchConfig
+from image2video.search.state.config import DEFAULT_SPACES, SearchConfig, check_selection
 from image2video.search.state.state import SearchState
 from image2video.search.state.units import Unit
 
@@ -168,9 +168,7 @@ def get_selection(name: str) -> Selection:
     Raises:
         InputError: an unknown name; the message lists what is known.
     """
-    if name not in _SELECTIONS:
-        meant = "; what DARTS does is 'argmax'" if str(name).lower() == "darts" else ""
-        raise InputError(f"unknown selection {name!r}{meant}; choose one of {_known()}")
+    check_selection(name)
     return _SELECTIONS[name]()
 
 

@@ -173,8 +173,8 @@ class SearchConfig:
         check_frames(self.T)
         _check_counts(self)
         _check_switches(self)
+        check_selection(self.selection)
         for what, value, choices in (
-            ("selection", self.selection, tuple(DEFAULT_SPACES)),
             ("criterion", self.criterion, CRITERIA),
             ("score_statistics", self.score_statistics, STATISTICS),
             ("relaxation", self.relaxation, RELAXATIONS),
@@ -223,6 +223,13 @@ def _follow_paper(config: SearchConfig) -> None:
         if given not in (value, defaults[name]):
             raise InputError(f"paper=True means {name}={value!r}, got {given!r}; leave one of them out")
         object.__setattr__(config, name, value)
+
+
+def check_selection(name: object) -> None:
+    """Raise `InputError` for a name under which no selection is registered."""
+    if not isinstance(name, str) or name not in DEFAULT_SPACES:
+        meant = "; what DARTS does is 'argmax'" if str(name).lower() == "darts" else ""
+        raise InputError(f"unknown selection {name!r:.80}{meant}; choose one of {', '.join(DEFAULT_SPACES)}")
 
 
 def _check_counts(config: SearchConfig) -> None:
