@@ -53,8 +53,7 @@ def main() -> None:
     bare = averaged([bare for bare, _ in rounds])
     results = [averaged(list(rows)) for rows in zip(*(results for _, results in rounds), strict=True)]
     payload = {"settings": settings, "front": front(results), "bare": bare, "results": results}
-    name = f"fresh_wrap_{options.task}"
-    write_result(Path(__file__).parent / "results" / f"{name}.json", name, payload)
+    write_result(Path(__file__).parent / "results" / f"fresh_wrap_{options.task}.json", "fresh_wrap_small", payload)
 
 
 def averaged(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def run(options: Namespace) -> None:
     networks = build_networks(rf, machine.seed, device, run=run_of_weights)
     pictures = read_images(rf.images, rf.count, networks.size, networks.bare, machine.seed, weights=rf.weights)
     say("rf", [*notes, *filter(None, [pictures.prepared])])
-    units = survey_units(networks.bare, networks.size, layer=rf.layer, frame=rf.frame)
+    frame = networks.still_frame if rf.frame is None else rf.frame
+    units = survey_units(networks.bare, networks.size, layer=rf.layer, frame=frame)
     with OutputDirectory(rf.out, "rf", overwrite=rf.overwrite) as folder:
         if networks.weights == "random":
             networks = networks.calibrated(pictures.images, machine.seed)

@@ -58,7 +58,7 @@ class RfOptions:
         count: how many images
         batch_size: images per forward pass
         layer: module whose features are a frame's (default: the last that is a map or has tokens)
-        frame: of which frame features are shown
+        frame: of which frame features are shown (default: the one that is the image itself, or moves least)
         out: folder of the results
         overwrite: replace the run in this folder
     """
@@ -76,7 +76,7 @@ class RfOptions:
     count: int = 16
     batch_size: int = 4
     layer: str | None = None
-    frame: int = 0
+    frame: int | None = None
     out: str = "image2video-rf"
     overwrite: bool = False
 
@@ -118,6 +118,11 @@ class Networks:
     def clip_text(self) -> str:
         """The clip in words, for captions."""
         return f"{self.genotype}, T = {self.clip.T}, {self.clip.schedule}"
+
+    @property
+    def still_frame(self) -> int:
+        """The frame that is the image itself, or moves least."""
+        return Image2Video.of(self.genotype, self.clip).nearest_frame()
 
     def calibrated(self, images: Tensor, seed: int) -> Networks:
         """Random networks as they can be measured: no branch is zero, batch norms fit the images (`prepare_random`).
@@ -163,7 +168,7 @@ def build_networks(options: RfOptions, seed: int, device: torch.device, *, run: 
         if run is not None:  # photometric ops see the colours that the images have
             _, mean, std, _ = _preparation(bare, options.weights)
             clip = clip.replace(mean=mean, std=std)
-        if options.frame >= clip.T:
+        if options.frame is not None and options.frame >= clip.T:
             raise InputError(f"--frame {options.frame} is not one of --frames {clip.T}: they count from 0")
         fusions = ["none"] if options.fusion == "none" else ["none", options.fusion]
         models: dict[str, nn.Module] = {BARE: bare}

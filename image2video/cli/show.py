@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -63,7 +64,7 @@ def run(options: Namespace) -> None:
         raise MissingError(f"no folder {out.parent} to write {out.name} into; make it, or choose another --out")
     image = _read(Path(show.image), show.image_size)
     genotype = Genotype.coerce(show.genotype)
-    how = {"T": show.frames, "schedule": show.schedule, "padding": show.padding}
+    how: dict[str, Any] = {"T": show.frames, "schedule": show.schedule, "padding": show.padding}
     clip = ClipOptions.found_with(genotype.provenance, WRAP_CLIP, **how)
     film_strip(image, genotype, clip.T, clip.schedule, out, padding=clip.padding)
     Console().print(f"film strip: {out.resolve()}", soft_wrap=True)

@@ -46,7 +46,7 @@ def print_fields(model: VideoWrap, data: DataSource, name: str, out: Path, conso
         return
     weights = f"trained on {data.short_name}"
     try:
-        units = survey_units(model, size)
+        units = survey_units(model, size, frame=model.to_video.nearest_frame())
         device = next(model.parameters()).device
         # Fields of training images: the test images stay unseen by all but the final evaluation.
         batches = data.train.batches(min(_IMAGES, data.train.num_images), device=device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -102,7 +104,7 @@ class Image2Video(nn.Module):
     ) -> None:
         super().__init__()
         self.genotype = Genotype.coerce(genotype)
-        how = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
+        how: dict[str, Any] = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
         self.options = ClipOptions.found_with(self.genotype.provenance, **how, mean=mean, std=std)
         check_colours(self.genotype, self.options.colours)
         self.genotype.check_steps(self.options.steps)

@@ -307,7 +307,8 @@ class Clips(Augmentation):
     @classmethod
     def _grid(cls) -> tuple[Self, ...]:
         """The spaces of the library at 3, 5 and 8 frames."""
-        return tuple(cls(space, frames) for space in ("affine5", "autoaugment13", "gentle") for frames in (3, 5, 8))
+        spaces = ("affine5", "autoaugment13", "gentle", "pose")
+        return tuple(cls(space, frames) for space in spaces for frames in (3, 5, 8))
 
 
 FAMILIES: dict[str, type[Augmentation]] = {

@@ -130,8 +130,8 @@ def memory_pool(
     parts = {part: found for part, found in wanted.items() if found is not None and part in options.parts}
     check_labels({part: labels for part, (_, labels) in parts.items()}, classes)
     if options.memory_size is not None:
-        images = sum(len(labels) for _, labels in parts.values())
-        check_images_memory(images, int(next(iter(parts.values()))[0].shape[1]), options.memory_size)
+        count = sum(len(labels) for _, labels in parts.values())
+        check_images_memory(count, int(next(iter(parts.values()))[0].shape[1]), options.memory_size)
     parts = {part: _resized(found, options) for part, found in parts.items()}
     channels, height, width = (int(n) for n in next(iter(parts.values()))[0].shape[1:])
     mean, std = options.colours("mean", channels), options.colours("std", channels)

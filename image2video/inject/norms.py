@@ -72,4 +72,4 @@ def _is_folded(behind: NormBehind) -> bool:
     now = behind.parent._modules.get(behind.name)
     if now is behind.norm:
         return False
-    return now is None or not (list(now.parameters()) or list(now.buffers()))
+    return now is None or not [*now.parameters(), *now.buffers()]

@@ -95,8 +95,10 @@ def output_formats(
     # timm's `output_fmt` is an enumeration of strings; its other values (NLC) are no layouts of maps.
     name = str(getattr(declared, "value", declared)).upper()
     known = formats_of(plan.outputs)
-    tokens = {(o.layout, (o.grid,) if o.grid else ()) for o in plan.outputs if o.layout is not None}
-    tokens |= {(site.layout, tuple(site.grids)) for site in plan.sites}
+    tokens = {(site.layout, site.grids) for site in plan.sites}
+    for output in plan.outputs:
+        if output.layout is not None:
+            tokens.add((output.layout, () if output.grid is None else (output.grid,)))
     return OutputFormats(
         name if name in ("NCHW", "NHWC") else None,  # type: ignore[arg-type]
         known.layouts,

@@ -111,8 +111,7 @@ class VideoOptions:
         try:
             genotype = Genotype.coerce(self.genotype)
             self._warn_of_another_clip(genotype)
-            names = ("T", "schedule", "padding", "interpolation")
-            given = {name: getattr(self, name) for name in names}
+            given = {name: getattr(self, name) for name in ("T", "schedule", "padding", "interpolation")}
             options = ClipOptions.found_with(genotype.provenance, WRAP_CLIP, mean=mean, std=std, **given)
             return Image2Video.of(genotype, options)
         except Image2VideoError as error:

@@ -26,11 +26,23 @@ from image2video.wrap.builders import Builder
 
 CPU = torch.device("cpu")
 MODEL = ("--model", "cifar_resnet8", "--model-kwargs", '{"num_classes": 3, "in_chans": 1}')
-CLIP = ("--genotype", "translate_x(0.1) > rotate(20)", "--frames", "3", "--size", "16", "--layer", "layer3")
+CLIP = (
+    "--genotype",
+    "translate_x(0.1) > rotate(20)",
+    "--frames",
+    "3",
+    "--size",
+    "16",
+    "--layer",
+    "layer3",
+    "--schedule",
+    "from_zero",
+)
 
 
 def options(**values):
     fresh = {"model": "cifar_resnet8", "model_kwargs": {"num_classes": 3}, "frames": 3, "size": 16, "count": 2}
+    fresh["schedule"] = "from_zero"
     return RfOptions(**(fresh | values))
 
 
@@ -116,6 +128,14 @@ def test_a_frame_at_step_zero_without_fusion_is_the_bare_network():
     )
     moved = other["layer3, frame 1"]
     assert not torch.allclose(moved[AVERAGED].map, moved[BARE].map, rtol=0.1)
+
+
+def test_the_default_frame_is_the_image_itself():
+    assert build_networks(options(), 0, CPU).still_frame == 0
+    assert build_networks(options(schedule="centred"), 0, CPU).still_frame == 1
+    assert build_networks(options(schedule=None, frames=None), 0, CPU).still_frame == 1
+    with pytest.raises(InputError, match="--frame 3 is not one of --frames 3: they count from 0"):
+        build_networks(options(frame=3), 0, CPU)
 
 
 def test_the_default_layer_is_the_last_whose_field_fits():
@@ -213,7 +233,7 @@ def test_training_a_wrapped_network_shows_its_fields(tmp_path, capsys):
     out = tmp_path / "wrapped"
     assert main([*train, "--genotype", "rotate(20)", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "layer2, frame 0" in printed
+    assert "layer2, frame 1" in printed
     assert "no fusion" in printed
     with Image.open(out / "erf.png") as picture:
         assert picture.size[0] > 500

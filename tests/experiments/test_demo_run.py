@@ -55,8 +55,9 @@ def test_every_arm_ran_and_every_frame_is_counted(finished) -> None:
     assert {runs[name].start_frames for name in ("averaged", "tuned_bare", "tuned_none", "tuned")} == {2 * images}
     assert result.search is not None
     assert result.frames == sum(frames.values()) + result.search.frames
-    # One step: a clip of every training and held-out image; then an epoch of tuning after each of three edges.
-    assert result.search.frames == 2 * (images + 20) + 3 * 2 * images
+    # One step: a clip of every training and held-out image. Then an epoch of tuning after each of three edges and of
+    # one node; τ goes on as long as an edge is open.
+    assert result.search.frames == 2 * (images + 20) + 2 * (2 * (images + 20) + 2 * images)
 
 
 def test_genotypes_and_costs_are_those_of_the_arms(finished) -> None:

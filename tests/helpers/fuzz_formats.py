@@ -40,6 +40,7 @@ from image2video.runs.texts import parse_json
 from image2video.runs.yaml_text import parse_yaml
 from image2video.search import SearchConfig, get_space
 from image2video.training import TrainConfig, load_weights, train
+from image2video.wrap.clip_record import ClipWarning
 from image2video.wrap.pretrained_config import check_local, read_config
 from image2video.wrap.video_wrap import VideoWrap
 
@@ -203,7 +204,9 @@ SAVED = _Saved()
 def _folder(mutated: str, other: str) -> Callable[[bytes, Path], object]:
     def read(data: bytes, folder: Path) -> object:
         _put(SAVED[other], folder / other)
-        return VideoWrap.from_pretrained(_put(data, folder / mutated).parent)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ClipWarning)  # a config of one model with the weights of another
+            return VideoWrap.from_pretrained(_put(data, folder / mutated).parent)
 
     return read
 

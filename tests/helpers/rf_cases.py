@@ -80,7 +80,7 @@ class TinyNet(nn.Module):
 def wrapped(fusion: str = "gsf", genotype: str = "rotate(20) > translate_x(0.1)", T: int = 3, **options) -> VideoWrap:
     """A wrapped `TinyNet` in eval mode."""
     head, seed = options.pop("head", "vector"), options.pop("seed", 0)
-    options.setdefault("residual", False)
+    options = {"residual": False, "schedule": "from_zero", "padding": "zeros"} | options
     torch.manual_seed(seed)
     model = VideoWrap(TinyNet(head, seed=seed), fusion, genotype=genotype, T=T, input_size=(3, 24, 32), **options)
     return model.eval()

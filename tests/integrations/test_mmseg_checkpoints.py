@@ -123,7 +123,7 @@ def test_the_clip_travels_in_the_checkpoint(tmp_path):
     [
         ({"T": 5}, r"model\.video\.T=5, the checkpoint has 3"),
         ({"genotype": "identity"}, r"model\.video\.genotype='identity', the checkpoint has 'translate_x"),
-        ({"schedule": "ramp"}, r"model\.video\.schedule='ramp', the checkpoint has 'from_zero'"),
+        ({"schedule": "ramp"}, r"model\.video\.schedule='ramp', the checkpoint has 'centred'"),
         ({"fusion": "gsm"}, r"model\.video\.fusion=\{'name': 'gsm'.*the checkpoint has \{'name': 'gsf'"),
         ({"residual": False}, r"model\.video\.residual=False, the checkpoint has True"),
         ({"sites": r"layer[34].*conv2"}, r"model\.video\.sites=\['layer3"),

@@ -52,7 +52,10 @@ def test_padding_at_test_time_is_cut_off_and_the_original_size_comes_back():
 
 
 def test_padding_at_test_time_is_no_part_of_the_frames():
-    plain, wrapped = pair(video={"genotype": CHAIN, "T": 3, "fusion": "none"}, preprocessor=DIVISOR)
+    plain, wrapped = pair(
+        video={"genotype": CHAIN, "T": 3, "schedule": "from_zero", "padding": "zeros", "fusion": "none"},
+        preprocessor=DIVISOR,
+    )
     data, canvas = raw([SIZE]), (64, 64)
     image = normalised(data["inputs"][0])[None]
     logits = []
@@ -77,7 +80,9 @@ def test_training_pads_images_of_different_sizes_to_the_crop():
 
 
 def test_augmentation_at_test_time_merges_both_flips():
-    model = build(tiny_config(video={"genotype": CHAIN, "T": 3, "fusion": "none"}))
+    model = build(
+        tiny_config(video={"genotype": CHAIN, "T": 3, "schedule": "from_zero", "padding": "zeros", "fusion": "none"})
+    )
     straight = raw([SIZE])
     mirrored = copy.deepcopy(straight)
     mirrored["inputs"][0] = mirrored["inputs"][0].flip(2)
@@ -94,7 +99,7 @@ def test_augmentation_at_test_time_merges_both_flips():
 @pytest.mark.parametrize("normalise", [True, False])
 def test_photometric_ops_see_the_colours_as_they_are(normalise):
     """Brightness 1.5 of an image in 0 … 1, whatever the preprocessor does to it."""
-    config = tiny_config(video={"genotype": "brightness(1.5)", "T": 2, "fusion": "none"})
+    config = tiny_config(video={"genotype": "brightness(1.5)", "T": 2, "schedule": "from_zero", "fusion": "none"})
     if not normalise:
         config["data_preprocessor"] |= {"mean": None, "std": None}
     model = build(config)

@@ -15,7 +15,7 @@ from mmseg_cases import IGNORED, SIZE, build, largest_difference, pair, predicti
 FUSIONS = ("gsf", "gsm", "conv3d", "none")
 SLIDE = {"mode": "slide", "crop_size": (28, 32), "stride": (16, 20)}
 STILL = {"genotype": "identity", "T": 3}
-MOVING = {"genotype": CHAIN, "T": 3, "fusion": "none"}
+MOVING = {"genotype": CHAIN, "T": 3, "schedule": "from_zero", "padding": "zeros", "fusion": "none"}
 
 
 def frames_of(images, steps, content):

@@ -111,7 +111,8 @@ class _Line(nn.Module):
 
 @pytest.mark.parametrize("degrees", [20, -20, 35])
 def test_the_field_turns_against_the_content(degrees: int) -> None:
-    model = VideoWrap(_Line(), "none", genotype=f"rotate({degrees})", T=2, input_size=(3, 41, 51)).eval()
+    clip = {"genotype": f"rotate({degrees})", "T": 2, "schedule": "from_zero", "padding": "zeros"}
+    model = VideoWrap(_Line(), "none", input_size=(3, 41, 51), **clip).eval()
     turned = effective(model, noise(1, (41, 51)), Unit(frame=1, channel=0)).measures
     flat = effective(model, noise(1, (41, 51)), Unit(frame=0, channel=0)).measures
     # Frame 1 shows the content turned by the angle: what a line in it covers is the line turned back.
@@ -220,7 +221,8 @@ def test_transformers_and_channels_last_maps_have_units_too() -> None:
     patch = effective(vit, noise(2, (32, 48)), Unit("patch_embed", position=(1, 2)))
     assert (patch.map > 0).nonzero().amin(0).tolist() == [16, 32]
     assert (patch.map > 0).sum() == 16 * 16
-    model = VideoWrap(vit, "tsm", genotype="translate_x(0.1)", T=3, residual=False).eval()
+    clip = {"genotype": "translate_x(0.1)", "T": 3, "schedule": "from_zero", "padding": "zeros"}
+    model = VideoWrap(vit, "tsm", residual=False, **clip).eval()
     frame = effective(model, noise(2, (32, 48)), Unit("blocks.0", position=(1, 2), frame=1))
     assert frame.frame_shares is not None
     assert min(frame.frame_shares) > 0

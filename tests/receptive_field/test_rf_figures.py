@@ -215,7 +215,8 @@ def test_theory_expects_the_field_of_a_frame_where_it_is() -> None:
     images = torch.randn(4, 3, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     bare = linear()
     start = effective(bare, images, Unit("1"), weights="random")
-    video = VideoWrap(copy.deepcopy(bare), "none", genotype=genotype, T=3, input_size=(3, *SIZE))
+    clip = {"genotype": genotype, "T": 3, "schedule": "from_zero", "padding": "zeros"}
+    video = VideoWrap(copy.deepcopy(bare), "none", input_size=(3, *SIZE), **clip)
     found = effective(video, images, Unit("1", frame=2), weights="random")
     theory, m = expected(start, genotype, "from_zero", (0.0, 0.0, 1.0))
     share = found.map / found.map.sum()

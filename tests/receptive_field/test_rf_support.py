@@ -130,7 +130,8 @@ def test_translations_by_whole_pixels_give_the_union_of_the_shifted_fields() -> 
     torch.manual_seed(0)
     bare = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
     genotype = f"translate_x({2 / SIZE[1]}) > translate_y({-1 / SIZE[0]})"
-    model = VideoWrap(bare, "tsm", genotype=genotype, T=3, residual=False, input_size=(3, *SIZE)).eval()
+    clip = {"genotype": genotype, "T": 3, "schedule": "from_zero", "padding": "zeros"}
+    model = VideoWrap(bare, "tsm", residual=False, input_size=(3, *SIZE), **clip).eval()
     got = support(model, SIZE, Unit("1", frame=1, position=(13, 17)), tolerance=1e-9)
     field = theoretical([Layer(3, padding=1)] * 2).polygon((13, 17))
     union = reshaped(field, genotype, 3, image_size=SIZE)

@@ -175,7 +175,7 @@ def test_load(tmp_path) -> None:
     with pytest.raises(MissingError, match=r"result\.json"):
         ComparisonResult.load(tmp_path / "result.json")
     (tmp_path / "result.json").write_text("[1]")
-    with pytest.raises(InputError, match="holds a list"):
+    with pytest.raises(InputError, match="must hold a JSON object, got a list"):
         ComparisonResult.load(tmp_path / "result.json")
 
 

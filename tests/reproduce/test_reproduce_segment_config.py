@@ -227,7 +227,8 @@ def test_models_of_the_arms(root):
     plain = read_config(setting()).model
     assert arm_model(BARE, setting(), plain, None) == plain
     moving = arm_model(dataclasses.replace(MOVING, schedule="ramp", T=4), setting(), plain, MOVED)
-    clip = {"genotype": "translate_x(0.1)", "T": 4, "schedule": "ramp", "fusion": "gsf", "residual": False}
+    clip = {"genotype": "translate_x(0.1)", "T": 4, "schedule": "ramp", "padding": "zeros"}
+    clip |= {"fusion": "gsf", "residual": False}
     assert (moving.type, moving.video) == ("VideoEncoderDecoder", clip)
     starting = dataclasses.replace(MOVING, start="bare")
     assert arm_model(starting, setting(), plain, MOVED).video.residual

@@ -117,7 +117,7 @@ def test_every_selection_goes_through_the_same_entry(selection: str, tmp_path: P
     assert result.decided_sentence().endswith(".")
     if selection in ("one_shot", "fixed_weights"):
         assert summary is None
-        assert result.ranking.images == (60 if selection == "fixed_weights" else 30)
+        assert result.ranking.images == (40 if selection == "fixed_weights" else 30)
         return
     record = _build(SearchRecord, summary, "search")
     assert record.genotype == str(result.genotype)

@@ -159,8 +159,7 @@ def test_a_one_hot_cell_predicts_what_the_wrapped_network_does(op: str, schedule
     with torch.no_grad():
         found = predictions(FrameNetwork(backbone, None), cell(images, mixing), SegmentationTask(4), unwarp)
         plain = frames_to_clip(backbone(cell(images, mixing).flatten(0, 1)), 3).mean(1)
-        wrapped = VideoWrap(
-            backbone, "none", genotype=Genotype.parse(op), T=3, schedule=schedule, input_size=(1, 20, 28)
-        )
+        clip = {"genotype": Genotype.parse(op), "T": 3, "schedule": schedule, "padding": "zeros"}
+        wrapped = VideoWrap(backbone, "none", input_size=(1, 20, 28), **clip)
         assert torch.allclose(found, wrapped(images), atol=2e-4)
         assert torch.allclose(found, plain, atol=1e-2) == (op == "identity")

@@ -31,8 +31,8 @@ from image2video.wrap.video_wrap import VideoWrap
 OTHERS = [
     ({"genotype": "rotate(45)"}, r"genotype='rotate\(45\)', the checkpoint has 'translate_x\(0.1\) > rotate"),
     ({"T": 5}, "T=5, the checkpoint has 3"),
-    ({"schedule": "centred"}, "schedule='centred', the checkpoint has 'from_zero'"),
-    ({"padding": "border"}, "padding='border', the checkpoint has 'zeros'"),
+    ({"schedule": "ramp"}, "schedule='ramp', the checkpoint has 'centred'"),
+    ({"padding": "border"}, "padding='border', the checkpoint has 'reflection'"),
     ({"interpolation": "nearest"}, "interpolation='nearest', the checkpoint has 'bilinear'"),
     ({"aggregate": "mean_prob"}, "aggregate='mean_prob', the checkpoint has 'auto'"),
 ]

@@ -138,9 +138,11 @@ def _plan(clips: Sequence[ClipCandidate], size: tuple[int, int]) -> _Plan:
                 keys.append((chain, step, *how))
                 coloured.setdefault((chain, options.replace(T=1)), {}).setdefault(keys[-1], step)
         held.append(keys)
-    order = [*exact]
-    for group in (*sampled.values(), *coloured.values()):
-        order += group
+    order: list[FrameKey] = [*exact]
+    for matrices_of in sampled.values():
+        order += matrices_of
+    for powers_of in coloured.values():
+        order += powers_of
     column = {key: number for number, key in enumerate(order)}
     shares = torch.zeros(len(clips), len(order), dtype=torch.float64)
     for row, keys in enumerate(held):

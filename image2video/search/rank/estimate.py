@@ -69,7 +69,7 @@ def _figures(scores: Scores) -> dict[str, Any]:
     }
 
 
-def _scaled_losses(logits: Tensor, labels: Tensor) -> dict[str, float]:
+def _scaled_losses(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """Cross-entropies after temperature scaling, from logits `(2, n, K)` of the image itself and of the clip."""
     losses = torch.empty(logits.shape[:2], dtype=torch.float64)
     halves = (slice(0, None, 2), slice(1, None, 2))
