@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -178,9 +178,9 @@ class ForwardLog:
             node = nodes.pop()
             # Earlier nodes made the inputs; nodes of parameters have the largest number there is. A node that has a
             # mark belongs to a forward inside of this one.
-            if node is None or not first <= node._sequence_nr() < end or self in node.metadata:
+            if node is None or not first <= node._sequence_nr() < end or self in _metadata(node):
                 continue
-            node.metadata[self] = mark
+            _metadata(node)[self] = mark
             nodes += [following for following, _ in node.next_functions]
 
     def find(self) -> FrameState | None:
@@ -201,7 +201,7 @@ class ForwardLog:
         here, depth = self._here, backward_depth()
         # What was found at greater depths is of backward passes that have ended.
         outer = {at: state for at, state in here.found.items() if at < depth}
-        mark = node.metadata.get(self)
+        mark = _metadata(node).get(self)
         if mark is not None:
             state: FrameState | None = mark.state
         else:
@@ -264,3 +264,8 @@ def backward_depth() -> int:
         depth += frame.f_code is _ENGINE_CODE
         frame = frame.f_back
     return depth
+
+
+def _metadata(node: graph.Node) -> dict[Any, Any]:
+    """Return what can be written onto an autograd node; torch's types call the dictionary a method."""
+    return node.metadata  # type: ignore[return-value]
