@@ -63,8 +63,9 @@ def _flip_y(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor
 
 
 def _sign(steps: Tensor) -> Tensor:
-    """Return -1 at odd powers and 1 at even ones."""
-    return 1 - 2 * torch.remainder(steps, 2)
+    """Return -1 at odd powers and 1 at even ones; between two powers, that of the lower one."""
+    # Genotypes refuse powers between. The matrix can be inverted there too: a mirror image has no halfway.
+    return 1 - 2 * torch.remainder(steps.floor(), 2)
 
 
 def _identity(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tensor:
