@@ -73,7 +73,7 @@ def test_runs_of_before_are_read_by_what_they_have(tmp_path):
         }
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "\tb: 1", "x: 2026-99-99"])
+@pytest.mark.parametrize("text", ["a: [", "- 1", "\tb: 1", "x: !!timestamp 2026-99-99"])
 def test_a_broken_record_is_named(tmp_path, text):
     older_run(tmp_path / "run", text)
     with pytest.raises(InputError, match=r"config\.yaml(, line [12]| must hold options by name)"):
