@@ -21,7 +21,8 @@ def test_finetune_trained_model(tmp_path: Path) -> None:
 
 def test_search_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    smallest = ["--train-images", "60", "--epochs", "1", "--tune-epochs", "0", "--out", "runs"]
+    # What --compare trains after a search is what tests/cli/test_cli_search.py is about.
+    smallest = ["--train-images", "60", "--epochs", "1", "--tune-epochs", "0", "--compare", "none", "--out", "runs"]
     assert main(["search", "--config", str(EXAMPLES / "search.yaml"), *smallest]) == 0
     assert (tmp_path / "runs" / "genotype.json").exists()
 

@@ -1,0 +1,13 @@
+"""What the tests of the command line share."""
+
+import pytest
+
+DRAWN = "test_cli_rf"
+"""The module whose tests hold that `train` measures the receptive fields of small images when it is done."""
+
+
+@pytest.fixture(autouse=True)
+def _no_fields_after_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training on images of 16 pixels would take half of its time for their receptive fields."""
+    if request.module.__name__ != DRAWN:
+        monkeypatch.setattr("image2video.cli.train_fields.CHEAP", 0)
