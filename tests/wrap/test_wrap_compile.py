@@ -7,8 +7,8 @@ from wrap_helpers import CHAIN, COLOURFUL, backbone, images, stir
 from image2video.wrap.video_wrap import VideoWrap
 
 SIZE = (3, 64, 48)
-RESNET = pytest.param("resnet18", {}, id="resnet18")
-VIT = pytest.param("vit_tiny_patch16_224", {"img_size": SIZE[1:]}, id="vit_tiny")
+RESNET = pytest.param("cifar_resnet8", {}, id="cifar_resnet8")
+VIT = pytest.param("vit_tiny_patch16_224", {"img_size": SIZE[1:], "depth": 2}, id="vit_tiny")
 
 
 def wrapped(name, options=None, fusion="gsf"):
