@@ -39,12 +39,14 @@ def ranking_table(ranking: Ranking) -> Table:
     table = Table(title=f"chains ranked on {ranking.images} held-out images", title_justify="left")
     table.add_column("genotype", overflow="fold")
     metric = "top-1" if ranking.metric == "accuracy" else ranking.metric
-    for name in (f"{metric} %", "gain over identity", "loss"):
+    with_cost = all(entry.macs is not None for entry in ranking.entries)
+    for name in (f"{metric} %", "gain over identity", "loss", *(("MACs / image",) if with_cost else ())):
         table.add_column(name, justify="right", overflow="fold")
     shown = list(ranking.entries[: min(_RANKS_SHOWN, ranking.finalists)])
     if ranking.identity not in shown:
         shown.append(ranking.identity)
     for entry in shown:
         gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f}" if entry.genotype.chain else "–"
-        table.add_row(str(entry.genotype), f"{100 * entry.accuracy:.2f}", gain, f"{entry.loss:.4f}")
+        cost = () if not with_cost or entry.macs is None else (f"{entry.macs / 1e6:,.1f} M",)
+        table.add_row(str(entry.genotype), f"{100 * entry.accuracy:.2f}", gain, f"{entry.loss:.4f}", *cost)
     return table

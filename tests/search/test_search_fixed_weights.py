@@ -351,6 +351,14 @@ def test_cost_limits_the_choice_and_the_front_shows_gain_against_it() -> None:
         rank_genotypes(network, data, max_cost=1, **how)
 
 
+def test_candidates_carry_their_multiply_accumulates() -> None:
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+    data = [(torch.rand(9, 1, 8, 8), torch.arange(9) % 3)]
+    ranking = rank_genotypes(net, data, candidates=["identity", "translate_x(0.1)"], T=(2, 5), judge=0)
+    assert {(entry.cost, entry.macs) for entry in ranking.entries} == {(1, 12.0), (2, 24.0), (5, 60.0)}
+    assert Ranking.from_dict(ranking.to_dict()).entries == ranking.entries
+
+
 def test_of_equal_clips_the_cheapest_is_chosen() -> None:
     class SameEverywhere(nn.Module):
         """Right for every frame but the image itself."""

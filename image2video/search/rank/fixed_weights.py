@@ -26,7 +26,7 @@ from image2video.search.rank.halving import Halving, HalvingRules, Predictor
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Ranking, simplest_of_the_best
 from image2video.search.rank.shared_weights import SharedWeights
-from image2video.search.score.network import FrameNetwork, device_of, in_mode
+from image2video.search.score.network import FrameNetwork, device_of, in_mode, macs_per_frame
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
 from image2video.version import __version__
@@ -159,8 +159,9 @@ def rank_genotypes(
         if choosing < held_out.num_images:
             judging = held_out.part(choosing, held_out.num_images)
             estimate = estimate_gain(clips[0], outcome.finalists[best], predictor, judging, task)
+        frame_macs = macs_per_frame(model, next(held_out.stream())[0][:1])
     seconds = time.perf_counter() - started
-    ranking = outcome.ranking(best, frames=predictor.frames, seconds=seconds, metric=task.metric)
+    ranking = outcome.ranking(best, frames=predictor.frames, seconds=seconds, metric=task.metric, frame_macs=frame_macs)
     if estimate is not None:
         ranking = replace(ranking, estimate=estimate, decided=estimate.decided)
     entry = ranking.best_entry

@@ -40,6 +40,7 @@ class RankedGenotype:
         padding: what stands outside the image; likewise.
         aggregate: how the frames' logits are averaged: `mean` or `mean_prob`.
         cost: frames per image that go through the network; None in records that do not tell.
+        macs: multiply-accumulates per image, those of `cost` frames; likewise.
     """
 
     genotype: Genotype
@@ -57,6 +58,7 @@ class RankedGenotype:
     padding: str | None = None
     aggregate: str = "mean"
     cost: int | None = None
+    macs: float | None = None
 
     def wrap_options(self) -> dict[str, Any]:
         """What makes this clip of a trained network: `VideoWrap(net, "none", **entry.wrap_options())`.
@@ -298,13 +300,15 @@ class Outcome:
         """How many images were scored, over all chains."""
         return len(self.survivors) * self.scores.n + sum(pair.n for _, pair in self.eliminated)
 
-    def ranking(self, best: int, *, frames: int, seconds: float, metric: str) -> Ranking:
-        """The ranking in which the finalist number `best` is to be used."""
+    def ranking(
+        self, best: int, *, frames: int, seconds: float, metric: str, frame_macs: float | None = None
+    ) -> Ranking:
+        """The ranking in which the finalist number `best` is to be used; a frame costs `frame_macs`."""
         scores, criterion = self.scores, self.criterion
         identity = self.survivors.index(0)
         order = order_of(scores, criterion)
-        entries = [_entry(self.finalists[v], scores, v, identity) for v in order]
-        entries += [_entry(self.clips[position], pair, 0, 1) for position, pair in self.eliminated]
+        entries = [_entry(self.finalists[v], scores, v, identity, frame_macs) for v in order]
+        entries += [_entry(self.clips[position], pair, 0, 1, frame_macs) for position, pair in self.eliminated]
         return Ranking(
             tuple(entries),
             len(self.survivors),
@@ -319,7 +323,9 @@ class Outcome:
         )
 
 
-def _entry(clip: ClipCandidate, scores: Scores, variant: int, identity: int) -> RankedGenotype:
+def _entry(
+    clip: ClipCandidate, scores: Scores, variant: int, identity: int, frame_macs: float | None
+) -> RankedGenotype:
     options = clip.options
     return RankedGenotype(
         clip.genotype,
@@ -335,4 +341,5 @@ def _entry(clip: ClipCandidate, scores: Scores, variant: int, identity: int) -> 
         padding=options.padding,
         aggregate=clip.aggregate,
         cost=clip.cost,
+        macs=None if frame_macs is None else clip.cost * frame_macs,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from image2video.clip.image_to_video import clip_to_frames
 from image2video.fusion.config import FusionConfig
@@ -73,6 +74,16 @@ def device_of(network: nn.Module) -> torch.device:
     """Where a network's parameters or buffers are; the CPU where it has none."""
     tensors = [*network.parameters(), *network.buffers()]
     return tensors[0].device if tensors else torch.device("cpu")
+
+
+def macs_per_frame(network: nn.Module, image: Tensor) -> float:
+    """Multiply-accumulates of one frame, half of what torch counts as floating-point operations.
+
+    `image` is `(1, C, H, W)`. Convolutions, matrix products and attention count; additions and norms do not.
+    """
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    return counter.get_total_flops() / 2
 
 
 def build_network(
