@@ -1,0 +1,253 @@
+"""Frame sets: clips whose frames have a chain each, and `as_clip`, which reads whatever a user may give as a clip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from image2video.clip.genotype import PRESET_PREFIX, Genotype
+from image2video.clip.genotype_json import MAX_FILE_BYTES, decode, encode_frames
+from image2video.clip.genotype_text import FRAME_BAR, MAX_FRAMES, MAX_TEXT, parse_frames
+from image2video.clip.options import ClipOptions
+from image2video.clip.stored import Stored
+from image2video.errors import InputError, InputTypeError
+from image2video.runs.texts import read_text
+
+
+@dataclass(frozen=True, repr=False)
+class FrameSet(Stored):
+    """A clip given as a list of frames with a chain each, `identity | flip_x | scale(1.2)`; frozen, hashable (ours).
+
+    It stands wherever a genotype makes clips. A genotype's frame t has the powers s(t) of one chain (Casarin et al.,
+    CVPR 2024, Eq. 7); frame t of a set has its own chain, once. What of a genotype takes steps takes, of a set, the
+    numbers of its frames: those are the steps of the schedule `from_zero`.
+
+    Attributes:
+        frames: a genotype per frame, 1 … 256; their provenance is left out.
+        provenance: how the set was found, a read-only mapping of JSON values; it is saved and loaded, and is no part of
+            equality or hash.
+
+    Raises:
+        InputError: no frame, too many, or a text of more than 10 000 characters.
+        InputTypeError: wrong types.
+
+    >>> FrameSet.parse("identity | flip_x | scale(1.2) > translate_x(0.03)").T
+    3
+    """
+
+    frames: tuple[Genotype, ...]
+    provenance: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.frames, str) or not isinstance(self.frames, Sequence):
+            raise InputTypeError(f"frames is a tuple of Genotype, got {self.frames!r:.80}; FrameSet.parse reads text")
+        for index, frame in enumerate(self.frames):
+            if not isinstance(frame, Genotype):
+                raise InputTypeError(f"frames[{index}] must be a Genotype, got {frame!r:.80}")
+        if not 1 <= len(self.frames) <= MAX_FRAMES:
+            raise InputError(f"a frame set has 1 … {MAX_FRAMES} frames, got {len(self.frames)}")
+        object.__setattr__(self, "frames", tuple(frame.with_provenance(None) for frame in self.frames))
+        if len(str(self)) > MAX_TEXT:
+            raise InputError(
+                f"a frame set's text has at most {MAX_TEXT} characters, these {len(self.frames)} frames need "
+                f"{len(str(self))}; use fewer frames or shorter chains"
+            )
+        self._freeze_provenance()
+
+    @classmethod
+    def parse(cls, text: str) -> FrameSet:
+        """Read a frame set from its text; `InputError` names the position of what is wrong.
+
+        Args:
+            text: chains with bars between them, such as `identity | rotate(10)`; one chain alone is followed by a bar.
+
+        Returns:
+            The frame set, without provenance.
+        """
+        return cls(tuple(Genotype.of_pairs(chain) for chain in parse_frames(text)))
+
+    def to_json(self) -> str:
+        """Write the frame set as JSON.
+
+        Returns:
+            The text: `schema_version` 2, the chains of the frames and, where there is one, the provenance.
+        """
+        return encode_frames([frame.pairs for frame in self.frames], self.provenance)
+
+    @property
+    def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
+        """How many frames there are."""
+        return len(self.frames)
+
+    @property
+    def is_geometric(self) -> bool:
+        """Whether no frame changes colours."""
+        return all(frame.is_geometric for frame in self.frames)
+
+    @property
+    def geometric(self) -> FrameSet:
+        """The geometric part of every frame, which predictions are unwarped by; without provenance."""
+        return FrameSet(tuple(frame.geometric for frame in self.frames))
+
+    def frame(self, step: float) -> Genotype:
+        """Return the chain of a frame.
+
+        Args:
+            step: its number.
+
+        Returns:
+            The chain.
+
+        Raises:
+            InputError: no number of a frame.
+        """
+        self.check_steps((step,))
+        return self.frames[int(step)]
+
+    def matrix(self, step: float, height: int, width: int) -> Tensor:
+        """Compute the matrix of one frame; see `Genotype.matrix`.
+
+        Args:
+            step: the number of the frame.
+            height: of the image, in pixels.
+            width: likewise.
+
+        Returns:
+            The matrix `(3, 3)`, float64 on the CPU.
+        """
+        return self.step_matrices((step,), height, width)[0]
+
+    def step_matrices(
+        self, steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Compute the matrices of frames; see `matrix`.
+
+        Args:
+            steps: the numbers of the frames.
+            height: of the image, in pixels.
+            width: likewise.
+            device: where to compute; it must know float64.
+
+        Returns:
+            The matrices `(S, 3, 3)`, float64.
+        """
+        return torch.cat([self.frame(step).step_matrices((1.0,), height, width, device) for step in steps])
+
+    def mirrored(self, step: float) -> tuple[int, ...] | None:
+        """Tell which axes a frame mirrors, where its geometric part does nothing else; see `Genotype.mirrored`.
+
+        Args:
+            step: the number of the frame.
+
+        Returns:
+            The axes; `()` where every pixel stays in its place, and None where the frame has to be sampled.
+        """
+        return self.frame(step).mirrored(1.0)
+
+    def check_steps(self, steps: Sequence[float]) -> None:
+        """Raise `InputError` where a step is no number of a frame.
+
+        Args:
+            steps: the numbers to check.
+        """
+        wrong = next((step for step in steps if step % 1 or not 0 <= step < self.T), None)
+        if wrong is not None:
+            raise InputError(
+                f"the frame set has the frames 0 … {self.T - 1}, there is none of number {wrong:g}; use T = {self.T} "
+                "or less and the schedule 'from_zero', under which frame t is its number t"
+            )
+
+    def __str__(self) -> str:
+        text = f" {FRAME_BAR} ".join(str(frame) for frame in self.frames)
+        return text if self.T > 1 else f"{text} {FRAME_BAR}"
+
+    def __repr__(self) -> str:
+        return f"FrameSet.parse({str(self)!r})"
+
+    @classmethod
+    def _decode(cls, text: str, source: str) -> FrameSet:
+        """Read JSON; `source` names it in errors."""
+        clip = clip_from_json(text, source)
+        if not isinstance(clip, FrameSet):
+            raise InputError(f"{source} holds a chain, and a frame set was needed; Genotype reads it")
+        return clip
+
+
+Clip = Genotype | FrameSet
+"""What makes frames of an image: one chain at several powers, or a chain per frame."""
+
+
+def clip_from_json(text: str, source: str = "the clip's JSON") -> Clip:
+    """Read what `Genotype.to_json` or `FrameSet.to_json` wrote.
+
+    Args:
+        text: the JSON.
+        source: what errors call it.
+
+    Returns:
+        The genotype or frame set with its provenance.
+
+    Raises:
+        InputError: wrong values.
+        InputTypeError: wrong types; the messages of both name the JSON path.
+    """
+    record = decode(text, source)
+    if record.is_set:
+        return FrameSet(tuple(Genotype.of_pairs(chain) for chain in record.chains), record.provenance)
+    return Genotype.of_pairs(record.chains[0], record.provenance)
+
+
+def as_clip(value: Clip | str | os.PathLike[str]) -> Clip:
+    """Read a clip in any form that a user may give.
+
+    Args:
+        value: a `Genotype` or `FrameSet`, the text of either, the path of a .json file, or `"preset:NAME"`.
+
+    Returns:
+        The genotype or frame set.
+
+    Raises:
+        MissingError: no such file or preset.
+        InputError: a text or file that is wrong; the message names the place.
+        InputTypeError: another type.
+
+    >>> as_clip("identity | flip_x").T
+    2
+    """
+    if isinstance(value, FrameSet):
+        return value
+    if isinstance(value, str) and not value.startswith(PRESET_PREFIX):
+        if value.endswith(".json"):
+            return _read_clip(value)
+        return FrameSet.parse(value) if FRAME_BAR in value else Genotype.parse(value)
+    return _read_clip(value) if isinstance(value, os.PathLike) else Genotype.coerce(value)
+
+
+def options_for(clip: Clip, default: ClipOptions | None = None, **given: Any) -> ClipOptions:
+    """Work out the options of a clip: those that are given, else those that it was found with, else the defaults.
+
+    Args:
+        clip: a genotype or frame set. A set has as many frames as it lists, in order, where nothing else is said.
+        default: what neither says; None stands for `ClipOptions()`.
+        **given: as `ClipOptions.found_with` takes them.
+
+    Returns:
+        The options.
+
+    Raises:
+        InputError: a T or a schedule that the clip cannot have.
+    """
+    if isinstance(clip, FrameSet):
+        default = (default or ClipOptions()).replace(T=clip.T, schedule="from_zero")
+    options = ClipOptions.found_with(clip.provenance, default, **given)
+    clip.check_steps(options.steps)
+    return options
+
+
+def _read_clip(path: str | os.PathLike[str]) -> Clip:
+    return clip_from_json(read_text(path, "genotype file", max_bytes=MAX_FILE_BYTES), repr(os.fsdecode(path)))
