@@ -14,18 +14,23 @@ from image2video.clip.genotype import PRESET_PREFIX, Genotype
 from image2video.clip.genotype_json import MAX_FILE_BYTES, decode, encode_frames
 from image2video.clip.genotype_text import FRAME_BAR, MAX_FRAMES, MAX_TEXT, parse_frames
 from image2video.clip.options import ClipOptions
+from image2video.clip.schedules import schedule_steps
 from image2video.clip.stored import Stored
 from image2video.errors import InputError, InputTypeError
 from image2video.runs.texts import read_text
+from image2video.trace.capture import constant
+
+SET_SCHEDULE = "from_zero"
+"""The one schedule of frame sets: the step of frame t is its number t."""
 
 
 @dataclass(frozen=True, repr=False)
 class FrameSet(Stored):
     """A clip given as a list of frames with a chain each, `identity | flip_x | scale(1.2)`; frozen, hashable (ours).
 
-    It stands wherever a genotype makes clips. A genotype's frame t has the powers s(t) of one chain (Casarin et al.,
-    CVPR 2024, Eq. 7); frame t of a set has its own chain, once. What of a genotype takes steps takes, of a set, the
-    numbers of its frames: those are the steps of the schedule `from_zero`.
+    It stands wherever a genotype makes clips. Frame t of a genotype has the power s(t) of one chain (Casarin et al.,
+    CVPR 2024, Eq. 7); frame t of a set has a chain of its own, once. Methods that take the step of a genotype's frame
+    take the number of a set's frame, which is its step under the schedule `from_zero`.
 
     Attributes:
         frames: a genotype per frame, 1 … 256; their provenance is left out.
@@ -51,7 +56,8 @@ class FrameSet(Stored):
                 raise InputTypeError(f"frames[{index}] must be a Genotype, got {frame!r:.80}")
         if not 1 <= len(self.frames) <= MAX_FRAMES:
             raise InputError(f"a frame set has 1 … {MAX_FRAMES} frames, got {len(self.frames)}")
-        object.__setattr__(self, "frames", tuple(frame.with_provenance(None) for frame in self.frames))
+        frames = tuple(frame if frame.provenance is None else frame.with_provenance(None) for frame in self.frames)
+        object.__setattr__(self, "frames", frames)
         if len(str(self)) > MAX_TEXT:
             raise InputError(
                 f"a frame set's text has at most {MAX_TEXT} characters, these {len(self.frames)} frames need "
@@ -136,7 +142,7 @@ class FrameSet(Stored):
         Returns:
             The matrices `(S, 3, 3)`, float64.
         """
-        return torch.cat([self.frame(step).step_matrices((1.0,), height, width, device) for step in steps])
+        return constant(_rows, *(self.frame(step).step_matrices((1.0,), height, width, device) for step in steps))
 
     def mirrored(self, step: float) -> tuple[int, ...] | None:
         """Tell which axes a frame mirrors, where its geometric part does nothing else; see `Genotype.mirrored`.
@@ -149,6 +155,41 @@ class FrameSet(Stored):
         """
         return self.frame(step).mirrored(1.0)
 
+    def is_still(self, step: float) -> bool:
+        """Tell whether a frame is the image itself, bit for bit.
+
+        Args:
+            step: the number of the frame.
+
+        Returns:
+            True for `identity`, and where flips cancel each other.
+        """
+        return self.frame(step).is_still(1.0)
+
+    def nearest(self, steps: Sequence[float]) -> int:
+        """Find the frame that moves the image least, which stands in where no frame shows a place.
+
+        Args:
+            steps: the numbers of the frames.
+
+        Returns:
+            The index of the first that is the image, else of the first that changes colours alone, else of the first
+            mirror image, else 0.
+        """
+        ranks = [2 * (self.mirrored(step) is None) + (self.mirrored(step) != ()) for step in steps]
+        return min(range(len(ranks)), key=lambda index: (ranks[index], not self.is_still(steps[index])))
+
+    def label(self, step: float) -> str:
+        """Name a frame in figures.
+
+        Args:
+            step: the number of the frame.
+
+        Returns:
+            The text of its chain.
+        """
+        return str(self.frame(step))
+
     def check_steps(self, steps: Sequence[float]) -> None:
         """Raise `InputError` where a step is no number of a frame.
 
@@ -158,8 +199,8 @@ class FrameSet(Stored):
         wrong = next((step for step in steps if step % 1 or not 0 <= step < self.T), None)
         if wrong is not None:
             raise InputError(
-                f"the frame set has the frames 0 … {self.T - 1}, there is none of number {wrong:g}; use T = {self.T} "
-                "or less and the schedule 'from_zero', under which frame t is its number t"
+                f"the frame set has {self.T} frame{'s' if self.T > 1 else ''}, numbered from 0, and none of number "
+                f"{wrong:g}; use T={self.T} or less, or list more frames"
             )
 
     def __str__(self) -> str:
@@ -176,6 +217,10 @@ class FrameSet(Stored):
         if not isinstance(clip, FrameSet):
             raise InputError(f"{source} holds a chain, and a frame set was needed; Genotype reads it")
         return clip
+
+
+def _rows(*matrices: Tensor) -> Tensor:
+    return torch.cat(matrices)
 
 
 Clip = Genotype | FrameSet
@@ -202,6 +247,23 @@ def clip_from_json(text: str, source: str = "the clip's JSON") -> Clip:
     return Genotype.of_pairs(record.chains[0], record.provenance)
 
 
+def parse_clip(text: str) -> Clip:
+    """Read the text of a genotype or, where it has a bar, of a frame set; never the name of a file.
+
+    Args:
+        text: such as `rotate(10)` or `identity | flip_x`.
+
+    Returns:
+        The genotype or frame set, without provenance.
+
+    Raises:
+        InputError: a text that is wrong; the message names the position.
+        InputTypeError: no text.
+    """
+    is_set = isinstance(text, str) and FRAME_BAR in text
+    return FrameSet.parse(text) if is_set else Genotype.parse(text)
+
+
 def as_clip(value: Clip | str | os.PathLike[str]) -> Clip:
     """Read a clip in any form that a user may give.
 
@@ -221,18 +283,58 @@ def as_clip(value: Clip | str | os.PathLike[str]) -> Clip:
     """
     if isinstance(value, FrameSet):
         return value
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.endswith(".json")):
+        text = read_text(value, "genotype file", max_bytes=MAX_FILE_BYTES)
+        return clip_from_json(text, repr(os.fsdecode(value)))
     if isinstance(value, str) and not value.startswith(PRESET_PREFIX):
-        if value.endswith(".json"):
-            return _read_clip(value)
-        return FrameSet.parse(value) if FRAME_BAR in value else Genotype.parse(value)
-    return _read_clip(value) if isinstance(value, os.PathLike) else Genotype.coerce(value)
+        return parse_clip(value)
+    return Genotype.coerce(value)
+
+
+def steps_of(clip: Clip, schedule: str, T: int) -> tuple[float, ...]:
+    """Work out the step of every frame, and check that the clip has it.
+
+    Args:
+        clip: a genotype or frame set.
+        schedule: by name; a set has the schedule `from_zero` alone, since it lists its frames in their order.
+        T: how many frames.
+
+    Returns:
+        The powers of a genotype's frames, or the numbers of a set's.
+
+    Raises:
+        InputError: an unknown schedule, one that a set cannot have, more frames than a set lists, or a power at which a
+            genotype is singular.
+    """
+    steps = schedule_steps(schedule, T)
+    if isinstance(clip, FrameSet) and schedule != SET_SCHEDULE:
+        raise InputError(
+            f"a frame set lists its frames in their order, and has no schedule but {SET_SCHEDULE!r}; got {schedule!r}; "
+            "leave the schedule out, or list the frames in another order"
+        )
+    clip.check_steps(steps)
+    return steps
+
+
+def clip_in_words(clip: Clip, T: int, schedule: str) -> str:
+    """Describe a clip in captions.
+
+    Args:
+        clip: a genotype or frame set.
+        T: how many frames.
+        schedule: by name; that of a set goes without saying.
+
+    Returns:
+        Such as `rotate(10), T = 3, centred`.
+    """
+    return f"{clip}, T = {T}" + ("" if isinstance(clip, FrameSet) else f", {schedule}")
 
 
 def options_for(clip: Clip, default: ClipOptions | None = None, **given: Any) -> ClipOptions:
     """Work out the options of a clip: those that are given, else those that it was found with, else the defaults.
 
     Args:
-        clip: a genotype or frame set. A set has as many frames as it lists, in order, where nothing else is said.
+        clip: a genotype or frame set. Where no T is given, a set has all the frames that it lists.
         default: what neither says; None stands for `ClipOptions()`.
         **given: as `ClipOptions.found_with` takes them.
 
@@ -243,11 +345,8 @@ def options_for(clip: Clip, default: ClipOptions | None = None, **given: Any) ->
         InputError: a T or a schedule that the clip cannot have.
     """
     if isinstance(clip, FrameSet):
-        default = (default or ClipOptions()).replace(T=clip.T, schedule="from_zero")
+        for name, own in (("T", clip.T), ("schedule", SET_SCHEDULE)):
+            given[name] = own if given.get(name) is None else given[name]
     options = ClipOptions.found_with(clip.provenance, default, **given)
-    clip.check_steps(options.steps)
+    steps_of(clip, options.schedule, options.T)
     return options
-
-
-def _read_clip(path: str | os.PathLike[str]) -> Clip:
-    return clip_from_json(read_text(path, "genotype file", max_bytes=MAX_FILE_BYTES), repr(os.fsdecode(path)))

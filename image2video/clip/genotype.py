@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from image2video.clip.genotype_json import decode, encode
-from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, parse_chain
+from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, NO_CHAIN, parse_chain
 from image2video.clip.schedules import schedule_steps
 from image2video.clip.stored import Stored
 from image2video.clip.transform import Transform, check_invertible, mirrored_axes, run_matrices, split_runs
@@ -144,12 +144,14 @@ class Genotype(Stored):
             The genotype.
 
         Raises:
-            InputTypeError: another type. `parse`, `load` and `preset` raise their own errors.
+            InputTypeError: another type, a frame set among them. `parse`, `load` and `preset` raise their own errors.
         """
         if isinstance(value, Genotype):
             return value
         if isinstance(value, os.PathLike):
             return cls.load(value)
+        if isinstance(value, Stored):
+            raise InputTypeError(f"{NO_CHAIN} (got {str(value)!r:.80})")
         if not isinstance(value, str):
             raise InputTypeError(
                 f"a genotype is given as a Genotype, a text such as {DEFAULT_GENOTYPE!r}, the path of a .json file or "
@@ -240,6 +242,40 @@ class Genotype(Stored):
         """
         return mirrored_axes([t for t in self.chain if t.geometric], step)
 
+    def is_still(self, step: float) -> bool:
+        """Tell whether the frame at one power is the image itself, bit for bit.
+
+        Args:
+            step: the power.
+
+        Returns:
+            True at step 0 and where nothing is left of the chain, as of a flip at an even power.
+        """
+        return step == 0 or (self.is_geometric and self.mirrored(step) == ())
+
+    def nearest(self, steps: Sequence[float]) -> int:
+        """Find the frame that moves the image least, which stands in where no frame shows a place.
+
+        Args:
+            steps: the powers of the frames.
+
+        Returns:
+            The index of the smallest |s|; the first of equals.
+        """
+        sizes = [abs(step) for step in steps]
+        return sizes.index(min(sizes))
+
+    def label(self, step: float) -> str:
+        """Name the frame at one power in figures.
+
+        Args:
+            step: the power.
+
+        Returns:
+            Such as `s = 2`.
+        """
+        return f"s = {step:g}"
+
     def check_steps(self, steps: Sequence[float]) -> None:
         """Raise `InputError` where the geometric part cannot be inverted in numbers.
 
@@ -259,10 +295,7 @@ class Genotype(Stored):
         """Read JSON; `source` names it in errors."""
         record = decode(text, source)
         if record.is_set:
-            raise InputError(
-                f"{source} holds a frame set of {len(record.chains)} frames, and a chain was needed; VideoWrap, "
-                "Image2Video and receptive fields take frame sets, searches and rankings of chains do not"
-            )
+            raise InputError(f"{source}: {NO_CHAIN} (it has {len(record.chains)} frames)")
         return cls.of_pairs(record.chains[0], record.provenance)
 
 

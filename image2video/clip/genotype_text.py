@@ -15,6 +15,10 @@ MAX_CHAIN = 64
 MAX_FRAMES = 256
 IDENTITY_TEXT = "identity"
 FRAME_BAR = "|"
+NO_CHAIN = (
+    "a frame set was given where a chain was needed; VideoWrap, Image2Video and receptive fields take frame sets, "
+    "searches, rankings of chains and random clips do not"
+)
 
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
@@ -37,10 +41,7 @@ def parse_chain(text: str) -> tuple[tuple[str, float], ...]:
     parser = _Parser(_checked_length(text))
     chain = parser.chain()
     if text.startswith(FRAME_BAR, parser.at):
-        raise parser.error(
-            "a frame set was given where a chain was needed; VideoWrap, Image2Video and receptive fields take frame "
-            "sets, searches and rankings of chains do not"
-        )
+        raise parser.error(NO_CHAIN)
     if parser.at < len(text):
         parser.expect(">", "between two ops")
     return chain
