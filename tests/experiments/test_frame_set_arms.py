@@ -1,0 +1,44 @@
+"""Arms whose genotype is a frame set: they say their frames and their schedule themselves."""
+
+import pytest
+from torch import nn
+
+from image2video import ClipOptions, FrameSet
+from image2video.errors import InputError
+from image2video.experiments import Arm, training_frames
+from image2video.experiments.bench import wrap_arm
+from image2video.experiments.candidates import parse_candidates
+from image2video.experiments.genotypes import scaled, stated
+from image2video.reproduce.parse import _check_genotype
+
+SET = "identity | flip_x | rotate(10)"
+ROW = ClipOptions(T=5, schedule="centred", padding="border")
+
+
+def test_an_arm_takes_its_frames_and_schedule_from_its_set():
+    arm = Arm("mirror", "mirror", SET, "none")
+    assert (arm.T, arm.schedule) == (3, "from_zero")
+    assert (Arm("mirror", "mirror", SET, "none", T=2).T) == 2
+    for wrong in ({"T": 4}, {"schedule": "ramp"}):
+        with pytest.raises(InputError, match="frame set"):
+            Arm("mirror", "mirror", SET, "none", **wrong)
+    assert str(scaled(FrameSet.parse("flip_x | rotate(10) > scale(2) | identity"), 2)) == (
+        "flip_x | rotate(20) > scale(4) | identity"
+    )
+    _check_genotype(SET)
+
+
+def test_the_network_of_an_arm_has_the_clip_of_its_set():
+    arm, net = Arm("mirror", "mirror", SET, "none"), nn.Conv2d(3, 4, 1)
+    chosen = stated(arm, 0, net)
+    assert chosen is not None
+    model = wrap_arm(net, arm, chosen.genotype, arm.clip(ROW), seed=0, input_size=(3, 8, 8))
+    assert (str(model.genotype), model.T, model.to_video.padding) == (SET, 3, "border")
+    frames = training_frames([arm], images=10, T=5, epochs=2, finetune_epochs=1)
+    assert frames == {"mirror": 60}
+
+
+@pytest.mark.parametrize("text", [SET, "identity | flip_x"])
+def test_a_comparison_of_searches_takes_chains(text):
+    with pytest.raises(InputError, match="a frame set was given where a chain was needed"):
+        parse_candidates(f"random,{text}")
