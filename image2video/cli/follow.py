@@ -12,7 +12,8 @@ from typing import Any
 from jsonargparse import Namespace
 
 from image2video.cli.arguments import dashed, plain_values
-from image2video.clip.frame_set import FrameSet, as_clip
+from image2video.clip.any_clip import as_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.data.source import short_name
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.fusion.registry import config_from_dict, resolve_fusion

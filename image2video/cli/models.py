@@ -13,7 +13,7 @@ from image2video.cli.arguments import dashed, plain_values
 from image2video.cli.heads import load_weights_file, published_head, wrapped_head
 from image2video.cli.images import bare_builder
 from image2video.cli.options import BackboneOptions, WrapOptions
-from image2video.clip.frame_set import as_clip
+from image2video.clip.any_clip import as_clip
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.random_clips import RandomClips

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from image2video.cli.arguments import dashed
 from image2video.cli.follow import NETWORK, follow_run
-from image2video.clip.frame_set import Clip, as_clip, clip_in_words, options_for
+from image2video.clip.any_clip import Clip, as_clip, clip_in_words, options_for
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.memory import check_memory

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch.nn.functional import interpolate
 
 from image2video.cli.arguments import add_fields, collect
-from image2video.clip.frame_set import as_clip, options_for
+from image2video.clip.any_clip import as_clip, options_for
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.memory import check_memory
 from image2video.clip.options import WRAP_CLIP

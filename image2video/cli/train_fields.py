@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from image2video.cli.rf_job import beside
-from image2video.clip.frame_set import clip_in_words
+from image2video.clip.any_clip import clip_in_words
 from image2video.clip.image_to_video import Image2Video
 from image2video.data import DataSource
 from image2video.errors import Image2VideoError

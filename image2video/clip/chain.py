@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from image2video.clip.any_clip import Clip
 from image2video.clip.colours import Colours
-from image2video.clip.frame_set import Clip, FrameSet
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.ops.registry import get_op

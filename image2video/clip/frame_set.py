@@ -1,8 +1,7 @@
-"""Frame sets: clips whose frames have a chain each, and `as_clip`, which reads whatever a user may give as a clip."""
+"""Frame sets: clips whose frames have a chain each."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from image2video.clip.genotype import PRESET_PREFIX, Genotype
-from image2video.clip.genotype_json import MAX_FILE_BYTES, decode, encode_frames
+from image2video.clip.genotype import Genotype
+from image2video.clip.genotype_json import decode, encode_frames
 from image2video.clip.genotype_text import FRAME_BAR, MAX_FRAMES, MAX_TEXT, parse_frames
-from image2video.clip.options import ClipOptions
-from image2video.clip.schedules import schedule_steps
 from image2video.clip.stored import Stored
 from image2video.errors import InputError, InputTypeError
-from image2video.runs.texts import read_text
 from image2video.trace.capture import constant
 
 SET_SCHEDULE = "from_zero"
@@ -191,10 +187,13 @@ class FrameSet(Stored):
         return str(self.frame(step))
 
     def check_steps(self, steps: Sequence[float]) -> None:
-        """Raise `InputError` where a step is no number of a frame.
+        """Check that steps are numbers of frames.
 
         Args:
             steps: the numbers to check.
+
+        Raises:
+            InputError: one that is none.
         """
         wrong = next((step for step in steps if step % 1 or not 0 <= step < self.T), None)
         if wrong is not None:
@@ -213,140 +212,11 @@ class FrameSet(Stored):
     @classmethod
     def _decode(cls, text: str, source: str) -> FrameSet:
         """Read JSON; `source` names it in errors."""
-        clip = clip_from_json(text, source)
-        if not isinstance(clip, FrameSet):
-            raise InputError(f"{source} holds a chain, and a frame set was needed; Genotype reads it")
-        return clip
+        record = decode(text, source)
+        if not record.is_set:
+            raise InputError(f"{source}: expected a frame set, got a chain; Genotype reads it")
+        return cls(tuple(Genotype.of_pairs(chain) for chain in record.chains), record.provenance)
 
 
 def _rows(*matrices: Tensor) -> Tensor:
     return torch.cat(matrices)
-
-
-Clip = Genotype | FrameSet
-"""What makes frames of an image: one chain at several powers, or a chain per frame."""
-
-
-def clip_from_json(text: str, source: str = "the clip's JSON") -> Clip:
-    """Read what `Genotype.to_json` or `FrameSet.to_json` wrote.
-
-    Args:
-        text: the JSON.
-        source: what errors call it.
-
-    Returns:
-        The genotype or frame set with its provenance.
-
-    Raises:
-        InputError: wrong values.
-        InputTypeError: wrong types; the messages of both name the JSON path.
-    """
-    record = decode(text, source)
-    if record.is_set:
-        return FrameSet(tuple(Genotype.of_pairs(chain) for chain in record.chains), record.provenance)
-    return Genotype.of_pairs(record.chains[0], record.provenance)
-
-
-def parse_clip(text: str) -> Clip:
-    """Read the text of a genotype or, where it has a bar, of a frame set; never the name of a file.
-
-    Args:
-        text: such as `rotate(10)` or `identity | flip_x`.
-
-    Returns:
-        The genotype or frame set, without provenance.
-
-    Raises:
-        InputError: a text that is wrong; the message names the position.
-        InputTypeError: no text.
-    """
-    is_set = isinstance(text, str) and FRAME_BAR in text
-    return FrameSet.parse(text) if is_set else Genotype.parse(text)
-
-
-def as_clip(value: Clip | str | os.PathLike[str]) -> Clip:
-    """Read a clip in any form that a user may give.
-
-    Args:
-        value: a `Genotype` or `FrameSet`, the text of either, the path of a .json file, or `"preset:NAME"`.
-
-    Returns:
-        The genotype or frame set.
-
-    Raises:
-        MissingError: no such file or preset.
-        InputError: a text or file that is wrong; the message names the place.
-        InputTypeError: another type.
-
-    >>> as_clip("identity | flip_x").T
-    2
-    """
-    if isinstance(value, FrameSet):
-        return value
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.endswith(".json")):
-        text = read_text(value, "genotype file", max_bytes=MAX_FILE_BYTES)
-        return clip_from_json(text, repr(os.fsdecode(value)))
-    if isinstance(value, str) and not value.startswith(PRESET_PREFIX):
-        return parse_clip(value)
-    return Genotype.coerce(value)
-
-
-def steps_of(clip: Clip, schedule: str, T: int) -> tuple[float, ...]:
-    """Work out the step of every frame, and check that the clip has it.
-
-    Args:
-        clip: a genotype or frame set.
-        schedule: by name; a set has the schedule `from_zero` alone, since it lists its frames in their order.
-        T: how many frames.
-
-    Returns:
-        The powers of a genotype's frames, or the numbers of a set's.
-
-    Raises:
-        InputError: an unknown schedule, one that a set cannot have, more frames than a set lists, or a power at which a
-            genotype is singular.
-    """
-    steps = schedule_steps(schedule, T)
-    if isinstance(clip, FrameSet) and schedule != SET_SCHEDULE:
-        raise InputError(
-            f"a frame set lists its frames in their order, and has no schedule but {SET_SCHEDULE!r}; got {schedule!r}; "
-            "leave the schedule out, or list the frames in another order"
-        )
-    clip.check_steps(steps)
-    return steps
-
-
-def clip_in_words(clip: Clip, T: int, schedule: str) -> str:
-    """Describe a clip in captions.
-
-    Args:
-        clip: a genotype or frame set.
-        T: how many frames.
-        schedule: by name; that of a set goes without saying.
-
-    Returns:
-        Such as `rotate(10), T = 3, centred`.
-    """
-    return f"{clip}, T = {T}" + ("" if isinstance(clip, FrameSet) else f", {schedule}")
-
-
-def options_for(clip: Clip, default: ClipOptions | None = None, **given: Any) -> ClipOptions:
-    """Work out the options of a clip: those that are given, else those that it was found with, else the defaults.
-
-    Args:
-        clip: a genotype or frame set. Where no T is given, a set has all the frames that it lists.
-        default: what neither says; None stands for `ClipOptions()`.
-        **given: as `ClipOptions.found_with` takes them.
-
-    Returns:
-        The options.
-
-    Raises:
-        InputError: a T or a schedule that the clip cannot have.
-    """
-    if isinstance(clip, FrameSet):
-        for name, own in (("T", clip.T), ("schedule", SET_SCHEDULE)):
-            given[name] = own if given.get(name) is None else given[name]
-    options = ClipOptions.found_with(clip.provenance, default, **given)
-    steps_of(clip, options.schedule, options.T)
-    return options

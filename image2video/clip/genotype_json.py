@@ -153,7 +153,7 @@ def _decode_record(record: Any) -> Record:
     if is_set:
         items = _check_list(record["frames"], "frames", "frames", MAX_FRAMES)
         if not items:
-            raise InputError("frames must hold at least one chain, got none")
+            raise InputError("frames must hold at least one chain, got none; list one for each frame")
         chains = tuple(_decode_chain(item, f"frames[{i}]") for i, item in enumerate(items))
     else:
         chains = (_decode_chain(record["chain"], "chain"),)

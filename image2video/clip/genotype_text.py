@@ -16,7 +16,7 @@ MAX_FRAMES = 256
 IDENTITY_TEXT = "identity"
 FRAME_BAR = "|"
 NO_CHAIN = (
-    "a frame set was given where a chain was needed; VideoWrap, Image2Video and receptive fields take frame sets, "
+    "expected a chain, got a frame set; VideoWrap, Image2Video and receptive fields take frame sets, "
     "searches, rankings of chains and random clips do not"
 )
 

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.any_clip import Clip, as_clip, options_for
 from image2video.clip.chain import chain_clip, check_colours, set_clip
 from image2video.clip.checks import check_frames, check_images, check_size, names_explained
 from image2video.clip.colours import Colours, Values
 from image2video.clip.cover import covered_mean
-from image2video.clip.frame_set import Clip, FrameSet, as_clip, options_for
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.memory import check_clip_memory
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions

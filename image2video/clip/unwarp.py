@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_size
-from image2video.clip.frame_set import Clip
 from image2video.clip.matrices import normalise
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.sampling import in_order, matrix_device, sample, sampling_grid, warp

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from image2video.clip.frame_set import FrameSet, options_for
+from image2video.clip.any_clip import options_for
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype_text import FRAME_BAR
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError

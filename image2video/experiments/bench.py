@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from image2video.clip.frame_set import Clip
+from image2video.clip.any_clip import Clip
 from image2video.clip.options import ClipOptions
 from image2video.data import DataSource
 from image2video.experiments.arms import Arm

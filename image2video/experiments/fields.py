@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from image2video.clip.frame_set import clip_in_words
+from image2video.clip.any_clip import clip_in_words
 from image2video.data import DataSource
 from image2video.errors import Image2VideoError
 from image2video.receptive_field.survey import survey, survey_units

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from image2video.clip.frame_set import Clip, FrameSet, as_clip, parse_clip
+from image2video.clip.any_clip import Clip, as_clip, parse_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.clip.ops.registry import get_op
 from image2video.data import seeded_generator

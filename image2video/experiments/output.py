@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from image2video.clip.frame_set import Clip, FrameSet, options_for, parse_clip
+from image2video.clip.any_clip import Clip, options_for, parse_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.experiments.bench import Bench

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from image2video.clip.frame_set import Clip, as_clip, steps_of
+from image2video.clip.any_clip import Clip, as_clip, steps_of
 from image2video.clip.matrices import inverse_affine
 from image2video.clip.sampling import warp
 from image2video.errors import InputError

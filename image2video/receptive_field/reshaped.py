@@ -9,8 +9,8 @@ import shapely
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
+from image2video.clip.any_clip import Clip, as_clip, steps_of
 from image2video.clip.checks import check_size
-from image2video.clip.frame_set import Clip, as_clip, steps_of
 from image2video.clip.matrices import inverse_affine
 from image2video.errors import InputError, InputTypeError
 

@@ -15,7 +15,8 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from image2video.clip.frame_set import Clip, FrameSet, as_clip
+from image2video.clip.any_clip import Clip, as_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.errors import InputError
 from image2video.receptive_field import EffectiveField, Reshaped, reshaped
 from image2video.report.erf_panel import pixels

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from image2video.clip.frame_set import Clip, FrameSet
+from image2video.clip.any_clip import Clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
-from image2video.clip.frame_set import parse_clip
+from image2video.clip.any_clip import parse_clip
 from image2video.errors import InputError
 from image2video.protocols import Progress
 from image2video.report.page import Section, figure_html, table_html

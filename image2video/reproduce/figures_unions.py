@@ -8,7 +8,7 @@ from typing import Any
 
 import shapely
 
-from image2video.clip.frame_set import as_clip
+from image2video.clip.any_clip import as_clip
 from image2video.receptive_field import Reshaped, reshaped
 from image2video.report import fields_figure
 from image2video.report.table import genotype_text

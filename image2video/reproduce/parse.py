@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from image2video.clip.any_clip import as_clip, steps_of
 from image2video.clip.checks import check_choice, check_frames
-from image2video.clip.frame_set import as_clip, steps_of
 from image2video.clip.schedules import SCHEDULES
 from image2video.data import Augmentation
 from image2video.data.augment import FAMILIES

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from image2video.clip.frame_set import clip_from_json
+from image2video.clip.any_clip import clip_from_json
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.runs.origin import run_behind

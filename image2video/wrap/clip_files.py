@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from image2video.clip.frame_set import clip_from_json
+from image2video.clip.any_clip import clip_from_json
 from image2video.errors import InputError, MissingError
 from image2video.runs.folders import torch_load
 from image2video.wrap import pretrained

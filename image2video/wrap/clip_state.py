@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from image2video.clip.frame_set import FrameSet, parse_clip
+from image2video.clip.any_clip import parse_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.frame_sources import FrameSource, source_from_record
 from image2video.clip.genotype_text import FRAME_BAR
 from image2video.clip.image_to_video import Image2Video

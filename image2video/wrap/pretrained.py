@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip import hub
-from image2video.clip.frame_set import clip_from_json
+from image2video.clip.any_clip import clip_from_json
 from image2video.clip.frame_sources import FrameSource, source_from_record, source_record
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import Image2VideoError, InputError, InputTypeError, MissingError, UnsupportedError

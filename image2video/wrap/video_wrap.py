@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_frames, names_explained
 from image2video.clip.colours import Values
-from image2video.clip.frame_set import Clip
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import clip_to_frames

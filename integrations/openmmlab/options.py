@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from image2video.clip.frame_set import Clip, as_clip, options_for
+from image2video.clip.any_clip import Clip, as_clip, options_for
 from image2video.clip.options import WRAP_CLIP
 from image2video.functional import (
     DEFAULT_GENOTYPE,

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from image2video import ClipOptions, FrameSet, Genotype, Image2Video, RandomClips
-from image2video.clip.frame_set import as_clip, clip_from_json, clip_in_words, options_for, parse_clip, steps_of
+from image2video.clip.any_clip import as_clip, clip_from_json, clip_in_words, options_for, parse_clip, steps_of
 from image2video.clip.genotype_text import MAX_FRAMES
 from image2video.errors import InputError, InputTypeError, MissingError
 from image2video.search import SearchSpace
 
 TEXT = "identity | flip_x | scale(1.2) > translate_x(0.03)"
-NO_CHAIN = "a frame set was given where a chain was needed; VideoWrap, Image2Video and receptive fields take frame sets"
+NO_CHAIN = "expected a chain, got a frame set; VideoWrap, Image2Video and receptive fields take frame sets"
 
 
 @given(frame_sets(colours=True))
@@ -104,7 +104,7 @@ def test_files_hold_a_set_and_its_provenance(tmp_path: Path) -> None:
         assert found.provenance == {"score": (1, 2)}
     with pytest.raises(InputError, match=f"set.json'.*{NO_CHAIN}.*3 frames"):
         Genotype.load(path)
-    with pytest.raises(InputError, match="holds a chain, and a frame set was needed; Genotype reads it"):
+    with pytest.raises(InputError, match="expected a frame set, got a chain; Genotype reads it"):
         FrameSet.from_json(Genotype.parse("rotate(3)").to_json())
 
 
@@ -136,6 +136,8 @@ def test_a_clip_is_read_in_every_form(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="genotype file"):
         as_clip(str(tmp_path / "none.json"))
     with pytest.raises(InputTypeError, match="is given as a Genotype"):
+        as_clip(3)  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match=r"a list of frames is given as a text, 'identity \| flip_x', or FrameSet"):
         as_clip(["identity", "flip_x"])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="at position"):
         parse_clip("set.json")  # a text names no file

@@ -40,5 +40,5 @@ def test_the_network_of_an_arm_has_the_clip_of_its_set():
 
 @pytest.mark.parametrize("text", [SET, "identity | flip_x"])
 def test_a_comparison_of_searches_takes_chains(text):
-    with pytest.raises(InputError, match="a frame set was given where a chain was needed"):
+    with pytest.raises(InputError, match="expected a chain, got a frame set"):
         parse_candidates(f"random,{text}")

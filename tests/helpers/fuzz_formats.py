@@ -25,7 +25,8 @@ from safetensors.torch import save
 from torch import nn
 
 from image2video.cli import main
-from image2video.clip.frame_set import FrameSet, as_clip, clip_from_json, parse_clip
+from image2video.clip.any_clip import as_clip, clip_from_json, parse_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.data import Augmentation, load_data
 from image2video.data.scan import tiny_imagenet_val
