@@ -1,6 +1,7 @@
 """Turn an image into a short video, and a backbone into a network that fuses its frames."""
 
 from image2video.clip.colours import Colours
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
 from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
@@ -49,6 +50,7 @@ __all__ = [
     "Colours",
     "Conv3dConfig",
     "ExistsError",
+    "FrameSet",
     "FrameSource",
     "FreshFusionWarning",
     "FusionConfig",

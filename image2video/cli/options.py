@@ -127,11 +127,11 @@ class WrapOptions:
     """How the network sees an image as a video.
 
     Attributes:
-        genotype: text such as "translate_x(0.06) > rotate(10)", a .json file, preset:NAME, identity, or none for the
-            bare network (default: the small shift of VideoWrap)
+        genotype: text such as "translate_x(0.06) > rotate(10)", or "identity | flip_x" for a frame set, a .json file,
+            preset:NAME, identity, or none for the bare network (default: the small shift of VideoWrap)
         frame_source: frames drawn at random in place of a genotype's: clips:SPACE for a new random chain of a search
             space per batch, or a policy as for --augment, for copies that are each augmented on their own
-        frames: frames of the clip, T (default: as the genotype's file was found with, else 3)
+        frames: frames of the clip, T (default: as the genotype's file was found with, else 3; all of a frame set)
         fusion: how frames mix; a name from `fusion_names()`
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: as the genotype's file was found
             with, else centred)

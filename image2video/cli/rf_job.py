@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from image2video.cli.arguments import dashed
 from image2video.cli.follow import NETWORK, follow_run
-from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.clip.any_clip import Clip, as_clip, clip_in_words, options_for
+from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.memory import check_memory
 from image2video.clip.options import WRAP_CLIP, ClipOptions
@@ -49,9 +50,9 @@ class RfOptions:
         weights: trained weights: .safetensors or a torch file of the bare network, or the folder of a run or of
             save_pretrained; none for random ones
         pretrained: load timm's weights for this model
-        genotype: text such as "translate_x(0.06) > rotate(10)", a .json file or preset:NAME
+        genotype: text such as "translate_x(0.06) > rotate(10)" or "identity | flip_x", a .json file or preset:NAME
         fusion: how frames mix; a name from `fusion_names()`
-        frames: frames of the clip, T (default: as the genotype's file was found with, else 3)
+        frames: frames of the clip, T (default: as the genotype's file was found with, else 3; all of a frame set)
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: likewise, else centred)
         size: pixels per side of the images (default: those that the weights' run had, else the model's own)
         images: a folder of image files, or random for noise
@@ -105,7 +106,7 @@ class Networks:
     models: dict[str, nn.Module]
     size: Size
     weights: str
-    genotype: Genotype
+    genotype: Clip
     clip: ClipOptions
     name: str
 
@@ -117,7 +118,7 @@ class Networks:
     @property
     def clip_text(self) -> str:
         """The clip in words, for captions."""
-        return f"{self.genotype}, T = {self.clip.T}, {self.clip.schedule}"
+        return clip_in_words(self.genotype, self.clip.T, self.clip.schedule)
 
     @property
     def still_frame(self) -> int:
@@ -163,8 +164,8 @@ def build_networks(options: RfOptions, seed: int, device: torch.device, *, run: 
         if side is None and run is not None:
             known = Preparation.of(options.weights)
             side = None if known is None else known.image_size
-        genotype, size = Genotype.coerce(options.genotype), image_size(bare, side)
-        clip = ClipOptions.found_with(genotype.provenance, WRAP_CLIP, T=options.frames, schedule=options.schedule)
+        genotype, size = as_clip(options.genotype), image_size(bare, side)
+        clip = options_for(genotype, WRAP_CLIP, T=options.frames, schedule=options.schedule)
         if run is not None:  # photometric ops see the colours that the images have
             _, mean, std, _ = _preparation(bare, options.weights)
             clip = clip.replace(mean=mean, std=std)
@@ -203,7 +204,7 @@ def _bare(options: RfOptions, run: TrainedRun | None) -> nn.Module:
     return model.eval()
 
 
-def _wrapped(bare: nn.Module, fusion: str, genotype: Genotype, clip: ClipOptions, size: Size) -> VideoWrap:
+def _wrapped(bare: nn.Module, fusion: str, genotype: Clip, clip: ClipOptions, size: Size) -> VideoWrap:
     """A copy of the bare network as a video network; its fusions are as published, else they would not be seen."""
     options: dict[str, Any] = {"genotype": genotype, **clip.arguments(), "residual": False, "input_size": size}
     return VideoWrap(copy.deepcopy(bare), fusion, **options).eval()

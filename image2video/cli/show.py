@@ -12,9 +12,10 @@ from rich.console import Console
 from torch.nn.functional import interpolate
 
 from image2video.cli.arguments import add_fields, collect
-from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.clip.any_clip import as_clip, options_for
+from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.memory import check_memory
-from image2video.clip.options import WRAP_CLIP, ClipOptions
+from image2video.clip.options import WRAP_CLIP
 from image2video.data.image_file import read_image, unit_pixels
 from image2video.errors import ExistsError, InputError, MissingError
 from image2video.report import film_strip
@@ -28,8 +29,8 @@ class ShowOptions:
 
     Attributes:
         image: image file
-        genotype: text such as "translate_x(0.06) > rotate(10)", a .json file, or preset:NAME
-        frames: frames of the clip, T (default: as the genotype's file was found with, else 3)
+        genotype: text such as "translate_x(0.06) > rotate(10)" or "identity | flip_x", a .json file, or preset:NAME
+        frames: frames of the clip, T (default: as the genotype's file was found with, else 3; all of a frame set)
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: likewise, else centred)
         padding: what lies outside the image: zeros, border or reflection (default: likewise, else reflection)
         image_size: pixels of the longer side (default: the image's own, at most 320)
@@ -63,9 +64,9 @@ def run(options: Namespace) -> None:
     if not out.parent.is_dir():
         raise MissingError(f"no folder {out.parent} to write {out.name} into; make it, or choose another --out")
     image = _read(Path(show.image), show.image_size)
-    genotype = Genotype.coerce(show.genotype)
+    genotype = as_clip(show.genotype)
     how: dict[str, Any] = {"T": show.frames, "schedule": show.schedule, "padding": show.padding}
-    clip = ClipOptions.found_with(genotype.provenance, WRAP_CLIP, **how)
+    clip = options_for(genotype, WRAP_CLIP, **how)
     film_strip(image, genotype, clip.T, clip.schedule, out, padding=clip.padding)
     Console().print(f"film strip: {out.resolve()}", soft_wrap=True)
 

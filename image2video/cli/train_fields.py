@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from image2video.cli.rf_job import beside
+from image2video.clip.any_clip import clip_in_words
 from image2video.clip.image_to_video import Image2Video
 from image2video.data import DataSource
 from image2video.errors import Image2VideoError
@@ -56,7 +57,7 @@ def print_fields(model: VideoWrap, data: DataSource, name: str, out: Path, conso
         console.print(f"receptive fields: not measured: {error}", highlight=False, markup=False)
         return
     shown = [list(line.values())[-1] for line in found.values()]
-    clip = f"{model.genotype}, T = {model.T}, {model.to_video.schedule}"
+    clip = clip_in_words(model.to_video.genotype, model.T, model.to_video.schedule)
     grid = ErfGrid.of(found, erf_caption(shown, model=name, images="training images", clip=clip))
     atomic_write_bytes(add_to_run(out, "erf.png"), png_bytes(erf_figure(grid.rows, caption=grid.caption, width=7.5)))
     for table in field_tables(grid):

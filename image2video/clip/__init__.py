@@ -1,6 +1,7 @@
 """An image becomes a clip: genotypes, the geometry and colours of their ops, and the frames that come of them."""
 
 from image2video.clip.colours import Colours
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
 from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
@@ -13,6 +14,7 @@ __all__ = [
     "DEFAULT_GENOTYPE",
     "ClipOptions",
     "Colours",
+    "FrameSet",
     "FrameSource",
     "Genotype",
     "Image2Video",

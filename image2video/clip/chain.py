@@ -1,13 +1,15 @@
-"""Clips of chains that change colours: geometric runs are resampled once each, photometric ops act between them."""
+"""Clips that change colours: geometric runs are resampled once each, photometric ops act between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from image2video.clip.any_clip import Clip
 from image2video.clip.colours import Colours
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.ops.registry import get_op
@@ -61,6 +63,29 @@ def chain_clip(
     The dtype and the memory layout are those of the images.
     """
     check_colours(genotype, options.colours)
+    return stack_frames(_chain_frames(images, genotype, steps, options), like=images)
+
+
+def set_clip(images: Tensor, frame_set: FrameSet, steps: Sequence[float], options: ClipOptions) -> Tensor:
+    """Make the clip `(N, S, C, H, W)` of images `(N, C, H, W)`, whose frames are those of the set with these numbers.
+
+    Frames that change no colours are one sampler call together. Otherwise as `chain_clip`.
+    """
+    check_colours(frame_set, options.colours)
+    chains = [frame_set.frame(step) for step in steps]
+    plain = [step for step, chain in zip(steps, chains, strict=True) if chain.is_geometric]
+    moved: Iterator[Tensor] = iter(())
+    if plain:
+        matrices = frame_set.step_matrices(plain, images.shape[-2], images.shape[-1], matrix_device(images))
+        mirrored = [frame_set.mirrored(step) for step in plain]
+        how = {"padding": options.padding, "interpolation": options.interpolation}
+        moved = iter(warp(images, matrices, mirrored=mirrored, **how).unbind(1))
+    frames = [next(moved) if c.is_geometric else _chain_frames(images, c, (1.0,), options)[0] for c in chains]
+    return stack_frames(frames, like=images)
+
+
+def _chain_frames(images: Tensor, genotype: Genotype, steps: Sequence[float], options: ClipOptions) -> list[Tensor]:
+    """Make the frames `(N, C, H, W)` of images `(N, C, H, W)`; those that are the image are the same object."""
     kept = [() if step == 0 or not genotype.chain else None for step in steps]
     powers = [step for step, axes in zip(steps, kept, strict=True) if axes is None]
     moved: Iterable[Tensor] = ()
@@ -76,13 +101,14 @@ def chain_clip(
         else:
             frames = source.expand(len(powers), *source.shape)
         moved = _through(frames, runs, powers, options).to(images.dtype).unbind(0)
-    return stack_frames(in_order(kept, [images] * len(kept), moved), like=images)
+    return in_order(kept, [images] * len(kept), moved)
 
 
-def check_colours(genotype: Genotype, colours: Colours | None) -> None:
-    """Raise `InputError` where a photometric op of the chain would not know how the images are normalised."""
+def check_colours(clip: Clip, colours: Colours | None) -> None:
+    """Raise `InputError` where a photometric op of the clip would not know how the images are normalised."""
     if colours is None:
-        op = next((t.op for t in genotype.chain if not t.geometric), None)
+        chains = clip.frames if isinstance(clip, FrameSet) else (clip,)
+        op = next((t.op for chain in chains for t in chain.chain if not t.geometric), None)
         if op is not None:
             raise InputError(
                 f"the genotype changes colours ({op}), which needs to know their range; say how the images are "

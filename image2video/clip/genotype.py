@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
-from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from image2video.clip import hub
-from image2video.clip.genotype_json import MAX_FILE_BYTES, decode, encode, freeze
-from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, parse_chain
+from image2video.clip.genotype_json import decode, encode
+from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, NO_CHAIN, parse_chain
 from image2video.clip.schedules import schedule_steps
+from image2video.clip.stored import Stored
 from image2video.clip.transform import Transform, check_invertible, mirrored_axes, run_matrices, split_runs
-from image2video.errors import ExistsError, InputError, InputTypeError, MissingError
-from image2video.runs.folders import atomic_write_text
-from image2video.runs.texts import read_text
+from image2video.errors import InputError, InputTypeError, MissingError
 
 __all__ = ["DEFAULT_GENOTYPE", "PRESET_PREFIX", "Genotype", "Transform"]
 
@@ -32,7 +29,7 @@ PRESET_PREFIX = "preset:"
 
 
 @dataclass(frozen=True, repr=False)
-class Genotype:
+class Genotype(Stored):
     """An ordered chain of transforms, the first applied first; frozen, hashable, independent of the resolution.
 
     Transforms that do nothing vanish; equal neighbours are not merged. Geometric and photometric ones stand in any
@@ -64,10 +61,7 @@ class Genotype:
         if len(self.chain) > MAX_CHAIN:
             raise InputError(f"the chain has {len(self.chain)} transforms; at most {MAX_CHAIN} are allowed")
         object.__setattr__(self, "chain", tuple(item for item in self.chain if not item.is_identity))
-        if self.provenance is not None:
-            if not isinstance(self.provenance, Mapping):
-                raise InputTypeError(f"provenance must be a mapping, got {type(self.provenance).__name__}")
-            object.__setattr__(self, "provenance", freeze(self.provenance, "provenance"))
+        self._freeze_provenance()
         self.check_steps((1.0,))
 
     @classmethod
@@ -89,19 +83,20 @@ class Genotype:
         Returns:
             The genotype, without provenance.
         """
-        return cls(tuple(Transform(op, magnitude) for op, magnitude in parse_chain(text)))
+        return cls.of_pairs(parse_chain(text))
 
     @classmethod
-    def from_json(cls, text: str) -> Genotype:
-        """Read a genotype from JSON; `InputError` and `InputTypeError` name the JSON path of what is wrong.
+    def of_pairs(cls, pairs: Sequence[tuple[str, float]], provenance: Mapping[str, Any] | None = None) -> Genotype:
+        """Make a genotype of pairs of op and magnitude.
 
         Args:
-            text: what `to_json` returned.
+            pairs: the pairs, in order.
+            provenance: how it was found.
 
         Returns:
-            The genotype with its provenance.
+            The genotype.
         """
-        return cls._decode(text, "the genotype's JSON")
+        return cls(tuple(Transform(op, magnitude) for op, magnitude in pairs), provenance)
 
     def to_json(self) -> str:
         """Write the genotype as JSON.
@@ -109,45 +104,7 @@ class Genotype:
         Returns:
             The text: `schema_version`, the chain and, where there is one, the provenance.
         """
-        return encode([(t.op, t.magnitude) for t in self.chain], self.provenance)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Genotype:
-        """Read a genotype from a JSON file.
-
-        Args:
-            path: of the file.
-
-        Returns:
-            The genotype with its provenance.
-
-        Raises:
-            MissingError: no such file.
-            InputError: a file of more than 1 000 000 bytes (it is not read), one that is not UTF-8, and whatever
-                `from_json` refuses.
-        """
-        return cls._decode(read_text(path, "genotype file", max_bytes=MAX_FILE_BYTES), repr(os.fsdecode(path)))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the JSON file; a killed process leaves the old file or the new one, never half of one.
-
-        Args:
-            path: of the file.
-
-        Raises:
-            InputError: a provenance that makes the file larger than `load` reads.
-            ExistsError: a path that is a folder.
-        """
-        text = self.to_json()
-        size = len(text.encode())
-        if size > MAX_FILE_BYTES:
-            raise InputError(
-                f"the genotype's file would have {size} bytes, more than the {MAX_FILE_BYTES} that load reads; "
-                "shorten its provenance"
-            )
-        if Path(path).is_dir():
-            raise ExistsError(f"{os.fspath(path)!r} is a folder; a genotype is saved to a file")
-        atomic_write_text(Path(path), text)
+        return encode(self.pairs, self.provenance)
 
     @classmethod
     def presets(cls) -> tuple[str, ...]:
@@ -187,12 +144,14 @@ class Genotype:
             The genotype.
 
         Raises:
-            InputTypeError: another type. `parse`, `load` and `preset` raise their own errors.
+            InputTypeError: another type, a frame set among them. `parse`, `load` and `preset` raise their own errors.
         """
         if isinstance(value, Genotype):
             return value
         if isinstance(value, os.PathLike):
             return cls.load(value)
+        if isinstance(value, Stored):
+            raise InputTypeError(f"{NO_CHAIN} ({str(value)!r:.80})")
         if not isinstance(value, str):
             raise InputTypeError(
                 f"a genotype is given as a Genotype, a text such as {DEFAULT_GENOTYPE!r}, the path of a .json file or "
@@ -202,57 +161,10 @@ class Genotype:
             return cls.preset(value.removeprefix(PRESET_PREFIX))
         return cls.load(value) if value.endswith(".json") else cls.parse(value)
 
-    def with_provenance(self, provenance: Mapping[str, Any] | None) -> Genotype:
-        """Return the same chain with another provenance.
-
-        Args:
-            provenance: a mapping of JSON values, or None.
-
-        Returns:
-            The new genotype.
-        """
-        return replace(self, provenance=provenance)
-
-    def push_to_hub(self, repo_id: str, *, filename: str = hub.GENOTYPE_FILE, **options: Unpack[hub.Upload]) -> str:
-        """Upload the JSON file to a Hugging Face Hub repository, which is made where there is none.
-
-        `InputError` refuses what is no OWNER/NAME; `StateError` says that the Hub cannot be reached or refuses.
-
-        Args:
-            repo_id: OWNER/NAME.
-            filename: of the file in the repository.
-            **options: `revision` (a branch, made where there is none), `private`, `commit_message`, and `token` (by
-                default that of `hf auth login`).
-
-        Returns:
-            The address of the commit.
-        """
-        title = f"Genotype {self}"[:72]
-        return hub.push(self.to_json().encode(), repo_id, filename=filename, title=title, **options)
-
-    @classmethod
-    def from_hub(
-        cls,
-        repo_id: str | os.PathLike[str],
-        *,
-        filename: str = hub.GENOTYPE_FILE,
-        revision: str | None = None,
-        token: str | None = None,
-    ) -> Genotype:
-        """Read a genotype that `push_to_hub` uploaded, or that stands in a local folder.
-
-        `MissingError` says that neither the folder nor the Hub has the file; `load` says what else is refused.
-
-        Args:
-            repo_id: OWNER/NAME, or a folder.
-            filename: of the file in it.
-            revision: a branch, tag or commit of the repository.
-            token: for a private repository; by default that of `hf auth login`.
-
-        Returns:
-            The genotype with its provenance.
-        """
-        return cls.load(hub.fetch(repo_id, filename=filename, revision=revision, token=token))
+    @property
+    def pairs(self) -> tuple[tuple[str, float], ...]:
+        """The op and magnitude of every transform."""
+        return tuple((t.op, t.magnitude) for t in self.chain)
 
     @property
     def is_geometric(self) -> bool:
@@ -330,6 +242,40 @@ class Genotype:
         """
         return mirrored_axes([t for t in self.chain if t.geometric], step)
 
+    def is_still(self, step: float) -> bool:
+        """Tell whether the frame at one power is the image itself, bit for bit.
+
+        Args:
+            step: the power.
+
+        Returns:
+            True at step 0 and where nothing is left of the chain, as of a flip at an even power.
+        """
+        return step == 0 or (self.is_geometric and self.mirrored(step) == ())
+
+    def nearest(self, steps: Sequence[float]) -> int:
+        """Find the frame that moves the image least, which stands in where no frame shows a place.
+
+        Args:
+            steps: the powers of the frames.
+
+        Returns:
+            The index of the smallest |s|; the first of equals.
+        """
+        sizes = [abs(step) for step in steps]
+        return sizes.index(min(sizes))
+
+    def label(self, step: float) -> str:
+        """Name the frame at one power in figures.
+
+        Args:
+            step: the power.
+
+        Returns:
+            Such as `s = 2`.
+        """
+        return f"s = {step:g}"
+
     def check_steps(self, steps: Sequence[float]) -> None:
         """Raise `InputError` where the geometric part cannot be inverted in numbers.
 
@@ -347,8 +293,10 @@ class Genotype:
     @classmethod
     def _decode(cls, text: str, source: str) -> Genotype:
         """Read JSON; `source` names it in errors."""
-        chain, provenance = decode(text, source)
-        return cls(tuple(Transform(op, magnitude) for op, magnitude in chain), provenance)
+        record = decode(text, source)
+        if record.is_set:
+            raise InputError(f"{source}: {NO_CHAIN} (it has {len(record.chains)} frames)")
+        return cls.of_pairs(record.chains[0], record.provenance)
 
 
 def _preset_folder() -> Traversable:

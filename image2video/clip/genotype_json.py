@@ -1,22 +1,46 @@
-"""The JSON form of a genotype: `schema_version`, the chain, and an optional provenance record."""
+"""The JSON form of genotypes and frame sets: `schema_version`, the chain or chains, and an optional provenance."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from image2video.clip.genotype_text import MAX_CHAIN
+from image2video.clip.genotype_text import MAX_CHAIN, MAX_FRAMES
 from image2video.clip.ops.registry import get_op
 from image2video.errors import Image2VideoError, InputError, InputTypeError
 from image2video.runs.texts import MAX_TEXT_BYTES, parse_json
 
 SCHEMA_VERSION = 1
+SET_VERSION = 2
+"""Of a frame set: readers of version 1 alone refuse it as newer than they are."""
 MAX_FILE_BYTES = MAX_TEXT_BYTES
 MAX_DEPTH = 32
 
-_KEYS = ("schema_version", "chain", "provenance")
+_KEYS = {
+    SCHEMA_VERSION: ("schema_version", "chain", "provenance"),
+    SET_VERSION: ("schema_version", "frames", "provenance"),
+}
+
+Pairs = tuple[tuple[str, float], ...]
+"""A chain as pairs of op and magnitude."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a file holds.
+
+    Attributes:
+        chains: the chain of a genotype, or those of a frame set's frames.
+        is_set: whether it is a frame set.
+        provenance: how it was found.
+    """
+
+    chains: tuple[Pairs, ...]
+    is_set: bool
+    provenance: FrozenMapping | None
 
 
 class FrozenMapping(Mapping[str, Any]):
@@ -72,21 +96,28 @@ def thaw(value: Any) -> Any:
     return value
 
 
-def encode(chain: Iterable[tuple[str, float]], provenance: Mapping[str, Any] | None) -> str:
-    """Write a chain of `(op, magnitude)` pairs as JSON, with a final newline."""
-    record: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "chain": [{"op": op, "magnitude": magnitude} for op, magnitude in chain],
-    }
+def encode(chain: Pairs, provenance: Mapping[str, Any] | None) -> str:
+    """Write a genotype's chain as JSON, with a final newline."""
+    return _encode({"schema_version": SCHEMA_VERSION, "chain": _objects(chain)}, provenance)
+
+
+def encode_frames(chains: Sequence[Pairs], provenance: Mapping[str, Any] | None) -> str:
+    """Write a frame set's chains as JSON, with a final newline."""
+    return _encode({"schema_version": SET_VERSION, "frames": [_objects(chain) for chain in chains]}, provenance)
+
+
+def _encode(record: dict[str, Any], provenance: Mapping[str, Any] | None) -> str:
     if provenance is not None:
         record["provenance"] = thaw(provenance)
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
 
 
-def decode(
-    text: str, source: str = "the genotype's JSON"
-) -> tuple[tuple[tuple[str, float], ...], FrozenMapping | None]:
-    """The `(op, magnitude)` pairs and the provenance of a genotype's JSON text; `source` names it in errors.
+def _objects(chain: Pairs) -> list[dict[str, Any]]:
+    return [{"op": op, "magnitude": magnitude} for op, magnitude in chain]
+
+
+def decode(text: str, source: str = "the genotype's JSON") -> Record:
+    """Read the JSON text of a genotype or a frame set; `source` names it in errors.
 
     Raises `InputError` or `InputTypeError` with the JSON path of what is wrong (`chain[1].magnitude`): text that is no
     JSON, duplicate or unknown keys, wrong types, bools, NaN, magnitudes out of range, unknown ops, another
@@ -105,25 +136,46 @@ def decode(
         raise InputError(f"{source}: {error}") from None
 
 
-def _decode_record(record: Any) -> tuple[tuple[tuple[str, float], ...], FrozenMapping | None]:
-    """Check a parsed file and return its chain and provenance."""
-    _check_object(record, "the top level", _KEYS, required=_KEYS[:2])
+def _decode_record(record: Any) -> Record:
+    """Check a parsed file."""
+    is_set = isinstance(record, dict) and record.get("schema_version") == SET_VERSION
+    keys = _KEYS[SET_VERSION if is_set else SCHEMA_VERSION]
+    _check_object(record, "the top level", keys, required=keys[:2])
     version = record["schema_version"]
     if isinstance(version, bool) or not isinstance(version, int):
         raise InputTypeError(f"schema_version must be an integer, got {version!r:.80}")
-    if version != SCHEMA_VERSION:
-        newer = "; a newer image2video wrote the file and reads it" if version > SCHEMA_VERSION else ""
-        raise InputError(f"schema_version must be {SCHEMA_VERSION} for this image2video, got {version}{newer}")
-    items = record["chain"]
-    if not isinstance(items, list):
-        raise InputTypeError(f"chain must be a list, got {type(items).__name__}")
-    if len(items) > MAX_CHAIN:
-        raise InputError(f"chain has {len(items)} ops; at most {MAX_CHAIN} are allowed")
-    chain = tuple(_decode_transform(item, f"chain[{i}]") for i, item in enumerate(items))
+    if version not in _KEYS:
+        newer = "; a newer image2video wrote the file and reads it" if version > SET_VERSION else ""
+        raise InputError(
+            f"schema_version must be {SCHEMA_VERSION} (a chain) or {SET_VERSION} (a frame set) for this image2video, "
+            f"got {version}{newer}"
+        )
+    if is_set:
+        items = _check_list(record["frames"], "frames", "frames", MAX_FRAMES)
+        if not items:
+            raise InputError("frames must hold at least one chain, got none; list one for each frame")
+        chains = tuple(_decode_chain(item, f"frames[{i}]") for i, item in enumerate(items))
+    else:
+        chains = (_decode_chain(record["chain"], "chain"),)
     provenance = record.get("provenance")
     if provenance is not None and not isinstance(provenance, dict):
         raise InputTypeError(f"provenance must be an object, got {type(provenance).__name__}")
-    return chain, None if provenance is None else freeze(provenance, "provenance")
+    return Record(chains, is_set, None if provenance is None else freeze(provenance, "provenance"))
+
+
+def _decode_chain(value: Any, path: str) -> Pairs:
+    """Check a chain; `path` names it in errors."""
+    items = _check_list(value, path, "ops", MAX_CHAIN)
+    return tuple(_decode_transform(item, f"{path}[{i}]") for i, item in enumerate(items))
+
+
+def _check_list(value: Any, path: str, what: str, most: int) -> list[Any]:
+    """Return a list of at most so many items, or raise."""
+    if not isinstance(value, list):
+        raise InputTypeError(f"{path} must be a list, got {type(value).__name__}")
+    if len(value) > most:
+        raise InputError(f"{path} has {len(value)} {what}; at most {most} are allowed")
+    return value
 
 
 def _decode_transform(item: Any, path: str) -> tuple[str, float]:

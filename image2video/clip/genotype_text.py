@@ -1,4 +1,7 @@
-"""The text form of a chain, `translate_x(0.06) > rotate(10) > scale(1.1)`: printing and parsing with positions."""
+"""The text forms of a chain, `translate_x(0.06) > rotate(10) > scale(1.1)`, and of a frame set, `identity | flip_x`.
+
+Printing, and parsing with positions.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,13 @@ from image2video.errors import Image2VideoError, InputError, InputTypeError
 
 MAX_TEXT = 10_000
 MAX_CHAIN = 64
+MAX_FRAMES = 256
 IDENTITY_TEXT = "identity"
+FRAME_BAR = "|"
+NO_CHAIN = (
+    "expected a chain, got a frame set; VideoWrap, Image2Video and receptive fields take frame sets, "
+    "searches, rankings of chains and random clips do not"
+)
 
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
@@ -29,11 +38,41 @@ def parse_chain(text: str) -> tuple[tuple[str, float], ...]:
     syntax error, an unknown op, a magnitude that is no finite number in the op's range, a text of more than
     10 000 characters or a chain of more than 64 ops.
     """
+    parser = _Parser(_checked_length(text))
+    chain = parser.chain()
+    if text.startswith(FRAME_BAR, parser.at):
+        raise parser.error(NO_CHAIN)
+    if parser.at < len(text):
+        parser.expect(">", "between two ops")
+    return chain
+
+
+def parse_frames(text: str) -> tuple[tuple[tuple[str, float], ...], ...]:
+    """Read the chains of a frame set's text, `identity | flip_x | scale(1.2)`; a set of one frame ends with a bar.
+
+    Raises as `parse_chain` does, and `InputError` for a set of more than 256 frames or a text without a bar.
+    """
+    parser = _Parser(_checked_length(text))
+    chains = [parser.chain()]
+    while parser.at < len(text):
+        parser.expect(FRAME_BAR, "between two frames, or '>' between two ops")
+        parser.skip_space()
+        if parser.at == len(text) and len(chains) == 1:
+            return tuple(chains)
+        if len(chains) == MAX_FRAMES:
+            raise parser.error(f"a frame set has at most {MAX_FRAMES} frames")
+        chains.append(parser.chain())
+    if len(chains) == 1:
+        raise parser.error(f"a frame set needs a {FRAME_BAR!r} between its frames, or after the only one")
+    return tuple(chains)
+
+
+def _checked_length(text: str) -> str:
     if not isinstance(text, str):
         raise InputTypeError(f"a genotype's text is a string, got {text!r:.80} of type {type(text).__name__}")
     if len(text) > MAX_TEXT:
         raise InputError(f"the genotype's text has {len(text)} characters; at most {MAX_TEXT} are read")
-    return _Parser(text).chain()
+    return text
 
 
 class _Parser:
@@ -44,7 +83,7 @@ class _Parser:
         self.at = 0
 
     def chain(self) -> tuple[tuple[str, float], ...]:
-        """Read transforms with `>` between them, to the end of the text."""
+        """Read transforms with `>` between them, to the first thing that is neither."""
         items: list[tuple[str, float]] = []
         while True:
             self.skip_space()
@@ -52,9 +91,9 @@ class _Parser:
                 raise self.error(f"a chain has at most {MAX_CHAIN} ops")
             items.append(self.transform())
             self.skip_space()
-            if self.at == len(self.text):
+            if not self.text.startswith(">", self.at):
                 return tuple(items)
-            self.expect(">", "between two ops")
+            self.at += 1
 
     def transform(self) -> tuple[str, float]:
         """Read `op(magnitude)`, or an op that takes none: `identity`, `flip_x`."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from image2video.clip.chain import chain_clip, check_colours
+from image2video.clip.any_clip import Clip, as_clip, options_for
+from image2video.clip.chain import chain_clip, check_colours, set_clip
 from image2video.clip.checks import check_frames, check_images, check_size, names_explained
 from image2video.clip.colours import Colours, Values
 from image2video.clip.cover import covered_mean
-from image2video.clip.genotype import Genotype
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.memory import check_clip_memory
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions
@@ -62,17 +64,19 @@ def frames_to_clip(frames: Tensor, T: int) -> Tensor:
 
 
 class Image2Video(nn.Module):
-    """Turn images into clips by a genotype, and bring maps of the frames back to the image.
+    """Turn images into clips by a genotype or a frame set, and bring maps of the frames back to the image.
 
     Frame t is one resampling of the image by M(t) = A_n^{s(t)} ··· A_1^{s(t)} (Casarin et al., CVPR 2024, Eq. 7, with
     other schedules added), or one per run of geometric ops where photometric ops stand between; frames with s(t) = 0
-    are the image bit for bit. There are no parameters and no buffers.
+    are the image bit for bit. Frame t of a frame set is moved by its own chain (ours). There are no parameters and no
+    buffers.
 
     Args:
-        genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`.
-        T: frames of a clip. None: as the genotype was found with, which its provenance says, else 5.
+        genotype: a `Genotype` or `FrameSet`, its text, the path of a .json file or `"preset:NAME"`.
+        T: frames of a clip. None: as the genotype was found with, which its provenance says, else 5. Of a frame set the
+            first T frames, at most all that it lists; None: all.
         schedule: the power of each frame: `from_zero` (frame 0 is the image), `ramp`, `centred` or `mirror`; see
-            `schedule_steps`. None: as the genotype was found with, else `from_zero`.
+            `schedule_steps`. None: as the genotype was found with, else `from_zero`. A frame set has no other.
         padding: what stands outside the image: `zeros` (the mean colour of normalised images), `border` or
             `reflection`. None: as the genotype was found with, else `zeros`.
         interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`. None: as the genotype was found with,
@@ -82,7 +86,7 @@ class Image2Video(nn.Module):
         std: of the images' normalisation (1 for images in 0 … 1).
 
     Raises:
-        InputError: an unknown option, or photometric ops without mean and std.
+        InputError: an unknown option, one that a frame set cannot have, or photometric ops without mean and std.
         InputTypeError: an option of the wrong type.
 
     >>> to_video = Image2Video("translate_x(0.06) > rotate(10)", T=3)
@@ -93,7 +97,7 @@ class Image2Video(nn.Module):
     @names_explained
     def __init__(
         self,
-        genotype: Genotype | str,
+        genotype: Clip | str | os.PathLike[str],
         *,
         T: int | None = None,
         schedule: str | None = None,
@@ -103,14 +107,13 @@ class Image2Video(nn.Module):
         std: Values = None,
     ) -> None:
         super().__init__()
-        self.genotype = Genotype.coerce(genotype)
+        self.genotype = as_clip(genotype)
         how: dict[str, Any] = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
-        self.options = ClipOptions.found_with(self.genotype.provenance, **how, mean=mean, std=std)
+        self.options = options_for(self.genotype, **how, mean=mean, std=std)
         check_colours(self.genotype, self.options.colours)
-        self.genotype.check_steps(self.options.steps)
 
     @classmethod
-    def of(cls, genotype: Genotype | str, options: ClipOptions) -> Image2Video:
+    def of(cls, genotype: Clip | str | os.PathLike[str], options: ClipOptions) -> Image2Video:
         """Make the module from ready options.
 
         Args:
@@ -151,7 +154,8 @@ class Image2Video(nn.Module):
         """Make clips of T frames from now on.
 
         Args:
-            T: an integer of at least 1; `InputError` and `InputTypeError` refuse anything else.
+            T: an integer of at least 1, and no more than a frame set lists; `InputError` and `InputTypeError` refuse
+                anything else.
         """
         options = self.options.replace(T=T)
         self.genotype.check_steps(options.steps)
@@ -171,6 +175,8 @@ class Image2Video(nn.Module):
         check_clip_memory(images, self.T if T is None else check_frames(T))
         steps = self._steps(T)
         if not self.genotype.is_geometric:
+            if isinstance(self.genotype, FrameSet):
+                return set_clip(images, self.genotype, steps, self.options)
             return chain_clip(images, self.genotype, steps, self.options)
         height, width = images.shape[-2:]
         matrices = self.genotype.step_matrices(steps, height, width, matrix_device(images))
@@ -220,16 +226,16 @@ class Image2Video(nn.Module):
         return self._unwarp(self._clip_of_maps(maps, 1), steps[t : t + 1], image_size, padding)[:, 0]
 
     def nearest_frame(self, T: int | None = None) -> int:
-        """Find the frame with the smallest |s|.
+        """Find the frame with the smallest |s|, or the frame of a set that moves the image least.
 
         Args:
             T: frames of the clip; by default those of the module.
 
         Returns:
-            Its index; the first of equals.
+            Its index; the first of equals. Of a set: the first frame that is the image, else of those that change
+            colours alone, else of the mirror images, else 0.
         """
-        sizes = [abs(step) for step in self._steps(T)]
-        return sizes.index(min(sizes))
+        return self.genotype.nearest(self._steps(T))
 
     def keeps_image(self, T: int | None = None) -> bool:
         """Say whether some frame is the image or a mirror image, so that no pixel is unseen.
@@ -278,8 +284,8 @@ class Image2Video(nn.Module):
     ) -> Tensor:
         """Average maps over the frames in the reference image: Σ_t unwarp(map_t) / Σ_t mask_t.
 
-        Sums are taken in float32 (float64 for float64 maps). Where Σ mask < 1e-3, the result is the frame with the
-        smallest |s|, unwarped with border padding. A constant map stays constant, and gradients are finite.
+        Sums are taken in float32 (float64 for float64 maps). Where Σ mask < 1e-3, the result is `nearest_frame`,
+        unwarped with border padding. A constant map stays constant, and gradients are finite.
 
         Args:
             maps: `(B·T, K, h, w)`, of any size.
@@ -322,7 +328,9 @@ class Image2Video(nn.Module):
         Returns:
             The genotype and the options, with the colours only where they matter.
         """
-        options = f"T={self.T}, schedule={self.schedule}, padding={self.padding}, interpolation={self.interpolation}"
+        # The schedule of a frame set goes without saying.
+        schedule = "" if isinstance(self.genotype, FrameSet) else f"schedule={self.schedule}, "
+        options = f"T={self.T}, {schedule}padding={self.padding}, interpolation={self.interpolation}"
         if self.colours is not None and not self.genotype.is_geometric:
             options += f", mean={self.colours.mean}, std={self.colours.std}"
         return f"{self.genotype}, {options}"

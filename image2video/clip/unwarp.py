@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_size
-from image2video.clip.genotype import Genotype
 from image2video.clip.matrices import normalise
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.sampling import in_order, matrix_device, sample, sampling_grid, warp
@@ -16,7 +16,7 @@ from image2video.trace.capture import constant
 
 def unwarp_clip(
     clip: Tensor,
-    genotype: Genotype,
+    genotype: Clip,
     steps: tuple[float, ...],
     image_size: tuple[int, int],
     *,
@@ -64,7 +64,7 @@ def _way_back(
 
 
 def frame_weights(
-    valid: Tensor, genotype: Genotype, steps: tuple[float, ...], size: tuple[int, int], image_size: tuple[int, int]
+    valid: Tensor, genotype: Clip, steps: tuple[float, ...], size: tuple[int, int], image_size: tuple[int, int]
 ) -> Tensor:
     """Return how much of every pixel of each frame's map shows the valid area: `(B, S, 1, h, w)`.
 

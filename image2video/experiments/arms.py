@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from image2video.clip.any_clip import options_for
+from image2video.clip.frame_set import FrameSet
+from image2video.clip.genotype_text import FRAME_BAR
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.report import Contrast
@@ -26,20 +29,22 @@ class Arm:
         title: of tables and figures.
         genotype: `none` (the bare network), `identity` (the image T times), `random` (drawn by the seed from the
             search's space), `random:K` (draw K of that space, the same for every seed), `searched`, `fixed_weights`
-            (chosen for the weights that the arm starts from, on held-out images), or the text of a genotype.
+            (chosen for the weights that the arm starts from, on held-out images), or the text of a genotype or a
+            frame set.
         fusion: a fusion's name; `none` averages over the frames; None for the bare network.
         budget: `scratch` (the comparison's `epochs`), `finetune` (its `finetune_epochs`) or `none` (no training).
         epochs_factor: multiplies the budget's epochs; T gives the bare network equal compute.
         start: name of the arm, bare, whose last weights of the same seed this one starts from.
         group: heading under which tables list it.
         pool: name under which contrasts take several arms as one, such as all random draws.
-        T: frames, where they are not the comparison's.
-        schedule: the power of each frame, where it is not the comparison's.
+        T: frames, where they are not the comparison's. A frame set says them itself.
+        schedule: the power of each frame, where it is not the comparison's; likewise.
         magnitude: factor on every magnitude of the genotype.
         equal_compute: multiplies the epochs by T, whatever it is: the bare network then sees as many frames as a clip.
 
     Raises:
-        InputError: a bare arm with a fusion or the reverse; a start that the budget or the genotype contradicts.
+        InputError: a bare arm with a fusion or the reverse; a start that the budget or the genotype contradicts; a T or
+            a schedule that a frame set cannot have.
     """
 
     name: str
@@ -66,6 +71,10 @@ class Arm:
             raise InputError(f"arm {self.name!r} needs start=, the arm whose weights it takes")
         if self.epochs_factor < 1:
             raise InputError(f"arm {self.name!r}: epochs_factor must be at least 1, got {self.epochs_factor}")
+        if FRAME_BAR in self.genotype:
+            options = options_for(FrameSet.parse(self.genotype), T=self.T, schedule=self.schedule)
+            object.__setattr__(self, "T", options.T)
+            object.__setattr__(self, "schedule", options.schedule)
 
     def epochs(self, epochs: int, finetune_epochs: int, T: int = 1) -> int:
         """All epochs of the arm.

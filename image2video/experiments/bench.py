@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from image2video.clip.genotype import Genotype
+from image2video.clip.any_clip import Clip
 from image2video.clip.options import ClipOptions
 from image2video.data import DataSource
 from image2video.experiments.arms import Arm
@@ -64,7 +64,7 @@ class Bench:
             load_state(model, torch_load(start), str(start))
         return model
 
-    def wrapped(self, model: nn.Module, arm: Arm, genotype: Genotype | None, seed: int) -> nn.Module:
+    def wrapped(self, model: nn.Module, arm: Arm, genotype: Clip | None, seed: int) -> nn.Module:
         """The network as the arm sees it, on the device."""
         return wrap_arm(
             model, arm, genotype, arm.clip(self.clip), seed=seed, trained=self.trained, input_size=self.data.input_size
@@ -74,7 +74,7 @@ class Bench:
 def wrap_arm(
     model: nn.Module,
     arm: Arm,
-    genotype: Genotype | None,
+    genotype: Clip | None,
     clip: ClipOptions,
     *,
     seed: int,

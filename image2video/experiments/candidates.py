@@ -37,8 +37,8 @@ MAX_TEXT = 10_000
 MAX_ITEMS = 100
 MAX_COUNT = 10_000
 
-_GENOTYPE = re.compile(r"\(|>|^preset:|\.json$|^identity$")
-"""What only a genotype has."""
+_GENOTYPE = re.compile(r"\(|>|\||^preset:|\.json$|^identity$")
+"""What only a genotype has (or a frame set, which is refused as such)."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from image2video.clip.any_clip import clip_in_words
 from image2video.data import DataSource
 from image2video.errors import Image2VideoError
 from image2video.receptive_field.survey import survey, survey_units
@@ -33,7 +34,9 @@ def measure_fields(model: nn.Module, data: DataSource, title: str) -> dict[str, 
     except Image2VideoError as error:
         return {"error": str(error)}
     fields = {row: line[title] for row, line in found.items()}
-    clip = f"{model.genotype}, T = {model.T}, {model.to_video.schedule}" if isinstance(model, VideoWrap) else ""
+    clip = ""
+    if isinstance(model, VideoWrap) and model.genotype is not None:
+        clip = clip_in_words(model.genotype, model.T, str(model.to_video.schedule))
     return {
         "panels": {row: ErfPanel.of(title, field).record() for row, field in fields.items()},
         "units": [field.described for field in fields.values()],

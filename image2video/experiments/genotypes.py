@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from image2video.clip.any_clip import Clip, as_clip, parse_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.clip.ops.registry import get_op
 from image2video.data import seeded_generator
@@ -32,9 +34,9 @@ from image2video.search import (
 
 @dataclass(frozen=True)
 class Chosen:
-    """A genotype, how it came about in words, and the seconds that finding it took."""
+    """A genotype or frame set, how it came about in words, and the seconds that finding it took."""
 
-    genotype: Genotype
+    genotype: Clip
     origin: str
     seconds: float = 0.0
 
@@ -65,13 +67,13 @@ def decided(
     elif kind == "fixed_weights":
         found = ranked()
     else:
-        found = Chosen(Genotype.coerce(arm.genotype), "stated")
+        found = Chosen(as_clip(arm.genotype), "stated")
     return dataclasses.replace(found, genotype=scaled(found.genotype, arm.magnitude))
 
 
 def stated(arm: Arm, seed: int, model: nn.Module) -> Chosen | None:
     """The genotype that an arm states itself; None for the bare network."""
-    return None if arm.genotype == "none" else Chosen(Genotype.parse(arm.genotype), "stated")
+    return None if arm.genotype == "none" else Chosen(parse_clip(arm.genotype), "stated")
 
 
 def draw(space: str, number: int) -> Genotype:
@@ -84,13 +86,19 @@ def draw(space: str, number: int) -> Genotype:
     return drawn[number]
 
 
-def scaled(genotype: Genotype, factor: float) -> Genotype:
-    """The genotype with every step `factor` times as large; the magnitude of `scale` takes it as a power.
+def scaled(clip: Clip, factor: float) -> Clip:
+    """The clip with every magnitude `factor` times as large; that of `scale` takes the factor as a power.
 
     Flips have no magnitude and stay.
     """
     if factor == 1:
-        return genotype
+        return clip
+    if isinstance(clip, FrameSet):
+        return FrameSet(tuple(_scaled(frame, factor) for frame in clip.frames))
+    return _scaled(clip, factor)
+
+
+def _scaled(genotype: Genotype, factor: float) -> Genotype:
     steps = []
     for step in genotype.chain:
         if get_op(step.op).mirrors:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from image2video.clip.genotype import Genotype
+from image2video.clip.any_clip import Clip, options_for, parse_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.experiments.bench import Bench
@@ -103,6 +104,8 @@ def write_outputs(folder: OutputDirectory, record: dict[str, Any], bench: Bench)
     atomic_write_json(folder / "result.json", record)
     film = None
     genotype = _shown_genotype(result)
+    if isinstance(genotype, FrameSet):
+        options = options_for(genotype, options)
     if genotype is not None and data.input_size[0] in (1, 3):
         images, labels = next(iter(data.train.batches(64).epoch(0)))
         images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
@@ -115,12 +118,12 @@ def write_outputs(folder: OutputDirectory, record: dict[str, Any], bench: Bench)
     return result
 
 
-def _shown_genotype(result: ComparisonResult) -> Genotype | None:
+def _shown_genotype(result: ComparisonResult) -> Clip | None:
     """The genotype of the film strip: the searched one, else the first that an arm used."""
     used = [run.genotype for arm in result.arms for run in arm.runs if run.genotype != "none"]
     if result.search is not None:
-        return Genotype.parse(result.search.genotype)
-    return Genotype.parse(used[0]) if used else None
+        return parse_clip(result.search.genotype)
+    return parse_clip(used[0]) if used else None
 
 
 def report_path(config: DemoConfig) -> Path:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from image2video.clip.genotype import Genotype
+from image2video.clip.any_clip import Clip, as_clip, steps_of
 from image2video.clip.matrices import inverse_affine
 from image2video.clip.sampling import warp
-from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError
 from image2video.receptive_field.effective import EffectiveField
 from image2video.receptive_field.measures import Measures, measures
@@ -18,7 +17,7 @@ from image2video.receptive_field.measures import Measures, measures
 Shares = Sequence[float] | Sequence[Sequence[float]] | Tensor
 
 
-def expected(bare: EffectiveField, genotype: Genotype | str, schedule: str, shares: Shares) -> tuple[Tensor, Measures]:
+def expected(bare: EffectiveField, genotype: Clip | str, schedule: str, shares: Shares) -> tuple[Tensor, Measures]:
     """The map `(H, W)` that sums to 1, and its measures, where the frames have these shares of a unit's gradient.
 
     Every frame is taken to be seen as the bare network sees the image (`bare`), which is what a fusion by shifts comes
@@ -26,8 +25,8 @@ def expected(bare: EffectiveField, genotype: Genotype | str, schedule: str, shar
 
     Args:
         bare: the field of the same unit of the bare network.
-        genotype: of the clip.
-        schedule: of the clip.
+        genotype: of the clip; a frame set too.
+        schedule: of the clip; of a frame set `from_zero`.
         shares: `(T,)` for a unit of one frame, or a class logit: it looks at one place of all frames, which their warps
             take to different places of the image. `(T, T)` for averaged, unwarped maps: entry (t, u) is what comes from
             frame u by way of the features of frame t, which were brought back by the warp of frame t: without fusion
@@ -40,7 +39,8 @@ def expected(bare: EffectiveField, genotype: Genotype | str, schedule: str, shar
     weights = _checked(shares)
     T = weights.shape[-1]
     height, width = bare.size
-    ahead = Genotype.coerce(genotype).step_matrices(schedule_steps(schedule, T), height, width).double()
+    clip = as_clip(genotype)
+    ahead = clip.step_matrices(steps_of(clip, schedule, T), height, width).double()
     back = inverse_affine(ahead)
     if weights.ndim == 2:
         # Maps of frame t were brought back by its own warp: what counts is the place that frame u shows there.

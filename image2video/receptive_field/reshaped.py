@@ -9,10 +9,9 @@ import shapely
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
+from image2video.clip.any_clip import Clip, as_clip, steps_of
 from image2video.clip.checks import check_size
-from image2video.clip.genotype import Genotype
 from image2video.clip.matrices import inverse_affine
-from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, InputTypeError
 
 
@@ -25,7 +24,7 @@ class Reshaped:
         frames: the field of every frame, mapped back.
         overlaps: for every number of frames, what exactly so many of them see; the parts make up the union.
         genotype: what moved the frames.
-        steps: the power of every frame.
+        steps: the power of every frame, or its number in a frame set.
         image_size: (height, width) of the image.
         clipped: whether what lies outside the frame or the image was left out.
     """
@@ -33,7 +32,7 @@ class Reshaped:
     polygon: BaseGeometry
     frames: tuple[BaseGeometry, ...]
     overlaps: dict[int, BaseGeometry]
-    genotype: Genotype
+    genotype: Clip
     steps: tuple[float, ...]
     image_size: tuple[int, int]
     clipped: bool = False
@@ -57,7 +56,7 @@ class Reshaped:
 
 def reshaped(
     field: shapely.Polygon,
-    genotype: Genotype | str,
+    genotype: Clip | str,
     T: int,
     schedule: str | Sequence[float] = "from_zero",
     *,
@@ -75,9 +74,9 @@ def reshaped(
     Args:
         field: a polygon in pixels of a frame (`Field.polygon` makes one), x to the right and y down, of which pixel i
             covers i … i + 1; the same in every frame.
-        genotype: what moves the frames.
+        genotype: what moves the frames; a frame set too.
         T: how many frames.
-        schedule: its name, or the powers of the frames themselves, T numbers.
+        schedule: its name, or the powers of the frames themselves, T numbers (of a frame set, the numbers of frames).
         image_size: (height, width) of the image.
         clip: leave out what lies outside the frame and, mapped back, outside the image.
 
@@ -85,18 +84,18 @@ def reshaped(
         The union with its parts.
 
     Raises:
-        InputError: a field without an area, a wrong number of powers, or an unknown schedule.
+        InputError: a field without an area, a wrong number of powers, an unknown schedule, or frames that a set lacks.
         InputTypeError: a field that is no polygon.
 
     >>> import shapely
     >>> reshaped(shapely.box(7, 7, 10, 10), "translate_x(0.05) > translate_y(0.05)", 3, image_size=(20, 20)).area
     19.0
     """
-    genotype = Genotype.coerce(genotype)
+    genotype = as_clip(genotype)
     height, width = check_size(image_size, "image_size")
     _check_field(field)
     if isinstance(schedule, str):
-        steps = schedule_steps(schedule, T)
+        steps = steps_of(genotype, schedule, T)
     else:
         steps = tuple(float(step) for step in schedule)
         if len(steps) != T:

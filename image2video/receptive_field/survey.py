@@ -127,7 +127,7 @@ def _is_first(model: nn.Module, first: nn.Module, unit: Unit) -> bool:
         return False
     if model.plan.sites or model.genotype is None:
         return False
-    if schedule_steps(str(model.to_video.schedule), model.T)[unit.frame] != 0:
+    if not model.genotype.is_still(schedule_steps(str(model.to_video.schedule), model.T)[unit.frame]):
         return False
     # Weights decide, not names: networks that were calibrated on different clips differ in their norms.
     mine, theirs = model.backbone.state_dict(), first.state_dict()

@@ -15,11 +15,12 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from image2video.clip.genotype import Genotype
-from image2video.clip.schedules import schedule_steps
+from image2video.clip.any_clip import Clip, as_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.errors import InputError
 from image2video.receptive_field import EffectiveField, Reshaped, reshaped
 from image2video.report.erf_panel import pixels
+from image2video.report.film import label_lines
 from image2video.report.receptive_field import scale_bar
 from image2video.report.style import GREY, INK, PALETTE, drawing, new_figure
 
@@ -28,12 +29,13 @@ _LETTER = ((0, 0), (0, 5), (1, 5), (1, 3), (2.4, 3), (2.4, 2), (1, 2), (1, 1), (
 """The letter F, 3 wide and 5 high: no rotation and no mirror image of it is itself."""
 _MOST_LINES = 24
 _LARGER = 1.6  # times the sides of what must be seen, for the sake of what moves
+_TITLE_LINE = 0.2  # inches
 _FEWEST = 0.16  # of the darkest shade, for a single frame
 
 
 def fields_figure(
     field: shapely.Polygon | Mapping[str, shapely.Polygon],
-    genotypes: Mapping[str, Genotype | str],
+    genotypes: Mapping[str, Clip | str],
     *,
     image_size: tuple[int, int],
     T: int = 3,
@@ -48,47 +50,67 @@ def fields_figure(
 
     Args:
         field: in pixels from the upper left corner, y down; one for all genotypes, or one by each name.
-        genotypes: what moves the frames, by name.
+        genotypes: what moves the frames, by name; frame sets too, of at least T frames.
         image_size: (height, width) of the image.
         T: frames of the clip.
-        schedule: the power of each frame, by name.
+        schedule: the power of each frame, by name; `from_zero` where one is a frame set.
         width: of the figure, in inches.
 
     Returns:
         The figure.
 
     Raises:
-        InputError: no genotype, or one without a field.
+        InputError: no genotype, one without a field, or a frame set of fewer frames or another schedule.
     """
     if not genotypes:
         raise InputError("no genotype to draw; give at least one, as {'translation': 'translate_x(0.1)'}")
-    chains = {name: Genotype.coerce(chain) for name, chain in genotypes.items()}
+    chains = {name: as_clip(chain) for name, chain in genotypes.items()}
     fields = dict(field) if isinstance(field, Mapping) else dict.fromkeys(chains, field)
     lacking = [name for name in chains if name not in fields]
     if lacking:
         raise InputError(f"no field for {', '.join(map(repr, lacking))}; field has {', '.join(map(repr, fields))}")
     shapes = {name: reshaped(fields[name], chain, T, schedule, image_size=image_size) for name, chain in chains.items()}
-    steps = schedule_steps(schedule, T)
+    steps = next(iter(shapes.values())).steps
     # All panels show the same part of the plane, so that areas can be compared by eye.
     bounds = [fields[name].bounds for name in chains] + [shape.polygon.bounds for shape in shapes.values()]
     rows = [(fields[name], chain) for name, chain in chains.items()]
     window = _window(_with_content(_around(bounds), rows, steps, image_size))
     breadth, height = window[2] - window[0], window[3] - window[1]
     cell = (width - 0.6) / (T + 1)
+    titles = _titles(list(chains.values()), steps, cell)
+    # A line more than one above a row of panels takes room of its own.
+    more = sum(
+        max(0, *(title.count("\n") for title in line)) + (row > 0 and any(line)) for row, line in enumerate(titles)
+    )
     with drawing():
-        figure = new_figure(width, len(chains) * (cell * height / breadth + 0.38) + 0.75)
+        figure = new_figure(width, len(chains) * (cell * height / breadth + 0.38) + 0.75 + _TITLE_LINE * more)
         axes = figure.subplots(len(chains), T + 1, squeeze=False)
-        for row, (line, (name, chain)) in enumerate(zip(axes, chains.items(), strict=True)):
+        for line, above, (name, chain) in zip(axes, titles, chains.items(), strict=True):
             for t, step in enumerate(steps):
                 _frame(line[t], fields[name], chain, step, image_size, window, t)
-                if row == 0:
-                    line[t].set_title(f"frame f$_{{{t}}}$,  s = {step:g}")
+                line[t].set_title(above[t])
             _union(line[-1], shapes[name], image_size, window, fields[name], T)
             line[0].set_ylabel(name)
         axes[0, -1].set_title("in the image")
         shades = [Patch(facecolor=_shade(n, T), edgecolor=GREY, label=_frames(n)) for n in range(1, T + 1)]
         figure.legend(handles=shades, loc="outside lower right", ncols=T, title="covered by", title_fontsize=8)
     return figure
+
+
+def _titles(chains: Sequence[Clip], steps: Sequence[float], width: float) -> list[list[str]]:
+    """What stands above the panels, `width` inches wide, of every row: which frame it is, and what moved it.
+
+    Rows below the first say it only where the first does not say it for them, as with frame sets.
+    """
+    all_alike = not any(isinstance(chain, FrameSet) for chain in chains)
+    rows = []
+    for row, chain in enumerate(chains):
+        labels = [label_lines(chain.label(step), width) for step in steps]
+        if row == 0:
+            between = "\n" if isinstance(chain, FrameSet) else ",  "
+            labels = [f"frame f$_{{{t}}}${between}{label}" for t, label in enumerate(labels)]
+        rows.append(labels if row == 0 or not all_alike else [""] * len(labels))
+    return rows
 
 
 def variance_square(field: EffectiveField) -> shapely.Polygon:
@@ -122,7 +144,7 @@ def _around(boxes: Sequence[Box]) -> Box:
 
 def _with_content(
     box: Box,
-    rows: Sequence[tuple[shapely.Polygon, Genotype]],
+    rows: Sequence[tuple[shapely.Polygon, Clip]],
     steps: Sequence[float],
     image_size: tuple[int, int],
 ) -> Box:
@@ -161,7 +183,7 @@ def _window(box: Box) -> Box:
 def _frame(
     axis: Axes,
     field: shapely.Polygon,
-    chain: Genotype,
+    chain: Clip,
     step: float,
     image_size: tuple[int, int],
     window: Box,

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from image2video.clip.genotype import Genotype
+from image2video.clip.any_clip import Clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError
@@ -33,7 +34,7 @@ _GIF_GAP = 6  # pixels around every tile
 
 def film_strip(
     images: Tensor,
-    genotype: Genotype,
+    genotype: Clip,
     T: int,
     schedule: str,
     path: str | Path,
@@ -49,9 +50,9 @@ def film_strip(
 
     Args:
         images: `(B, C, H, W)`, C 1 or 3; values in 0 … 1, or normalised with `mean` and `std`.
-        genotype: what moves the frames.
+        genotype: what moves the frames; a frame set too.
         T: frames of the clip.
-        schedule: the power of each frame, by name.
+        schedule: the power of each frame, by name; `from_zero` for a frame set.
         path: `.png` for a strip, `.gif` for a film.
         mean: per channel, of normalised images; it is undone in the pixels that are drawn.
         std: per channel, of normalised images.
@@ -105,13 +106,16 @@ def film_figure(
     rows, columns, height, breadth = pixels.shape[:4]
     margin = _margin(borders, height, breadth)
     cell = min(1.5, width / columns)
+    labels_above = [label_lines(to_video.genotype.label(step), cell) for step in steps]
+    lines = max(label.count("\n") for label in labels_above)
     with drawing():
-        figure = new_figure(cell * columns + 0.3, cell * rows * (height + 2 * margin) / (breadth + 2 * margin) + 0.55)
+        tall = cell * rows * (height + 2 * margin) / (breadth + 2 * margin)
+        figure = new_figure(cell * columns + 0.3, tall + 0.55 + 0.2 * lines)
         axes = figure.subplots(rows, columns, squeeze=False)
         for row, column in itertools.product(range(rows), range(columns)):
             _draw(axes[row, column], pixels[row, column], borders[column], margin)
             if row == 0:
-                axes[row, column].set_title(_step_text(column, steps[column]))
+                axes[row, column].set_title(f"frame {column}\n{labels_above[column]}")
         for row, label in enumerate(labels or ()):
             axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
         title = textwrap.fill(str(to_video.genotype), max(24, int(11 * cell * columns)))
@@ -166,7 +170,7 @@ def clip_pixels(
     return clip.clamp(0, 1).permute(0, 1, 3, 4, 2).numpy(), steps, borders
 
 
-def image_border(genotype: Genotype, step: float, height: int, width: int) -> NDArray[np.float64]:
+def image_border(genotype: Clip, step: float, height: int, width: int) -> NDArray[np.float64]:
     """The image's four corners in the frame of `step`, `(4, 2)`: x and y in pixels from the upper left corner."""
     matrix = genotype.matrix(step, height, width).double().numpy()
     x, y = width / 2, height / 2
@@ -174,30 +178,31 @@ def image_border(genotype: Genotype, step: float, height: int, width: int) -> ND
     return corners[:, :2] / corners[:, 2:] + np.array([x, y])
 
 
-def _step_text(index: int, step: float) -> str:
-    """What stands above a frame."""
-    return f"frame {index}\ns = {step:g}"
-
-
 def _gif_bytes(
     images: Tensor, to_video: Image2Video, mean: Sequence[float] | None, std: Sequence[float] | None, milliseconds: int
 ) -> bytes:
-    """A looping GIF: the images side by side, one film frame per clip frame, genotype and step written below."""
+    """A looping GIF: the images side by side, one film frame per clip frame; the genotype and its label stand below."""
     pixels, steps, borders = clip_pixels(images, to_video, mean=mean, std=std)
     height, width = pixels.shape[2:4]
     factor = max(1, round(_GIF_SIDE / max(height, width)))
     font = ImageFont.load_default(size=_GIF_TEXT)
     # Every frame of a film has the same size: that of the images, or wider where one op or step would not fit.
-    parts = [*_caption_parts(str(to_video.genotype)), *(f"s = {step:g}" for step in steps)]
+    labels = [to_video.genotype.label(step) for step in steps]
+    if isinstance(to_video.genotype, FrameSet):
+        labels = [f"frame {t}: {label}" for t, label in enumerate(labels)]
+    parts = [part for text in (str(to_video.genotype), *labels) for part in _caption_parts(text)]
     widest = max(math.ceil(font.getlength(part)) for part in parts)
     tiles = len(pixels) * (width * factor + _GIF_GAP) - _GIF_GAP
     breadth = max(tiles, widest) + 2 * _GIF_GAP
-    lines = caption_lines(str(to_video.genotype), breadth - 2 * _GIF_GAP, font.getlength)
+    lines, *below_each = (
+        caption_lines(text, breadth - 2 * _GIF_GAP, font.getlength) for text in (str(to_video.genotype), *labels)
+    )
+    count = len(lines) + max(map(len, below_each))
     line_height, below = _GIF_TEXT + 4, height * factor + 10
     pictures = []
-    for t, step in enumerate(steps):
-        caption = [*lines, f"s = {step:g}"]
-        sheet = Image.new("RGB", (breadth, below + 6 + line_height * len(caption)), "white")
+    for t, label in enumerate(below_each):
+        caption = [*lines, *label]
+        sheet = Image.new("RGB", (breadth, below + 6 + line_height * count), "white")
         for column, clip in enumerate(pixels):
             sheet.paste(_tile(clip[t], borders[t], factor), (_GIF_GAP + column * (width * factor + _GIF_GAP), _GIF_GAP))
         for index, line in enumerate(caption):
@@ -220,8 +225,13 @@ def _tile(frame: NDArray[np.float32], border: NDArray[np.float64], factor: int) 
     return tile
 
 
+def label_lines(text: str, width: float) -> str:
+    """What stands above a panel `width` inches wide, broken between ops; one op may be wider."""
+    return textwrap.fill(text, max(12, int(12 * width)), break_long_words=False, break_on_hyphens=False)
+
+
 def caption_lines(text: str, width: float, length: Callable[[str], float]) -> list[str]:
-    """A genotype's text in lines of at most `width` by `length`, broken after `>`; one op may be wider than that."""
+    """A genotype's text in lines of at most `width` by `length`, broken after `>` or `|`; an op may be wider."""
     lines: list[str] = []
     for part in _caption_parts(text):
         if lines and length(f"{lines[-1]} {part}") <= width:
@@ -232,5 +242,5 @@ def caption_lines(text: str, width: float, length: Callable[[str], float]) -> li
 
 
 def _caption_parts(text: str) -> list[str]:
-    """The ops of a genotype's text, each with the `>` behind it."""
-    return text.replace(" > ", " >\n").split("\n")
+    """The ops of a genotype's text, each with the `>` or `|` behind it."""
+    return text.replace(" > ", " >\n").replace(" | ", " |\n").split("\n")

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
-from image2video import Genotype
+from image2video.clip.any_clip import parse_clip
 from image2video.errors import InputError
 from image2video.protocols import Progress
 from image2video.report.page import Section, figure_html, table_html
@@ -81,7 +81,7 @@ def finished(run: Run, book: Book) -> tuple[Chosen | None, Path]:
     if not path.is_file():
         raise InputError(f"its weights are not there ({path}); without --report-only the same command makes them again")
     genotype = record["genotype"]
-    return None if genotype is None else Chosen(Genotype.parse(genotype), record["origin"]), path
+    return None if genotype is None else Chosen(parse_clip(genotype), record["origin"]), path
 
 
 def look_at(

@@ -8,7 +8,7 @@ from typing import Any
 
 import shapely
 
-from image2video.clip.genotype import Genotype
+from image2video.clip.any_clip import as_clip
 from image2video.receptive_field import Reshaped, reshaped
 from image2video.report import fields_figure
 from image2video.report.table import genotype_text
@@ -77,7 +77,7 @@ def draw_unions(experiment: Experiment) -> Drawing:
     lines = tuple(
         (
             one.case.name,
-            genotype_text(str(Genotype.coerce(one.case.genotype))),
+            genotype_text(str(as_clip(one.case.genotype))),
             f"{one.field:.4g}",
             f"{one.area:.2f}",
             "" if one.case.paper is None else f"{one.case.paper:g}",

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from image2video.clip.any_clip import as_clip, steps_of
 from image2video.clip.checks import check_choice, check_frames
-from image2video.clip.genotype import Genotype
 from image2video.clip.schedules import SCHEDULES
 from image2video.data import Augmentation
 from image2video.data.augment import FAMILIES
@@ -100,9 +100,9 @@ def _of_unions(record: Any, name: str) -> Experiment:
 def _union(record: Any, where: str) -> UnionCase:
     case: UnionCase = build(UnionCase, record, where)
     with located(where):
-        Genotype.coerce(case.genotype)
         check_choice("schedule", case.schedule, SCHEDULES)
         check_frames(case.T)
+        steps_of(as_clip(case.genotype), case.schedule, case.T)
         if len(case.field) != 4 or case.field[0] >= case.field[2] or case.field[1] >= case.field[3]:
             raise InputError(f"field must be left, top, right and bottom, in pixels, y down; got {list(case.field)}")
         if len(case.image_size) != 2 or min(case.image_size) < 1:
@@ -191,7 +191,7 @@ def _check_clip(cell: Cell) -> None:
 
 
 def _check_genotype(text: str) -> None:
-    """Refuse a genotype that is neither one of the words nor a chain."""
+    """Refuse a genotype that is neither one of the words nor a chain or frame set."""
     word, at, data = text.partition("@")
     kind, colon, number = word.partition(":")
     if word == "searched" and (data or not at):
@@ -200,7 +200,7 @@ def _check_genotype(text: str) -> None:
         if colon and not (number.isdecimal() and int(number) > 0):
             raise InputError(f"genotype={text!r}: the draws are random:1, random:2, …")
     elif text not in ("none", "identity", "learned", "fixed_weights"):
-        Genotype.coerce(text)
+        as_clip(text)
 
 
 def _check_policy(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from image2video.clip.genotype import Genotype
+from image2video.clip.any_clip import clip_from_json
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.runs.origin import run_behind
@@ -107,7 +107,7 @@ def _older_network(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
             names = ("T", "fusion", "residual", "aggregate", "freeze_bn", "schedule", "padding", "interpolation")
             kept = {name: config[name] for name in names if name in config}
             sites = [site["name"] for site in config.get("sites", [])]
-            genotype = str(Genotype.from_json(json.dumps(config["genotype"])))
+            genotype = str(clip_from_json(json.dumps(config["genotype"])))
             return {"genotype": genotype, "sites": sites, "drawn": False, **kept}
     if options.get("genotype") == "none" and options.get("frame_source") is None:
         return {"genotype": None}

@@ -80,7 +80,7 @@ def aggregate(
             logit, `(B·T, 1)` or `(B·T, 1, h, w)`, is a binary decision: the logit of the mean of sigmoid(output), for
             binary cross-entropy. Several logits are taken for classes that exclude each other; outputs do not tell a
             multi-label head, for which a callable or `"mean"` is right.
-            `"first"`: frame 0 of every tensor; with the schedule `from_zero` that is the image itself.
+            `"first"`: frame 0 of every tensor; with the schedule `from_zero` of a genotype that is the image itself.
             `"unwarp"`: as `"auto"`, but outputs without a map and tokens are an error.
             `"none"`: `(B, T, …)`, nothing aggregated.
             A callable `(outputs, T)` gets the outputs as they are, and its result is returned.

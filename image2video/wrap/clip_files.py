@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from image2video.clip.genotype import Genotype
+from image2video.clip.any_clip import clip_from_json
 from image2video.errors import InputError, MissingError
 from image2video.runs.folders import torch_load
 from image2video.wrap import pretrained
@@ -90,6 +90,6 @@ def _record_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
         record["T"] = config["frames"]["T"]
         record["frames"] = {name: value for name, value in config["frames"].items() if name != "T"}
     else:
-        record["genotype"] = str(Genotype.from_json(json.dumps(config["genotype"])))
+        record["genotype"] = str(clip_from_json(json.dumps(config["genotype"])))
     record["sites"] = [site["name"] for site in config["sites"]]
     return record

@@ -10,7 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from image2video.clip.any_clip import parse_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.frame_sources import FrameSource, source_from_record
+from image2video.clip.genotype_text import FRAME_BAR
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.fusion.registry import config_from_dict
@@ -139,7 +142,10 @@ class ClipState(nn.Module):
         else:
             now = {"genotype": self.to_video.genotype, **self.to_video.options.arguments()}
         known = {name for name in CLIP_OPTIONS if name in names and saved.get(name) is not None}
-        return Image2Video(**{**now, **{name: saved[name] for name in known}})
+        taken = {name: saved[name] for name in known}
+        if "genotype" in taken:  # parsed here: a text that came from a file names no other file
+            taken["genotype"] = parse_clip(taken["genotype"])
+        return Image2Video(**{**now, **taken})
 
     def _remake_fusions(self, record: Mapping[str, Any]) -> None:
         """Hook the fusions of a record into the backbone in place of the present ones; tried on a copy first."""
@@ -172,6 +178,19 @@ def _adoptable(saved: Mapping[str, Any], own: Mapping[str, Any], follows: frozen
         # A source decides all options of the clip but T; it replaces them all, or stays.
         rest = {"frames", *CLIP_OPTIONS} - {"T"}
         names -= set() if rest <= names else rest
+    if not drawn and _set_is_torn(saved, own, names):
+        names -= {"genotype", "T", "schedule"}
     if not {"fusion", "sites"} <= names and saved.get("fusion") != own["fusion"]:
         names -= set(FUSION_OPTIONS)
     return names
+
+
+def _set_is_torn(saved: Mapping[str, Any], own: Mapping[str, Any], names: set[str]) -> bool:
+    """Return whether taking over these options would part a frame set from its schedule or from its frames."""
+    texts = saved.get("genotype") or "", own["genotype"] or ""
+    if texts[0] == texts[1] or not any(FRAME_BAR in text for text in texts):
+        return False
+    if not names >= {"genotype", "schedule"}:
+        return True
+    theirs = parse_clip(texts[0])
+    return isinstance(theirs, FrameSet) and "T" not in names and own["T"] > theirs.T

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip import hub
+from image2video.clip.any_clip import clip_from_json
 from image2video.clip.frame_sources import FrameSource, source_from_record, source_record
-from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import Image2VideoError, InputError, InputTypeError, MissingError, UnsupportedError
 from image2video.fusion.config import FusionConfig
@@ -147,7 +147,7 @@ def _clip_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `VideoWrap` that `_clip_record` recorded."""
     if config["frames"] is not None:
         return {"frames": source_from_record(config["frames"])}
-    genotype = Genotype.from_json(json.dumps(config["genotype"]))  # an object: a text could name a file
+    genotype = clip_from_json(json.dumps(config["genotype"]))  # an object: a text could name a file
     return {"genotype": genotype, **{key: config[key] for key in CLIP}}
 
 

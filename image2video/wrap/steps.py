@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from image2video.clip.any_clip import Clip, as_clip, options_for
 from image2video.clip.frame_sources import FrameSource
-from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video
-from image2video.clip.options import WRAP_CLIP, ClipOptions
+from image2video.clip.options import WRAP_CLIP
 from image2video.errors import Image2VideoError, InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
 from image2video.inject.plan import OutputLayout, Plan, Site
@@ -28,7 +30,7 @@ Sites = str | Sequence[str] | Callable[[Site], bool] | Plan | None
 
 
 def clip_maker(
-    backbone: nn.Module, source: FrameSource | None, genotype: Genotype | str, **options: Any
+    backbone: nn.Module, source: FrameSource | None, genotype: Clip | str | os.PathLike[str], **options: Any
 ) -> Image2Video | FrameSource:
     """Return what makes a wrapper's clips: the source, or an `Image2Video` of the genotype and the options.
 
@@ -37,9 +39,8 @@ def clip_maker(
     itself.
     """
     if source is None:
-        chain = Genotype.coerce(genotype)
-        clip = ClipOptions.found_with(chain.provenance, WRAP_CLIP, **options)
-        return Image2Video.of(chain, clip.with_colours_of(backbone))
+        clip = as_clip(genotype)
+        return Image2Video.of(clip, options_for(clip, WRAP_CLIP, **options).with_colours_of(backbone))
     if not isinstance(source, FrameSource):
         meant = f"; the number of frames is T: write T={source}" if isinstance(source, int) else ""
         raise InputTypeError(f"frames must be a FrameSource such as RandomClips, got {type(source).__name__}{meant}")

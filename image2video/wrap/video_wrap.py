@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_frames, names_explained
 from image2video.clip.colours import Values
 from image2video.clip.frame_sources import FrameSource
-from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
+from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import clip_to_frames
 from image2video.clip.memory import check_frames_memory
 from image2video.errors import InputError, StateError
@@ -58,11 +59,12 @@ class VideoWrap(ClipState, TimmLike):
         backbone: any module that takes images; the wrapper takes its training mode.
         fusion: how frames mix; a name from `fusion_names()` (`"none"`: never), or a config such as
             `GSFConfig(ratio=0.25)`.
-        genotype: a `Genotype`, its text, the path of a .json file or `"preset:NAME"`. With the defaults (ours) the
-            frames are the image and the image moved by 3 % either way, which costs a trained network no accuracy.
+        genotype: a `Genotype` or `FrameSet`, its text, the path of a .json file or `"preset:NAME"`. With the defaults
+            (ours) the frames are the image and the image moved by 3 % either way, which costs a trained network no
+            accuracy.
         T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it. None: as the genotype was
-            found with, else 3.
-        schedule: as in `Image2Video`; likewise, else `centred`.
+            found with, else 3; all frames of a frame set.
+        schedule: as in `Image2Video`; likewise, else `centred`. A frame set has no schedule but `from_zero`.
         aggregate: how outputs become those of images; see `image2video.wrap.aggregate.aggregate`.
         residual: start as the average of the bare model over the frames (ours, for trained backbones); False uses the
             fusions as published, for training from scratch.
@@ -81,8 +83,8 @@ class VideoWrap(ClipState, TimmLike):
             options of the clip.
 
     Raises:
-        InputError: an unknown option, `sites` that match nothing, no known input size, no mean and std where needed, a
-            T whose clip of one image is larger than the machine's memory.
+        InputError: an unknown option, one that a frame set cannot have, `sites` that match nothing, no known input
+            size, no mean and std where needed, a T whose clip of one image is larger than the machine's memory.
         StateError: a backbone that is wrapped or compiled already.
 
     >>> import torch
@@ -98,7 +100,7 @@ class VideoWrap(ClipState, TimmLike):
         backbone: nn.Module,
         fusion: str | FusionConfig = "gsf",
         *,
-        genotype: Genotype | str = DEFAULT_GENOTYPE,
+        genotype: Clip | str | os.PathLike[str] = DEFAULT_GENOTYPE,
         T: int | None = None,
         schedule: str | None = None,
         aggregate: Aggregation = "auto",
@@ -281,15 +283,15 @@ class VideoWrap(ClipState, TimmLike):
         Under `torch.compile` every value of T compiles once; from the ninth on torch runs it eagerly, with a log line.
 
         Args:
-            T: 1 or more.
+            T: 1 or more; of a frame set at most the frames that it lists.
         """
         check_frames_memory(check_frames(T), self.plan.input_size)
         self.to_video.set_frames(T)
         self._follows -= {"T"}  # a checkpoint loaded later does not undo it
 
     @property
-    def genotype(self) -> Genotype | None:
-        """The chain that makes the frames (in evaluation, where they are drawn); None where no chain does."""
+    def genotype(self) -> Clip | None:
+        """The chain or frame set that makes the frames (the chain of evaluation, where they are drawn), or None."""
         return self.to_video.genotype
 
     @property

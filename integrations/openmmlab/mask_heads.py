@@ -148,7 +148,7 @@ def frame_places(points: Tensor, video: HeadOutputs) -> tuple[Tensor, Tensor]:
 
 def _places_of_image(points: Tensor, size: Size, to_video: Image2Video) -> tuple[Tensor, Tensor]:
     """The same of one image of `size` = (height, width), with points `(P, 2)` and places `(T, P, 2)` in pixels."""
-    matrices = to_video.genotype.matrices(to_video.schedule, to_video.T, *size)
+    matrices = to_video.genotype.step_matrices(to_video.options.steps, *size)
     matrices = matrices.to(points.dtype).to(points.device)  # in this order: MPS has no float64
     corner = points.new_tensor([size[1], size[0]])
     centre = corner / 2

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from image2video.clip.options import WRAP_CLIP, ClipOptions
+from image2video.clip.any_clip import Clip, as_clip, options_for
+from image2video.clip.options import WRAP_CLIP
 from image2video.functional import (
     DEFAULT_GENOTYPE,
     FusionConfig,
-    Genotype,
     Image2Video,
     Image2VideoError,
     InputError,
@@ -28,10 +28,12 @@ class VideoOptions:
     """What `video=dict(…)` in a config says; every key has a default.
 
     Attributes:
-        genotype: a text such as `"translate_x(0.02) > scale(1.05)"`, the path of a .json file or `"preset:NAME"`.
+        genotype: a text such as `"translate_x(0.02) > scale(1.05)"` or, of a frame set, `"identity | flip_x"`, the path
+            of a .json file or `"preset:NAME"`.
         T: frames per image, 1 or more; None, as for the next three, stands for what the genotype was found with, else
-            for the default of `VideoWrap`.
-        schedule: the power of each frame: `from_zero`, `ramp`, `centred` or `mirror`.
+            for the default of `VideoWrap`; of a frame set for all its frames.
+        schedule: the power of each frame: `from_zero`, `ramp`, `centred` or `mirror`; a frame set has none but the
+            first.
         padding: what stands outside the image in a frame: `zeros` (the mean colour), `border` or `reflection`.
         interpolation: `bilinear`, `nearest` or `bicubic`.
         fusion: how frames mix; a name from `fusion_names()`, or a dict such as `dict(name="gsf", ratio=0.5)`.
@@ -109,17 +111,17 @@ class VideoOptions:
             Image2VideoError: options of which no clip can be made, with all their values.
         """
         try:
-            genotype = Genotype.coerce(self.genotype)
+            genotype = as_clip(self.genotype)
             self._warn_of_another_clip(genotype)
             given = {name: getattr(self, name) for name in ("T", "schedule", "padding", "interpolation")}
-            options = ClipOptions.found_with(genotype.provenance, WRAP_CLIP, mean=mean, std=std, **given)
+            options = options_for(genotype, WRAP_CLIP, mean=mean, std=std, **given)
             return Image2Video.of(genotype, options)
         except Image2VideoError as error:
             names = ("genotype", "T", "schedule", "padding", "interpolation")
             values = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
             raise type(error)(f"{KEY} ({values}): {error}") from error
 
-    def _warn_of_another_clip(self, genotype: Genotype) -> None:
+    def _warn_of_another_clip(self, genotype: Clip) -> None:
         """Warn where the file of a genotype says that it was found with other frames, which make another clip."""
         if not str(self.genotype).endswith(".json"):
             return

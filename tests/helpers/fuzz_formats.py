@@ -25,6 +25,8 @@ from safetensors.torch import save
 from torch import nn
 
 from image2video.cli import main
+from image2video.clip.any_clip import as_clip, clip_from_json, parse_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.data import Augmentation, load_data
 from image2video.data.scan import tiny_imagenet_val
@@ -144,6 +146,18 @@ def _text(read: Callable[[str], object]) -> Callable[[bytes, Path], object]:
 def _genotype(data: bytes, folder: Path) -> object:
     found = Genotype.from_hub(_put(data, folder / "genotype.json").parent)
     assert Genotype.from_json(found.to_json()) == found
+    return found
+
+
+def _clip_text(text: str) -> object:
+    found = parse_clip(text)
+    assert parse_clip(str(found)) == found
+    return found
+
+
+def _clip(data: bytes, folder: Path) -> object:
+    found = as_clip(_put(data, folder / "clip.json"))
+    assert clip_from_json(found.to_json()) == found
     return found
 
 
@@ -335,7 +349,12 @@ def _frames_config() -> Any:
     return {**_seed_config(), **clip, "frames": {"kind": "random_clips", "space": law, "T": 2, **options, "seed": 0}}
 
 
+def _set_config() -> Any:
+    return {**_seed_config(), "genotype": json.loads(_SET.to_json()), "T": 2, "schedule": "from_zero"}
+
+
 _GENOTYPE = Genotype.parse("translate_x(0.06) > rotate(-10) > brightness(1.1)").with_provenance({"seed": 1, "a": [1.5]})
+_SET = FrameSet.parse("identity | flip_x | scale(1.2) > brightness(1.1)").with_provenance({"seed": 1})
 _SPACES = (
     {"name": "turns", "ops": {"rotate": [5, -5], "scale": None, "identity": None}, "nodes": 2, "inputs": 1},
     {"candidates": ["translate_x(0.1) > translate_y(0.1)", "identity"], "reduce": "sum", "schedule": "centred"},
@@ -359,6 +378,10 @@ FORMATS: dict[str, Format] = {
         tuple(text.encode() for text in (str(_GENOTYPE), "identity", "scale( 1.1 )")), _text(Genotype.parse), share=6
     ),
     "genotype JSON": Format((json.loads(_GENOTYPE.to_json()),), _genotype, _json, share=6),
+    "clip text": Format(
+        tuple(text.encode() for text in (str(_SET), "rotate(5) |", str(_GENOTYPE))), _text(_clip_text), share=6
+    ),
+    "clip JSON": Format((json.loads(_SET.to_json()), json.loads(_GENOTYPE.to_json())), _clip, _json, share=6),
     "space YAML": Format(_SPACES, _space(".yaml"), _yaml, share=4),
     "space JSON": Format(_SPACES, _space(".json"), _json, share=4),
     "policy text": Format(
@@ -406,7 +429,7 @@ FORMATS: dict[str, Format] = {
 
 def slow_formats() -> dict[str, Format]:
     """Those whose seeds or doors cost more: whole models, whole commands."""
-    both = (_seed_config(), _frames_config())
+    both = (_seed_config(), _frames_config(), _set_config())
     weights = (SAVED["model.safetensors"],)
     checkpoint = TRAINING.checkpoint()
     values = (*VALUES, *_TENSORS)

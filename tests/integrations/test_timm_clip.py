@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.models import load_checkpoint, resume_checkpoint
-from timm.utils import CheckpointSaver, ModelEmaV3
+from timm.utils import CheckpointSaver, ModelEmaV3, ParseKwargs
 from wrap_helpers import backbone, images, state_of, stir
 
 from image2video.integrations import timm_models  # noqa: F401 (registers the wrapped models)
@@ -24,6 +24,21 @@ def trained(**options):
     model = timm.create_model(NAME, num_classes=5, **{**TRAINED, **options}).eval()
     stir(model.fusion)
     return model
+
+
+@torch.no_grad()
+def test_a_frame_set_comes_from_the_command_line_and_with_the_checkpoint(tmp_path):
+    """`--model-kwargs "genotype=identity | flip_x"`, read as timm's scripts read it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model-kwargs", nargs="*", default={}, action=ParseKwargs)
+    kwargs = parser.parse_args(["--model-kwargs", "genotype=identity | flip_x | rotate(12)"]).model_kwargs
+    source = timm.create_model(NAME, num_classes=5, **kwargs).eval()
+    stir(source.fusion)
+    assert (source.T, str(source.genotype)) == (3, "identity | flip_x | rotate(12)")
+    path = saved(source, tmp_path)
+    model = timm.create_model(NAME, num_classes=5)
+    load_checkpoint(model, path, False)
+    assert torch.equal(answers(model), answers(source))
 
 
 def saved(model, folder):

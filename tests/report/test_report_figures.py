@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from report_cases import EDGES, arm, check_stands_alone, overlapping, result_record
 
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
@@ -103,6 +104,22 @@ def test_captions_of_a_film_are_never_cut(images: torch.Tensor, tmp_path) -> Non
                 assert dark[:, 1].max() < film.size[0] - 4
     assert sizes[1][0] > sizes[0][0]
     assert sizes[1][1] == sizes[0][1] + 18
+
+
+def test_a_frame_set_is_labelled_by_its_chains(images: torch.Tensor, tmp_path) -> None:
+    some = FrameSet.parse("identity | flip_x | rotate(10) > translate_x(0.06789012345) > scale(1.1)")
+    figure = film_figure(images[:1], Image2Video(some))
+    titles = [axis.get_title().replace("\n", " ") for axis in figure.axes]
+    assert titles == ["frame 0 identity", "frame 1 flip_x", f"frame 2 {some.frames[2]}"]
+    pixels, steps, borders = clip_pixels(images[:1], Image2Video(some))
+    assert steps == (0, 1, 2)
+    assert np.array_equal(pixels[:, 1], pixels[:, 0, :, ::-1])
+    assert np.allclose(borders[1][:, 0], pixels.shape[3] - borders[0][:, 0])
+    assert caption_lines(str(some), 24, len)[0] == "identity | flip_x |"
+    with Image.open(film_strip(images[:1], some, 3, "from_zero", tmp_path / "set.gif")) as film:
+        assert film.n_frames == 3
+    with pytest.raises(InputError, match="no schedule but 'from_zero'"):
+        film_strip(images[:1], some, 3, "centred", tmp_path / "set.png")
 
 
 def test_film_strip_png_and_gif(images: torch.Tensor, tmp_path) -> None:

@@ -77,6 +77,7 @@ OUTPUTS = {  # without fusion, which samples nothing
     "tokens": {"net": "tokens", "net_options": {"num_classes": 0, "global_pool": ""}},
     "colours": {"genotype": COLOURFUL, "mean": 0.5, "std": 0.2},
     "ramp": {"net_options": {"features_only": True}, "schedule": "ramp"},
+    "frame set": {"net_options": {"features_only": True}, "genotype": "flip_x | rotate(12) | scale(1.1)", "T": None},
 }
 
 

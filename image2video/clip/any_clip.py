@@ -1,0 +1,146 @@
+"""What may stand where a clip is made: a genotype or a frame set, in every form in which a user may give it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from image2video.clip.frame_set import SET_SCHEDULE, FrameSet
+from image2video.clip.genotype import PRESET_PREFIX, Genotype
+from image2video.clip.genotype_json import MAX_FILE_BYTES, decode
+from image2video.clip.genotype_text import FRAME_BAR
+from image2video.clip.options import ClipOptions
+from image2video.clip.schedules import schedule_steps
+from image2video.errors import InputError, InputTypeError
+from image2video.runs.texts import read_text
+
+Clip = Genotype | FrameSet
+"""What makes frames of an image: one chain at several powers, or a chain per frame."""
+
+
+def clip_from_json(text: str, source: str = "the clip's JSON") -> Clip:
+    """Read what `Genotype.to_json` or `FrameSet.to_json` wrote.
+
+    Args:
+        text: the JSON.
+        source: what errors call it.
+
+    Returns:
+        The genotype or frame set with its provenance.
+
+    Raises:
+        InputError: wrong values.
+        InputTypeError: wrong types; the messages of both name the JSON path.
+    """
+    kind = FrameSet if decode(text, source).is_set else Genotype
+    return kind._decode(text, source)
+
+
+def parse_clip(text: str) -> Clip:
+    """Read the text of a genotype or, where it has a bar, of a frame set; never the name of a file.
+
+    Args:
+        text: such as `rotate(10)` or `identity | flip_x`.
+
+    Returns:
+        The genotype or frame set, without provenance.
+
+    Raises:
+        InputError: a text that is wrong; the message names the position.
+        InputTypeError: no text.
+    """
+    is_set = isinstance(text, str) and FRAME_BAR in text
+    return FrameSet.parse(text) if is_set else Genotype.parse(text)
+
+
+def as_clip(value: Clip | str | os.PathLike[str]) -> Clip:
+    """Read a clip in any form that a user may give.
+
+    Args:
+        value: a `Genotype` or `FrameSet`, the text of either, the path of a .json file, or `"preset:NAME"`.
+
+    Returns:
+        The genotype or frame set.
+
+    Raises:
+        MissingError: no such file or preset.
+        InputError: a text or file that is wrong; the message names the place.
+        InputTypeError: another type.
+
+    >>> as_clip("identity | flip_x").T
+    2
+    """
+    if isinstance(value, FrameSet):
+        return value
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.endswith(".json")):
+        text = read_text(value, "genotype file", max_bytes=MAX_FILE_BYTES)
+        return clip_from_json(text, repr(os.fsdecode(value)))
+    if isinstance(value, str) and not value.startswith(PRESET_PREFIX):
+        return parse_clip(value)
+    if isinstance(value, list | tuple):
+        raise InputTypeError(
+            "a list of frames is given as a text, 'identity | flip_x', or FrameSet((…)) of genotypes, "
+            f"got {value!r:.80}"
+        )
+    return Genotype.coerce(value)
+
+
+def steps_of(clip: Clip, schedule: str, T: int) -> tuple[float, ...]:
+    """Work out the step of every frame, and check that the clip has it.
+
+    Args:
+        clip: a genotype or frame set.
+        schedule: by name; a set has the schedule `from_zero` alone, since it lists its frames in their order.
+        T: how many frames.
+
+    Returns:
+        The powers of a genotype's frames, or the numbers of a set's.
+
+    Raises:
+        InputError: an unknown schedule, one that a set cannot have, more frames than a set lists, or a power at which a
+            genotype is singular.
+    """
+    steps = schedule_steps(schedule, T)
+    if isinstance(clip, FrameSet) and schedule != SET_SCHEDULE:
+        raise InputError(
+            f"a frame set lists its frames in their order, and has no schedule but {SET_SCHEDULE!r}; got {schedule!r}; "
+            "leave the schedule out, or list the frames in another order"
+        )
+    clip.check_steps(steps)
+    return steps
+
+
+def clip_in_words(clip: Clip, T: int, schedule: str) -> str:
+    """Describe a clip in captions.
+
+    Args:
+        clip: a genotype or frame set.
+        T: how many frames.
+        schedule: by name; that of a set goes without saying.
+
+    Returns:
+        Such as `rotate(10), T = 3, centred`.
+    """
+    return f"{clip}, T = {T}" + ("" if isinstance(clip, FrameSet) else f", {schedule}")
+
+
+def options_for(clip: Clip, default: ClipOptions | None = None, **given: Any) -> ClipOptions:
+    """Work out the options of a clip: those that are given, else those that it was found with, else the defaults.
+
+    Args:
+        clip: a genotype or frame set. Where no T is given, a set has all the frames that it lists.
+        default: what neither says; None stands for `ClipOptions()`.
+        **given: as `ClipOptions.found_with` takes them.
+
+    Returns:
+        The options.
+
+    Raises:
+        InputError: a T or a schedule that the clip cannot have.
+    """
+    if isinstance(clip, FrameSet):
+        for name, own in (("T", clip.T), ("schedule", SET_SCHEDULE)):
+            given[name] = own if given.get(name) is None else given[name]
+    options = ClipOptions.found_with(clip.provenance, default, **given)
+    steps_of(clip, options.schedule, options.T)
+    return options
