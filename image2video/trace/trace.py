@@ -142,8 +142,11 @@ def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module
     """Copy the backbone, with fake tensors where a mode is given; return it and the ids of its parameters."""
     memo: dict[int, Any] = {}
     if fake is not None:
-        for tensor in (*backbone.parameters(), *backbone.buffers()):
-            memo[id(tensor)] = fake.from_tensor(tensor)
+        tensors = [*backbone.parameters(), *backbone.buffers()]
+        # A model that was made without values may have made its buffers with them (accelerate.init_empty_weights).
+        empty = any(tensor.is_meta for tensor in backbone.parameters())
+        for tensor in tensors:
+            memo[id(tensor)] = _faked(tensor, fake, empty)
     try:
         model = copy.deepcopy(backbone, memo)
     except Exception as error:
@@ -152,6 +155,17 @@ def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module
             "made on a copy, so that the model stays as it is: remove what cannot be copied (open files, locks)"
         ) from error
     return model, {id(tensor) for parameter in model.parameters() for tensor in _with_inner(parameter)}
+
+
+def _faked(tensor: Tensor, fake: FakeTensorMode, empty: bool) -> Tensor:
+    """Return a fake tensor like `tensor`, on the meta device where `empty`.
+
+    The mode keeps weak references to what it was given, and torch swaps no tensor that has one
+    (torch.__future__.set_swap_module_params_on_conversion): so it gets another object for the same values.
+    """
+    other = tensor.detach()
+    made: Tensor = fake.from_tensor(torch.empty_like(other, device="meta") if empty else other)
+    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
 def _with_inner(tensor: Tensor) -> Iterator[Tensor]:
