@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ def _traced(backbone: nn.Module, example: Tensor, fake: FakeTensorMode | None, a
     model, parameters = _copied(backbone, fake)
     if not as_is:
         model.eval()  # not chained: mmsegmentation's backbones return nothing from `train`
-    recorder = Recorder(trace, parameters)
+    recorder = Recorder(trace, parameters, _foreign(backbone, model))
     names = _names(model)
     with ExitStack() as stack:
         stack.enter_context(_quiet(example.device))
@@ -154,7 +154,18 @@ def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module
             f"{type(backbone).__name__} cannot be copied ({type(error).__name__}: {_first_line(error)}); the plan is "
             "made on a copy, so that the model stays as it is: remove what cannot be copied (open files, locks)"
         ) from error
+    for module, twin in zip(backbone.modules(), model.modules(), strict=False):
+        # torch.compiler.disable(module.forward) is a function, and those are not copied: it would run the original.
+        method = getattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable", None)
+        if isinstance(method, MethodType) and method.__self__ is module and type(twin) is type(module):
+            twin.__dict__["forward"] = MethodType(method.__func__, twin)
     return model, {id(tensor) for parameter in model.parameters() for tensor in _with_inner(parameter)}
+
+
+def _foreign(backbone: nn.Module, model: nn.Module) -> dict[int, str]:
+    """Name the parameters of the backbone that its copy does not share; the copy must not use them."""
+    own = {id(parameter) for parameter in model.parameters()}
+    return {id(parameter): name for name, parameter in backbone.named_parameters() if id(parameter) not in own}
 
 
 def _faked(tensor: Tensor, fake: FakeTensorMode, empty: bool) -> Tensor:
