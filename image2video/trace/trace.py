@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -129,6 +130,9 @@ def _quiet(device: torch.device) -> Iterator[None]:
     """Trace without warnings and fused attention kernels, and give the random state back as it was."""
     fast = torch.backends.mha.get_fastpath_enabled()
     devices = [device] if device.type == "cuda" else []
+    # torch logs a traceback for every operation that fails on fake tensors, before the trace is tried with real ones.
+    log = logging.getLogger(torch._subclasses.fake_tensor.__name__)
+    silent, log.disabled = log.disabled, True
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=devices):
@@ -136,6 +140,7 @@ def _quiet(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        log.disabled = silent
 
 
 def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module, set[int]]:
