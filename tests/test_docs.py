@@ -5,6 +5,7 @@ blocks every `image2video` command runs, and one that a launcher starts is read 
 must be among those that a user needs to set up.
 """
 
+import ast
 import contextlib
 import io
 import re
@@ -114,6 +115,30 @@ def test_links_between_pages_resolve() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
             checked += 1
     assert checked > 5
+
+
+def test_named_tests_exist() -> None:
+    """A page that says which test holds a claim names one that there is, and slow or data ones as such."""
+    checked = 0
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line):
+                found = _tests_of(ROOT / path)
+                assert name in found, f"{page.name}: {path} has no test {name}"
+                by_hand = found[name] - {"gpu"}
+                assert all(f"*{mark}*" in line for mark in by_hand), f"{page.name}: {path}::{name} is {by_hand}"
+                checked += 1
+    assert checked > 100
+
+
+def _tests_of(path: Path) -> dict[str, set[str]]:
+    """The tests of a file, with those of their marks that take them out of the default run."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            marks = {ast.unparse(decorator) for decorator in node.decorator_list}
+            found[node.name] = {mark for mark in ("slow", "data", "gpu") if f"pytest.mark.{mark}" in marks}
+    return found
 
 
 def test_tables_are_those_of_the_result_files() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from image2video.errors import UnsupportedError
 from image2video.trace.axes import Axes
 from image2video.trace.axis_mixing import PACKED_LINEARS
 from image2video.trace.axis_rules import output_axes
@@ -104,10 +105,11 @@ class Recorder(TorchDispatchMode):
     that its id stays its own; with fake tensors that costs nothing.
     """
 
-    def __init__(self, trace: Trace, parameters: set[int]) -> None:
+    def __init__(self, trace: Trace, parameters: set[int], foreign: Mapping[int, str]) -> None:
         super().__init__()
         self.trace = trace
         self.parameters = parameters
+        self.foreign = foreign  # names of parameters of the model that this one is a copy of
         self.known: dict[int, int] = {}
         self.alive: list[Any] = []
         self.storages: dict[int, list[Tensor]] = {}
@@ -117,6 +119,8 @@ class Recorder(TorchDispatchMode):
     def value_of(self, tensor: Tensor) -> int:
         """Return the index of the tensor's present value; a tensor from outside is a constant."""
         if id(tensor) not in self.known:
+            if id(tensor) in self.foreign:
+                raise UnsupportedError(_not_copied(self.foreign[id(tensor)]))
             learned = id(tensor) in self.parameters
             self.add(tensor, Value(0, "parameter" if learned else "constant", tuple(tensor.shape), learned=learned))
         return self.known[id(tensor)]
@@ -224,6 +228,15 @@ class Recorder(TorchDispatchMode):
             value = Value(0, "written", old.shape, (old.index, new), (old.index, new), depends=depends)
             value.axes = old.axes if old.axes is not None else _written_axes(old.shape, self.trace.values[new])
             self.add(view, value)
+
+
+def _not_copied(name: str) -> str:
+    """Say that a copy ran with a parameter of its original."""
+    return (
+        f"a copy of the backbone runs with the original's parameter {name!r}: some module around it has a function of "
+        "its own as forward (module.forward = wrapped(module.forward)), which a copy shares; a plan is made on a copy: "
+        "define it in the class, or bind it (module.forward = types.MethodType(function, module))"
+    )
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def _traced(backbone: nn.Module, example: Tensor, fake: FakeTensorMode | None, a
     model, parameters = _copied(backbone, fake)
     if not as_is:
         model.eval()  # not chained: mmsegmentation's backbones return nothing from `train`
-    recorder = Recorder(trace, parameters)
+    recorder = Recorder(trace, parameters, _foreign(backbone, model))
     names = _names(model)
     with ExitStack() as stack:
         stack.enter_context(_quiet(example.device))
@@ -129,6 +130,9 @@ def _quiet(device: torch.device) -> Iterator[None]:
     """Trace without warnings and fused attention kernels, and give the random state back as it was."""
     fast = torch.backends.mha.get_fastpath_enabled()
     devices = [device] if device.type == "cuda" else []
+    # torch logs a traceback for every operation that fails on fake tensors, before the trace is tried with real ones.
+    log = logging.getLogger(torch._subclasses.fake_tensor.__name__)
+    silent, log.disabled = log.disabled, True
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=devices):
@@ -136,14 +140,18 @@ def _quiet(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        log.disabled = silent
 
 
 def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module, set[int]]:
     """Copy the backbone, with fake tensors where a mode is given; return it and the ids of its parameters."""
     memo: dict[int, Any] = {}
     if fake is not None:
-        for tensor in (*backbone.parameters(), *backbone.buffers()):
-            memo[id(tensor)] = fake.from_tensor(tensor)
+        tensors = [*backbone.parameters(), *backbone.buffers()]
+        # A model that was made without values may have made its buffers with them (accelerate.init_empty_weights).
+        empty = any(tensor.is_meta for tensor in backbone.parameters())
+        for tensor in tensors:
+            memo[id(tensor)] = _faked(tensor, fake, empty)
     try:
         model = copy.deepcopy(backbone, memo)
     except Exception as error:
@@ -151,7 +159,29 @@ def _copied(backbone: nn.Module, fake: FakeTensorMode | None) -> tuple[nn.Module
             f"{type(backbone).__name__} cannot be copied ({type(error).__name__}: {_first_line(error)}); the plan is "
             "made on a copy, so that the model stays as it is: remove what cannot be copied (open files, locks)"
         ) from error
+    for module, twin in zip(backbone.modules(), model.modules(), strict=False):
+        # torch.compiler.disable(module.forward) is a function, and those are not copied: it would run the original.
+        method = getattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable", None)
+        if isinstance(method, MethodType) and method.__self__ is module and type(twin) is type(module):
+            twin.__dict__["forward"] = MethodType(method.__func__, twin)
     return model, {id(tensor) for parameter in model.parameters() for tensor in _with_inner(parameter)}
+
+
+def _foreign(backbone: nn.Module, model: nn.Module) -> dict[int, str]:
+    """Name the parameters of the backbone that its copy does not share; the copy must not use them."""
+    own = {id(parameter) for parameter in model.parameters()}
+    return {id(parameter): name for name, parameter in backbone.named_parameters() if id(parameter) not in own}
+
+
+def _faked(tensor: Tensor, fake: FakeTensorMode, empty: bool) -> Tensor:
+    """Return a fake tensor like `tensor`, on the meta device where `empty`.
+
+    The mode keeps weak references to what it was given, and torch swaps no tensor that has one
+    (torch.__future__.set_swap_module_params_on_conversion): so it gets another object for the same values.
+    """
+    other = tensor.detach()
+    made: Tensor = fake.from_tensor(torch.empty_like(other, device="meta") if empty else other)
+    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
 def _with_inner(tensor: Tensor) -> Iterator[Tensor]:

@@ -14,6 +14,7 @@ BACKBONE = "backbone."
 FUSION = "fusion."
 DRAWN = "to_video._extra_state"
 _SHELLS = ("module.", "_orig_mod.")
+_DISTRIBUTED = "torch.distributed.checkpoint.state_dict"
 
 
 class Wrapper(Protocol):
@@ -59,12 +60,14 @@ def adapt_state_dict(
     bare = {name.removeprefix(BACKBONE) for name in own if name.startswith(BACKBONE)}
     keys = [key for key in state_dict if key.startswith(prefix)]
     given = {_strip_shells(key[len(prefix) :], own.keys() | bare): state_dict.pop(key) for key in keys}
+    filled = _filled_up(given, own)
     # A backbone may itself hold a child called `backbone`: what fits more keys decides.
     is_bare = sum(name in bare for name in given) > sum(name in own for name in given)
+    is_whole = is_bare or all(name in given for name in own if name.startswith(BACKBONE))
     if not is_bare and CLIP in given:
         module.meet_clip(decode(given.pop(CLIP)))
         own = _named_state(module)  # the fusions may be others now
-    elif not is_bare and all(name in given for name in own if name.startswith(BACKBONE)):
+    elif not is_bare and is_whole:
         module.meet_no_clip()
     if DRAWN not in own:
         given.pop(DRAWN, None)
@@ -72,7 +75,7 @@ def adapt_state_dict(
     state_dict.update({start + name: value for name, value in given.items()})
     fusion = {name: value for name, value in own.items() if name.startswith(FUSION)}
     holds_fusion = not is_bare and any(name.startswith(FUSION) for name in given)
-    if fusion and given and not holds_fusion:
+    if fusion and given and not holds_fusion and (is_whole or not filled):
         state_dict.update({prefix + name: value for name, value in fusion.items()})
         warnings.warn(
             f"the checkpoint holds none of the {len(fusion)} fusion parameters and buffers of the wrapped model; they "
@@ -80,6 +83,21 @@ def adapt_state_dict(
             FreshFusionWarning,
             stacklevel=2,
         )
+    for name, value in filled.items():
+        state_dict.setdefault(prefix + name, value)
+
+
+def _filled_up(given: dict[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take out, and return, what torch put in for keys that a checkpoint lacks: the model's own values.
+
+    `set_model_state_dict` does so (and accelerate, which loads with it), also for the part of a sharded checkpoint that
+    holds the clip; for the clip, it puts in an object of its own.
+    """
+    if type(given.get(CLIP)).__module__ != _DISTRIBUTED:
+        return {}
+    del given[CLIP]
+    names = [name for name in given if name in own and given[name] is own[name]]
+    return {name: given.pop(name) for name in names}
 
 
 def _named_state(module: Wrapper) -> dict[str, Tensor]:

@@ -15,7 +15,8 @@ from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.options import WRAP_CLIP
-from image2video.errors import Image2VideoError, InputError, InputTypeError
+from image2video.errors import Image2VideoError, InputError, InputTypeError, StateError
+from image2video.fusion.base import Fusion
 from image2video.fusion.config import FusionConfig
 from image2video.inject.plan import OutputLayout, Plan, Site
 from image2video.inject.planning import plan
@@ -116,14 +117,16 @@ def formats_of(outputs: Iterable[OutputLayout]) -> OutputFormats:
     return OutputFormats(layouts=layouts, grids={output.path: output.grid for output in known if output.grid})
 
 
-class DtypeWords:
-    """Around a call of a backbone: says which dtypes do not fit, where it fails on images of another than its weights'.
+class CallWords:
+    """Around a call of a backbone: says what does not fit, where it fails.
 
-    A check before the call would refuse backbones that convert their images themselves.
+    A check of dtypes before the call would refuse backbones that convert their images themselves; weights that are
+    offloaded come and go within a call.
     """
 
-    def __init__(self, backbone: nn.Module, frames: Tensor) -> None:
+    def __init__(self, backbone: nn.Module, fusions: nn.Module, frames: Tensor) -> None:
         self._backbone = backbone
+        self._fusions = fusions
         self._frames = frames
 
     def __enter__(self) -> None:
@@ -132,14 +135,31 @@ class DtypeWords:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or not isinstance(error, RuntimeError) or "type" not in str(error):
+        if not isinstance(error, RuntimeError) or isinstance(error, Image2VideoError):
             return
+        self._empty(error)
+        if "type" in str(error):
+            self._dtypes(error)
+
+    def _dtypes(self, error: RuntimeError) -> None:
+        """Raise where the images are of another dtype than the backbone's weights."""
         weights = {p.dtype for p in self._backbone.parameters() if p.is_floating_point()}
         given = self._frames.dtype
-        if isinstance(error, Image2VideoError) or not weights or given in weights:
+        if not weights or given in weights:
             return
         needed = sorted(str(dtype) for dtype in weights)
         raise InputTypeError(
             f"images are {given}, and the backbone needs {' or '.join(needed)}, the dtype of its weights; convert them "
             f"(images.to({needed[0]})) or the model (model.to({given})), or call it under torch.autocast"
+        ) from error
+
+    def _empty(self, error: RuntimeError) -> None:
+        """Raise where fusions hold no values."""
+        if self._frames.is_meta or not any(parameter.is_meta for parameter in self._fusions.parameters()):
+            return
+        names = sorted({type(module).__name__ for module in self._fusions.modules() if isinstance(module, Fusion)})
+        raise StateError(
+            "the fusions' weights hold no values (they are on the meta device): load a checkpoint first; where "
+            "accelerate offloads them, it has to bring all those of a fusion at once: give "
+            f"preload_module_classes={names} to cpu_offload, disk_offload or dispatch_model"
         ) from error

@@ -36,7 +36,7 @@ from image2video.wrap.intermediates import aggregated, check_format, plan_of_siz
 from image2video.wrap.keywords import image_name, images_and_flags
 from image2video.wrap.late_layouts import late_layouts
 from image2video.wrap.steps import (
-    DtypeWords,
+    CallWords,
     Sites,
     batch_norms,
     clip_maker,
@@ -157,7 +157,7 @@ class VideoWrap(ClipState, TimmLike):
         refuse_symbols(images, "a model that makes clips")
         images, flags = images_and_flags(images, flags, self._image_name)
         frames, T, unwarper = self._frames(images, T)
-        with self.fusion.frames(T), DtypeWords(self.backbone, frames):
+        with self.fusion.frames(T), CallWords(self.backbone, self.fusion, frames):
             outputs = self.backbone(frames, **flags)
         return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper, frames)
 
@@ -174,7 +174,7 @@ class VideoWrap(ClipState, TimmLike):
         method = self._method("forward_features")
         frames, T, _ = self._frames(images, T)
         size = (frames.shape[2], frames.shape[3])
-        with self.fusion.frames(T, rows=frames.shape[0], size=size), DtypeWords(self.backbone, frames):
+        with self.fusion.frames(T, rows=frames.shape[0], size=size), CallWords(self.backbone, self.fusion, frames):
             return self.fusion.tie(method(frames))
 
     def forward_head(
@@ -241,7 +241,7 @@ class VideoWrap(ClipState, TimmLike):
         options = {**options, "indices": indices, "output_fmt": "NCHW", "intermediates_only": intermediates_only}
         how = "auto" if self.aggregate == "mean_prob" else self.aggregate
         size = (images.shape[-2], images.shape[-1])
-        with self.fusion.frames(T, rows=frames.shape[0], size=size), DtypeWords(self.backbone, frames):
+        with self.fusion.frames(T, rows=frames.shape[0], size=size), CallWords(self.backbone, self.fusion, frames):
             found = method(frames, **options)
 
         def of_images(outputs: Any, formats: OutputFormats) -> Any:

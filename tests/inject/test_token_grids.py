@@ -45,6 +45,12 @@ NETS = {
     "hybrid": (timm.create_model, ("vit_tiny_r_s16_p8_224",), {**VIT, "img_size": (64, 96)}),
     "swin": (timm.create_model, ("swin_tiny_patch4_window7_224",), {**SWIN, "img_size": (32, 48),
                                                                     "strict_img_size": False}),
+    "swinv2": (timm.create_model, ("swinv2_tiny_window8_256",), {**SWIN, "img_size": (32, 48),
+                                                                  "strict_img_size": False}),
+    "twins": (timm.create_model, ("twins_svt_small",), {"embed_dims": (8,) * 4, "depths": (1,) * 4,
+                                                        "num_heads": (1,) * 4, "num_classes": 0}),
+    "xcit": (timm.create_model, ("xcit_nano_12_p16_224",), {"embed_dim": 16, "depth": 1, "num_heads": 2,
+                                                            "num_classes": 0, "img_size": (64, 96)}),
 }  # fmt: skip
 
 
@@ -53,7 +59,7 @@ def test_token_layouts_of_timm_are_fused_on_the_grid_of_their_image(name):
     make, args, options = NETS[name]
     net = make(*args, **options)
     randomise(net, 0, scale=0.1)
-    height, width = (64, 96) if name in ("pvt", "hybrid") else (32, 48)
+    height, width = (64, 96) if name in ("pvt", "hybrid", "twins", "xcit") else (32, 48)
     checked = 0
     for size in [(width, height), (height * 2, width // 2), (height * 2, width * 2)]:
         torch.testing.assert_close(fused(net, (height, width), size), fused(net, size, size))

@@ -42,7 +42,8 @@ def assert_equal_for_batches(run, model, size, batches=(1, 2, 5)):
         assert len(found) == len(expected) > 0
         for one, other in zip(found, expected, strict=True):
             assert one.shape == other.shape
-            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+            # Other kernels add up in another order: an error is measured by the largest value.
+            torch.testing.assert_close(one, other, atol=1e-4 * max(1.0, float(other.abs().max())), rtol=1e-4)
 
 
 @torch.no_grad()
