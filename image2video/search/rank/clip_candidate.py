@@ -10,9 +10,7 @@ from image2video.clip.checks import check_choice
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
-
-AVERAGES: tuple[str, ...] = ("mean", "mean_prob")
-"""How the logits of frames become those of an image: their mean, or the log of the mean probability."""
+from image2video.search.state.config import AVERAGES
 
 Value = TypeVar("Value", int, str)
 

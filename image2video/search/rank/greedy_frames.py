@@ -20,7 +20,7 @@ from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
 from image2video.search.rank.averaging import AveragedFrames, check_bare
 from image2video.search.rank.candidates import candidate_frames, given_frames
-from image2video.search.rank.clip_candidate import AVERAGES, ClipCandidate, several
+from image2video.search.rank.clip_candidate import ClipCandidate, several
 from image2video.search.rank.curve import (
     GreedySet,
     curve_points,
@@ -38,6 +38,7 @@ from image2video.search.rank.ranking import DECIDED
 from image2video.search.score.network import device_of, in_mode
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
+from image2video.search.state.config import AVERAGES
 from image2video.version import __version__
 
 _FRAMES_AT_ONCE = 4  # of an image, in a forward pass
@@ -203,10 +204,15 @@ def _check_settings(T: int, criterion: str, start: str, max_cost: float | None, 
     check_choice("start", start, STARTS)
     if max_cost is not None and not max_cost >= 1:
         raise InputError(f"max_cost={max_cost:g} frames leaves no set; the smallest has 1 frame")
+    check_classification(task)
+
+
+def check_classification(task: Task | None) -> None:
+    """Refuse any other task: its predictions, such as maps, are not kept for all frames."""
     if task is not None and type(task) is not ClassificationTask:
         raise InputError(
-            f"greedy_frames averages the logits of images, and the task is {task.name}; rank_genotypes ranks clips for "
-            "any task"
+            f"greedy_frames averages the logits of images, and the task is {task.name}; rank_genotypes "
+            "(selection='fixed_weights') ranks clips for any task"
         )
 
 
