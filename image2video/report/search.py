@@ -8,7 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from image2video.clip.frame_set import FrameSet, as_clip
+from image2video.clip.frame_set import FrameSet
+from image2video.clip.genotype import Genotype
+from image2video.clip.genotype_text import FRAME_BAR
 from image2video.clip.ops.registry import get_op
 from image2video.report.curves import entropy_figure
 from image2video.report.html import accuracy_html, search_sections
@@ -81,12 +83,13 @@ def chain_in_words(genotype: str) -> str:
     >>> chain_in_words("translate_x(0.06) > scale(1.1)")
     'from step to step translate_x by 0.06 of the width, then scale by a factor of 1.1'
     """
-    clip = as_clip(genotype)
-    if isinstance(clip, FrameSet):
-        return f"{clip.T} {'frame' if clip.T == 1 else 'frames, each'} with a chain of its own"
-    if not clip.chain:
+    if FRAME_BAR in genotype:
+        T = FrameSet.parse(genotype).T
+        return f"{T} {'frame' if T == 1 else 'frames, each'} with a chain of its own"
+    chain = Genotype.parse(genotype).chain
+    if not chain:
         return "every frame is the image itself"
-    return f"from step to step {', then '.join(_step(t.op, t.magnitude) for t in clip.chain)}"
+    return f"from step to step {', then '.join(_step(t.op, t.magnitude) for t in chain)}"
 
 
 def _step(op: str, magnitude: float) -> str:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from image2video.cli import main
-from image2video.clip.frame_set import FrameSet, as_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.integrations.timm_backbones import build
 
 
@@ -37,8 +37,7 @@ def greedy(trained: list[str]) -> list[str]:
 def test_a_set_is_found_and_its_folder_holds_set_and_curve(greedy: list[str], tmp_path: Path, capsys) -> None:
     assert main([*greedy, "--padding", "reflection", "--out", str(tmp_path / "run")]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    found = as_clip(str(tmp_path / "run" / "genotype.json"))
-    assert isinstance(found, FrameSet)
+    found = FrameSet.load(tmp_path / "run" / "genotype.json")
     assert f"found: {found}" in printed
     assert "frames chosen one by one" in printed
     assert "--compare" not in printed
@@ -56,7 +55,7 @@ def test_a_set_is_found_and_its_folder_holds_set_and_curve(greedy: list[str], tm
 def test_cost_and_average_are_options(greedy: list[str], tmp_path: Path) -> None:
     assert main([*greedy, "--max-cost", "1", "--choose-aggregate", "[mean_prob]", "--out", str(tmp_path / "run")]) == 0
     record = json.loads((tmp_path / "run" / "scores.json").read_text())["frame_choice"]
-    assert as_clip(str(tmp_path / "run" / "genotype.json")).T == 1
+    assert FrameSet.load(tmp_path / "run" / "genotype.json").T == 1
     assert {point["aggregate"] for point in record["points"]} == {"mean_prob"}
 
 

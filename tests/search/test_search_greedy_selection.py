@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from search_cases import Pixels, blobs, config, tiny_network
 
-from image2video.clip.frame_set import FrameSet, as_clip
+from image2video.clip.frame_set import FrameSet
 from image2video.errors import InputError, StateError
 from image2video.search import (
     SegmentationTask,
@@ -31,7 +31,7 @@ def test_a_search_chooses_what_greedy_frames_chooses(tmp_path: Path) -> None:
     assert result.decided_sentence() == alone.sentence()
     stored = json.loads((tmp_path / "run" / "genotype.json").read_text())
     assert stored["schema_version"] == 2
-    loaded = as_clip(str(tmp_path / "run" / "genotype.json"))
+    loaded = FrameSet.load(tmp_path / "run" / "genotype.json")
     assert loaded == alone.best
     assert loaded.provenance["dataset"] == "blobs"
     assert loaded.provenance["selection"] == "greedy_frames"
