@@ -40,7 +40,7 @@ LIBRARIES = {  # room -> the libraries that it may import, late imports included
     "clip": {"huggingface_hub", "torchvision"},
     "runs": {"filelock", "numpy", "safetensors", "tensorboard", "yaml"},
     "wrap": {"safetensors"},
-    "search": {"accelerate", "scipy", "yaml"},
+    "search": {"accelerate", "yaml"},
     "data": {"numpy", "PIL", "sklearn", "torchvision"},
     "training": {"accelerate", "safetensors", "yaml"},
     "receptive_field": {"shapely"},

@@ -15,12 +15,12 @@ from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.search_job import RENAME, CompareOptions, SearchJob, prepare
 from image2video.cli.search_task import TaskJob, prepare_task
-from image2video.cli.tables import ranking_table
+from image2video.cli.tables import curve_table, front_lines, ranking_table
 from image2video.clip.genotype import Genotype
 from image2video.experiments import render_table
 from image2video.experiments.candidate_runs import compare, comparison_folder, planned_frames
 from image2video.experiments.output import environment
-from image2video.experiments.search_output import write_search_outputs
+from image2video.experiments.search_output import what_tells, write_search_outputs
 from image2video.protocols import Progress, named
 from image2video.report import ComparisonResult, random_sentence
 from image2video.report.table import count_text
@@ -41,7 +41,10 @@ _GROUPS = {
         *("criterion", "tune_epochs", "orders", "stop_early", "renormalise", "score_statistics", "score_batch_size"),
         "paper",
     ),
-    "ranking chains (fixed_weights, one_shot)": ("candidates", "first_images"),
+    "ranking chains (fixed_weights, one_shot), choosing frames (greedy_frames)": (
+        *("candidates", "first_images"),
+        *("choose_frames", "choose_schedule", "choose_padding", "choose_aggregate", "max_cost"),
+    ),
     "the cell's weights τ and magnitudes": (
         *("tau_lr", "tau_betas", "tau_weight_decay", "second_order", "relaxation", "temperature", "temperature_min"),
         *("learn_magnitudes", "magnitudes_per", "magnitude_lr", "magnitude_bound"),
@@ -95,8 +98,7 @@ def run(options: Namespace) -> None:
     console = Console()
     if comparison is not None:
         console.print(render_table(comparison))
-    tells = (job.data.what_tells,) if isinstance(job, TaskJob) else ()
-    console.print(random_sentence(comparison, *tells), highlight=False)
+    console.print(random_sentence(comparison, what_tells(result, job.data)), highlight=False)
     console.print(f"genotype: {result.genotype}", soft_wrap=True, highlight=False)
     console.print(f"report: {report.resolve()}", soft_wrap=True, highlight=False)
 
@@ -110,7 +112,9 @@ def _compared(job: SearchJob, result: SearchResult, progress: Progress | None) -
         reported = named(progress, f"{selection} search")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the candidates' choices: the report shows what they gave
-            return job.search(config, folder, resume=True, progress=reported).genotype
+            again = job.search(config, folder, resume=True, progress=reported).genotype
+            assert isinstance(again, Genotype), "no candidate is a search of frames"
+            return again
 
     frames = planned_frames(job.candidates, job.final, images=job.data.train.num_images, space=result.space)
     Console(stderr=True).print(
@@ -136,6 +140,10 @@ def _print_found(result: SearchResult, job: SearchJob | TaskJob) -> None:
     console = Console()
     if result.ranking is not None:
         console.print(ranking_table(result.ranking))
+        for line in front_lines(result.ranking):
+            console.print(line, soft_wrap=True, highlight=False)
+    if result.frame_choice is not None:
+        console.print(curve_table(result.frame_choice))
     score = result.state.score
     if score is not None:
         accuracy, error = 100 * score["accuracy"], 100 * score["accuracy_error"]

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from jsonargparse import Namespace
 from torch import nn
 
-from image2video.cli.arguments import collect, record
+from image2video.cli.arguments import collect, dashed, record
 from image2video.cli.follow import say
 from image2video.cli.heads import load_weights_file, published_head
 from image2video.cli.images import load_matching_data, warn_of_seen_images
@@ -26,6 +26,7 @@ from image2video.experiments.settings import CompareConfig
 from image2video.runs.yaml_text import read_yaml
 from image2video.search import SearchConfig, SearchResult, get_selection, get_space, search
 from image2video.search.score.task import Task, get_task
+from image2video.search.state.config import CHOICES
 from image2video.training import make_accelerator
 from image2video.training.trained import TrainedRun
 
@@ -137,6 +138,7 @@ def prepare(options: Namespace, origin: TrainedRun | None = None, notes: Sequenc
             f"--selection {config.selection} needs images the network was not trained on: --holdout above 0"
         )
     candidates = _candidates(asked, config)
+    _check_comparable(candidates, config)
     check_candidates(candidates or (), trained=trained, held_out=data_options.holdout > 0)
     final = CompareConfig(
         model=backbone.model,
@@ -167,6 +169,19 @@ def prepare(options: Namespace, origin: TrainedRun | None = None, notes: Sequenc
     if output.resume:
         check_resumed(Path(output.out), options, data)
     return SearchJob(config, backbone, data, accelerator, candidates, final, Path(output.out))
+
+
+def _check_comparable(candidates: Sequence[Candidate] | None, config: SearchConfig) -> None:
+    """Refuse final networks for what may be found, where their clips cannot be told beforehand."""
+    if candidates is None:
+        return
+    choices = [dashed(name) for name in CHOICES if getattr(config, name) is not None]
+    if config.selection == "greedy_frames" or choices:
+        what = "--selection greedy_frames" if config.selection == "greedy_frames" else ", ".join(choices)
+        raise InputError(
+            f"--compare trains networks on clips of --frames frames, and {what} decides the frames in the search; "
+            "leave --compare out, and train on the genotype.json that is found"
+        )
 
 
 def _refuse_comparison(asked: CompareOptions, accelerator: Accelerator) -> None:

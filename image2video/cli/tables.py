@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from image2video.search import Ranking
+from image2video.search import FrameChoice, RankedGenotype, Ranking
 from image2video.training import Cost, Metrics
 
 _RANKS_SHOWN = 10
+_OPTIONS = ("T", "schedule", "padding", "aggregate")
 
 
 def metrics_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
@@ -48,5 +49,54 @@ def ranking_table(ranking: Ranking) -> Table:
     for entry in shown:
         gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f}" if entry.genotype.chain else "–"
         cost = () if not with_cost or entry.macs is None else (f"{entry.macs / 1e6:,.1f} M",)
-        table.add_row(str(entry.genotype), f"{100 * entry.accuracy:.2f}", gain, f"{entry.loss:.4f}", *cost)
+        table.add_row(_clip_text(entry, ranking), f"{100 * entry.accuracy:.2f}", gain, f"{entry.loss:.4f}", *cost)
     return table
+
+
+def front_lines(ranking: Ranking) -> list[str]:
+    """Gain against cost, a line for every number of frames; none where there was one number only."""
+    front = [entry for entry in ranking.front if entry.genotype.chain]
+    if len(front) < 2:
+        return []
+    lines = ["gain against cost (frames per image; one standard error):"]
+    for entry in front:
+        gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f}"
+        lines.append(f"  {entry.cost}: {gain} points, {_clip_text(entry, ranking)}")
+    return lines
+
+
+def curve_table(choice: FrameChoice) -> Table:
+    """Gain against the number of frames; on the images that chose nothing, where there are some."""
+    point = choice.best_point
+    images = point.scores.images
+    which = "chose them" if point.judging is None else "chose nothing"
+    title = (
+        f"frames chosen one by one, of {choice.candidates}, {point.aggregate}; scores on {images} images that {which}"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("frames", justify="right")
+    table.add_column("added", overflow="fold")
+    for name in ("top-1 %", "gain over the image", "calibrated loss", ""):
+        table.add_column(name, justify="right", overflow="fold")
+    for entry in choice.curve:
+        scores = entry.scores
+        gain = f"{100 * scores.gain:+.2f} ± {100 * scores.gain_error:.2f}"
+        loss = f"{scores.calibrated_gain:+.4f} ± {scores.calibrated_gain_error:.4f}"
+        chosen = "chosen" if entry is point else ""
+        added = str(entry.frames.frames[-1])
+        table.add_row(str(entry.T), added, f"{100 * scores.accuracy:.2f}", gain, loss, chosen)
+    return table
+
+
+def _clip_text(entry: RankedGenotype, ranking: Ranking) -> str:
+    """A chain, with the options of its clip where the ranking had several to choose from."""
+    clips = [other for other in ranking.entries if other.genotype.chain]
+    several = [name for name in _OPTIONS if len({getattr(other, name) for other in clips}) > 1]
+    if not several or not entry.genotype.chain:
+        return str(entry.genotype)
+    return f"{entry.genotype} ({', '.join(_option_text(name, entry) for name in several)})"
+
+
+def _option_text(name: str, entry: RankedGenotype) -> str:
+    value = getattr(entry, name)
+    return f"T = {value}" if name == "T" else str(value)

@@ -13,7 +13,7 @@ from torch import nn
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.data import DataSource, seeded_generator
-from image2video.errors import StateError
+from image2video.errors import InputError, StateError
 from image2video.experiments.arms import check_arms, training_frames
 from image2video.experiments.bench import Bench
 from image2video.experiments.candidates import FOUND, SEARCHES, Candidate, candidate_arms, key_of
@@ -54,14 +54,17 @@ def compare(
     `network(seed)` makes the bare network; `search_again` does the searches that candidates need.
 
     Raises:
-        InputError: the folder holds a comparison with other settings.
+        InputError: the folder holds a comparison with other settings, or the search found a frame set.
         StateError: several processes, or another job writes into `out`.
     """
     if accelerator is not None and accelerator.num_processes > 1:
         raise StateError("a comparison runs in one process; start it again in one with --resume --compare")
+    found = result.genotype
+    if not isinstance(found, Genotype):
+        raise InputError(f"a comparison trains networks on clips of one chain, and the search found the set {found}")
     with OutputDirectory(out, KIND, resume=True) as folder:
         check_settings(folder, config, genotype=str(result.genotype))
-        chains: dict[str, Sequence[Genotype]] = {FOUND: [result.genotype]}
+        chains: dict[str, Sequence[Genotype]] = {FOUND: [found]}
         for candidate in candidates:
             chains[key_of(candidate)] = _genotypes(candidate, result, folder, search_again)
         arms, contrasts = candidate_arms(

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
+from image2video.clip.options import ClipOptions
 from image2video.data import DataSource
 from image2video.report import (
     ComparisonResult,
+    CurveRow,
     Decision,
     RankedChain,
     SearchRecord,
@@ -21,7 +24,7 @@ from image2video.report.curves import edge_name
 from image2video.report.search_report import COMPARE
 from image2video.report.table import count_text
 from image2video.runs.folders import add_to_run
-from image2video.search import Problem, RankedGenotype, SearchResult
+from image2video.search import CurvePoint, FrameChoice, Problem, RankedGenotype, SearchResult, get_selection
 from image2video.search.score.task import get_task
 
 REPORT = "report.html"
@@ -44,12 +47,20 @@ def write_search_outputs(
     assert result.out is not None  # the report goes beside the other files
     report = search_report(result, data, model=model, facts=facts, comparison=comparison)
     film = None
-    if data.input_size[0] in (1, 3):
+    clip = _clip(result, data)
+    if clip is not None and data.input_size[0] in (1, 3):
         images, labels = next(iter(data.train.batches(_FILM_IMAGES).epoch(0)))
         images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
         names = [data.classes[int(i)] for i in labels] if labels.ndim == 1 else None
-        film = film_figure(images, _clip(result, data), mean=data.mean, std=data.std, labels=names)
+        film = film_figure(images, clip, mean=data.mean, std=data.std, labels=names)
     return write_search_report(add_to_run(result.out, REPORT), report, film=film)
+
+
+def what_tells(result: SearchResult, data: DataSource | Problem) -> str:
+    """How to find out whether the clip is better than a random one, where no comparison was made."""
+    if result.frame_choice is not None:
+        return "networks trained on these frames and on random clips would tell"
+    return data.what_tells if isinstance(data, Problem) else COMPARE
 
 
 def search_report(
@@ -81,17 +92,18 @@ def search_report(
         decisions=tuple(_decisions(result, by_loss)),
         ranking=tuple(map(_ranked, entries)),
         finalists=0 if result.ranking is None else result.ranking.finalists,
+        curve=_curve(result),
         cost=_cost(result, comparison),
         facts={"data": data.short_name, "network": model, **described, **facts},
         comparison=comparison,
-        what_tells=data.what_tells if isinstance(data, Problem) else COMPARE,
+        what_tells=what_tells(result, data),
     )
 
 
 def _sentence(result: SearchResult, metric: str) -> str:
     """What the search itself says of its choice."""
-    if result.ranking is not None:
-        return result.ranking.sentence()
+    if result.ranking is not None or result.frame_choice is not None:
+        return result.decided_sentence() if result.ranking is None else result.ranking.sentence()
     score = result.state.score
     if score is None:
         return f"It was drawn from the space {result.space.name}: nothing was measured."
@@ -163,8 +175,9 @@ def _ranked(entry: RankedGenotype) -> RankedChain:
 
 def _cost(result: SearchResult, comparison: ComparisonResult | None) -> dict[str, str]:
     """What the search and the comparison took, in words."""
-    trained = result.state.frames
-    scored = result.state.evaluated_frames if trained or result.ranking is None else result.frames
+    trains = get_selection(result.config.selection).trains
+    trained = result.frames if trains else 0
+    scored = result.state.evaluated_frames if trains else result.frames
     cost = {
         "search: time": f"{result.seconds:.0f} s",
         "search: frames forward and backward": count_text(trained),
@@ -176,15 +189,33 @@ def _cost(result: SearchResult, comparison: ComparisonResult | None) -> dict[str
     return cost
 
 
-def _clip(result: SearchResult, data: DataSource | Problem) -> Image2Video:
-    """The clip as the search made it."""
-    config = result.config
-    return Image2Video(
-        Genotype.parse(str(result.genotype)),
-        T=config.T,
-        schedule=result.space.schedule,
-        padding=config.padding,
-        interpolation=config.interpolation,
-        mean=data.mean,
-        std=data.std,
+def _curve(result: SearchResult) -> tuple[CurveRow, ...]:
+    """The curve of a greedy search of frames, with accuracies in percent; none of another search."""
+    choice = result.frame_choice
+    return () if choice is None else tuple(_curve_row(point, choice) for point in choice.curve)
+
+
+def _curve_row(point: CurvePoint, choice: FrameChoice) -> CurveRow:
+    scores = point.scores
+    return CurveRow(
+        point.T,
+        str(point.frames.frames[-1]),
+        scores.images,
+        point.judging is not None,
+        100 * scores.accuracy,
+        100 * scores.gain,
+        100 * scores.gain_error,
+        scores.calibrated_gain,
+        scores.calibrated_gain_error,
+        point is choice.best_point,
     )
+
+
+def _clip(result: SearchResult, data: DataSource | Problem) -> Image2Video | None:
+    """The clip as the search made it; None for a frame set, whose frames are no steps of one chain."""
+    if isinstance(result.genotype, FrameSet):
+        return None
+    # A ranking may have chosen other options than those of the search.
+    default = result.config.clip_options(result.space.schedule, None)
+    options = ClipOptions.found_with(result.genotype.provenance, default, mean=data.mean, std=data.std)
+    return Image2Video(Genotype.parse(str(result.genotype)), **options.arguments())

@@ -11,7 +11,7 @@ from image2video.report.html import report_html, write_report
 from image2video.report.receptive_field import comparison_figure, erf_caption, erf_figure, save_figure
 from image2video.report.result import ArmRuns, ComparisonResult, Contrast, CurvePoint, Run, SearchRecord
 from image2video.report.search import random_sentence, search_report_html, write_search_report
-from image2video.report.search_report import Decision, RankedChain, SearchReport
+from image2video.report.search_report import CurveRow, Decision, RankedChain, SearchReport
 from image2video.report.segmentation import SegmentedImage, image_iou, most_different, segmentation_figure
 from image2video.report.stats import Interval, mean_interval, paired_difference, pooled_difference
 from image2video.report.table import arm_rows, render_table
@@ -22,6 +22,7 @@ __all__ = [
     "ComparisonResult",
     "Contrast",
     "CurvePoint",
+    "CurveRow",
     "Decision",
     "ErfGrid",
     "ErfPanel",

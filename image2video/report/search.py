@@ -8,7 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
+from image2video.clip.genotype_text import FRAME_BAR
 from image2video.clip.ops.registry import get_op
 from image2video.report.curves import entropy_figure
 from image2video.report.html import accuracy_html, search_sections
@@ -58,6 +60,8 @@ def search_report_html(report: SearchReport, *, film: Figure | None = None) -> s
     if report.comparison is not None:
         asked = "Is it better than random?" if random_verdict(report.comparison) else "Final networks, trained alike"
         sections.append(Section(asked, _comparison(report.comparison)))
+    if report.curve:
+        sections.append(Section("Gain against the number of frames", _curve(report)))
     if report.ranking:
         sections.append(Section("Ranked chains", _ranking(report)))
     if report.decisions:
@@ -79,6 +83,9 @@ def chain_in_words(genotype: str) -> str:
     >>> chain_in_words("translate_x(0.06) > scale(1.1)")
     'from step to step translate_x by 0.06 of the width, then scale by a factor of 1.1'
     """
+    if FRAME_BAR in genotype:
+        T = FrameSet.parse(genotype).T
+        return f"{T} {'frame' if T == 1 else 'frames, each'} with a chain of its own"
     chain = Genotype.parse(genotype).chain
     if not chain:
         return "every frame is the image itself"
@@ -188,6 +195,24 @@ def _ranking(report: SearchReport) -> str:
         "held-out images, the others left earlier. Gains are paired image by image over the identity (the image "
         "itself), ± one standard error; better, worse: by more than two. The best of many is flattered by its choice."
         "</p>"
+    )
+
+
+def _curve(report: SearchReport) -> str:
+    """The best set of every number of frames."""
+    rows = []
+    for row in report.curve:
+        gain = "–" if row.frames == 1 and row.gain_error == 0 else f"{signed(row.gain, 2)} ± {row.gain_error:.2f}"
+        loss = f"{signed(row.calibrated_gain, 4)} ± {row.calibrated_error:.4f}"
+        reading = "chosen" if row.chosen else ""
+        rows.append((str(row.frames), genotype_text(row.added), f"{row.accuracy:.2f}", gain, loss, reading))
+    columns = ("frames", "added", f"held-out {report.metric}, %", "over the image, points", "calibrated loss", "")
+    what = "did not choose" if report.curve[0].judged else "chose"
+    return table_html(columns, rows, numbers=(0, 2, 3, 4)) + (
+        f'<p class="note">Each set has the frame added last and all above it. Scores on {report.curve[0].images} '
+        f"held-out images that {what} the frames; gains are paired image by image over the image itself, ± one "
+        "standard error. The calibrated loss is the cross-entropy after temperature scaling, less that of the image "
+        "itself: below 0 is better.</p>"
     )
 
 

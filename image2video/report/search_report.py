@@ -67,6 +67,35 @@ class RankedChain:
 
 
 @dataclass(frozen=True)
+class CurveRow:
+    """The best set of some number of frames, with its held-out scores.
+
+    Attributes:
+        frames: how many.
+        added: the chain of the frame that was added last.
+        images: how many scored it.
+        judged: whether these images chose nothing.
+        accuracy: in percent.
+        gain: over the image itself, in points.
+        gain_error: one standard error of the gain.
+        calibrated_gain: the loss after temperature scaling, less that of the image itself, in nats.
+        calibrated_error: one standard error of it.
+        chosen: whether it is the set that was found.
+    """
+
+    frames: int
+    added: str
+    images: int
+    judged: bool
+    accuracy: float
+    gain: float
+    gain_error: float
+    calibrated_gain: float
+    calibrated_error: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class SearchReport:
     """The outcome of one search as its report shows it.
 
@@ -82,6 +111,7 @@ class SearchReport:
         decisions: in the order in which they were made.
         ranking: ranked chains, the best first; those behind `finalists` left early.
         finalists: how many of them were scored on all images.
+        curve: the sets of a greedy search of frames, the smallest first.
         cost: what the search took, in words.
         facts: data, network, settings, versions.
         comparison: the trained candidates, where there are some.
@@ -99,6 +129,7 @@ class SearchReport:
     decisions: tuple[Decision, ...] = ()
     ranking: tuple[RankedChain, ...] = ()
     finalists: int = 0
+    curve: tuple[CurveRow, ...] = ()
     cost: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     comparison: ComparisonResult | None = None

@@ -10,9 +10,11 @@ from image2video.search.cell.cell import Cell
 from image2video.search.cell.topology import Decisions, random_decisions, random_genotype, random_share
 from image2video.search.driver import search
 from image2video.search.problems import Problem, Request, build_problem
-from image2video.search.rank.candidates import candidate_chains
+from image2video.search.rank.candidates import candidate_chains, candidate_frames
 from image2video.search.rank.chain_scores import chain_score_by_perturbation, chain_score_by_tau, score_chains
 from image2video.search.rank.fixed_weights import rank_genotypes
+from image2video.search.rank.frame_choice import CurvePoint, FrameChoice, FrameScores
+from image2video.search.rank.greedy_frames import greedy_frames
 from image2video.search.rank.ranking import RankedGenotype, Ranking
 from image2video.search.result import SearchResult
 from image2video.search.score.scores import PairedScores, Scores
@@ -31,7 +33,10 @@ from image2video.search.state.units import Unit
 __all__ = [
     "Cell",
     "ClassificationTask",
+    "CurvePoint",
     "Decisions",
+    "FrameChoice",
+    "FrameScores",
     "PairedScores",
     "Problem",
     "RankedGenotype",
@@ -48,11 +53,13 @@ __all__ = [
     "Unit",
     "build_problem",
     "candidate_chains",
+    "candidate_frames",
     "chain_score_by_perturbation",
     "chain_score_by_tau",
     "get_selection",
     "get_space",
     "get_task",
+    "greedy_frames",
     "random_decisions",
     "random_genotype",
     "random_share",

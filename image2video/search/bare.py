@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -15,16 +15,20 @@ from image2video.clip.genotype import Genotype
 from image2video.errors import StateError
 from image2video.protocols import ImageSet
 from image2video.search.rank.fixed_weights import rank_genotypes
+from image2video.search.rank.frame_choice import FrameChoice
+from image2video.search.rank.greedy_frames import greedy_frames
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
 from image2video.search.setup import Setup
+from image2video.search.state.config import AVERAGES
 from image2video.search.state.state import SearchState
 
+Found = TypeVar("Found", Ranking, FrameChoice)
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class BareRun:
-    """A run without a trained network: all that it can do is rank chains for the backbone; see `selection.Run`.
+    """A run without a trained network: it can rank chains for the backbone, or choose frames; see `selection.Run`.
 
     Args:
         backbone: the bare network; it stays as it is.
@@ -34,17 +38,18 @@ class BareRun:
 
     Attributes:
         ranking: the last ranking; its best chain says how it was found.
+        frame_choice: the last choice of frames; its best set says how it was found.
     """
 
     def __init__(self, backbone: nn.Module, images: ImageSet, setup: Setup, provenance: dict[str, Any]) -> None:
         self.space, self.config, self.state = setup.space, setup.config, SearchState()
         self.ranking: Ranking | None = None
+        self.frame_choice: FrameChoice | None = None
         self._backbone, self._images, self._setup, self._provenance = backbone, images, setup, provenance
 
     def rank(self, chains: tuple[Genotype, ...]) -> Ranking:
         """Rank chains for the backbone as it is, by `rank_genotypes`."""
         config, setup, options = self.config, self._setup, self._setup.options
-        accelerator = setup.accelerator
         ranking = rank_genotypes(
             self._backbone_there(),
             self._images,
@@ -55,21 +60,60 @@ class BareRun:
             max_seconds=None if config.max_minutes is None else 60 * config.max_minutes,
             max_frames=None if config.max_images is None else config.max_images * config.T,
             batch_size=config.batch_size * config.T,
-            autocast=_PRECISIONS.get(accelerator.mixed_precision),
+            autocast=_PRECISIONS.get(setup.accelerator.mixed_precision),
             task=setup.task,
             provenance=self._provenance,
             progress=setup.progress,
-            **options.arguments(),
+            max_cost=config.max_cost,
+            aggregate=config.choose_aggregate or "mean",
+            **{
+                **options.arguments(),
+                "T": config.choose_frames or options.T,
+                "schedule": config.choose_schedule or options.schedule,
+                "padding": config.choose_padding or options.padding,
+            },
         )
-        if accelerator.num_processes > 1:
-            # Every process has ranked all images; on a GPU the last digits may differ, the choice must not.
-            (ranking,) = broadcast_object_list([ranking])
+        ranking = self._of_all(ranking)
         record = {**(ranking.best.provenance or {}), "selection": config.selection, "space": self.space.name}
         self.ranking = replace(ranking, best=ranking.best.with_provenance(record))
         self.state.ranking = ranking.to_dict()
         self.state.frames += ranking.frames
         self.state.seconds += ranking.seconds
         return self.ranking
+
+    def choose_frames(self) -> FrameChoice:
+        """Choose a set of frames for the backbone as it is, by `greedy_frames`."""
+        config, setup, options = self.config, self._setup, self._setup.options
+        choice = greedy_frames(
+            self._backbone_there(),
+            self._images,
+            space=self.space,
+            count=config.candidates,
+            T=config.T,
+            aggregate=config.choose_aggregate or AVERAGES,
+            max_cost=config.max_cost,
+            max_images=config.validation_images,
+            seed=config.seed,
+            padding=options.padding,
+            interpolation=options.interpolation,
+            autocast=_PRECISIONS.get(setup.accelerator.mixed_precision),
+            task=setup.task,
+            mean=options.mean,
+            std=options.std,
+            provenance=self._provenance,
+            progress=setup.progress,
+        )
+        self.frame_choice = self._of_all(choice)
+        self.state.frames += choice.evaluated
+        self.state.seconds += choice.seconds
+        return self.frame_choice
+
+    def _of_all(self, found: Found) -> Found:
+        """What the first process found, on all of them."""
+        if self._setup.accelerator.num_processes > 1:
+            # Every process has scored all images; on a GPU the last digits may differ, the choice must not.
+            (found,) = broadcast_object_list([found])
+        return found
 
     def tau(self) -> Tensor:
         """Refuse: there is no cell."""

@@ -16,10 +16,12 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from image2video.clip.colours import Colours, Values
+from image2video.clip.genotype import Genotype
 from image2video.protocols import ImageSet, Progress
 from image2video.runs.folders import OutputDirectory, atomic_write_text, versions
 from image2video.search.bare import BareRun
 from image2video.search.rank.averaging import check_bare
+from image2video.search.rank.greedy_frames import check_classification
 from image2video.search.result import SearchResult, budget_warning, identity_warning, result_of
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
@@ -56,7 +58,8 @@ def search(
     The cell stands before a fused copy of the backbone (the backbone itself stays as it is); τ and the weights are
     trained on two parts of the images, then the cell is discretised as `config.selection` says. With
     `selection="one_shot"` the copy is trained on clips of sampled chains, and chains are ranked with its weights; with
-    `selection="fixed_weights"` nothing is trained: chains are ranked for the backbone as it is, see `rank_genotypes`.
+    `selection="fixed_weights"` nothing is trained: chains are ranked for the backbone as it is, see `rank_genotypes`;
+    with `selection="greedy_frames"` a set of frames is chosen for it, see `greedy_frames`.
 
     Seeds the global generators of python, numpy and torch once with `config.seed`. On a CPU, with the same versions
     and thread count, equal runs give byte-equal `genotype.json`, `tau.json` and `scores.json`, and a run that was
@@ -116,6 +119,8 @@ def search(
     if unused is not None and accelerator.is_main_process:
         warnings.warn(unused, stacklevel=2)
     # What can be refused is refused before the folder of an earlier run is replaced.
+    if selection.only_classification:
+        check_classification(setup.task)
     if selection.needs_trained:
         check_bare(backbone)
     else:  # a ranking for a trained backbone draws from generators of its own alone
@@ -185,7 +190,8 @@ def _warn(result: SearchResult) -> None:
     spent = budget_warning(result)
     if spent is not None:
         warnings.warn(spent, stacklevel=3)
-    if not result.genotype.chain and result.state.done > 0:
+    chain = result.genotype
+    if isinstance(chain, Genotype) and not chain.chain and result.state.done > 0:
         warnings.warn(identity_warning(result), stacklevel=3)
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.runs.folders import OutputDirectory, atomic_write_json
+from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.ranking import Ranking
 from image2video.search.select.decidedness import Decidedness
 from image2video.search.select.selection import Run, get_selection
@@ -26,20 +28,22 @@ class SearchResult:
     """The outcome of `search`.
 
     Args:
-        genotype: what was found, with provenance.
+        genotype: what was found, with provenance; of `greedy_frames` a frame set.
         config: the settings.
         space: the search space.
         state: decisions, τ's history, scores; empty for `fixed_weights`.
         ranking: the ranked chains of `one_shot` and `fixed_weights`, else None.
         out: the result folder, where one was given.
+        frame_choice: the curve of `greedy_frames`, else None.
     """
 
-    genotype: Genotype
+    genotype: Genotype | FrameSet
     config: SearchConfig
     space: SearchSpace
     state: SearchState
     ranking: Ranking | None = None
     out: Path | None = None
+    frame_choice: FrameChoice | None = None
 
     @property
     def seconds(self) -> float:
@@ -70,6 +74,8 @@ class SearchResult:
             return counts.sentence()
         if self.ranking is not None:
             return f"{self.ranking.sentence()} {self.ranking.tied_sentence()}"
+        if self.frame_choice is not None:
+            return self.frame_choice.sentence()
         return f"Nothing was compared: selection={self.config.selection!r} judges no op on held-out images."
 
     def tau_record(self) -> dict[str, Any]:
@@ -108,6 +114,7 @@ class SearchResult:
             "path": list(decisions.path(self.space)) if decisions.ops else [],
             "score": self.state.score,
             "ranking": None if self.ranking is None else self.ranking.to_dict(),
+            **({} if self.frame_choice is None else {"frame_choice": self.frame_choice.to_dict()}),
         }
 
     def summary(self) -> dict[str, Any] | None:
@@ -158,6 +165,8 @@ class SearchResult:
 def result_of(run: Run, config: SearchConfig, provenance: dict[str, Any], out: Path | None) -> SearchResult:
     """The result of a search that is over; the genotype's provenance says how it was found."""
     state, space, ranking = run.state, run.space, run.ranking
+    if run.frame_choice is not None:
+        return SearchResult(run.frame_choice.best, config, space, state, None, out, run.frame_choice)
     if ranking is not None and ranking.best.provenance is not None:  # it says itself how it was found
         return SearchResult(ranking.best, config, space, state, ranking, out)
     record = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -80,6 +80,18 @@ class SearchRun:
     def ranking(self) -> Ranking | None:
         """The ranking in the records; its best chain comes without provenance."""
         return None if self.state.ranking is None else Ranking.from_dict(self.state.ranking)
+
+    @property
+    def frame_choice(self) -> None:
+        """None: frames are chosen for a backbone as it is."""
+        return None
+
+    def choose_frames(self) -> NoReturn:
+        """Refuse: the frames of this network mix, so that no frame has predictions of its own."""
+        raise StateError(
+            f"selection={self.config.selection!r} trains a network whose frames mix, and frame sets are chosen for a "
+            "backbone as it is; it needs trains=False"
+        )
 
     @property
     def steps_per_epoch(self) -> int:

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from image2video import Image2Video
 from image2video.errors import InputError
 from image2video.search import Ranking, rank_genotypes
-from image2video.search.rank.estimate import fit_temperature
+from image2video.search.rank.calibration import fit_temperature
 from image2video.search.rank.gain import GainEstimate
 from image2video.search.rank.pool import HeldOut
 

@@ -69,12 +69,7 @@ class AveragedFrames:
 
         Raises `InputTypeError` for images that are not float, `InputError` for logits that are not `(N, K)`.
         """
-        check_float(images)
-        # Batches of one round have the same clips and size, so the last plan mostly serves again.
-        key = (tuple(clips), images.shape[-2], images.shape[-1])
-        if self._last is None or self._last[0] != key:
-            self._last = (key, _plan(key[0], key[1:]))
-        plan = self._last[1]
+        plan = self._planned(images, clips)
         logits = torch.cat([self._predict(frames) for frames in self._frames(images, plan)], dim=1)
         weights = plan.shares.to(logits.dtype).to(logits.device)  # in this order: MPS has no float64
         means = torch.einsum("vu,buk->vbk", weights, logits)
@@ -82,6 +77,30 @@ class AveragedFrames:
             means[v] if clip.aggregate == "mean" else _log_mean_probability(logits, weights[v])
             for v, clip in enumerate(clips)
         ]
+
+    def single_frames(self, images: Tensor, clips: Sequence[ClipCandidate]) -> Iterator[tuple[Tensor, list[list[int]]]]:
+        """The logits of clips of one frame each, a few at a time, so that nothing but these has to be kept.
+
+        Yields logits `(B, few, K)` with, for each of the few frames, the numbers of the clips that hold it. Raises what
+        `predictions` raises.
+        """
+        plan = self._planned(images, clips)
+        holders: list[list[int]] = [[] for _ in range(plan.shares.shape[1])]
+        for clip, frame in enumerate(plan.shares.argmax(1).tolist()):
+            holders[frame].append(clip)
+        done = 0
+        for frames in self._frames(images, plan):
+            yield self._predict(frames), holders[done : done + frames.shape[1]]
+            done += frames.shape[1]
+
+    def _planned(self, images: Tensor, clips: Sequence[ClipCandidate]) -> _Plan:
+        """The plan for some images, which are checked."""
+        check_float(images)
+        # Batches of one round have the same clips and size, so the last plan mostly serves again.
+        key = (tuple(clips), images.shape[-2], images.shape[-1])
+        if self._last is None or self._last[0] != key:
+            self._last = (key, _plan(key[0], key[1:]))
+        return self._last[1]
 
     def _frames(self, images: Tensor, plan: _Plan) -> Iterator[Tensor]:
         """The frames of the plan as clips `(B, few, C, H, W)`, in their order."""

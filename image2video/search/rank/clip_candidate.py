@@ -10,9 +10,7 @@ from image2video.clip.checks import check_choice
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
-
-AVERAGES: tuple[str, ...] = ("mean", "mean_prob")
-"""How the logits of frames become those of an image: their mean, or the log of the mean probability."""
+from image2video.search.state.config import AVERAGES
 
 Value = TypeVar("Value", int, str)
 
@@ -70,8 +68,8 @@ class ClipChoices:
 
         Clips that hold the same frames, in whatever order, are one clip.
         """
-        averages = [check_choice("aggregate", name, AVERAGES) for name in _several("aggregate", self.aggregate)]
-        frames = [T for T in _several("T", self.T) if self.max_cost is None or self.max_cost >= T]
+        averages = [check_choice("aggregate", name, AVERAGES) for name in several("aggregate", self.aggregate)]
+        frames = [T for T in several("T", self.T) if self.max_cost is None or self.max_cost >= T]
         if not frames:
             raise InputError(
                 f"max_cost={self.max_cost:g} frames leaves no clip of T = {self.T}; give a smaller T, or a max_cost of "
@@ -80,8 +78,8 @@ class ClipChoices:
         options = [
             like.replace(T=T, schedule=schedule, padding=padding)
             for T in frames
-            for schedule in _several("schedule", self.schedule)
-            for padding in _several("padding", self.padding)
+            for schedule in several("schedule", self.schedule)
+            for padding in several("padding", self.padding)
         ]
         found = [ClipCandidate.averaged(Genotype.identity(), options[0])]
         seen: set[tuple[object, ...]] = set()
@@ -104,7 +102,7 @@ def _frames(chain: Genotype, clip: ClipOptions) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(frames))
 
 
-def _several(name: str, given: Value | Sequence[Value]) -> list[Value]:
+def several(name: str, given: Value | Sequence[Value]) -> list[Value]:
     """One value or several as a list."""
     values: list[Value] = [given] if isinstance(given, int | str) else list(given)
     if not values or len(set(values)) < len(values):

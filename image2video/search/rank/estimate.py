@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from image2video.search.rank.calibration import fit_temperature
 from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.gain import GainEstimate
 from image2video.search.rank.halving import Predictor
 from image2video.search.score.measure import score_variants
-from image2video.search.score.scores import Scores
+from image2video.search.score.scores import PairedScores, Scores
 from image2video.search.score.task import ClassificationTask, Task
 
 
@@ -47,8 +47,15 @@ def estimate_gain(
             yield images, y
 
     scores = score_variants(predicted, read(), task=task)
-    losses = _scaled_losses(torch.cat(kept, dim=1), torch.cat(labels)) if scaled and scores.n >= 4 else {}
+    losses = _scaled_losses(torch.cat(kept, dim=1), torch.cat(labels)) if scaled else {}
     return GainEstimate(**_figures(scores), **losses)
+
+
+def estimate_of_logits(logits: Tensor, labels: Tensor) -> GainEstimate:
+    """The gain of a classifier's clip over the image itself, from logits `(2, n, K)` of the image and of the clip."""
+    scored = [ClassificationTask().per_image(z, labels) for z in logits]
+    scores = PairedScores.from_images(torch.stack([right for right, _ in scored]), torch.stack([x for _, x in scored]))
+    return GainEstimate(**_figures(scores), **_scaled_losses(logits.double(), labels))
 
 
 def _figures(scores: Scores) -> dict[str, Any]:
@@ -70,7 +77,12 @@ def _figures(scores: Scores) -> dict[str, Any]:
 
 
 def _scaled_losses(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Cross-entropies after temperature scaling, from logits `(2, n, K)` of the image itself and of the clip."""
+    """Cross-entropies after temperature scaling, from logits `(2, n, K)` of the image itself and of the clip.
+
+    Nothing where there are too few images for a temperature and a spread on either half.
+    """
+    if len(labels) < 4:
+        return {}
     losses = torch.empty(logits.shape[:2], dtype=torch.float64)
     halves = (slice(0, None, 2), slice(1, None, 2))
     for variant, z in enumerate(logits):
@@ -84,14 +96,3 @@ def _scaled_losses(logits: Tensor, labels: Tensor) -> dict[str, Any]:
         "scaled_loss_gain": difference.mean().item(),
         "scaled_loss_gain_error": (difference.std() / len(difference) ** 0.5).item(),
     }
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature, from 0.05 to 20, that logits `(n, K)` are divided by for the lowest cross-entropy."""
-
-    def loss(log_temperature: float) -> float:
-        return cross_entropy(logits / math.exp(log_temperature), labels).item()
-
-    # Convex in 1 / temperature, so it has one minimum.
-    found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20.0)), method="bounded")
-    return math.exp(found.x)

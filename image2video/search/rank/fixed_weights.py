@@ -23,15 +23,13 @@ from image2video.search.rank.candidates import candidate_chains, given_chains
 from image2video.search.rank.clip_candidate import ClipCandidate, ClipChoices
 from image2video.search.rank.estimate import estimate_gain
 from image2video.search.rank.halving import Halving, HalvingRules, Predictor
-from image2video.search.rank.pool import HeldOut
+from image2video.search.rank.pool import HeldOut, check_judge
 from image2video.search.rank.ranking import Ranking, simplest_of_the_best
 from image2video.search.rank.shared_weights import SharedWeights
 from image2video.search.score.network import FrameNetwork, device_of, in_mode, macs_per_frame
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
 from image2video.version import __version__
-
-_MOST_JUDGED = 0.9
 
 
 def rank_genotypes(
@@ -127,8 +125,7 @@ def rank_genotypes(
     """
     if first_images < 1:
         raise InputError(f"first_images must be at least 1, got {first_images}")
-    if not 0 <= judge <= _MOST_JUDGED:
-        raise InputError(f"judge must be a share of the images, 0 … {_MOST_JUDGED}, got {judge!r}")
+    check_judge(judge)
     check_bare(model)
     source = space if isinstance(space, SearchSpace) else get_space("gentle" if space is None else space)
     chains = candidate_chains(source, count, seed) if candidates is None else given_chains(candidates)

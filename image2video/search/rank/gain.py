@@ -58,6 +58,21 @@ class GainEstimate:
         """Whether the whole interval of the gain lies above 0."""
         return self.interval[0] > 0
 
+    def text(self) -> str:
+        """The gain with its 95 % interval, and the change of the loss beside that of the bare network.
+
+        Returns:
+            A part of a sentence.
+        """
+        low, high = (100 * end for end in self.interval)
+        text = (
+            f"{100 * self.gain:+.2f} points (95 % interval {low:+.2f} … {high:+.2f}) and {self.loss_gain:+.4f} ± "
+            f"{self.loss_gain_error:.4f} of loss on {self.images} held-out images that chose nothing"
+        )
+        if self.scaled_loss_gain is not None:
+            text += f"; {self.scaled_loss_gain:+.4f} where both are temperature-scaled"
+        return text
+
     def to_dict(self) -> dict[str, Any]:
         """The estimate for records.
 

@@ -13,6 +13,13 @@ from image2video.errors import InputError, InputTypeError
 from image2video.protocols import ImageSet
 
 _ITERABLE_IMAGES = 2000
+_MOST_JUDGED = 0.9
+
+
+def check_judge(judge: float) -> None:
+    """Raise `InputError` unless `judge` is a share of the images that leaves some to choose with."""
+    if not isinstance(judge, int | float) or not 0 <= judge <= _MOST_JUDGED:
+        raise InputError(f"judge must be a share of the images, 0 … {_MOST_JUDGED}, got {judge!r}")
 
 
 class HeldOut:

@@ -163,7 +163,7 @@ class Ranking:
             )
         verdict = "better than the image itself" if self.decided else "not decidedly better than the image itself"
         if self.estimate is not None:
-            return f"{self.best} is {verdict}: {_estimate_text(self.estimate)}."
+            return f"{self.best} is {verdict}: {self.estimate.text()}."
         gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f} points on {entry.images} held-out images"
         return f"{self.best} is {verdict}: {gain} (one standard error), which also chose it."
 
@@ -212,18 +212,6 @@ class Ranking:
         estimate = None if judged is None else GainEstimate.from_dict(judged)
         best = Genotype.parse(record["best"])
         return cls(**{**record, "best": best, "entries": entries, "estimate": estimate}, seconds=seconds)
-
-
-def _estimate_text(estimate: GainEstimate) -> str:
-    """The gain with its 95 % interval, and the change of the loss beside that of the bare network."""
-    low, high = (100 * end for end in estimate.interval)
-    text = (
-        f"{100 * estimate.gain:+.2f} points (95 % interval {low:+.2f} … {high:+.2f}) and {estimate.loss_gain:+.4f} ± "
-        f"{estimate.loss_gain_error:.4f} of loss on {estimate.images} held-out images that chose nothing"
-    )
-    if estimate.scaled_loss_gain is not None:
-        text += f"; {estimate.scaled_loss_gain:+.4f} where both are temperature-scaled"
-    return text
 
 
 def criterion_first(criterion: str, accuracy: float, loss: float, position: int) -> tuple[float, float, int]:

@@ -182,7 +182,7 @@ class ClassificationTask(Task):
         Returns:
             The loss, 0-d.
         """
-        _check_labels(labels, predictions.shape[1])
+        check_labels(labels, predictions.shape[1])
         return cross_entropy(predictions, labels)
 
     def per_image(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,7 +195,7 @@ class ClassificationTask(Task):
         Returns:
             Two `(B,)` float; the first holds 0 or 1.
         """
-        _check_labels(labels, predictions.shape[1])
+        check_labels(labels, predictions.shape[1])
         losses = cross_entropy(_wide(predictions), labels, reduction="none")
         return (predictions.argmax(dim=1) == labels).to(losses.dtype), losses
 
@@ -330,7 +330,7 @@ def _check_tensor(outputs: Any, needed: str) -> None:
         raise InputTypeError(f"the backbone returned {type(outputs).__name__}; {needed}")
 
 
-def _check_labels(labels: Tensor, classes: int) -> None:
+def check_labels(labels: Tensor, classes: int) -> None:
     """Raise `InputError` for labels of images that are no class of the network."""
     if labels.is_floating_point():
         return  # shares of classes

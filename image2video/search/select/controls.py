@@ -8,7 +8,7 @@ from torch import Tensor
 from image2video.search.cell.topology import random_decisions
 from image2video.search.select.selection import Run, Selection, register_selection
 from image2video.search.space.space import SearchSpace
-from image2video.search.state.config import SearchConfig
+from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.seeds import seeded
 from image2video.search.state.units import Unit
 
@@ -17,7 +17,7 @@ from image2video.search.state.units import Unit
 class Argmax(Selection):
     """Keeps the largest τ on every edge, and per node the edge whose largest weight is largest (DARTS; a control)."""
 
-    unused = ("renormalise", "orders", "stop_early")
+    unused = ("renormalise", "orders", "stop_early", *RANKING)
 
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
         """Epochs of search, one reading, a score."""
@@ -40,6 +40,7 @@ class Random(Selection):
     unused = (
         *("second_order", "learn_magnitudes", "relaxation"),
         *("renormalise", "score_statistics", "score_batch_size", "orders", "stop_early", "criterion"),
+        *RANKING,
     )
 
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:

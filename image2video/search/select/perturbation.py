@@ -14,7 +14,7 @@ from image2video.search.select.edge_records import clear_gap, hurt_most, mean_re
 from image2video.search.select.removals import Removal, removals_record
 from image2video.search.select.selection import Run, Selection, register_selection
 from image2video.search.space.space import SearchSpace
-from image2video.search.state.config import SearchConfig
+from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.seeds import seeded
 from image2video.search.state.units import Unit
 
@@ -39,6 +39,8 @@ class Perturbation(Selection):
     With `config.stop_early` (ours; off in the paper) a score ends once the first two parts are that many standard
     errors apart. What is left when the budget is spent is read from τ, as `Argmax` reads it.
     """
+
+    unused = RANKING
 
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
         """Epochs of search; a decision and its tuning per edge (in every order) and per node; a score."""
@@ -75,7 +77,7 @@ class Frozen(Perturbation):
     """
 
     moves_tau = False
-    unused = ("second_order", "learn_magnitudes")
+    unused = ("second_order", "learn_magnitudes", *RANKING)
 
 
 def edge_order(space: SearchSpace, seed: int, order: int = 0) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from image2video.search.rank.candidates import candidate_chains
 from image2video.search.select.selection import Run, Selection, register_selection
 from image2video.search.space.space import SearchSpace
-from image2video.search.state.config import SearchConfig
+from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.units import Unit
 
 _OF_THE_CELL: tuple[str, ...] = (
@@ -38,7 +38,7 @@ class OneShot(Selection):
 
     moves_tau = False
     default_space = "gentle"
-    unused = _OF_THE_CELL
+    unused = (*_OF_THE_CELL, *RANKING)
 
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
         """Epochs on sampled clips, one ranking."""
@@ -64,3 +64,23 @@ class FixedWeights(OneShot):
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
         """One ranking."""
         return [Unit("rank")]
+
+
+@register_selection("greedy_frames")
+class GreedyFrames(FixedWeights):
+    """Chooses frames for a trained classifier as it is, one by one, each with a chain of its own.
+
+    What is found is a frame set, not a chain; see `greedy_frames`, whose criterion is the calibrated log-likelihood.
+    """
+
+    default_space = "pose"
+    only_classification = True
+    unused = (*FixedWeights.unused, "first_images", "choose_frames", "choose_schedule", "choose_padding")
+
+    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+        """One choice."""
+        return [Unit("choose")]
+
+    def decide(self, unit: Unit, run: Run) -> None:
+        """Choose the frames."""
+        run.state.chain = str(run.choose_frames().best)

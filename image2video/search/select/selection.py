@@ -11,6 +11,7 @@ from torch import Tensor
 
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, InputTypeError
+from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
 from image2video.search.space.space import SearchSpace
@@ -22,7 +23,7 @@ from image2video.search.state.units import Unit
 class Run(Protocol):
     """What a selection may ask of a running search.
 
-    A run without a trained network can only `rank`; its other questions raise `StateError`.
+    A run without a trained network can `rank` and `choose_frames`; its other questions raise `StateError`.
 
     Attributes:
         space: candidates and graph.
@@ -39,6 +40,11 @@ class Run(Protocol):
         """The last ranking that `rank` made; None before."""
         ...
 
+    @property
+    def frame_choice(self) -> FrameChoice | None:
+        """The last choice that `choose_frames` made; None before."""
+        ...
+
     def tau(self) -> Tensor:
         """τ as it is, on the CPU, without gradient."""
         ...
@@ -52,6 +58,10 @@ class Run(Protocol):
 
     def rank(self, chains: tuple[Genotype, ...]) -> Ranking:
         """Rank chains under the network's weights on held-out images, and put the ranking into the records."""
+        ...
+
+    def choose_frames(self) -> FrameChoice:
+        """Choose a set of frames for the backbone as it is; a run that trains raises `StateError`."""
         ...
 
     def spent(self) -> float:
@@ -71,13 +81,14 @@ class Selection(ABC):
     """How the cell is discretised; `register_selection` gives a class its name.
 
     A selection keeps nothing itself, so that a killed search can be resumed: what it decides goes into
-    `run.state.decisions`, or as the text of a chain into `run.state.chain`.
+    `run.state.decisions`, or as the text of a chain, or of a frame set, into `run.state.chain`.
 
     Attributes:
         name: what `SearchConfig.selection` calls it; `register_selection` sets it.
         trains: whether a network is trained; else a run can only rank chains for the backbone as it is.
         moves_tau: whether τ is trained.
         needs_trained: whether the backbone has to be trained already, since chains are ranked for it as it is.
+        only_classification: whether it works for no other task.
         default_space: the space where the settings name none.
         unused: settings that make no difference to it.
     """
@@ -86,6 +97,7 @@ class Selection(ABC):
     trains: ClassVar[bool] = True
     moves_tau: ClassVar[bool] = True
     needs_trained: ClassVar[bool] = False
+    only_classification: ClassVar[bool] = False
     default_space: ClassVar[str] = "affine5"
     unused: ClassVar[tuple[str, ...]] = ()
 

@@ -7,13 +7,20 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from image2video.clip.checks import check_frames
+from image2video.clip.checks import check_choice, check_frames
 from image2video.clip.colours import Colours
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
+from image2video.clip.schedules import SCHEDULES
 from image2video.errors import InputError
 
 CRITERIA = ("accuracy", "loss")
+AVERAGES = ("mean", "mean_prob")
+"""How a ranking may average the logits of frames: their mean, or the log of the mean probability."""
+CHOICES = ("choose_frames", "choose_schedule", "choose_padding", "choose_aggregate")
+"""The settings that list what a ranking may choose from."""
+RANKING: tuple[str, ...] = (*CHOICES, "max_cost")
+"""The settings that matter to rankings of trained networks alone."""
 STATISTICS = ("batch", "running")
 PAPER: dict[str, object] = {"residual": False, "renormalise": False, "score_statistics": "batch"}
 """What `SearchConfig(paper=True)` sets."""
@@ -39,10 +46,11 @@ _NUMBERS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
         "a finite number of at least 1 (where magnitudes start)",
         lambda value: 1 <= value < math.inf,
     ),
+    (("max_cost",), "a finite number of at least 1", lambda value: 1 <= value < math.inf),
     (("validation_share",), "between 0 and 1", lambda value: 0 < value < 1),
 )
 """Settings that are numbers, what they must be, and whether a number is that."""
-_OPTIONAL_NUMBERS = ("max_minutes", "stop_early")
+_OPTIONAL_NUMBERS = ("max_minutes", "stop_early", "max_cost")
 
 DEFAULT_SPACES: dict[str, str] = {}
 """The space of every registered selection where the settings name none; `register_selection` fills it."""
@@ -58,9 +66,10 @@ class SearchConfig:
             space, so several magnitudes and signs are free; and random chains of the large steps of `affine5` move
             much of the image out of the frame.
         selection: `perturbation` (paper), `argmax`, `random`, `frozen` (τ is never trained, then perturbation),
-            `one_shot` (ours: the network trains on clips of sampled chains, then chains are ranked) or `fixed_weights`
-            (ours: a trained model stays as it is; chains are ranked).
-        T: frames of the clip (paper).
+            `one_shot` (ours: the network trains on clips of sampled chains, then chains are ranked), `fixed_weights`
+            (ours: a trained model stays as it is; chains are ranked) or `greedy_frames` (the same model; frames are
+            chosen one by one, each with a chain of its own).
+        T: frames of the clip (paper); of the largest set of `greedy_frames`.
         fusion: how frames mix (paper: `gsf`); a name from `fusion_names()`; not used by `fixed_weights`.
         residual: start as the average of the bare backbone over the frames.
         epochs: epochs over the training half (50 in the authors' code).
@@ -104,8 +113,14 @@ class SearchConfig:
             searched network, and the means of their scores decide.
         stop_early: in `perturbation` and `frozen`: end the scores of an edge when the gap between its first two ops
             exceeds so many standard errors, and at least 256 images were scored (default, paper: all are).
-        candidates: chains that `fixed_weights` and `one_shot` rank.
-        first_images: images of the first round of their ranking.
+        candidates: chains that `fixed_weights` and `one_shot` rank, and frames that `greedy_frames` chooses from.
+        first_images: images of the first round of a ranking.
+        choose_frames: frames per clip that `fixed_weights` chooses from, such as 2, 3 and 5 (default: `T` alone).
+        choose_schedule: schedules that it chooses from (default: the space's).
+        choose_padding: paddings that it chooses from (default: `padding`).
+        choose_aggregate: averages that it and `greedy_frames` choose from: `mean` of the logits, `mean_prob` (default:
+            `mean`, and both in `greedy_frames`).
+        max_cost: the most frames per image of the clip that `fixed_weights` or `greedy_frames` chooses.
         crop_flip: the data's own crops and flips in training steps.
         padding: what lies outside the image: `zeros`, `border` or `reflection`.
         interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
@@ -157,6 +172,11 @@ class SearchConfig:
     stop_early: float | None = None
     candidates: int = 64
     first_images: int = 128
+    choose_frames: tuple[int, ...] | None = None
+    choose_schedule: tuple[str, ...] | None = None
+    choose_padding: tuple[str, ...] | None = None
+    choose_aggregate: tuple[str, ...] | None = None
+    max_cost: float | None = None
     crop_flip: bool = True
     padding: str = "zeros"
     interpolation: str = "bilinear"
@@ -187,6 +207,7 @@ class SearchConfig:
             if value not in choices:
                 raise InputError(f"unknown {what} {value!r}; choose one of {', '.join(choices)}")
         _check_numbers(self)
+        _check_choices(self)
 
     @property
     def space_name(self) -> str:
@@ -212,7 +233,7 @@ class SearchConfig:
         Returns:
             Plain JSON values.
         """
-        return {**asdict(self), "tau_betas": list(self.tau_betas)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 def _follow_paper(config: SearchConfig) -> None:
@@ -274,6 +295,30 @@ def _check_numbers(config: SearchConfig) -> None:
             f"the temperature must fall: temperature_min <= temperature, got temperature={config.temperature}, "
             f"temperature_min={config.temperature_min}"
         )
+
+
+def _check_choices(config: SearchConfig) -> None:
+    """Check what a ranking may choose from; lists, as files hold them, become tuples."""
+    for name in CHOICES:
+        value = getattr(config, name)
+        if value is None:
+            continue
+        if isinstance(value, str) or not isinstance(value, tuple | list) or not value:
+            raise InputError(f"{name} must be a list of different values or None, got {value!r:.80}")
+        object.__setattr__(config, name, tuple(value))
+    for T in config.choose_frames or ():
+        check_frames(T)
+    for what, chosen, known in (
+        ("schedule", config.choose_schedule, SCHEDULES),
+        ("padding", config.choose_padding, PADDINGS),
+        ("aggregate", config.choose_aggregate, AVERAGES),
+    ):
+        for value in chosen or ():
+            check_choice(what, value, known)
+    for name in CHOICES:
+        value = getattr(config, name) or ()
+        if len(set(value)) < len(value):
+            raise InputError(f"{name} must be a list of different values or None, got {list(value)}")
 
 
 def _is_number(value: object) -> bool:
