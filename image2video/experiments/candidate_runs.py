@@ -61,7 +61,10 @@ def compare(
         raise StateError("a comparison runs in one process; start it again in one with --resume --compare")
     found = result.genotype
     if not isinstance(found, Genotype):
-        raise InputError(f"a comparison trains networks on clips of one chain, and the search found the set {found}")
+        raise InputError(
+            f"a comparison trains networks on clips of one chain, and the search found the set {found}; leave out "
+            "--compare, or train a network on the set: image2video train --genotype"
+        )
     with OutputDirectory(out, KIND, resume=True) as folder:
         check_settings(folder, config, genotype=str(result.genotype))
         chains: dict[str, Sequence[Genotype]] = {FOUND: [found]}
