@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--count", type=int, default=68, help="candidates; 68 of pose are its steps, and these mirrored"
     )
+    parser.add_argument("--candidates", nargs="*", default=None, help="chains to choose from instead")
     parser.add_argument("--frames", type=int, default=8, help="frames of the largest set")
     parser.add_argument("--judge", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
@@ -47,6 +48,7 @@ def main() -> None:
         model.eval().to(memory_format=torch.channels_last),
         [(images.contiguous(memory_format=torch.channels_last), labels)],
         space=options.space,
+        candidates=options.candidates,
         count=options.count,
         T=options.frames,
         judge=options.judge,
@@ -54,7 +56,7 @@ def main() -> None:
         progress=shown,
     )
     print(choice.sentence())
-    names = ("model", "size", "space", "count", "judge", "seed")
+    names = ("model", "size", "space", "count", "candidates", "judge", "seed")
     settings = {name: getattr(options, name) for name in names} | {"images": len(labels), "seconds": choice.seconds}
     write_result(options.out, "greedy_frames", payload(choice, settings), columns=("T", "aggregate", "added", "gain"))
 

@@ -2,9 +2,9 @@
 
     python benchmarks/ranking_speed.py --threads 1 --weights lite0.safetensors
 
-Both sides take turns: a whole ranking, and the bare forward passes of as many frames in batches of the same size. Then
-one `greedy_frames` of 100 candidates on 1 000 images, in which the time inside the network is measured beside the
-whole. Images are noise, cycled. Times are the processor's.
+Both sides take turns (not with `--repeats 0`): a whole ranking, and the bare forward passes of as many frames in
+batches of the same size. Then one `greedy_frames` of 100 candidates, in which the time inside the network is measured
+beside the whole. Images are noise, cycled. Times are the processor's.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ def main() -> None:
     network = timm.create_model(options.model).eval().to(memory_format=torch.channels_last)
     if options.weights is not None:
         load_weights(network, options.weights)
-    results = [in_turn(name, network, options.size, options.few, options.repeats) for name in RANKINGS]
+    results = []
+    for name in RANKINGS if options.repeats else ():
+        results.append(in_turn(name, network, options.size, options.few, options.repeats))
+        print(results[-1], flush=True)
     if options.images:
         results.append(at_length(network, options.size, options.images))
     settings = {"model": options.model, "size": options.size, "candidates": CANDIDATES, "batch": BATCH}
@@ -91,7 +94,7 @@ def in_turn(name: str, network: nn.Module, size: int, images: int, repeats: int)
     """A ranking of few images and the bare forward passes of its frames, in turn."""
     data = loader(images, size)
     frames = RANKINGS[name](network, data)
-    batch = data[0][0][:BATCH]
+    batch = torch.cat([data[0][0]] * -(-BATCH // images))[:BATCH].contiguous(memory_format=torch.channels_last)
 
     def bare() -> None:
         with torch.no_grad():

@@ -75,7 +75,10 @@ class GreedyFrames(FixedWeights):
 
     default_space = "pose"
     only_classification = True
-    unused = (*FixedWeights.unused, "first_images", "choose_frames", "choose_schedule", "choose_padding")
+    unused = (
+        *FixedWeights.unused,
+        *("first_images", "choose_frames", "choose_schedule", "choose_padding", "max_images", "max_minutes"),
+    )
 
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
         """One choice."""

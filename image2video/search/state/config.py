@@ -64,7 +64,7 @@ class SearchConfig:
         space: name of a registered space, or a .yaml or .json file that holds one. Default: `affine5` (paper), and
             `gentle` for `fixed_weights` and `one_shot`: these rank whole chains, at a cost that does not grow with the
             space, so several magnitudes and signs are free; and random chains of the large steps of `affine5` move
-            much of the image out of the frame.
+            much of the image out of the frame. `greedy_frames` has `pose`: a frame that does not help is not taken.
         selection: `perturbation` (paper), `argmax`, `random`, `frozen` (τ is never trained, then perturbation),
             `one_shot` (ours: the network trains on clips of sampled chains, then chains are ranked), `fixed_weights`
             (ours: a trained model stays as it is; chains are ranked) or `greedy_frames` (the same model; frames are
