@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from image2video.clip.frame_set import FrameSet
-from image2video.clip.genotype import Genotype
+from image2video.clip.any_clip import options_for
 from image2video.clip.image_to_video import Image2Video
-from image2video.clip.options import ClipOptions
 from image2video.data import DataSource
 from image2video.report import (
     ComparisonResult,
@@ -47,12 +45,11 @@ def write_search_outputs(
     assert result.out is not None  # the report goes beside the other files
     report = search_report(result, data, model=model, facts=facts, comparison=comparison)
     film = None
-    clip = _clip(result, data)
-    if clip is not None and data.input_size[0] in (1, 3):
+    if data.input_size[0] in (1, 3):
         images, labels = next(iter(data.train.batches(_FILM_IMAGES).epoch(0)))
         images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
         names = [data.classes[int(i)] for i in labels] if labels.ndim == 1 else None
-        film = film_figure(images, clip, mean=data.mean, std=data.std, labels=names)
+        film = film_figure(images, _clip(result, data), mean=data.mean, std=data.std, labels=names)
     return write_search_report(add_to_run(result.out, REPORT), report, film=film)
 
 
@@ -211,11 +208,9 @@ def _curve_row(point: CurvePoint, choice: FrameChoice) -> CurveRow:
     )
 
 
-def _clip(result: SearchResult, data: DataSource | Problem) -> Image2Video | None:
-    """The clip as the search made it; None for a frame set, whose frames are no steps of one chain."""
-    if isinstance(result.genotype, FrameSet):
-        return None
+def _clip(result: SearchResult, data: DataSource | Problem) -> Image2Video:
+    """The clip as the search made it."""
     # A ranking may have chosen other options than those of the search.
     default = result.config.clip_options(result.space.schedule, None)
-    options = ClipOptions.found_with(result.genotype.provenance, default, mean=data.mean, std=data.std)
-    return Image2Video(Genotype.parse(str(result.genotype)), **options.arguments())
+    options = options_for(result.genotype, default, mean=data.mean, std=data.std)
+    return Image2Video(result.genotype.with_provenance(None), **options.arguments())

@@ -48,6 +48,7 @@ def test_a_set_is_found_and_its_folder_holds_set_and_curve(greedy: list[str], tm
     assert record["points"][0]["frames"] == "identity |"
     assert json.loads((tmp_path / "run" / "genotype.json").read_text())["schema_version"] == 2
     html = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>The clip</h2>" in html
     assert "<h2>Gain against the number of frames</h2>" in html
     assert "search: frames forward and backward</dt><dd>0<" in html.replace("\n", "")
 

@@ -131,6 +131,21 @@ def test_records_and_provenance_say_how_it_was_found() -> None:
     assert options["aggregate"] == choice.best_point.aggregate
 
 
+@pytest.mark.parametrize("aggregate", ["mean", "mean_prob"])
+def test_a_wrapper_predicts_what_was_judged(aggregate: str) -> None:
+    images, labels = (part[TRAINED_ON : TRAINED_ON + 60] for part in digits())
+    tilted = frame(images, Genotype.parse("rotate(20)"), "border")
+    options = {"candidates": ["rotate(-20)", "rotate(-25)"], "padding": "border", "aggregate": aggregate}
+    choice = greedy_frames(network(0), [(tilted, labels)], **options)
+    assert choice.best.T > 1
+    rows = order_of(Arrays(tilted, labels), 0)[40:]
+    wrapper = VideoWrap(network(0), "none", **choice.wrap_options(), input_size=(1, 16, 16)).eval()
+    with torch.no_grad():
+        logits = wrapper(tilted[rows])
+    assert choice.estimate.accuracy == (logits.argmax(1) == labels[rows]).double().mean().item()
+    assert choice.estimate.loss == pytest.approx(cross_entropy(logits, labels[rows]).item(), abs=1e-5)
+
+
 def test_the_curve_starts_with_the_image_and_grows_by_one_frame() -> None:
     choice = found()
     assert [point.T for point in choice.curve] == list(range(1, len(choice.curve) + 1))
