@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from quick_costs import quick_costs
 
 from image2video.cli import main
 from image2video.cli.app import build_parser
@@ -43,6 +44,9 @@ LAUNCHED = re.compile(r"(?:accelerate launch|torchrun|srun torchrun) .*-m image2
 ELSEWHERE = {"mmsegmentation.md"}  # tests/test_mmseg_docs.py runs it, on a data set made for it
 LONG = ("image2video demo", "image2video reproduce table5 --scale smoke")  # the latter: tests/test_reproduce_run.py
 LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
+
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_costs)
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:

@@ -1,6 +1,9 @@
 """What the tests of the command line share."""
 
 import pytest
+from quick_costs import quick_costs
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_costs)
 
 DRAWN = "test_cli_rf"
 """The module whose tests hold that `train` measures the receptive fields of small images when it is done."""
