@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -13,6 +13,8 @@ from image2video.search.rank.averaging import matrix_key
 from image2video.search.space.space import SearchSpace
 
 _DRAWS_IN_VAIN = 200  # then the space is taken to hold no further chain
+_ONE_POWER = (1.0,)  # of a frame, whose chain is applied once
+_TWO_POWERS = (1.0, 2.0)
 
 
 def candidate_chains(space: SearchSpace, count: int, seed: int) -> tuple[Genotype, ...]:
@@ -32,19 +34,9 @@ def candidate_chains(space: SearchSpace, count: int, seed: int) -> tuple[Genotyp
     Raises:
         InputError: a count below 1.
     """
-    if count < 1:
-        raise InputError(f"the number of candidates must be at least 1, got {count}")
-    generator = torch.Generator().manual_seed(seed)
-    singles = [candidate for candidate in space.candidates if candidate.chain]
-    drawn = torch.randperm(len(singles), generator=generator)[: count // 2].sort().values.tolist()
-    chains = {frames_key(chain): chain for chain in [Genotype.identity(), *(singles[i] for i in drawn)]}
-    in_vain = 0
-    while len(chains) < count and in_vain < _DRAWS_IN_VAIN:
-        chain = random_genotype(space, generator)
-        key = frames_key(chain)
-        in_vain = in_vain + 1 if key in chains else 0
-        chains.setdefault(key, chain)
-    return tuple(chains.values())[:count]
+    generator = _generator(count, seed)
+    singles = _singles(space, count // 2, generator)
+    return _filled([Genotype.identity(), *singles], space, count, generator, _TWO_POWERS)
 
 
 def candidate_frames(space: SearchSpace, count: int, seed: int) -> tuple[Genotype, ...]:
@@ -65,33 +57,15 @@ def candidate_frames(space: SearchSpace, count: int, seed: int) -> tuple[Genotyp
     Raises:
         InputError: a count below 1.
     """
-    if count < 1:
-        raise InputError(f"the number of candidates must be at least 1, got {count}")
-    generator = torch.Generator().manual_seed(seed)
     flip = Genotype.parse("flip_x")
-    singles = [candidate for candidate in space.candidates if candidate.chain]
-    if count - 1 < len(singles):
-        drawn = torch.randperm(len(singles), generator=generator)[: count - 1].sort().values.tolist()
-        singles = [singles[i] for i in drawn]
+    singles = _singles(space, count - 1, _generator(count, seed))
     mirrored = [Genotype((*single.chain, *flip.chain)) for single in singles] if flip in space.candidates else []
-    chains: dict[tuple[object, ...], Genotype] = {}
-    for chain in (Genotype.identity(), *singles, *mirrored):
-        chains.setdefault(frames_key(chain, (1.0,)), chain)
-    in_vain = 0
-    while len(chains) < count and in_vain < _DRAWS_IN_VAIN:
-        chain = random_genotype(space, generator)
-        key = frames_key(chain, (1.0,))
-        in_vain = in_vain + 1 if key in chains else 0
-        chains.setdefault(key, chain)
-    return tuple(chains.values())[:count]
+    return _filled([Genotype.identity(), *singles, *mirrored], space, count, _generator(count, seed), _ONE_POWER)
 
 
 def given_frames(candidates: Sequence[Genotype | str]) -> tuple[Genotype, ...]:
     """The chains that a caller gives, those of equal frames once, the identity first; `InputError` for none."""
-    chains: dict[tuple[object, ...], Genotype] = {}
-    for chain in given_chains(candidates):
-        chains.setdefault(frames_key(chain, (1.0,)), chain)
-    return tuple(chains.values())
+    return tuple(_different(given_chains(candidates), _ONE_POWER).values())
 
 
 def given_chains(candidates: Sequence[Genotype | str]) -> tuple[Genotype, ...]:
@@ -102,7 +76,43 @@ def given_chains(candidates: Sequence[Genotype | str]) -> tuple[Genotype, ...]:
     return tuple(dict.fromkeys([Genotype.identity(), *chains]))
 
 
-def frames_key(chain: Genotype, powers: Sequence[float] = (1.0, 2.0)) -> tuple[object, ...]:
+def _generator(count: int, seed: int) -> torch.Generator:
+    """The generator of a draw of `count` candidates; `InputError` for none."""
+    if count < 1:
+        raise InputError(f"the number of candidates must be at least 1, got {count}")
+    return torch.Generator().manual_seed(seed)
+
+
+def _singles(space: SearchSpace, most: int, generator: torch.Generator) -> list[Genotype]:
+    """The single steps of a space, or so many that are drawn, in the order of the space."""
+    singles = [candidate for candidate in space.candidates if candidate.chain]
+    drawn = torch.randperm(len(singles), generator=generator)[:most].sort().values.tolist()
+    return [singles[i] for i in drawn]
+
+
+def _different(chains: Iterable[Genotype], powers: Sequence[float]) -> dict[tuple[object, ...], Genotype]:
+    """Chains by their frames at some powers; of those that give the same frames the first one."""
+    found: dict[tuple[object, ...], Genotype] = {}
+    for chain in chains:
+        found.setdefault(frames_key(chain, powers), chain)
+    return found
+
+
+def _filled(
+    chains: Iterable[Genotype], space: SearchSpace, count: int, generator: torch.Generator, powers: Sequence[float]
+) -> tuple[Genotype, ...]:
+    """`count` chains that differ: the given ones first, then random ones, as many as the space has."""
+    found = _different(chains, powers)
+    in_vain = 0
+    while len(found) < count and in_vain < _DRAWS_IN_VAIN:
+        chain = random_genotype(space, generator)
+        key = frames_key(chain, powers)
+        in_vain = in_vain + 1 if key in found else 0
+        found.setdefault(key, chain)
+    return tuple(found.values())[:count]
+
+
+def frames_key(chain: Genotype, powers: Sequence[float] = _TWO_POWERS) -> tuple[object, ...]:
     """Equal for chains that give the same frames at some powers, whatever the size of the image.
 
     Chains that agree at two powers agree at all, so that the schedule does not matter.
