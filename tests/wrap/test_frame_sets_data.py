@@ -1,24 +1,11 @@
-"""Frame sets on a network trained on ImageNet: the mean over frames made by hand, and what it gains without training.
-
-`IMAGE2VIDEO_IMAGENET_SAMPLE` names a folder with `images/`, `labels.json` (a list of file and class) and
-`tf_efficientnet_lite0.safetensors`.
-"""
-
-import json
-import os
-from pathlib import Path
+"""Frame sets on a network trained on ImageNet: means over frames made by hand, and what they gain untrained."""
 
 import pytest
-import timm
 import torch
-from PIL import Image
+from imagenet_sample import SIZE, logits_of, needs_sample, network_and_images
 from torch.nn.functional import cross_entropy, grid_sample
 
 from image2video import VideoWrap
-from image2video.training import load_weights
-
-SAMPLE = os.environ.get("IMAGE2VIDEO_IMAGENET_SAMPLE")
-SIZE = 160
 
 
 def zoomed(images, factor):
@@ -30,21 +17,10 @@ def zoomed(images, factor):
 
 
 @pytest.mark.data
-@pytest.mark.skipif(SAMPLE is None, reason="IMAGE2VIDEO_IMAGENET_SAMPLE names no folder")
+@needs_sample
 @torch.inference_mode()
 def test_sets_average_the_frames_and_help_a_trained_network():
-    folder = Path(SAMPLE)
-    network = timm.create_model("tf_efficientnet_lite0").eval()
-    load_weights(network, folder / "tf_efficientnet_lite0.safetensors")
-    config = timm.data.resolve_data_config({"input_size": (3, SIZE, SIZE)}, model=network)
-    transform = timm.data.create_transform(**config)
-    listed = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-    images = torch.stack([transform(Image.open(folder / "images" / one["file"]).convert("RGB")) for one in listed])
-    labels = torch.tensor([one["class"] for one in listed])
-
-    def logits_of(model, some):
-        return torch.cat([model(part) for part in some.split(8)])
-
+    network, images, labels = network_and_images()
     frames = [logits_of(network, some) for some in (images, images.flip(-1), zoomed(images, 1.2))]
     losses = []
     for count, text in enumerate(("identity |", "identity | flip_x", "identity | flip_x | scale(1.2)"), 1):
