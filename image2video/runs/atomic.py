@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from image2video.errors import Image2VideoError, InputError, MissingError
+from image2video.runs.pickles import check_names
 from image2video.runs.texts import user_path
 
 
@@ -96,6 +97,7 @@ def torch_load(path: str | os.PathLike[str], *, map_location: str | torch.device
     if not os.path.isfile(source):
         raise MissingError(f"expected a file: no checkpoint at {source}")
     try:
+        check_names(source)
         return torch.load(source, weights_only=True, map_location=map_location)
     except Exception as error:  # damaged bytes make torch's unpickler raise whatever they spell
         raise InputError(

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import time
 import traceback
 import warnings
@@ -100,14 +101,28 @@ class Report:
         )
 
 
+PATIENCE = 60
+"""Seconds after which a reader is taken to hang; whole trainings among the formats take a few."""
+
+
+class NoAnswer(BaseException):
+    """A reader has taken too long; no `except Exception` of its own makes an error of ours of it."""
+
+
+def _out_of_patience(*_: object) -> None:
+    raise NoAnswer(f"no answer after {PATIENCE} s")
+
+
 def fuzz(name: str, count: int, folder: Path, *, seed: int = 0, seconds: float = float("inf")) -> Report:
-    """Read `count` mutations of a format; an error that is not ours, or an answer of several kinds, is a failure."""
+    """Read `count` mutations of a format; an error that is not ours, or no answer in time, is a failure."""
     report, kind, began = Report(name), FORMATS[name], time.monotonic()
+    former = signal.signal(signal.SIGALRM, _out_of_patience)
     for index in range(count):
         if time.monotonic() - began > seconds:
             break
         data = kind.mutation(f"{name}/{seed}/{index}")
         start = time.perf_counter()
+        signal.alarm(PATIENCE)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -119,9 +134,12 @@ def fuzz(name: str, count: int, folder: Path, *, seed: int = 0, seconds: float =
                 report.failures.append(
                     f"{name}/{seed}/{index}: a message of {len(str(error))} characters: {data!r:.300}"
                 )
-        except Exception:
+        except (Exception, NoAnswer):
             report.failures.append(f"{name}/{seed}/{index}: {data!r:.2000}\n{traceback.format_exc(limit=-8)}")
+        finally:
+            signal.alarm(0)
         report.slowest = max(report.slowest, time.perf_counter() - start)
+    signal.signal(signal.SIGALRM, former)
     return report
 
 
