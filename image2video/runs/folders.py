@@ -95,7 +95,7 @@ class OutputDirectory:
         if earlier is not None and resume:
             if earlier.get("kind") != self.kind:
                 raise ExistsError(
-                    f"{self.path} holds a {earlier.get('kind')!r} run, which a {self.kind!r} run cannot resume; "
+                    f"{self.path} holds a {earlier.get('kind')!r:.80} run, which a {self.kind!r} run cannot resume; "
                     "choose another folder"
                 )
             self.resumed = True
@@ -111,7 +111,7 @@ class OutputDirectory:
                     "them, and over files of the same name, with overwrite=True (--overwrite)"
                 )
             raise ExistsError(
-                f"{self.path} holds a {earlier.get('kind')!r} run; choose another folder, replace it with "
+                f"{self.path} holds a {earlier.get('kind')!r:.80} run; choose another folder, replace it with "
                 "overwrite=True (--overwrite), or go on with it with resume=True (--resume)"
             )
         if earlier is not None:

@@ -11,6 +11,7 @@ from image2video.errors import InputError, InputTypeError
 from image2video.runs.checkpoints import load_checkpoint
 from image2video.runs.folders import atomic_torch_save
 from image2video.runs.random_state import random_state, set_random_state
+from image2video.runs.settings import same
 from image2video.runs.weights import check_entries, load_state
 from image2video.search.optimise.tensors import on_cpu
 from image2video.search.run import SearchRun
@@ -58,7 +59,7 @@ def load_run(run: SearchRun, path: Path) -> None:
     saved = load_checkpoint(path)
     if saved is None:
         return
-    if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
+    if not isinstance(saved, dict) or not same(saved.get("format"), CHECKPOINT_FORMAT):
         raise InputError(
             f"{path} is no checkpoint of a search that this version of image2video can resume; begin anew with "
             "overwrite=True"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from image2video.errors import InputError, MissingError
 from image2video.runs.folders import atomic_write_bytes, torch_load
+from image2video.runs.settings import differences
 from image2video.runs.texts import user_path
 from image2video.runs.weights import check_values, read_safetensors
 from image2video.training.head import without_head
@@ -116,9 +117,8 @@ def load_weights(model: nn.Module, path: str | Path, *, head: Literal["keep", "d
 
 def check_same(saved: dict[str, Any], now: dict[str, Any], what: str) -> None:
     """Refuse, as `InputError`, to resume with other settings than those saved; the message lists the differences."""
-    keys = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
-    if keys:
-        listed = "; ".join(f"{key}: {saved.get(key)!r} then, {now.get(key)!r} now" for key in keys)
+    listed = differences(saved, now)
+    if listed:
         raise InputError(f"cannot resume with another {what} ({listed}); use the same, or begin anew with overwrite")
 
 

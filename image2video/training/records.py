@@ -22,6 +22,7 @@ from image2video.runs.folders import (
     versions,
 )
 from image2video.runs.random_state import random_state, set_random_state
+from image2video.runs.settings import same
 from image2video.runs.weights import check_entries, check_fits
 from image2video.training.checkpoint import CHECKPOINT_FORMAT, check_same, save_weights
 from image2video.training.engine import Engine
@@ -112,7 +113,7 @@ def restore(
     saved = load_checkpoint(path)
     if saved is None:
         return [], {}
-    if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
+    if not isinstance(saved, dict) or not same(saved.get("format"), CHECKPOINT_FORMAT):
         raise InputError(f"{path} is no training checkpoint of format {CHECKPOINT_FORMAT}; begin anew with overwrite")
     check_entries(saved, _ENTRIES, str(path))
     check_same(_without(saved["config"], "device"), _without(config.to_dict(), "device"), "recipe")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from image2video.errors import InputError
+from image2video.runs.settings import differences
 from image2video.search.cell.topology import Decisions
 
 CHECKPOINT = "checkpoint/last.pt"
@@ -71,7 +72,6 @@ class SearchState:
 
 def check_same_search(saved: dict[str, Any], now: dict[str, Any], where: object) -> None:
     """Raise `InputError` where a checkpoint was made with other settings; the message lists them."""
-    changed = sorted(key for key in {**saved, **now} if saved.get(key) != now.get(key))
-    if changed:
-        listed = "; ".join(f"{key}: {saved.get(key)!r} then, {now.get(key)!r} now" for key in changed)
+    listed = differences(saved, now)
+    if listed:
         raise InputError(f"{where} is of a search with other settings ({listed}); resume with the same, or overwrite")
