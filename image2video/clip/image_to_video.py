@@ -14,6 +14,7 @@ from image2video.clip.checks import check_frames, check_images, check_size, name
 from image2video.clip.colours import Colours, Values
 from image2video.clip.cover import covered_mean
 from image2video.clip.frame_set import FrameSet
+from image2video.clip.map_frames import map_clip
 from image2video.clip.memory import check_clip_memory
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions
@@ -182,6 +183,27 @@ class Image2Video(nn.Module):
         matrices = self.genotype.step_matrices(steps, height, width, matrix_device(images))
         mirrored = [self.genotype.mirrored(step) for step in steps]
         return warp(images, matrices, padding=self.padding, interpolation=self.interpolation, mirrored=mirrored)
+
+    def map_frames(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
+        """Make the frames of maps inside a network, in place of those of the image.
+
+        Frame t is one resampling of the maps by the image's matrix M(t), conjugated to their size, with the padding and
+        the interpolation of the module; frames with s(t) = 0 are the maps bit for bit. `unwarp` and `unwarped_mean`
+        bring maps of these frames back.
+
+        Args:
+            maps: of the images themselves, `(B, C, h, w)`, floating point.
+            image_size: (H, W) of the images.
+            T: frames of this clip; by default those of the module.
+
+        Returns:
+            The frames `(B·T, C, h, w)` in the dtype of the maps, batch-major: frame t of image b is row b·T + t.
+
+        Raises:
+            InputError: other shapes.
+            InputTypeError: maps that are not floating point.
+        """
+        return clip_to_frames(map_clip(maps, self.genotype, self._steps(T), image_size, self.options))
 
     def unwarp(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
         """Bring maps of the frames back to the reference image; zeros stand where a frame shows nothing.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_size
-from image2video.clip.matrices import normalise
+from image2video.clip.matrices import conjugated, normalise
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.sampling import in_order, matrix_device, sample, sampling_grid, warp
 from image2video.errors import InputError
@@ -75,12 +75,6 @@ def frame_weights(
         raise InputError(f"valid must have the shape (B, 1, {height}, {width}), got {tuple(valid.shape)}")
     small = nn.functional.adaptive_avg_pool2d(valid, size)
     # The matrices of the image in pixels of the map: conjugated by the ratio of the sizes.
-    matrices = constant(_shrunk, genotype.step_matrices(steps, height, width), size[1] / width, size[0] / height)
+    matrices = constant(conjugated, genotype.step_matrices(steps, height, width), size[0] / height, size[1] / width)
     # Beyond the canvas the area goes on as at its edge: images that fill it get the mask of images without `valid`.
     return warp(small, matrices, padding="border", mirrored=[genotype.mirrored(step) for step in steps])
-
-
-def _shrunk(matrices: Tensor, x: float, y: float) -> Tensor:
-    """Conjugate matrices in pixels of an image by the ratios of the sizes of a map and the image."""
-    ratio = matrices.new_tensor([x, y, 1.0])
-    return matrices * ratio.unsqueeze(-1) / ratio
