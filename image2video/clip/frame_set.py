@@ -12,6 +12,7 @@ from torch import Tensor
 from image2video.clip.genotype import Genotype
 from image2video.clip.genotype_json import decode, encode_frames
 from image2video.clip.genotype_text import FRAME_BAR, MAX_FRAMES, MAX_TEXT, parse_frames
+from image2video.clip.slices import Shift
 from image2video.clip.stored import Stored
 from image2video.errors import InputError, InputTypeError
 from image2video.trace.capture import constant
@@ -150,6 +151,19 @@ class FrameSet(Stored):
             The axes; `()` where every pixel stays in its place, and None where the frame has to be sampled.
         """
         return self.frame(step).mirrored(1.0)
+
+    def whole_shift(self, step: float, height: int, width: int) -> Shift | None:
+        """Tell by how many whole cells a frame shifts maps, where it mirrors and shifts alone.
+
+        Args:
+            step: the number of the frame.
+            height: of the maps, in cells.
+            width: likewise.
+
+        Returns:
+            The mirrored axes and the cells; None where the frame has to be sampled.
+        """
+        return self.frame(step).whole_shift(1.0, height, width)
 
     def is_still(self, step: float) -> bool:
         """Tell whether a frame is the image itself, bit for bit.

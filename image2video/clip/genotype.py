@@ -15,8 +15,16 @@ from torch import Tensor
 from image2video.clip.genotype_json import decode, encode
 from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, NO_CHAIN, parse_chain
 from image2video.clip.schedules import schedule_steps
+from image2video.clip.slices import Shift
 from image2video.clip.stored import Stored
-from image2video.clip.transform import Transform, check_invertible, mirrored_axes, run_matrices, split_runs
+from image2video.clip.transform import (
+    Transform,
+    check_invertible,
+    mirrored_axes,
+    run_matrices,
+    split_runs,
+    whole_shift,
+)
 from image2video.errors import InputError, InputTypeError, MissingError
 
 __all__ = ["DEFAULT_GENOTYPE", "PRESET_PREFIX", "Genotype", "Transform"]
@@ -241,6 +249,19 @@ class Genotype(Stored):
             None where the frame has to be sampled.
         """
         return mirrored_axes([t for t in self.chain if t.geometric], step)
+
+    def whole_shift(self, step: float, height: int, width: int) -> Shift | None:
+        """Tell by how many whole cells the chain shifts maps at one power, where it mirrors and shifts alone.
+
+        Args:
+            step: the power.
+            height: of the maps, in cells.
+            width: likewise.
+
+        Returns:
+            The mirrored axes and the cells; None where the frame has to be sampled.
+        """
+        return whole_shift([t for t in self.chain if t.geometric], step, height, width)
 
     def is_still(self, step: float) -> bool:
         """Tell whether the frame at one power is the image itself, bit for bit.

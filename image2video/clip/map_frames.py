@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_size
 from image2video.clip.matrices import conjugated
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import matrix_device, warp
+from image2video.clip.sampling import matrix_device, sampled_frames, stack_frames
+from image2video.clip.slices import Shift, sliced_frames
 from image2video.errors import InputError, InputTypeError
-from image2video.trace.capture import constant
+from image2video.trace.capture import constant, goes_into_export
 
 
 def map_clip(
@@ -20,14 +23,31 @@ def map_clip(
 
     Convention: as in `warp`. Frame s is moved by the matrix of an image of the size (H, W), conjugated by the ratios
     w/W and h/H, so that it moves in [-1, 1] coordinates as a frame of the image does. Padding, interpolation, precision
-    and memory layout are as in `warp`; identity and mirrored frames are copies bit for bit.
+    and memory layout are as in `warp`. Frames that are mirrored and shifted by whole cells alone are slices of the
+    maps, bit for bit, as long as the sizes are numbers (in a graph with sizes of its own they are sampled).
     """
     _check_maps(maps)
     H, W = check_size(image_size, "image_size")
     h, w = maps.shape[-2:]
-    matrices = constant(conjugated, clip.step_matrices(steps, H, W, matrix_device(maps)), h / H, w / W)
-    mirrored = [clip.mirrored(step) for step in steps]
-    return warp(maps, matrices, padding=options.padding, interpolation=options.interpolation, mirrored=mirrored)
+    shifts = [_shift(clip, step, h, w) for step in steps]
+    whole = [shift for shift in shifts if shift is not None]
+    sliced = iter(sliced_frames(maps, whole, options.padding) if whole else ())
+    powers = [step for step, shift in zip(steps, shifts, strict=True) if shift is None]
+    moved: Iterator[Tensor] = iter(())
+    if powers:
+        matrices = constant(conjugated, clip.step_matrices(powers, H, W, matrix_device(maps)), h / H, w / W)
+        how = {"padding": options.padding, "interpolation": options.interpolation}
+        moved = iter(sampled_frames(maps, matrices, tuple(range(len(powers))), **how))
+    return stack_frames([next(moved if shift is None else sliced) for shift in shifts], like=maps)
+
+
+def _shift(clip: Clip, step: float, height: int, width: int) -> Shift | None:
+    """Tell how a frame is sliced; None where it has to be sampled."""
+    axes = clip.mirrored(step)
+    if axes is not None:
+        return Shift(axes, 0, 0)
+    # A graph for many sizes must not be decided by one of them.
+    return None if goes_into_export(height, width) else clip.whole_shift(step, height, width)
 
 
 def _check_maps(maps: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from image2video.clip.genotype_text import format_number
 from image2video.clip.matrices import chain_matrices
 from image2video.clip.ops.registry import get_op
+from image2video.clip.slices import Shift, whole
 from image2video.errors import InputError
 from image2video.trace.capture import constant, goes_into_export
 
@@ -105,6 +106,27 @@ def mirrored_axes(run: Sequence[Transform], step: float) -> tuple[int, ...] | No
         if step % 2:
             axes ^= set(mirrors)
     return tuple(sorted(axes))
+
+
+def whole_shift(run: Sequence[Transform], step: float, height: int, width: int) -> Shift | None:
+    """Tell by how many whole cells geometric transforms shift maps of a size, where they mirror and shift alone.
+
+    Returns None where frames at this power have to be sampled.
+    """
+    axes: set[int] = set()
+    moved = {-1: 0.0, -2: 0.0}
+    for transform in run if step else ():
+        op = get_op(transform.op)
+        if op.mirrors and not step % 1:
+            for axis in op.mirrors if step % 2 else ():
+                axes ^= {axis}
+                moved[axis] = -moved[axis]
+        elif op.shifts is not None:
+            moved[op.shifts] += step * transform.magnitude * (width if op.shifts == -1 else height)
+        else:
+            return None
+    down, right = whole(moved[-2]), whole(moved[-1])
+    return None if down is None or right is None else Shift(tuple(sorted(axes)), down, right)
 
 
 def check_invertible(run: Sequence[Transform], steps: Sequence[float], text: str) -> None:

@@ -5,6 +5,7 @@ import torch
 from clip_cases import noise
 
 from image2video.clip.image_to_video import Image2Video
+from image2video.clip.sampling import PADDINGS
 from image2video.errors import InputError, InputTypeError
 
 H, W = 48, 64
@@ -48,3 +49,72 @@ def test_other_maps_are_refused() -> None:
         to_video.map_frames(torch.ones(1, 3, 6, 8, dtype=torch.int64), IMAGE)
     with pytest.raises(InputError, match=r"image_size must be \(height, width\)"):
         to_video.map_frames(noise(1, 3, 6, 8), (48,))
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("text", ["translate_x(0.125) > translate_y(-0.5)", "flip_y > translate_x(-0.25)"])
+def test_the_way_back_undoes_the_frames(text: str, padding: str) -> None:
+    maps = noise(2, 3, 6, 8)
+    to_video = Image2Video(text, T=3, schedule="centred", padding=padding)
+    back = to_video.unwarp(to_video.map_frames(maps, IMAGE), IMAGE)
+    valid = to_video.valid_mask((6, 8), IMAGE) > 0.5
+    assert valid.flatten(1).sum(1).min() > 0
+    for t in range(3):
+        assert ((back[:, t] - maps) * valid[t]).abs().max() < 1e-5
+    mean = to_video.unwarped_mean(to_video.map_frames(maps, IMAGE), IMAGE)
+    assert (mean - maps).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_sampled_in_float32(dtype: torch.dtype) -> None:
+    maps = noise(2, 3, 6, 8).to(dtype)
+    to_video = Image2Video("rotate(10) | translate_x(0.125) | identity")
+    frames = to_video.map_frames(maps, IMAGE)
+    assert frames.dtype == dtype
+    assert torch.equal(frames, to_video.map_frames(maps.float(), IMAGE).to(dtype))
+
+
+def test_channels_last_is_kept() -> None:
+    maps = noise(2, 5, 6, 8)
+    to_video = Image2Video("rotate(10) | translate_x(0.125) | translate_y(-0.5) | identity", padding="border")
+    frames = to_video.map_frames(maps.to(memory_format=torch.channels_last), IMAGE)
+    assert frames.is_contiguous(memory_format=torch.channels_last)
+    plain = to_video.map_frames(maps, IMAGE)
+    assert plain.is_contiguous()
+    assert torch.allclose(frames, plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_gradients(padding: str) -> None:
+    to_video = Image2Video("rotate(10) | translate_x(0.25) | flip_x > translate_y(0.5)", padding=padding)
+    maps = noise(1, 2, 4, 4, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: to_video.map_frames(x, (8, 12)), maps)
+
+
+MIXED = "rotate(10) | translate_x(0.125) | flip_x > translate_y(-0.5) | identity"
+
+
+class _Frames(torch.nn.Module):
+    def __init__(self, genotype: str, padding: str = "zeros") -> None:
+        super().__init__()
+        self.to_video = Image2Video(genotype, padding=padding)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.to_video.map_frames(maps, IMAGE)
+
+
+def test_compiles_without_graph_breaks() -> None:
+    torch._dynamo.reset()
+    model = _Frames(MIXED)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for shape in ((2, 3, 6, 8), (3, 3, 6, 8), (3, 3, 3, 4)):  # of the last, an eighth is half a cell
+        maps = noise(*shape)
+        assert torch.allclose(compiled(maps), model(maps), atol=1e-6)
+
+
+def test_exports_with_any_batch() -> None:
+    model = _Frames(MIXED, "reflection")
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(model, (noise(2, 3, 6, 8),), dynamic_shapes={"maps": {0: batch}})
+    maps = noise(5, 3, 6, 8)
+    assert torch.allclose(program.module()(maps), model(maps), atol=1e-6)

@@ -41,6 +41,8 @@ class Op:
         mirrors: of a geometric op that mirrors images: the axes, -1 for left and right, -2 for top and bottom. Odd
             powers mirror without any interpolation, even powers do nothing; such an op has no magnitude to choose:
             `default`, `low` and `high` are 1, `neutral` is 0.
+        shifts: of a geometric op that shifts images by a fraction of their size: the axis, -1 to the right by a
+            fraction of the width, -2 down by one of the height. Its `neutral` is 0.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Op:
     pixels: PixelFunction | None = None
     gradient: str = "exact"
     mirrors: tuple[int, ...] = ()
+    shifts: int | None = None
 
     @property
     def geometric(self) -> bool:
