@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from image2video.clip.any_clip import Clip, as_clip, options_for
 from image2video.clip.chain import chain_clip, check_colours, set_clip
-from image2video.clip.checks import check_frames, check_images, names_explained
+from image2video.clip.checks import check_frames, check_images, check_size, names_explained
 from image2video.clip.colours import Colours, Values
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.frames import clip_to_frames, frames_to_clip
-from image2video.clip.map_frames import map_clip
+from image2video.clip.map_frames import map_clip, valid_shares
 from image2video.clip.memory import check_clip_memory
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import matrix_device, warp
-from image2video.clip.way_back import WayBack
+from image2video.clip.way_back import WayBack, WayBackFromMap
+from image2video.trace.capture import goes_into_export
 
 __all__ = ["Image2Video", "clip_to_frames", "frames_to_clip"]
 
@@ -113,11 +114,13 @@ class Image2Video(nn.Module, WayBack):
         check_images(images)
         check_clip_memory(images, self.T if T is None else check_frames(T))
         steps = self._steps(T)
+        height, width = images.shape[-2:]
+        if not goes_into_export(height, width):
+            self.genotype.check_cells((height, width))
         if not self.genotype.is_geometric:
             if isinstance(self.genotype, FrameSet):
                 return set_clip(images, self.genotype, steps, self.options)
             return chain_clip(images, self.genotype, steps, self.options)
-        height, width = images.shape[-2:]
         matrices = self.genotype.step_matrices(steps, height, width, matrix_device(images))
         mirrored = [self.genotype.mirrored(step) for step in steps]
         return warp(images, matrices, padding=self.padding, interpolation=self.interpolation, mirrored=mirrored)
@@ -126,8 +129,9 @@ class Image2Video(nn.Module, WayBack):
         """Make the frames of maps inside a network, in place of those of the image.
 
         Frame t is one resampling of the maps by the image's matrix M(t), conjugated to their size, with the padding and
-        the interpolation of the module; frames with s(t) = 0 are the maps bit for bit. `unwarp` and `unwarped_mean`
-        bring maps of these frames back.
+        the interpolation of the module; frames with s(t) = 0 are the maps bit for bit, and frames that are mirrored or
+        shifted by whole cells are slices of them. Magnitudes in cells count cells of these maps. `unwarp` and
+        `unwarped_mean` of `at_map(size of the maps)` bring maps of the frames back.
 
         Args:
             maps: of the images themselves, `(B, C, h, w)`, floating point.
@@ -138,10 +142,42 @@ class Image2Video(nn.Module, WayBack):
             The frames `(B·T, C, h, w)` in the dtype of the maps, batch-major: frame t of image b is row b·T + t.
 
         Raises:
-            InputError: other shapes.
+            InputError: other shapes, ops that change colours, or more cells than the op's range allows on such maps.
             InputTypeError: maps that are not floating point.
         """
         return clip_to_frames(map_clip(maps, self.genotype, self._steps(T), image_size, self.options))
+
+    def at_map(self, map_size: tuple[int, int]) -> WayBack:
+        """Return the way back of frames that begin at maps of a size, whose cells magnitudes in cells mean.
+
+        Args:
+            map_size: (h, w) of the maps that `map_frames` took.
+
+        Returns:
+            What has `unwarp`, `unwarped_mean` and the rest of the way back; the module itself where no magnitude is in
+            cells, so that the size does not matter.
+        """
+        if not self.genotype.has_cells:
+            return self
+        return WayBackFromMap(self.genotype, self.options, check_size(map_size, "map_size"))
+
+    def valid_share(
+        self, map_size: tuple[int, int], image_size: tuple[int, int], T: int | None = None
+    ) -> tuple[float, ...]:
+        """Tell which share of the cells of each frame that `map_frames` makes shows the maps, and no padding.
+
+        Args:
+            map_size: (h, w) of the maps.
+            image_size: (H, W) of the images.
+            T: frames of the clip; by default those of the module.
+
+        Returns:
+            A number in 0 … 1 for each frame; 1 for copies and mirror images.
+
+        Raises:
+            InputError: whatever `map_frames` refuses.
+        """
+        return valid_shares(self.genotype, self._steps(T), map_size, image_size)
 
     def extra_repr(self) -> str:
         """Show the options in `print(model)`.

@@ -75,5 +75,6 @@ def conjugated(matrices: Tensor, y: float, x: float) -> Tensor:
     `y` and `x` are the ratios of the map's height and width to the image's. Pixel (u, v) of the image is point
     (x·u, y·v) of the map.
     """
-    ratio = matrices.new_tensor([x, y, 1.0])
+    # Filled, not made of numbers: those of an exported graph may be symbols.
+    ratio = torch.stack([matrices.new_full((), value) for value in (x, y, 1.0)])
     return matrices * ratio.unsqueeze(-1) / ratio

@@ -22,10 +22,13 @@ class WayBack:
     Attributes:
         genotype: what the frames were made by.
         options: how they were made.
+        cells: (h, w) of the map where the clip begins, whose cells magnitudes in cells mean; None where it begins at
+            the image, whose pixels are cells.
     """
 
     genotype: Clip
     options: ClipOptions
+    cells: tuple[int, int] | None = None
 
     @property
     def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
@@ -141,7 +144,8 @@ class WayBack:
             ones = torch.ones((1, len(steps), 1, h, w), device=device, dtype=dtype)
             return self._unwarp(ones, steps, image_size)[0]
         valid = valid.to(device=device or valid.device, dtype=dtype)
-        return self._unwarp(frame_weights(valid, self.genotype, steps, (h, w), image_size), steps, image_size)
+        weights = frame_weights(valid, self.genotype, steps, (h, w), image_size, self.cells)
+        return self._unwarp(weights, steps, image_size)
 
     def unwarped_mean(
         self, maps: Tensor, image_size: tuple[int, int], T: int | None = None, *, valid: Tensor | None = None
@@ -173,7 +177,7 @@ class WayBack:
             if valid.shape[0] != clip.shape[0]:
                 raise InputError(f"valid must have the rows of {clip.shape[0]} images, got {valid.shape[0]}")
             size = (clip.shape[-2], clip.shape[-1])
-            weights = frame_weights(valid.to(clip), self.genotype, steps, size, image_size)
+            weights = frame_weights(valid.to(clip), self.genotype, steps, size, image_size, self.cells)
             weighted = clip * weights
         total = self._unwarp(weighted, steps, image_size).sum(dim=1)
         cover = self._unwarp(weights, steps, image_size).sum(dim=1)
@@ -207,4 +211,19 @@ class WayBack:
     ) -> Tensor:
         """Bring maps `(B, S, K, h, w)` of the frames at the given powers back to the image."""
         how = {"interpolation": self.interpolation, "padding": padding}
-        return unwarp_clip(clip, self.genotype, steps, image_size, **how)
+        return unwarp_clip(clip, self.genotype, steps, image_size, **how, cells=self.cells)
+
+
+class WayBackFromMap(WayBack):
+    """The way back of a clip that begins at maps of one size: what `Image2Video.at_map` returns.
+
+    It is no module, since compiled graphs can make none.
+
+    Args:
+        genotype: as in `WayBack`.
+        options: likewise.
+        cells: likewise.
+    """
+
+    def __init__(self, genotype: Clip, options: ClipOptions, cells: tuple[int, int]) -> None:
+        self.genotype, self.options, self.cells = genotype, options, cells
