@@ -13,7 +13,7 @@ from image2video.clip.checks import check_frames, check_images, check_size, name
 from image2video.clip.colours import Colours, Values
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.frames import clip_to_frames, frames_to_clip
-from image2video.clip.map_frames import map_clip, valid_shares
+from image2video.clip.map_frames import check_maps, map_clip, valid_shares
 from image2video.clip.memory import check_clip_memory
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import matrix_device, warp
@@ -145,7 +145,10 @@ class Image2Video(nn.Module, WayBack):
             InputError: other shapes, ops that change colours, or more cells than the op's range allows on such maps.
             InputTypeError: maps that are not floating point.
         """
-        return clip_to_frames(map_clip(maps, self.genotype, self._steps(T), image_size, self.options))
+        steps = self._steps(T)
+        check_maps(maps)
+        check_clip_memory(maps, len(steps))
+        return clip_to_frames(map_clip(maps, self.genotype, steps, image_size, self.options))
 
     def at_map(self, map_size: tuple[int, int]) -> WayBack:
         """Return the way back of frames that begin at maps of a size, whose cells magnitudes in cells mean.

@@ -30,7 +30,6 @@ def map_clip(
     in cells count those of the maps.
     """
     check_inside(clip, "at maps inside a network")
-    _check_maps(maps)
     H, W = check_size(image_size, "image_size")
     h, w = maps.shape[-2:]
     if not goes_into_export(h, w):
@@ -87,7 +86,7 @@ def _shift(clip: Clip, step: float, height: int, width: int) -> Shift | None:
     return None if goes_into_export(height, width) else clip.whole_shift(step, height, width)
 
 
-def _check_maps(maps: Tensor) -> None:
+def check_maps(maps: Tensor) -> None:
     """Raise `InputError` for other shapes than (B, C, h, w), `InputTypeError` for maps that cannot be resampled."""
     if maps.ndim != 4:
         raise InputError(f"maps must have the shape (B, C, h, w), got {tuple(maps.shape)}")

@@ -3,8 +3,17 @@
 import pytest
 import torch
 from clip_cases import noise
+from frame_set_cases import chains
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
+from image2video.clip import memory
+from image2video.clip.any_clip import as_clip
+from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
+from image2video.clip.map_frames import check_inside
+from image2video.clip.matrices import inverse_affine, normalise
 from image2video.clip.sampling import PADDINGS
 from image2video.errors import InputError, InputTypeError
 
@@ -12,22 +21,35 @@ H, W = 48, 64
 IMAGE = (H, W)
 
 
-def ramp(height: int, width: int, across: float, down: float) -> torch.Tensor:
-    """A picture of a plane: `across` from edge to edge, `down` likewise, at any size; resampling it is exact."""
-    ys = (torch.arange(height, dtype=torch.float64) * 2 + 1) / height - 1
-    xs = (torch.arange(width, dtype=torch.float64) * 2 + 1) / width - 1
-    return (across * xs + down * ys[:, None])[None, None]
+sizes = st.tuples(st.integers(2, 9), st.integers(2, 9))
 
 
-@pytest.mark.parametrize("text", ["rotate(10)", "shear_x(12) > scale(1.3) > translate_y(0.07)", "flip_x > rotate(-7)"])
-def test_a_map_moves_as_its_image_does(text: str) -> None:
-    """At the points of the map's cells the frame of a plane is the frame of the image of the same plane."""
-    to_video = Image2Video(text, T=2)
-    small = to_video.map_frames(ramp(6, 8, 2.0, -3.0), IMAGE)[1, 0]
-    large = to_video(ramp(H, W, 2.0, -3.0))[0, 1, 0]
-    # A cell of the map is 8 × 8 pixels; of a plane it is their mean.
-    expected = large.view(6, 8, 8, 8).mean(dim=(1, 3))
-    assert (small - expected)[2:-2, 2:-2].abs().max() < 1e-9
+@settings(deadline=None, max_examples=80)
+@given(chains(most=4), sizes, st.sampled_from(PADDINGS))
+def test_a_map_moves_as_its_image_does(genotype: Genotype, size: tuple[int, int], padding: str) -> None:
+    """A plane, drawn at any size, is moved by the matrix of the image: in [-1, 1] coordinates there is but one."""
+    h, w = size
+    ys, xs = ((torch.arange(n, dtype=torch.float64) * 2 + 1) / n - 1 for n in size)
+    plane = (2 * xs - 3 * ys[:, None])[None, None]
+    to_video = Image2Video(genotype, T=3, schedule="centred", padding=padding)
+    frames = to_video.map_frames(plane, IMAGE)
+    backward = inverse_affine(normalise(genotype.step_matrices((-1.0, 0.0, 1.0), *IMAGE), *IMAGE))
+    points = torch.stack([xs.expand(h, w), ys[:, None].expand(h, w), torch.ones(h, w, dtype=torch.float64)])
+    for frame, matrix in zip(frames, backward, strict=True):
+        x, y, _ = (matrix @ points.flatten(1)).unflatten(1, size)
+        inside = (x.abs() <= 1 - 1 / w) & (y.abs() <= 1 - 1 / h)  # no cell beyond the edge is read
+        assert (frame[0] - (2 * x - 3 * y))[inside].abs().sum() < 1e-9
+
+
+def test_a_frame_of_a_map_is_the_small_frame_of_the_image() -> None:
+    """A cell is 8 × 8 pixels, and of a smooth image their mean."""
+    ys, xs = torch.linspace(-1, 1, H, dtype=torch.float64), torch.linspace(-1, 1, W, dtype=torch.float64)
+    image = (2 * xs - 3 * ys[:, None] + 0.2 * (xs * ys[:, None]))[None, None]
+    to_video = Image2Video("rotate(10) > scale(1.2) > translate_y(0.07)", T=2)
+    small = to_video.map_frames(nn.functional.avg_pool2d(image, 8), IMAGE)[1, 0]
+    large = nn.functional.avg_pool2d(to_video(image)[:, 1], 8)[0, 0]
+    assert (small - large)[1:-1, 1:-1].abs().max() < 0.01
+    assert (small - nn.functional.avg_pool2d(image, 8)[0, 0])[1:-1, 1:-1].abs().max() > 0.3
 
 
 def test_identity_and_mirrored_frames_are_copies() -> None:
@@ -49,6 +71,29 @@ def test_other_maps_are_refused() -> None:
         to_video.map_frames(torch.ones(1, 3, 6, 8, dtype=torch.int64), IMAGE)
     with pytest.raises(InputError, match=r"image_size must be \(height, width\)"):
         to_video.map_frames(noise(1, 3, 6, 8), (48,))
+    with pytest.raises(InputError, match="none of number 2"):
+        Image2Video("identity | rotate(5)").map_frames(noise(1, 3, 6, 8), IMAGE, T=3)
+
+
+@pytest.mark.parametrize("text", ["rotate(10) > brightness(1.2)", "flip_x | rotate(5) | brightness(1.2) > rotate(10)"])
+def test_colours_exist_at_the_image_alone(text: str) -> None:
+    to_video = Image2Video(text, mean=0, std=1)
+    with pytest.raises(
+        InputError, match=r"a clip that begins at maps inside a network cannot change colours"
+    ) as caught:
+        to_video.map_frames(noise(1, 3, 6, 8), IMAGE)
+    assert "got brightness in" in str(caught.value)
+    assert str(to_video.genotype.geometric) in str(caught.value)
+    with pytest.raises(InputError, match="that begins at 'layer3' cannot change colours"):
+        check_inside(to_video.genotype, "at 'layer3'")
+    check_inside(as_clip(str(to_video.genotype.geometric)), "at 'layer3'")
+
+
+def test_more_frames_than_the_machine_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "machine_memory", lambda: 1 << 29)
+    maps = torch.zeros(1, 1).expand(64, 64)[None, None].expand(4, 1024, 64, 64)
+    with pytest.raises(InputError, match=r"T=20: the clip of 4 images of 1024×64×64 would need .*lower T"):
+        Image2Video("translate_x(0.1)", T=2).map_frames(maps, IMAGE, T=20)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
