@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ class Shift(NamedTuple):
 
 def whole(cells: float) -> int | None:
     """Return a shift as a whole number of cells; None where it is none."""
+    if not math.isfinite(cells):
+        return None
     nearest = round(cells)
     return nearest if abs(cells - nearest) <= TOLERANCE else None
 

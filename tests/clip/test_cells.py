@@ -192,6 +192,8 @@ def test_huge_shifts_are_refused_where_their_map_is_known() -> None:
     g = Genotype.parse(" > ".join(["translate_x(1e308 cells)", "scale(4)", "translate_x(1e308 cells)"]))
     with pytest.raises(InputError, match=r"is a shift by 1\.25e\+307 of a map"):
         g.resolved(MAP)
+    assert g.whole_shift(2.0, *MAP) is None
+    assert Genotype.parse("translate_x(1e308 cells)").whole_shift(2.0, *MAP) is None
     with pytest.raises(InputError, match="is singular"):
         Genotype.parse(" > ".join(["translate_x(1 cell)", *["scale(0.25)"] * 30]))
 
