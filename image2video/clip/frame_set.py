@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from image2video.clip.checks import check_size
 from image2video.clip.genotype import Genotype
 from image2video.clip.genotype_json import decode, encode_frames
 from image2video.clip.genotype_text import FRAME_BAR, MAX_FRAMES, MAX_TEXT, parse_frames
+from image2video.clip.slices import Shift
 from image2video.clip.stored import Stored
 from image2video.errors import InputError, InputTypeError
 from image2video.trace.capture import constant
@@ -71,15 +73,15 @@ class FrameSet(Stored):
         Returns:
             The frame set, without provenance.
         """
-        return cls(tuple(Genotype.of_pairs(chain) for chain in parse_frames(text)))
+        return cls(tuple(Genotype.of_items(chain) for chain in parse_frames(text)))
 
     def to_json(self) -> str:
         """Write the frame set as JSON.
 
         Returns:
-            The text: `schema_version` 2, the chains of the frames and, where there is one, the provenance.
+            The text: `schema_version`, the chains of the frames and, where there is one, the provenance.
         """
-        return encode_frames([frame.pairs for frame in self.frames], self.provenance)
+        return encode_frames([frame.items for frame in self.frames], self.provenance)
 
     @property
     def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
@@ -95,6 +97,37 @@ class FrameSet(Stored):
     def geometric(self) -> FrameSet:
         """The geometric part of every frame, which predictions are unwarped by; without provenance."""
         return FrameSet(tuple(frame.geometric for frame in self.frames))
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether some magnitude is in cells; see `Genotype.has_cells`."""
+        return any(frame.has_cells for frame in self.frames)
+
+    def resolved(self, map_size: tuple[int, int]) -> FrameSet:
+        """Turn magnitudes in cells into fractions; see `Genotype.resolved`.
+
+        Args:
+            map_size: (h, w) of the maps whose cells are meant.
+
+        Returns:
+            The frame set with its provenance; the same object where no magnitude is in cells.
+
+        Raises:
+            InputError: whatever `Genotype.resolved` refuses, or fractions whose text is too long for a frame set.
+        """
+        check_size(map_size, "map_size")
+        if not self.has_cells:
+            return self
+        return FrameSet(tuple(frame.resolved(map_size) for frame in self.frames), self.provenance)
+
+    def check_cells(self, map_size: tuple[int, int]) -> None:
+        """Raise `InputError` where magnitudes in cells are out of their op's range.
+
+        Args:
+            map_size: (h, w) of the maps whose cells are meant.
+        """
+        for frame in self.frames:
+            frame.check_cells(map_size)
 
     def frame(self, step: float) -> Genotype:
         """Return the chain of a frame.
@@ -125,7 +158,13 @@ class FrameSet(Stored):
         return self.step_matrices((step,), height, width)[0]
 
     def step_matrices(
-        self, steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
+        self,
+        steps: Sequence[float],
+        height: int,
+        width: int,
+        device: torch.device | str = "cpu",
+        *,
+        cells: tuple[int, int] | None = None,
     ) -> Tensor:
         """Compute the matrices of frames; see `matrix`.
 
@@ -134,11 +173,13 @@ class FrameSet(Stored):
             height: of the image, in pixels.
             width: likewise.
             device: where to compute; it must know float64.
+            cells: (h, w) of the map where the clip begins; see `Genotype.step_matrices`.
 
         Returns:
             The matrices `(S, 3, 3)`, float64.
         """
-        return constant(_rows, *(self.frame(step).step_matrices((1.0,), height, width, device) for step in steps))
+        chains = [self.frame(step) for step in steps]
+        return constant(_rows, *(chain.step_matrices((1.0,), height, width, device, cells=cells) for chain in chains))
 
     def mirrored(self, step: float) -> tuple[int, ...] | None:
         """Tell which axes a frame mirrors, where its geometric part does nothing else; see `Genotype.mirrored`.
@@ -150,6 +191,19 @@ class FrameSet(Stored):
             The axes; `()` where every pixel stays in its place, and None where the frame has to be sampled.
         """
         return self.frame(step).mirrored(1.0)
+
+    def whole_shift(self, step: float, height: int, width: int) -> Shift | None:
+        """Tell by how many whole cells a frame shifts maps, where it mirrors and shifts alone.
+
+        Args:
+            step: the number of the frame.
+            height: of the maps, in cells.
+            width: likewise.
+
+        Returns:
+            The mirrored axes and the cells; None where the frame has to be sampled.
+        """
+        return self.frame(step).whole_shift(1.0, height, width)
 
     def is_still(self, step: float) -> bool:
         """Tell whether a frame is the image itself, bit for bit.
@@ -215,7 +269,7 @@ class FrameSet(Stored):
         record = decode(text, source)
         if not record.is_set:
             raise InputError(f"{source}: expected a frame set, got a chain; Genotype reads it")
-        return cls(tuple(Genotype.of_pairs(chain) for chain in record.chains), record.provenance)
+        return cls(tuple(Genotype.of_items(chain) for chain in record.chains), record.provenance)
 
 
 def _rows(*matrices: Tensor) -> Tensor:

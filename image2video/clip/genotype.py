@@ -12,11 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from image2video.clip.checks import check_size
 from image2video.clip.genotype_json import decode, encode
-from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, NO_CHAIN, parse_chain
+from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, NO_CHAIN, Item, parse_chain
 from image2video.clip.schedules import schedule_steps
+from image2video.clip.slices import Shift
 from image2video.clip.stored import Stored
-from image2video.clip.transform import Transform, check_invertible, mirrored_axes, run_matrices, split_runs
+from image2video.clip.transform import (
+    Transform,
+    check_invertible,
+    mirrored_axes,
+    run_matrices,
+    split_runs,
+    whole_shift,
+)
 from image2video.errors import InputError, InputTypeError, MissingError
 
 __all__ = ["DEFAULT_GENOTYPE", "PRESET_PREFIX", "Genotype", "Transform"]
@@ -83,7 +92,7 @@ class Genotype(Stored):
         Returns:
             The genotype, without provenance.
         """
-        return cls.of_pairs(parse_chain(text))
+        return cls.of_items(parse_chain(text))
 
     @classmethod
     def of_pairs(cls, pairs: Sequence[tuple[str, float]], provenance: Mapping[str, Any] | None = None) -> Genotype:
@@ -98,13 +107,26 @@ class Genotype(Stored):
         """
         return cls(tuple(Transform(op, magnitude) for op, magnitude in pairs), provenance)
 
+    @classmethod
+    def of_items(cls, items: Sequence[Item], provenance: Mapping[str, Any] | None = None) -> Genotype:
+        """Make a genotype of ops with their magnitudes and units.
+
+        Args:
+            items: op, magnitude and unit of every transform, in order; see `Transform`.
+            provenance: how it was found.
+
+        Returns:
+            The genotype.
+        """
+        return cls(tuple(Transform(*item) for item in items), provenance)
+
     def to_json(self) -> str:
         """Write the genotype as JSON.
 
         Returns:
             The text: `schema_version`, the chain and, where there is one, the provenance.
         """
-        return encode(self.pairs, self.provenance)
+        return encode(self.items, self.provenance)
 
     @classmethod
     def presets(cls) -> tuple[str, ...]:
@@ -163,8 +185,24 @@ class Genotype(Stored):
 
     @property
     def pairs(self) -> tuple[tuple[str, float], ...]:
-        """The op and magnitude of every transform."""
+        """The op and magnitude of every transform; `InputError` where one is in cells, which pairs do not say."""
+        counted = next((t for t in self.chain if t.unit), None)
+        if counted is not None:
+            raise InputError(
+                f"the chain has a magnitude in cells, {counted}, and pairs of op and magnitude have no units; use "
+                "items, or resolved(map_size).pairs"
+            )
         return tuple((t.op, t.magnitude) for t in self.chain)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The op, magnitude and unit of every transform."""
+        return tuple((t.op, t.magnitude, t.unit) for t in self.chain)
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether some magnitude is in cells, so that how far it moves depends on the map where the clip begins."""
+        return any(t.unit for t in self.chain)
 
     @property
     def is_geometric(self) -> bool:
@@ -175,6 +213,35 @@ class Genotype(Stored):
     def geometric(self) -> Genotype:
         """The geometric part of the chain, which predictions are unwarped by; without provenance."""
         return Genotype(tuple(t for t in self.chain if t.geometric))
+
+    def resolved(self, map_size: tuple[int, int]) -> Genotype:
+        """Turn magnitudes in cells into fractions, which move maps of every size alike.
+
+        Args:
+            map_size: (h, w) of the maps whose cells are meant.
+
+        Returns:
+            The genotype with its provenance; the same object where no magnitude is in cells.
+
+        Raises:
+            InputError: a size that is none, or cells that are a shift beyond the op's range on such maps.
+
+        >>> str(Genotype.parse("translate_x(1 cell) > rotate(5)").resolved((7, 8)))
+        'translate_x(0.125) > rotate(5)'
+        """
+        height, width = check_size(map_size, "map_size")
+        if not self.has_cells:
+            return self
+        return Genotype(tuple(t.resolved(height, width) for t in self.chain), self.provenance)
+
+    def check_cells(self, map_size: tuple[int, int]) -> None:
+        """Raise `InputError` where magnitudes in cells are out of their op's range.
+
+        Args:
+            map_size: (h, w) of the maps whose cells are meant.
+        """
+        for transform in self.chain:
+            transform.check_cells(*map_size)
 
     def runs(self) -> tuple[Genotype, ...]:
         """Split the chain into maximal geometric runs, each one resampling, and single photometric transforms.
@@ -215,7 +282,13 @@ class Genotype(Stored):
         return self.step_matrices(schedule_steps(schedule, T), height, width)
 
     def step_matrices(
-        self, steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
+        self,
+        steps: Sequence[float],
+        height: int,
+        width: int,
+        device: torch.device | str = "cpu",
+        *,
+        cells: tuple[int, int] | None = None,
     ) -> Tensor:
         """Compute the frame matrices at given powers; see `matrix`.
 
@@ -224,11 +297,13 @@ class Genotype(Stored):
             height: of the image, in pixels.
             width: likewise.
             device: where to compute; it must know float64.
+            cells: (h, w) of the map where the clip begins, whose cells magnitudes in cells mean; None: the pixels of
+                the image.
 
         Returns:
             The matrices `(S, 3, 3)`, float64.
         """
-        return run_matrices([t for t in self.chain if t.geometric], steps, height, width, device)
+        return run_matrices([t for t in self.chain if t.geometric], steps, height, width, device, cells)
 
     def mirrored(self, step: float) -> tuple[int, ...] | None:
         """Tell which axes the chain mirrors at one power, where its geometric part does nothing else.
@@ -241,6 +316,19 @@ class Genotype(Stored):
             None where the frame has to be sampled.
         """
         return mirrored_axes([t for t in self.chain if t.geometric], step)
+
+    def whole_shift(self, step: float, height: int, width: int) -> Shift | None:
+        """Tell by how many whole cells the chain shifts maps at one power, where it mirrors and shifts alone.
+
+        Args:
+            step: the power.
+            height: of the maps, in cells.
+            width: likewise.
+
+        Returns:
+            The mirrored axes and the cells; None where the frame has to be sampled.
+        """
+        return whole_shift([t for t in self.chain if t.geometric], step, height, width)
 
     def is_still(self, step: float) -> bool:
         """Tell whether the frame at one power is the image itself, bit for bit.
@@ -296,7 +384,7 @@ class Genotype(Stored):
         record = decode(text, source)
         if record.is_set:
             raise InputError(f"{source}: {NO_CHAIN} (it has {len(record.chains)} frames)")
-        return cls.of_pairs(record.chains[0], record.provenance)
+        return cls.of_items(record.chains[0], record.provenance)
 
 
 def _preset_folder() -> Traversable:

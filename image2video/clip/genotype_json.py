@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from image2video.clip.genotype_text import MAX_CHAIN, MAX_FRAMES
+from image2video.clip.genotype_text import MAX_CHAIN, MAX_FRAMES, Item
+from image2video.clip.ops.op import CELL
 from image2video.clip.ops.registry import get_op
 from image2video.errors import Image2VideoError, InputError, InputTypeError
 from image2video.runs.texts import MAX_TEXT_BYTES, parse_json
@@ -16,16 +17,17 @@ from image2video.runs.texts import MAX_TEXT_BYTES, parse_json
 SCHEMA_VERSION = 1
 SET_VERSION = 2
 """Of a frame set: readers of version 1 alone refuse it as newer than they are."""
+CELL_VERSION = 3
+"""Of a chain or a frame set with magnitudes in cells: readers of versions 1 and 2 refuse it as newer than they are."""
 MAX_FILE_BYTES = MAX_TEXT_BYTES
 MAX_DEPTH = 32
 
-_KEYS = {
-    SCHEMA_VERSION: ("schema_version", "chain", "provenance"),
-    SET_VERSION: ("schema_version", "frames", "provenance"),
-}
+_CHAIN_KEYS = ("schema_version", "chain", "provenance")
+_SET_KEYS = ("schema_version", "frames", "provenance")
+_VERSIONS = (SCHEMA_VERSION, SET_VERSION, CELL_VERSION)
 
-Pairs = tuple[tuple[str, float], ...]
-"""A chain as pairs of op and magnitude."""
+Items = tuple[Item, ...]
+"""A chain as its ops, with magnitudes and units."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Record:
         provenance: how it was found.
     """
 
-    chains: tuple[Pairs, ...]
+    chains: tuple[Items, ...]
     is_set: bool
     provenance: FrozenMapping | None
 
@@ -96,14 +98,21 @@ def thaw(value: Any) -> Any:
     return value
 
 
-def encode(chain: Pairs, provenance: Mapping[str, Any] | None) -> str:
+def encode(chain: Items, provenance: Mapping[str, Any] | None) -> str:
     """Write a genotype's chain as JSON, with a final newline."""
-    return _encode({"schema_version": SCHEMA_VERSION, "chain": _objects(chain)}, provenance)
+    version = _version((chain,), SCHEMA_VERSION)
+    return _encode({"schema_version": version, "chain": _objects(chain)}, provenance)
 
 
-def encode_frames(chains: Sequence[Pairs], provenance: Mapping[str, Any] | None) -> str:
+def encode_frames(chains: Sequence[Items], provenance: Mapping[str, Any] | None) -> str:
     """Write a frame set's chains as JSON, with a final newline."""
-    return _encode({"schema_version": SET_VERSION, "frames": [_objects(chain) for chain in chains]}, provenance)
+    version = _version(chains, SET_VERSION)
+    return _encode({"schema_version": version, "frames": [_objects(chain) for chain in chains]}, provenance)
+
+
+def _version(chains: Sequence[Items], plain: int) -> int:
+    """Return the version that a file needs: `plain`, unless a magnitude has a unit of its own."""
+    return CELL_VERSION if any(unit for chain in chains for _, _, unit in chain) else plain
 
 
 def _encode(record: dict[str, Any], provenance: Mapping[str, Any] | None) -> str:
@@ -112,8 +121,13 @@ def _encode(record: dict[str, Any], provenance: Mapping[str, Any] | None) -> str
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
 
 
-def _objects(chain: Pairs) -> list[dict[str, Any]]:
-    return [{"op": op, "magnitude": magnitude} for op, magnitude in chain]
+def _objects(chain: Items) -> list[dict[str, Any]]:
+    objects: list[dict[str, Any]] = []
+    for op, magnitude, unit in chain:
+        objects.append({"op": op, "magnitude": magnitude})
+        if unit:
+            objects[-1]["unit"] = unit
+    return objects
 
 
 def decode(text: str, source: str = "the genotype's JSON") -> Record:
@@ -138,35 +152,37 @@ def decode(text: str, source: str = "the genotype's JSON") -> Record:
 
 def _decode_record(record: Any) -> Record:
     """Check a parsed file."""
-    is_set = isinstance(record, dict) and record.get("schema_version") == SET_VERSION
-    keys = _KEYS[SET_VERSION if is_set else SCHEMA_VERSION]
+    found = record.get("schema_version") if isinstance(record, dict) else None
+    is_set = found == SET_VERSION or (found == CELL_VERSION and "frames" in record)
+    keys = _SET_KEYS if is_set else _CHAIN_KEYS
     _check_object(record, "the top level", keys, required=keys[:2])
     version = record["schema_version"]
     if isinstance(version, bool) or not isinstance(version, int):
         raise InputTypeError(f"schema_version must be an integer, got {version!r:.80}")
-    if version not in _KEYS:
-        newer = "; a newer image2video wrote the file and reads it" if version > SET_VERSION else ""
+    if version not in _VERSIONS:
+        newer = "; a newer image2video wrote the file and reads it" if version > max(_VERSIONS) else ""
         raise InputError(
-            f"schema_version must be {SCHEMA_VERSION} (a chain) or {SET_VERSION} (a frame set) for this image2video, "
-            f"got {version}{newer}"
+            f"schema_version must be {SCHEMA_VERSION} (a chain), {SET_VERSION} (a frame set) or {CELL_VERSION} "
+            f"(either, with magnitudes in cells) for this image2video, got {version}{newer}"
         )
+    units = version == CELL_VERSION
     if is_set:
         items = _check_list(record["frames"], "frames", "frames", MAX_FRAMES)
         if not items:
             raise InputError("frames must hold at least one chain, got none; list one for each frame")
-        chains = tuple(_decode_chain(item, f"frames[{i}]") for i, item in enumerate(items))
+        chains = tuple(_decode_chain(item, f"frames[{i}]", units=units) for i, item in enumerate(items))
     else:
-        chains = (_decode_chain(record["chain"], "chain"),)
+        chains = (_decode_chain(record["chain"], "chain", units=units),)
     provenance = record.get("provenance")
     if provenance is not None and not isinstance(provenance, dict):
         raise InputTypeError(f"provenance must be an object, got {type(provenance).__name__}")
     return Record(chains, is_set, None if provenance is None else freeze(provenance, "provenance"))
 
 
-def _decode_chain(value: Any, path: str) -> Pairs:
-    """Check a chain; `path` names it in errors."""
+def _decode_chain(value: Any, path: str, *, units: bool) -> Items:
+    """Check a chain; `path` names it in errors, and `units` says whether magnitudes may have one."""
     items = _check_list(value, path, "ops", MAX_CHAIN)
-    return tuple(_decode_transform(item, f"{path}[{i}]") for i, item in enumerate(items))
+    return tuple(_decode_transform(item, f"{path}[{i}]", units=units) for i, item in enumerate(items))
 
 
 def _check_list(value: Any, path: str, what: str, most: int) -> list[Any]:
@@ -178,15 +194,19 @@ def _check_list(value: Any, path: str, what: str, most: int) -> list[Any]:
     return value
 
 
-def _decode_transform(item: Any, path: str) -> tuple[str, float]:
-    """Check one item of the chain; `path` names it in errors."""
-    _check_object(item, path, ("op", "magnitude"), required=("op", "magnitude"))
+def _decode_transform(item: Any, path: str, *, units: bool) -> Item:
+    """Check one item of the chain; `path` names it in errors, and `units` says whether it may have a unit."""
+    required = ("op", "magnitude")
+    _check_object(item, path, (*required, "unit") if units else required, required=required)
+    if "unit" in item and item["unit"] != CELL:
+        raise InputError(f"{path}.unit must be {CELL!r}, got {item['unit']!r:.80}; leave it out for the op's own unit")
+    unit = item.get("unit", "")
     try:
         op = get_op(item["op"])
     except Image2VideoError as error:
         raise type(error)(f"{path}.op: {error}") from None
     try:
-        return op.name, op.check(item["magnitude"])
+        return op.name, op.check(item["magnitude"], unit), unit
     except Image2VideoError as error:
         raise type(error)(f"{path}.magnitude: {error}") from None
 

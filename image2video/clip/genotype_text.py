@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from image2video.clip.ops.op import CELL, Op
 from image2video.clip.ops.registry import get_op
 from image2video.errors import Image2VideoError, InputError, InputTypeError
 
@@ -23,7 +24,11 @@ NO_CHAIN = (
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_CELLS = re.compile(rf"({_NUMBER.pattern})\s+{CELL}s?")
 _ARGUMENT = re.compile(r"[^()>,]*")
+
+Item = tuple[str, float, str]
+"""A transform as its op, its magnitude and the unit of that: `""` for the op's own, or `"cell"`."""
 
 
 def format_number(value: float) -> str:
@@ -31,8 +36,14 @@ def format_number(value: float) -> str:
     return repr(value).removesuffix(".0")
 
 
-def parse_chain(text: str) -> tuple[tuple[str, float], ...]:
-    """Read the `(op, magnitude)` pairs of a genotype's text; `identity` and flips take no number.
+def format_magnitude(value: float, unit: str) -> str:
+    """Write a magnitude as texts of genotypes have it: `0.06`, `1 cell`, `-2 cells`."""
+    number = format_number(value)
+    return number if not unit else f"{number} {unit}" + ("" if abs(value) == 1 else "s")
+
+
+def parse_chain(text: str) -> tuple[Item, ...]:
+    """Read the ops, magnitudes and units of a genotype's text; `identity` and flips take no number.
 
     Raises `InputTypeError` for anything but a string, and `InputError` (with the position and a caret below it) for a
     syntax error, an unknown op, a magnitude that is no finite number in the op's range, a text of more than
@@ -47,7 +58,7 @@ def parse_chain(text: str) -> tuple[tuple[str, float], ...]:
     return chain
 
 
-def parse_frames(text: str) -> tuple[tuple[tuple[str, float], ...], ...]:
+def parse_frames(text: str) -> tuple[tuple[Item, ...], ...]:
     """Read the chains of a frame set's text, `identity | flip_x | scale(1.2)`; a set of one frame ends with a bar.
 
     Raises as `parse_chain` does, and `InputError` for a set of more than 256 frames or a text without a bar.
@@ -82,9 +93,9 @@ class _Parser:
         self.text = text
         self.at = 0
 
-    def chain(self) -> tuple[tuple[str, float], ...]:
+    def chain(self) -> tuple[Item, ...]:
         """Read transforms with `>` between them, to the first thing that is neither."""
-        items: list[tuple[str, float]] = []
+        items: list[Item] = []
         while True:
             self.skip_space()
             if len(items) == MAX_CHAIN:
@@ -95,8 +106,8 @@ class _Parser:
                 return tuple(items)
             self.at += 1
 
-    def transform(self) -> tuple[str, float]:
-        """Read `op(magnitude)`, or an op that takes none: `identity`, `flip_x`."""
+    def transform(self) -> Item:
+        """Read `op(magnitude)` or `op(2 cells)`, or an op that takes none: `identity`, `flip_x`."""
         start = self.at
         match = _NAME.match(self.text, start)
         if match is None:
@@ -111,31 +122,33 @@ class _Parser:
         self.skip_space()
         if not self.text.startswith("(", self.at):
             if name == IDENTITY_TEXT:
-                return name, op.neutral
+                return name, op.neutral, ""
             if op.mirrors:
-                return name, op.default
+                return name, op.default, ""
         self.expect("(", f"with the magnitude of {name}, as in '{name}({op.default:g})'")
         self.skip_space()
         number_at = self.at
-        magnitude = self.number(name)
+        magnitude, unit = self.magnitude(op)
         try:
-            magnitude = op.check(magnitude)
+            magnitude = op.check(magnitude, unit)
         except Image2VideoError as error:
             raise self.error(str(error), number_at) from None
         self.skip_space()
         self.expect(")", f"after the magnitude of {name}")
-        return name, magnitude
+        return name, magnitude, unit
 
-    def number(self, name: str) -> float:
-        """Read the magnitude of an op."""
+    def magnitude(self, op: Op) -> tuple[float, str]:
+        """Read the magnitude of an op, and its unit."""
         argument = _ARGUMENT.match(self.text, self.at)
         assert argument is not None, "the pattern matches the empty string"
         found = argument.group().strip()
-        if _NUMBER.fullmatch(found) is None:
+        cells = _CELLS.fullmatch(found)
+        if cells is None and _NUMBER.fullmatch(found) is None:
             shown = found if len(found) <= 40 else found[:40] + "…"
-            raise self.error(f"the magnitude of {name} must be one finite decimal number, got {shown!r}")
+            or_cells = "" if op.shifts is None else f", or a number of cells, as in '{op.name}(1 {CELL})'"
+            raise self.error(f"the magnitude of {op.name} must be one finite decimal number{or_cells}, got {shown!r}")
         self.at += len(found)
-        return float(found)
+        return (float(found), "") if cells is None else (float(cells.group(1)), CELL)
 
     def expect(self, symbol: str, where: str) -> None:
         """Step over a symbol; `where` says in the error where it is needed."""

@@ -1,69 +1,29 @@
-"""The clip of an image: its frames, the way back, and the two functions that reshape between clip and frames."""
+"""The clip of an image, or of a map inside a network, as frames."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from image2video.clip.any_clip import Clip, as_clip, options_for
 from image2video.clip.chain import chain_clip, check_colours, set_clip
 from image2video.clip.checks import check_frames, check_images, check_size, names_explained
 from image2video.clip.colours import Colours, Values
-from image2video.clip.cover import covered_mean
 from image2video.clip.frame_set import FrameSet
+from image2video.clip.frames import clip_to_frames, frames_to_clip
+from image2video.clip.map_frames import check_maps, map_clip, valid_shares
 from image2video.clip.memory import check_clip_memory
-from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import matrix_device, warp
-from image2video.clip.schedules import schedule_steps
-from image2video.clip.unwarp import frame_weights, unwarp_clip
-from image2video.errors import InputError, InputTypeError
+from image2video.clip.way_back import WayBack, WayBackFromMap
+from image2video.trace.capture import goes_into_export
+
+__all__ = ["Image2Video", "clip_to_frames", "frames_to_clip"]
 
 
-def clip_to_frames(clip: Tensor) -> Tensor:
-    """Reshape a clip to frames, batch-major: frame t of image b is row b·T + t.
-
-    Args:
-        clip: `(B, T, …)`.
-
-    Returns:
-        `(B·T, …)`.
-
-    Raises:
-        InputError: fewer than two dimensions.
-    """
-    if clip.ndim < 2:
-        raise InputError(f"a clip must have the shape (B, T, …), got {tuple(clip.shape)}")
-    return clip.flatten(0, 1)
-
-
-def frames_to_clip(frames: Tensor, T: int) -> Tensor:
-    """Reshape frames to a clip, the inverse of `clip_to_frames`.
-
-    Args:
-        frames: `(B·T, …)`.
-        T: frames per image.
-
-    Returns:
-        `(B, T, …)`.
-
-    Raises:
-        InputError: a number of rows that is not a multiple of T.
-        InputTypeError: a T that is no integer.
-    """
-    T = check_frames(T)
-    if frames.ndim < 1 or frames.shape[0] % T != 0:
-        raise InputError(
-            f"frames of T = {T} must have B·T rows, got the shape {tuple(frames.shape)}, whose first size is not a "
-            f"multiple of {T}; pass the T that the clip was made with"
-        )
-    return frames.unflatten(0, (-1, T))
-
-
-class Image2Video(nn.Module):
+class Image2Video(nn.Module, WayBack):
     """Turn images into clips by a genotype or a frame set, and bring maps of the frames back to the image.
 
     Frame t is one resampling of the image by M(t) = A_n^{s(t)} ··· A_1^{s(t)} (Casarin et al., CVPR 2024, Eq. 7, with
@@ -126,26 +86,6 @@ class Image2Video(nn.Module):
         return cls(genotype, **options.arguments())
 
     @property
-    def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
-        """The number of frames of a clip; `set_frames` changes it."""
-        return self.options.T
-
-    @property
-    def schedule(self) -> str:
-        """The schedule, which gives every frame its power."""
-        return self.options.schedule
-
-    @property
-    def padding(self) -> str:
-        """What stands outside the image."""
-        return self.options.padding
-
-    @property
-    def interpolation(self) -> str:
-        """How frames are sampled."""
-        return self.options.interpolation
-
-    @property
     def colours(self) -> Colours | None:
         """How the images are normalised; None where that is not known."""
         return self.options.colours
@@ -174,153 +114,73 @@ class Image2Video(nn.Module):
         check_images(images)
         check_clip_memory(images, self.T if T is None else check_frames(T))
         steps = self._steps(T)
+        height, width = images.shape[-2:]
+        if not goes_into_export(height, width):
+            self.genotype.check_cells((height, width))
         if not self.genotype.is_geometric:
             if isinstance(self.genotype, FrameSet):
                 return set_clip(images, self.genotype, steps, self.options)
             return chain_clip(images, self.genotype, steps, self.options)
-        height, width = images.shape[-2:]
         matrices = self.genotype.step_matrices(steps, height, width, matrix_device(images))
         mirrored = [self.genotype.mirrored(step) for step in steps]
         return warp(images, matrices, padding=self.padding, interpolation=self.interpolation, mirrored=mirrored)
 
-    def unwarp(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
-        """Bring maps of the frames back to the reference image; zeros stand where a frame shows nothing.
+    def map_frames(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
+        """Make the frames of maps inside a network, in place of those of the image.
 
-        Maps of frames that are the image or a mirror image come back bit for bit. Interpolation is nearest where the
-        module's is, and bilinear otherwise. `InputError` refuses other shapes, `InputTypeError` maps that are not
-        floating point.
-
-        Args:
-            maps: `(B·T, K, h, w)`, of any size.
-            image_size: (H, W) of the image that the frames were made from.
-            T: frames of the clip; by default those of the module.
-
-        Returns:
-            The unwarped maps `(B, T, K, h, w)`.
-        """
-        return self._unwarp(self._clip_of_maps(maps, T), self._steps(T), image_size)
-
-    def unwarp_frame(
-        self, maps: Tensor, t: int, image_size: tuple[int, int], T: int | None = None, *, padding: str = "zeros"
-    ) -> Tensor:
-        """Bring maps of one frame back to the reference image: what `unwarp` gives at `[:, t]`.
-
-        It serves whoever adds up frames one by one, where all of them would not fit into memory.
+        Frame t is one resampling of the maps by the image's matrix M(t), conjugated to their size, with the padding and
+        the interpolation of the module; frames with s(t) = 0 are the maps bit for bit, and frames that are mirrored or
+        shifted by whole cells are slices of them. Magnitudes in cells count cells of these maps. `unwarp` and
+        `unwarped_mean` of `at_map(size of the maps)` bring maps of the frames back.
 
         Args:
-            maps: of frame t, `(B, K, h, w)`.
-            t: the frame.
-            image_size: (H, W) of the image.
-            T: frames of the clip; by default those of the module.
-            padding: `"zeros"`, or `"border"` to continue the frame with its edge.
+            maps: of the images themselves, `(B, C, h, w)`, floating point.
+            image_size: (H, W) of the images.
+            T: frames of this clip; by default those of the module.
 
         Returns:
-            The unwarped maps `(B, K, h, w)`.
+            The frames `(B·T, C, h, w)` in the dtype of the maps, batch-major: frame t of image b is row b·T + t.
 
         Raises:
-            InputError: a t that is no frame of the clip, and whatever `unwarp` refuses.
+            InputError: other shapes, ops that change colours, or more cells than the op's range allows on such maps.
+            InputTypeError: maps that are not floating point.
         """
         steps = self._steps(T)
-        if not 0 <= t < len(steps):
-            raise InputError(f"t must be a frame of the clip, 0 … {len(steps) - 1}, got {t}")
-        return self._unwarp(self._clip_of_maps(maps, 1), steps[t : t + 1], image_size, padding)[:, 0]
+        check_maps(maps)
+        check_clip_memory(maps, len(steps))
+        return clip_to_frames(map_clip(maps, self.genotype, steps, image_size, self.options))
 
-    def nearest_frame(self, T: int | None = None) -> int:
-        """Find the frame with the smallest |s|, or the frame of a set that moves the image least.
-
-        Args:
-            T: frames of the clip; by default those of the module.
-
-        Returns:
-            Its index; the first of equals. Of a set: the first frame that is the image, else of those that change
-            colours alone, else of the mirror images, else 0.
-        """
-        return self.genotype.nearest(self._steps(T))
-
-    def keeps_image(self, T: int | None = None) -> bool:
-        """Say whether some frame is the image or a mirror image, so that no pixel is unseen.
+    def at_map(self, map_size: tuple[int, int]) -> WayBack:
+        """Return the way back of frames that begin at maps of a size, whose cells magnitudes in cells mean.
 
         Args:
-            T: frames of the clip; by default those of the module.
+            map_size: (h, w) of the maps that `map_frames` took.
 
         Returns:
-            True where there is such a frame.
+            What has `unwarp`, `unwarped_mean` and the rest of the way back; the module itself where no magnitude is in
+            cells, so that the size does not matter.
         """
-        return any(self.genotype.mirrored(step) is not None for step in self._steps(T))
+        if not self.genotype.has_cells:
+            return self
+        return WayBackFromMap(self.genotype, self.options, check_size(map_size, "map_size"))
 
-    def valid_mask(
-        self,
-        map_size: tuple[int, int],
-        image_size: tuple[int, int],
-        T: int | None = None,
-        *,
-        valid: Tensor | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:
-        """Tell how much of every reference pixel each frame shows: the unwarped maps of ones.
+    def valid_share(
+        self, map_size: tuple[int, int], image_size: tuple[int, int], T: int | None = None
+    ) -> tuple[float, ...]:
+        """Tell which share of the cells of each frame that `map_frames` makes shows the maps, and no padding.
 
         Args:
             map_size: (h, w) of the maps.
-            image_size: (H, W) of the image.
+            image_size: (H, W) of the images.
             T: frames of the clip; by default those of the module.
-            valid: `(B, 1, H, W)`, bool or 0 … 1, with 0 on padding; it gives every image its own valid area.
-            device: of the mask; by default that of `valid`, or the CPU.
-            dtype: of the mask.
 
         Returns:
-            The mask `(T, 1, h, w)` in [0, 1], or `(B, T, 1, h, w)` with `valid`.
-        """
-        h, w = check_size(map_size, "map_size")
-        steps = self._steps(T)
-        if valid is None:
-            ones = torch.ones((1, len(steps), 1, h, w), device=device, dtype=dtype)
-            return self._unwarp(ones, steps, image_size)[0]
-        valid = valid.to(device=device or valid.device, dtype=dtype)
-        return self._unwarp(frame_weights(valid, self.genotype, steps, (h, w), image_size), steps, image_size)
-
-    def unwarped_mean(
-        self, maps: Tensor, image_size: tuple[int, int], T: int | None = None, *, valid: Tensor | None = None
-    ) -> Tensor:
-        """Average maps over the frames in the reference image: Σ_t unwarp(map_t) / Σ_t mask_t.
-
-        Sums are taken in float32 (float64 for float64 maps). Where Σ mask < 1e-3, the result is `nearest_frame`,
-        unwarped with border padding. A constant map stays constant, and gradients are finite.
-
-        Args:
-            maps: `(B·T, K, h, w)`, of any size.
-            image_size: (H, W) of the image.
-            T: frames of the clip; by default those of the module.
-            valid: the valid area of every image, as in `valid_mask`.
-
-        Returns:
-            The mean `(B, K, h, w)` in the dtype of the maps.
+            A number in 0 … 1 for each frame; 1 for copies and mirror images.
 
         Raises:
-            InputError: a `valid` of another number of images, and whatever `unwarp` refuses.
+            InputError: whatever `map_frames` refuses.
         """
-        clip = self._clip_of_maps(maps, T)
-        steps = self._steps(T)
-        clip = clip.to(working_dtype(maps))
-        if valid is None:
-            weights = torch.ones_like(clip[:1, :, :1])
-            weighted = clip
-        else:
-            if valid.shape[0] != clip.shape[0]:
-                raise InputError(f"valid must have the rows of {clip.shape[0]} images, got {valid.shape[0]}")
-            size = (clip.shape[-2], clip.shape[-1])
-            weights = frame_weights(valid.to(clip), self.genotype, steps, size, image_size)
-            weighted = clip * weights
-        total = self._unwarp(weighted, steps, image_size).sum(dim=1)
-        cover = self._unwarp(weights, steps, image_size).sum(dim=1)
-
-        def nearest_frame() -> Tensor:
-            t = self.nearest_frame(T)
-            return self.unwarp_frame(clip[:, t], t, image_size, T, padding="border")
-
-        # A frame that is the image itself shows every pixel.
-        all_seen = valid is None and self.keeps_image(T)
-        return covered_mean(total, cover, None if all_seen else nearest_frame).to(maps.dtype)
+        return valid_shares(self.genotype, self._steps(T), map_size, image_size)
 
     def extra_repr(self) -> str:
         """Show the options in `print(model)`.
@@ -334,26 +194,3 @@ class Image2Video(nn.Module):
         if self.colours is not None and not self.genotype.is_geometric:
             options += f", mean={self.colours.mean}, std={self.colours.std}"
         return f"{self.genotype}, {options}"
-
-    def _steps(self, T: int | None) -> tuple[float, ...]:
-        """Return the power of every frame, at this call's number of frames."""
-        steps = schedule_steps(self.schedule, self.T if T is None else T)
-        # The constructor has checked the module's own number of frames.
-        if len(steps) != self.T and not torch.compiler.is_compiling():
-            self.genotype.check_steps(steps)
-        return steps
-
-    def _clip_of_maps(self, maps: Tensor, T: int | None) -> Tensor:
-        """Check maps `(B·T, K, h, w)` and reshape them to `(B, T, K, h, w)`."""
-        if maps.ndim != 4:
-            raise InputError(f"maps of frames must have the shape (B·T, K, h, w), got {tuple(maps.shape)}")
-        if not maps.is_floating_point():
-            raise InputTypeError(f"maps of frames must be floating point to be resampled, got {maps.dtype}")
-        return frames_to_clip(maps, self.T if T is None else T)
-
-    def _unwarp(
-        self, clip: Tensor, steps: tuple[float, ...], image_size: tuple[int, int], padding: str = "zeros"
-    ) -> Tensor:
-        """Bring maps `(B, S, K, h, w)` of the frames at the given powers back to the image."""
-        how = {"interpolation": self.interpolation, "padding": padding}
-        return unwarp_clip(clip, self.genotype, steps, image_size, **how)

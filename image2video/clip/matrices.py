@@ -67,3 +67,14 @@ def normalise(matrices: Tensor, height: int, width: int) -> Tensor:
     # Filled on the device: a copy from the host would stall it.
     n = torch.stack([matrices.new_full((), value) for value in (width / 2, height / 2, 1.0)])
     return matrices * n / n.unsqueeze(-1)
+
+
+def conjugated(matrices: Tensor, y: float, x: float) -> Tensor:
+    """Bring matrices `(…, 3, 3)` from centred pixels of an image to those of a map: D M D⁻¹ with D = diag(x, y, 1).
+
+    `y` and `x` are the ratios of the map's height and width to the image's. Pixel (u, v) of the image is point
+    (x·u, y·v) of the map.
+    """
+    # Filled, not made of numbers: those of an exported graph may be symbols.
+    ratio = torch.stack([matrices.new_full((), value) for value in (x, y, 1.0)])
+    return matrices * ratio.unsqueeze(-1) / ratio

@@ -37,6 +37,15 @@ class ChainSpace(Protocol):
         ...
 
 
+def refuse_cells(chain: Genotype, who: str) -> None:
+    """Raise `InputError` for a candidate with a magnitude in cells; `who` cannot have one, as in `"searches are"`."""
+    if chain.has_cells:
+        raise InputError(
+            f"{who} made of candidates that move maps of every size alike, got {str(chain)!r:.80}, which counts cells; "
+            "give fractions of the width and height, as in 'translate_x(0.1)'"
+        )
+
+
 @dataclass(frozen=True)
 class ChainLaw:
     """How random chains are drawn: those of a cell in which every node keeps one incoming edge, all uniform.
@@ -50,7 +59,7 @@ class ChainLaw:
         nodes: the number of nodes after them.
 
     Raises:
-        InputError: no candidate, or a count below 1.
+        InputError: no candidate, one with a magnitude in cells, or a count below 1.
         InputTypeError: candidates that are no sequence.
     """
 
@@ -67,6 +76,8 @@ class ChainLaw:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{what} must be an integer of at least 1, got {value!r}")
         chains = tuple(Genotype.coerce(candidate).with_provenance(None) for candidate in self.candidates)
+        for chain in chains:
+            refuse_cells(chain, "random chains are")
         object.__setattr__(self, "candidates", chains)
 
     @classmethod

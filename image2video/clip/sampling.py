@@ -48,19 +48,27 @@ def warp(
     if len(mirrored) != matrices.shape[0]:
         raise InputError(f"mirrored must have one entry per matrix, {matrices.shape[0]}, got {len(mirrored)}")
     _check_options(padding, interpolation)
+    rows = tuple(s for s, axes in enumerate(mirrored) if axes is None)
+    moved = sampled_frames(images, matrices, rows, padding=padding, interpolation=interpolation) if rows else ()
+    return stack_frames(in_order(mirrored, [images] * len(mirrored), moved), like=images)
+
+
+def sampled_frames(
+    images: Tensor, matrices: Tensor, rows: tuple[int, ...], *, padding: str, interpolation: str
+) -> tuple[Tensor, ...]:
+    """Move every image `(N, C, H, W)` by the matrices `rows` of `(S, 3, 3)`: a frame `(N, C, H, W)` for each of them.
+
+    Convention, options and precision as in `warp`, which checks what comes and lays the frames out.
+    """
     N, C, H, W = images.shape
-    rows = [s for s, axes in enumerate(mirrored) if axes is None]
-    sampled: Sequence[Tensor] = ()
-    if rows:
-        # The images of a group are channels of one picture: the sampler works out its weights once per picture.
-        groups = _groups(images, len(rows))
-        picture = images.to(working_dtype(images)).reshape(1, groups, N // groups * C, H, W)
-        # One group is expanded over the frames without a copy.
-        pictures = picture.expand(len(rows), -1, -1, -1, -1).flatten(0, 1)
-        grid = constant(_frame_grid, matrices, tuple(rows), groups, H, W, picture.dtype, picture.device)
-        out = sample(pictures, grid, padding=padding, interpolation=interpolation)
-        sampled = out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
-    return stack_frames(in_order(mirrored, [images] * len(mirrored), sampled), like=images)
+    # The images of a group are channels of one picture: the sampler works out its weights once per picture.
+    groups = _groups(images, len(rows))
+    picture = images.to(working_dtype(images)).reshape(1, groups, N // groups * C, H, W)
+    # One group is expanded over the frames without a copy.
+    pictures = picture.expand(len(rows), -1, -1, -1, -1).flatten(0, 1)
+    grid = constant(_frame_grid, matrices, rows, groups, H, W, picture.dtype, picture.device)
+    out = sample(pictures, grid, padding=padding, interpolation=interpolation)
+    return out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
 
 
 def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:

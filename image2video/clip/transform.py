@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from image2video.clip.genotype_text import format_number
+from image2video.clip.genotype_text import format_magnitude
 from image2video.clip.matrices import chain_matrices
 from image2video.clip.ops.registry import get_op
+from image2video.clip.slices import Shift, whole
 from image2video.errors import InputError
 from image2video.trace.capture import constant, goes_into_export
 
@@ -22,20 +23,25 @@ _TINY = 1e-12
 class Transform:
     """One op of a chain with its magnitude per step, in the op's unit.
 
+    Shifts may have theirs in cells instead.
+
     Attributes:
         op: the name of a registered op.
         magnitude: finite and within the range of the op.
+        unit: `""` for the op's own unit, or `"cell"` for cells of the map where the clip begins: pixels, where that is
+            the image. Ops that shift have it, translate_x and translate_y.
 
     Raises:
-        InputError: an unknown op, or another magnitude.
+        InputError: an unknown op, another magnitude, or a unit that the op does not have.
         InputTypeError: wrong types.
     """
 
     op: str
     magnitude: float
+    unit: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "magnitude", get_op(self.op).check(self.magnitude))
+        object.__setattr__(self, "magnitude", get_op(self.op).check(self.magnitude, self.unit))
 
     @property
     def is_identity(self) -> bool:
@@ -48,7 +54,47 @@ class Transform:
         return get_op(self.op).geometric
 
     def __str__(self) -> str:
-        return self.op if get_op(self.op).mirrors else f"{self.op}({format_number(self.magnitude)})"
+        return self.op if get_op(self.op).mirrors else f"{self.op}({format_magnitude(self.magnitude, self.unit)})"
+
+    def check_cells(self, height: int, width: int) -> None:
+        """Check that a magnitude in cells is in the op's range on maps of a size.
+
+        Args:
+            height: of the maps, in cells.
+            width: likewise.
+
+        Raises:
+            InputError: a shift that is too large; a magnitude in the op's own unit is none.
+        """
+        if not self.unit:
+            return
+        op, cells = get_op(self.op), width if shifts_across(self) else height
+        if not op.contains(self.magnitude / cells):
+            raise InputError(
+                f"{self} is a shift by {abs(self.magnitude) / cells:.3g} of a map of {height}×{width} cells; it must "
+                f"lie in {op.range_text}: take fewer cells, or let the clip begin where maps are larger"
+            )
+
+    def resolved(self, height: int, width: int) -> Transform:
+        """Turn a magnitude in cells into one in the op's own unit.
+
+        Args:
+            height: of the maps whose cells are meant.
+            width: likewise.
+
+        Returns:
+            The transform for maps of every size; itself where its magnitude is in the op's own unit. `InputError` as in
+            `check_cells`.
+        """
+        if not self.unit:
+            return self
+        self.check_cells(height, width)
+        return Transform(self.op, self.magnitude / (width if shifts_across(self) else height))
+
+
+def shifts_across(transform: Transform) -> bool:
+    """Whether a transform that shifts does so along the width; otherwise it is along the height."""
+    return get_op(transform.op).shifts == -1
 
 
 def split_runs(chain: Sequence[Transform]) -> list[tuple[Transform, ...]]:
@@ -63,17 +109,26 @@ def split_runs(chain: Sequence[Transform]) -> list[tuple[Transform, ...]]:
 
 
 def run_matrices(
-    run: Sequence[Transform], steps: Sequence[float], height: int, width: int, device: torch.device | str = "cpu"
+    run: Sequence[Transform],
+    steps: Sequence[float],
+    height: int,
+    width: int,
+    device: torch.device | str = "cpu",
+    cells: tuple[int, int] | None = None,
 ) -> Tensor:
     """Compute the matrices of geometric transforms: `(S, 3, 3)` float64 on `device`, in centred pixels.
 
-    Where an exported graph has to compute them itself, they are float32: runtimes and quantisers know no float64.
+    `cells` (h, w) says how many cells the image has, for magnitudes in cells; by default they are its pixels. Where an
+    exported graph has to compute the matrices itself, they are float32: runtimes and quantisers know no float64.
     """
     flip = next((t.op for t in run if get_op(t.op).mirrors), None)
     if flip is not None and any(step % 1 for step in steps):
         raise InputError(f"{flip} has whole powers alone, got the steps {list(steps)}; use a schedule of whole steps")
-    dtype = torch.float32 if goes_into_export(height, width) else torch.float64
-    return constant(_run_matrices, tuple(run), tuple(steps), height, width, dtype, device)
+    if cells is None or not any(t.unit for t in run):
+        cells = height, width
+    sizes = (height, width, *cells)
+    dtype = torch.float32 if goes_into_export(*sizes) else torch.float64
+    return constant(_run_matrices, tuple(run), tuple(steps), *sizes, dtype, device)
 
 
 def _run_matrices(
@@ -81,11 +136,20 @@ def _run_matrices(
     steps: Sequence[float],
     height: int,
     width: int,
+    rows: int,
+    columns: int,
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Tensor:
     # The device is named, so that `with torch.device("meta")` around a constructor changes nothing here.
     magnitudes = torch.tensor([t.magnitude for t in run], dtype=dtype, device=device)
+    if any(t.unit for t in run):
+        # The sizes of a graph may be symbols, which divide tensors alone.
+        parts = []
+        for magnitude, transform in zip(magnitudes.unbind(), run, strict=True):
+            cells = columns if shifts_across(transform) else rows
+            parts.append(magnitude / cells if transform.unit else magnitude)
+        magnitudes = torch.stack(parts)
     powers = torch.tensor(list(steps), dtype=dtype, device=device)
     return chain_matrices([t.op for t in run], magnitudes, powers, height, width)
 
@@ -107,10 +171,33 @@ def mirrored_axes(run: Sequence[Transform], step: float) -> tuple[int, ...] | No
     return tuple(sorted(axes))
 
 
+def whole_shift(run: Sequence[Transform], step: float, height: int, width: int) -> Shift | None:
+    """Tell by how many whole cells geometric transforms shift maps of a size, where they mirror and shift alone.
+
+    Returns None where frames at this power have to be sampled.
+    """
+    axes: set[int] = set()
+    moved = {-1: 0.0, -2: 0.0}
+    for transform in run if step else ():
+        op = get_op(transform.op)
+        if op.mirrors and not step % 1:
+            for axis in op.mirrors if step % 2 else ():
+                axes ^= {axis}
+                moved[axis] = -moved[axis]
+        elif op.shifts is not None:
+            cells = 1 if transform.unit else (width if op.shifts == -1 else height)
+            moved[op.shifts] += step * transform.magnitude * cells
+        else:
+            return None
+    down, right = whole(moved[-2]), whole(moved[-1])
+    return None if down is None or right is None else Shift(tuple(sorted(axes)), down, right)
+
+
 def check_invertible(run: Sequence[Transform], steps: Sequence[float], text: str) -> None:
     """Raise `InputError` where geometric transforms cannot be inverted in numbers at one of these powers."""
-    # Whether a matrix is singular does not depend on the size of the image: any will do.
-    linear = run_matrices(run, steps, 224, 128)[:, :2, :2]
+    # Whether a matrix is singular does not depend on the size of the image (any will do), nor on any shift: one in
+    # cells could be too large for numbers.
+    linear = run_matrices([t for t in run if not t.unit], steps, 224, 128)[:, :2, :2]
     dets = linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]
     sizes = linear.abs().amax(dim=(1, 2))
     # NaN fails every comparison.

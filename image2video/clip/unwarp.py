@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_size
-from image2video.clip.matrices import normalise
+from image2video.clip.matrices import conjugated, normalise
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.sampling import in_order, matrix_device, sample, sampling_grid, warp
 from image2video.errors import InputError
@@ -22,10 +22,12 @@ def unwarp_clip(
     *,
     interpolation: str,
     padding: str = "zeros",
+    cells: tuple[int, int] | None = None,
 ) -> Tensor:
     """Bring maps `(B, S, K, h, w)` of the frames at the given powers back to the image; same shape.
 
-    Maps of frames that are the image or a mirror image come back bit for bit.
+    `cells` is the size of the map where the clip began, for magnitudes in cells; None stands for the image. Maps of
+    frames that are the image or a mirror image come back bit for bit.
     """
     height, width = check_size(image_size, "image_size")
     mirrored = [genotype.mirrored(step) for step in steps]
@@ -37,7 +39,8 @@ def unwarp_clip(
     moving = clip if len(sampled) == len(steps) else torch.stack([clip[:, t] for t in sampled], dim=1)
     # The way back reads the frame at M · p, so the frame's own matrix is the backward map; in [-1, 1] coordinates it is
     # the same for maps of every size.
-    matrices = genotype.step_matrices([steps[t] for t in sampled], height, width, matrix_device(clip))
+    powers = [steps[t] for t in sampled]
+    matrices = genotype.step_matrices(powers, height, width, matrix_device(clip), cells=cells)
     # Bicubic weights are negative in places: averages of maps would overshoot.
     mode = "nearest" if interpolation == "nearest" else "bilinear"
     h, w = moving.shape[-2:]
@@ -64,23 +67,24 @@ def _way_back(
 
 
 def frame_weights(
-    valid: Tensor, genotype: Clip, steps: tuple[float, ...], size: tuple[int, int], image_size: tuple[int, int]
+    valid: Tensor,
+    genotype: Clip,
+    steps: tuple[float, ...],
+    size: tuple[int, int],
+    image_size: tuple[int, int],
+    cells: tuple[int, int] | None = None,
 ) -> Tensor:
     """Return how much of every pixel of each frame's map shows the valid area: `(B, S, 1, h, w)`.
 
-    `valid` `(B, 1, H, W)` is 1 on the image and 0 on padding; `size` is (h, w) of the maps.
+    `valid` `(B, 1, H, W)` is 1 on the image and 0 on padding; `size` is (h, w) of the maps, and `cells` that of
+    the map where the clip began, as in `unwarp_clip`.
     """
     height, width = check_size(image_size, "image_size")
     if valid.ndim != 4 or valid.shape[1:] != (1, height, width):
         raise InputError(f"valid must have the shape (B, 1, {height}, {width}), got {tuple(valid.shape)}")
     small = nn.functional.adaptive_avg_pool2d(valid, size)
     # The matrices of the image in pixels of the map: conjugated by the ratio of the sizes.
-    matrices = constant(_shrunk, genotype.step_matrices(steps, height, width), size[1] / width, size[0] / height)
+    matrices = genotype.step_matrices(steps, height, width, cells=cells)
+    matrices = constant(conjugated, matrices, size[0] / height, size[1] / width)
     # Beyond the canvas the area goes on as at its edge: images that fill it get the mask of images without `valid`.
     return warp(small, matrices, padding="border", mirrored=[genotype.mirrored(step) for step in steps])
-
-
-def _shrunk(matrices: Tensor, x: float, y: float) -> Tensor:
-    """Conjugate matrices in pixels of an image by the ratios of the sizes of a map and the image."""
-    ratio = matrices.new_tensor([x, y, 1.0])
-    return matrices * ratio.unsqueeze(-1) / ratio

@@ -102,11 +102,11 @@ def _scaled(genotype: Genotype, factor: float) -> Genotype:
     steps = []
     for step in genotype.chain:
         if get_op(step.op).mirrors:
-            steps.append(str(step))
+            steps.append(step)
             continue
         magnitude = step.magnitude**factor if step.op == "scale" else step.magnitude * factor
-        steps.append(f"{step.op}({magnitude!r})")
-    return Genotype.parse(" > ".join(steps) or "identity")
+        steps.append(dataclasses.replace(step, magnitude=magnitude))
+    return Genotype(tuple(steps))
 
 
 def search_on(

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from image2video.clip.frame_set import FrameSet
-from image2video.clip.genotype import Genotype
+from image2video.clip.genotype import Genotype, Transform
 from image2video.clip.genotype_text import FRAME_BAR
 from image2video.clip.ops.registry import get_op
 from image2video.report.curves import entropy_figure
@@ -89,15 +89,18 @@ def chain_in_words(genotype: str) -> str:
     chain = Genotype.parse(genotype).chain
     if not chain:
         return "every frame is the image itself"
-    return f"from step to step {', then '.join(_step(t.op, t.magnitude) for t in chain)}"
+    return f"from step to step {', then '.join(_step(transform) for transform in chain)}"
 
 
-def _step(op: str, magnitude: float) -> str:
+def _step(transform: Transform) -> str:
     """One op and its amount in words."""
+    op = transform.op
     if get_op(op).mirrors:
         return f"{op}, which mirrors every second frame"
+    amount = f"{transform.magnitude:.4g}".replace("-", "−")
+    if transform.unit:
+        return f"{op} by {amount} {transform.unit}" + ("" if abs(transform.magnitude) == 1 else "s")
     unit = get_op(op).unit
-    amount = f"{magnitude:.4g}".replace("-", "−")
     return f"{op} by a {unit[1:-1]} of {amount}" if unit.startswith("(") else f"{op} by {amount} {unit}"
 
 

@@ -113,7 +113,7 @@ def accuracy_text(accuracy: Interval) -> str:
 
 def genotype_text(genotype: str) -> str:
     """A genotype with magnitudes of at most four digits: for reading, not for parsing."""
-    return re.sub(r"\((-?\d+\.\d+)\)", lambda found: f"({float(found[1]):.4g})", genotype)
+    return re.sub(r"\((-?\d+\.\d+)( cells?)?\)", lambda found: f"({float(found[1]):.4g}{found[2] or ''})", genotype)
 
 
 def count_text(value: float) -> str:

@@ -85,7 +85,7 @@ def test_json_has_a_version_of_its_own_and_names_the_place_of_what_is_wrong() ->
         ({"frames": [[]] * (MAX_FRAMES + 1)}, f"at most {MAX_FRAMES}"),
         ({"frames": "identity"}, "frames must be a list"),
         ({"chain": []}, "unknown key 'chain'"),
-        ({"schema_version": 3}, "unknown key 'frames'|schema_version must be 1"),
+        ({"schema_version": 1}, "unknown key 'frames'"),
     ):
         with pytest.raises((InputError, InputTypeError), match=message):
             FrameSet.from_json(json.dumps(record | change))

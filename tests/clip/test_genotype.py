@@ -26,7 +26,11 @@ def transforms() -> st.SearchStrategy[Transform]:
         op = get_op(name)
         low, high = MILD.get(name, (op.low, op.high))
         magnitudes = st.floats(low, high, exclude_min=op.open_ends, exclude_max=op.open_ends)
-        return magnitudes.map(lambda magnitude: Transform(name, magnitude))
+        found = magnitudes.map(lambda magnitude: Transform(name, magnitude))
+        if op.shifts is None:
+            return found
+        cells = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9)
+        return found | cells.map(lambda magnitude: Transform(name, magnitude, "cell"))
 
     return st.sampled_from(op_names()).flatmap(of)
 

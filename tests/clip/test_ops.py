@@ -153,6 +153,26 @@ def test_malformed_ops_are_refused(change: dict[str, object], message: str) -> N
     assert "zoom" not in op_names()
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("scale", {"shifts": -1}, "shifts images: its neutral must be 0, got 1"),
+        ("rotate", {"shifts": -1}, "at step 1 its matrix must shift the axis -1 by 10 of its size"),
+        ("translate_x", {"shifts": -2}, "at step 1 its matrix must shift the axis -2 by 0.06 of its size"),
+        ("translate_x", {"shifts": 1}, "must be the axis of a geometric op, -1 or -2, got 1"),
+        ("flip_x", {"shifts": -1}, "must be the axis of a geometric op"),
+        ("invert", {"shifts": -1}, "must be the axis of a geometric op"),
+    ],
+)
+def test_an_op_that_says_wrong_things_of_its_shifts_is_refused(
+    name: str, change: dict[str, object], message: str
+) -> None:
+    op = dataclasses.replace(get_op(name), **{"name": "slide", **change})
+    with pytest.raises(InputError, match=message):
+        register_op(op)
+    assert "slide" not in op_names()
+
+
 def _in_place(images: Tensor, magnitude: float, step: float) -> Tensor:
     return images.detach().mul_(1 - step * magnitude / 4)
 

@@ -372,6 +372,8 @@ def _set_config() -> Any:
 
 
 _GENOTYPE = Genotype.parse("translate_x(0.06) > rotate(-10) > brightness(1.1)").with_provenance({"seed": 1, "a": [1.5]})
+_CELLS = Genotype.parse("translate_x(1 cell) > rotate(5) > translate_y(-2 cells)").with_provenance({"seed": 1})
+_CELL_SET = FrameSet.parse("identity | translate_x(1 cell) | flip_y > translate_y(-0.5 cells)")
 _SET = FrameSet.parse("identity | flip_x | scale(1.2) > brightness(1.1)").with_provenance({"seed": 1})
 _SPACES = (
     {"name": "turns", "ops": {"rotate": [5, -5], "scale": None, "identity": None}, "nodes": 2, "inputs": 1},
@@ -393,13 +395,19 @@ FORMATS: dict[str, Format] = {
     ),
     "JSON": Format((_SPACES, _RUN), lambda d, _: parse_json(os.fsdecode(d), "text"), _json, 150, 8),
     "genotype text": Format(
-        tuple(text.encode() for text in (str(_GENOTYPE), "identity", "scale( 1.1 )")), _text(Genotype.parse), share=6
+        tuple(text.encode() for text in (str(_GENOTYPE), "identity", "scale( 1.1 )", str(_CELLS))),
+        _text(Genotype.parse),
+        share=6,
     ),
-    "genotype JSON": Format((json.loads(_GENOTYPE.to_json()),), _genotype, _json, share=6),
+    "genotype JSON": Format((json.loads(_GENOTYPE.to_json()), json.loads(_CELLS.to_json())), _genotype, _json, share=6),
     "clip text": Format(
-        tuple(text.encode() for text in (str(_SET), "rotate(5) |", str(_GENOTYPE))), _text(_clip_text), share=6
+        tuple(text.encode() for text in (str(_SET), "rotate(5) |", str(_GENOTYPE), str(_CELL_SET))),
+        _text(_clip_text),
+        share=6,
     ),
-    "clip JSON": Format((json.loads(_SET.to_json()), json.loads(_GENOTYPE.to_json())), _clip, _json, share=6),
+    "clip JSON": Format(
+        tuple(json.loads(clip.to_json()) for clip in (_SET, _GENOTYPE, _CELLS, _CELL_SET)), _clip, _json, share=6
+    ),
     "space YAML": Format(_SPACES, _space(".yaml"), _yaml, share=4),
     "space JSON": Format(_SPACES, _space(".json"), _json, share=4),
     "policy text": Format(

@@ -28,6 +28,7 @@ def check_op(op: Op) -> None:
     if not all(math.isfinite(value) for value in (op.default, op.low, op.high, op.neutral)):
         raise InputError(f"default, low, high and neutral of op {op.name!r} must be finite numbers")
     _check_mirrors(op)
+    _check_shifts(op)
     for label, value in (("default", op.default), ("neutral", op.neutral)):
         if not (op.contains(value) or (op.mirrors and label == "neutral")):
             raise InputError(f"{label} of op {op.name!r} must lie in its range {op.range_text}, got {value:g}")
@@ -58,6 +59,16 @@ def _check_mirrors(op: Op) -> None:
         raise InputError(f"op {op.name!r} mirrors images: its default, low and high must be 1 and its neutral 0")
 
 
+def _check_shifts(op: Op) -> None:
+    """Raise `InputError` for an op that shifts images and says of itself what does not fit."""
+    if op.shifts is None:
+        return
+    if op.matrix is None or op.mirrors or op.shifts not in (-1, -2):
+        raise InputError(f"shifts of op {op.name!r} must be the axis of a geometric op, -1 or -2, got {op.shifts!r}")
+    if op.neutral != 0:
+        raise InputError(f"op {op.name!r} shifts images: its neutral must be 0, got {op.neutral:g}")
+
+
 def _check_matrix(op: Op, matrix: MatrixFunction) -> None:
     """Raise `InputError` where the matrices of an op break their contract."""
     # The device is named, so that `with torch.device("meta")` around a registration changes nothing here.
@@ -83,6 +94,14 @@ def _check_matrix(op: Op, matrix: MatrixFunction) -> None:
             mirror = torch.diag(torch.tensor([*signs, 1.0], dtype=torch.float64, device="cpu"))
             if not torch.equal(matrices[1], mirror):
                 raise InputError(f"op {op.name!r}: at step 1 its matrix must mirror the axes {op.mirrors} and no more")
+        if op.shifts is not None:
+            shift = eye.clone()
+            shift[0 if op.shifts == -1 else 1, 2] = value * (7 if op.shifts == -1 else 5)
+            if not torch.allclose(matrices[1], shift, atol=1e-9):
+                raise InputError(
+                    f"op {op.name!r}: at step 1 its matrix must shift the axis {op.shifts} by {value:g} of its size "
+                    "and do no more"
+                )
 
 
 def _check_pixels(op: Op, pixels: PixelFunction) -> None:

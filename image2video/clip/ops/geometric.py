@@ -73,8 +73,8 @@ def _identity(magnitude: Tensor, steps: Tensor, height: int, width: int) -> Tens
 
 
 GEOMETRIC_OPS: tuple[Op, ...] = (
-    Op("translate_x", "of the width", 0.06, -1, 1, 0, _translate_x),
-    Op("translate_y", "of the height", 0.06, -1, 1, 0, _translate_y),
+    Op("translate_x", "of the width", 0.06, -1, 1, 0, _translate_x, shifts=-1),
+    Op("translate_y", "of the height", 0.06, -1, 1, 0, _translate_y, shifts=-2),
     Op("rotate", "degrees", 10, -180, 180, 0, _rotate),
     Op("scale", "(factor)", 1.1, 0.25, 4, 1, _scale),
     Op("shear_x", "degrees", 5, -80, 80, 0, _shear_x, open_ends=True),

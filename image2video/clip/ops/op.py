@@ -16,6 +16,8 @@ from image2video.errors import InputError, InputTypeError
 MatrixFunction = Callable[[Tensor, Tensor, int, int], Tensor]
 PixelFunction = Callable[[Tensor, float, float], Tensor]
 GRADIENTS: tuple[str, ...] = ("exact", "straight_through")
+CELL = "cell"
+"""The unit of shifts by cells of a map; magnitudes in the op's own unit have the unit `""`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Op:
         mirrors: of a geometric op that mirrors images: the axes, -1 for left and right, -2 for top and bottom. Odd
             powers mirror without any interpolation, even powers do nothing; such an op has no magnitude to choose:
             `default`, `low` and `high` are 1, `neutral` is 0.
+        shifts: of a geometric op that shifts images by a fraction of their size: the axis, -1 to the right by a
+            fraction of the width, -2 down by one of the height. Its `neutral` is 0. It takes magnitudes in cells too.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Op:
     pixels: PixelFunction | None = None
     gradient: str = "exact"
     mirrors: tuple[int, ...] = ()
+    shifts: int | None = None
 
     @property
     def geometric(self) -> bool:
@@ -103,19 +108,22 @@ class Op:
             return self.low < magnitude < self.high
         return self.low <= magnitude <= self.high
 
-    def check(self, magnitude: object) -> float:
+    def check(self, magnitude: object, unit: object = "") -> float:
         """Check a magnitude.
 
         Args:
             magnitude: of one step, as a user gave it.
+            unit: `""`, or `"cell"` for cells of a map. What range a number of cells lies in depends on the map.
 
         Returns:
             The magnitude as a float.
 
         Raises:
-            InputError: a number that is not finite or out of range.
+            InputError: a number that is not finite or out of range, or a unit that the op does not have.
             InputTypeError: anything but a number.
         """
+        if unit != "":
+            self._check_unit(unit)
         if isinstance(magnitude, bool) or not isinstance(magnitude, int | float):
             raise InputTypeError(
                 f"the magnitude of {self.name} must be a number, got {magnitude!r:.80} ({type(magnitude).__name__})"
@@ -128,9 +136,19 @@ class Op:
             raise InputError(f"the magnitude of {self.name} must be finite, got {value}")
         if self.mirrors and value != self.default:
             raise InputError(f"{self.name} mirrors the image and takes no magnitude, got {value:g}; write {self.name}")
-        if not self.contains(value):
+        if unit == "" and not self.contains(value):
             raise InputError(f"the magnitude of {self.name} must lie in {self.range_text}, got {value:g}")
         return value + 0.0  # -0.0 becomes 0.0, so that equal genotypes print alike
+
+    def _check_unit(self, unit: object) -> None:
+        """Raise `InputError` for a unit of magnitudes that the op does not have."""
+        if unit != CELL:
+            raise InputError(f"the unit of a magnitude must be '' (that of the op) or {CELL!r}, got {unit!r:.80}")
+        if self.shifts is None:
+            raise InputError(
+                f"{self.name} has no magnitude in cells, which count shifts (translate_x, translate_y); give it in its "
+                f"own unit: {self.range_text}"
+            )
 
     @property
     def range_text(self) -> str:

@@ -120,9 +120,12 @@ def frames_key(chain: Genotype, powers: Sequence[float] = _TWO_POWERS) -> tuple[
     key: list[object] = []
     for run in chain.runs():
         if run.is_geometric:
-            # Powers and an image of two different sizes each, so that no two ops agree by chance.
-            for matrix in run.step_matrices(powers, 100, 130):
-                key += matrix_key(matrix)
+            # Powers and an image of two different sizes each, so that no two ops agree by chance. Cells agree with
+            # fractions at one size.
+            sizes = ((100, 130), (110, 150)) if run.has_cells else ((100, 130),)
+            for size in sizes:
+                for matrix in run.step_matrices(powers, *size):
+                    key += matrix_key(matrix)
         else:
             key.append(str(run))
     if not key:  # the identity has no run, and the frames of any chain that moves nothing

@@ -13,6 +13,7 @@ from typing import Any
 
 from image2video.clip.checks import check_choice
 from image2video.clip.genotype import Genotype
+from image2video.clip.random_chain import refuse_cells
 from image2video.clip.schedules import SCHEDULES
 from image2video.errors import InputError, InputTypeError
 from image2video.search.space.known_spaces import KNOWN_SPACES
@@ -44,7 +45,8 @@ class SearchSpace:
         schedule: the power s(t) of frame t, see `image2video.clip.schedules.schedule_steps`.
 
     Raises:
-        InputError: no candidate, two that are equal, a cell without nodes or inputs, an unknown option.
+        InputError: no candidate, two that are equal, one with a magnitude in cells, a cell without nodes or inputs, an
+            unknown option.
         InputTypeError: a name that is no text, candidates that are no tuple.
 
     Example:
@@ -74,6 +76,8 @@ class SearchSpace:
         object.__setattr__(self, "candidates", chains)
         if not chains:
             raise InputError(f"the space {self.name!r:.80} has no candidates; give at least one, such as 'identity'")
+        for chain in chains:
+            refuse_cells(chain, f"search spaces ({self.name!r:.80}) are")
         twice = sorted(str(chain) for chain, count in Counter(chains).items() if count > 1)
         if twice:
             raise InputError(
