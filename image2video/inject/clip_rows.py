@@ -1,0 +1,175 @@
+"""Whether a network takes the number of rows behind a clip site from what comes in there, as it must.
+
+A model may read the number of images early (`B = x.shape[0]`) and use it late (`x.view(B, -1)`): with T times the rows
+that fails, or computes something else. So a copy runs with another number of rows from each site on. Every operation
+behind must be the one, with the shapes and the arguments, that the network has for as many images from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from image2video.errors import InputError
+from image2video.trace.graph import Graph, has
+from image2video.trace.operation import Named
+from image2video.trace.recorder import Trace, Value
+from image2video.trace.trace import IMAGES, trace_forward
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The positional input of a call at which the rows change, and the value that comes in there."""
+
+    call: int
+    index: int
+    value: int
+
+
+def own_rows(backbone: nn.Module, graph: Graph, example: Tensor, begins: Sequence[Begin]) -> list[Begin]:
+    """Keep the places behind which a network uses the rows that come in there, and no number that it read before.
+
+    Args:
+        backbone: the network; it stays as it is.
+        graph: of its traced forward.
+        example: an image like the traced ones.
+        begins: places in the order of execution, each on every path to the later outputs.
+    """
+    if not begins:
+        return []
+    more = trace_forward(backbone, example, images=IMAGES + 1)
+    if graph.trace.fake and foreign_rows(backbone, graph, example, begins, more) is None:
+        return list(begins)
+    return [begin for begin in begins if foreign_rows(backbone, graph, example, [begin], more) is None]
+
+
+def foreign_rows(
+    backbone: nn.Module, graph: Graph, example: Tensor, begins: Sequence[Begin], more: Trace | None = None
+) -> str | None:
+    """Return where a network uses a number of rows that it read before one of some places; None where nowhere.
+
+    Args:
+        backbone: the network; it stays as it is.
+        graph: of its traced forward.
+        example: an image like the traced ones.
+        begins: places in the order of execution, each on every path to the later outputs.
+        more: its forward on one image more; it is traced where it is not given.
+    """
+    more = more or trace_forward(backbone, example, images=IMAGES + 1)
+    # All different: rows that were read at one place and are used behind another are seen.
+    rows = [IMAGES + 2 + place for place in range(len(begins))]
+
+    def prepare(model: nn.Module) -> None:
+        for begin, count in zip(begins, rows, strict=True):
+            module = model.get_submodule(graph.calls[begin.call].name)
+            module.register_forward_pre_hook(_with_rows(begin.index, count))
+
+    try:
+        changed = trace_forward(backbone, example, prepare=prepare)
+    except InputError as error:
+        return f"the forward fails: {error.__cause__ or error}"
+    return _Comparison(graph, more, changed, begins, rows).difference()
+
+
+def _with_rows(index: int, rows: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """Make a hook that repeats the first row of a positional input."""
+
+    def replace(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*args[:index], _repeated(args[index], rows), *args[index + 1 :])
+
+    return replace
+
+
+def _repeated(tensor: Tensor, rows: int) -> Tensor:
+    """Repeat the first row; the memory keeps its order, on which a model's `view` may rely."""
+    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    back = [order.index(dim) for dim in range(tensor.ndim)]
+    copies = [rows if dim == 0 else 1 for dim in order]
+    return tensor[:1].permute(order).repeat(copies).permute(back)
+
+
+_REPETITION = ("slice", "permute", "repeat", "permute")
+"""The operations of `_repeated` as a trace names them."""
+
+
+class _Comparison:
+    """Three forwards of one network: on `IMAGES` images, on one more, and with other rows from some places on.
+
+    From the first two follows what the network does for any number of images: all sizes grow evenly with it.
+    """
+
+    def __init__(self, graph: Graph, more: Trace, changed: Trace, begins: Sequence[Begin], rows: Sequence[int]) -> None:
+        self.graph = graph
+        self.traces = (graph.trace, more, changed)
+        self.steps = [
+            (graph.calls[begin.call].start, begin.value, count) for begin, count in zip(begins, rows, strict=True)
+        ]
+
+    def difference(self) -> str | None:
+        """Return the first place where the third forward is not the one that the first two foretell."""
+        few, more, changed = ([value for value in trace.values if _counts(value)] for trace in self.traces)
+        if [value.op for value in few] != [value.op for value in more]:
+            return "it runs other operations for another number of images"
+        added = len(_REPETITION) * len(self.steps)
+        if len(changed) != len(few) + added:
+            return "it runs other operations for another number of rows"
+        starts = [start for start, _, _ in self.steps]
+        for place, value in enumerate(few):
+            shift = len(_REPETITION) * sum(start <= value.index for start in starts)
+            if not self._fits(value, more[place], changed[place + shift]):
+                name = self.graph.calls[value.call].name if value.call >= 0 else ""
+                return f"module {name or '(root)'!r} ({value.op})"
+        return None if self._outputs_fit() else "an output has another number of rows than the images or frames"
+
+    def _fits(self, few: Value, more: Value, changed: Value) -> bool:
+        """Whether a value of the third forward is the one that is foretold."""
+        values = (few, more, changed)
+        rows = self._rows(few)
+        same = few.op == changed.op and _grows([value.shape for value in values], rows)
+        return same and _grows([_arguments(value) for value in values], rows)
+
+    def _outputs_fit(self) -> bool:
+        """Whether the outputs are those that are foretold."""
+        few, more, changed = (trace.outputs for trace in self.traces)
+        if not [path for path, _ in few] == [path for path, _ in more] == [path for path, _ in changed]:
+            return False
+        for outputs in zip(few, more, changed, strict=True):
+            shapes = [trace.values[value].shape for trace, (_, value) in zip(self.traces, outputs, strict=True)]
+            if not _grows(shapes, self._rows(self.graph.values[outputs[0][1]])):
+                return False
+        return True
+
+    def _rows(self, value: Value) -> int:
+        """Return how many rows a value has in the third forward; a constant has those of the moment."""
+        rows = IMAGES
+        for start, root, count in self.steps:
+            if value.index >= start and (not value.depends or has(self.graph.ancestors[value.index], root)):
+                rows = count
+        return rows
+
+
+def _counts(value: Value) -> bool:
+    """Whether a value was computed: what is noted for further views of a memory that was written differs with them."""
+    return value.op != "written"
+
+
+def _arguments(value: Value) -> list[Any]:
+    """List the arguments of the operation that made a value; none where they are not written down."""
+    if value.operation is None:
+        return []
+    return [*value.operation.args, *value.operation.kwargs.values()]
+
+
+def _grows(given: Sequence[Any], rows: int) -> bool:
+    """Whether numbers grow evenly with the rows: given those for `IMAGES`, for one more, and for `rows`."""
+    few, more, changed = (item.shape if isinstance(item, Named) else item for item in given)
+    if isinstance(few, list | tuple):
+        same = all(isinstance(items, list | tuple) and len(items) == len(few) for items in (more, changed))
+        return same and all(_grows(items, rows) for items in zip(few, more, changed, strict=True))
+    if isinstance(few, int) and isinstance(more, int):
+        return bool(changed == few + (rows - IMAGES) * (more - few))
+    # Other arguments (types, devices, packed weights) say nothing of rows.
+    return not isinstance(few, float) or few == more == changed
