@@ -7,7 +7,7 @@ import difflib
 from torch import Tensor, nn
 
 from image2video.errors import InputError
-from image2video.inject.clip_rows import Begin, foreign_rows
+from image2video.inject.clip_rows import Begin, Rows
 from image2video.inject.clip_site import IMAGE, ClipSite
 from image2video.inject.clip_sites import Places
 from image2video.trace.graph import Graph, Residual, has
@@ -43,12 +43,13 @@ def find_clip_site(backbone: nn.Module, graph: Graph, example: Tensor, name: str
         raise InputError(
             f"clip_at={name!r} needs a map or tokens with a known grid: {site}; {_places_near(places, name)}"
         )
-    where = foreign_rows(backbone, graph, example, [Begin(calls[0].index, site.index, value)])
-    if where is not None:
+    foreign = Rows(backbone, graph, example).foreign([Begin(calls[0].index, site.index, value)])
+    if foreign is not None:
         raise InputError(
             f"clip_at={name!r} needs a network that takes the number of rows behind the site from what comes in there; "
-            f"{type(backbone).__name__} uses the number of images that it read before ({where}): begin further ahead, "
-            f"or with the image (clip_at={IMAGE!r}); in your own code read it where it is used (x.shape[0])"
+            f"{type(backbone).__name__} uses the number of images that it read before it ({foreign.where}); let the "
+            f"clip begin with the image, clip_at={IMAGE!r}, or at another site; in your own code read the number where "
+            "it is used (x.shape[0])"
         )
     return site
 

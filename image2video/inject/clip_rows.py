@@ -7,6 +7,7 @@ behind must be the one, with the shapes and the arguments, that the network has 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,19 @@ class Begin:
     value: int
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """Where a network uses a number of rows that it read before one of some places.
+
+    Args:
+        place: the last of the places before it, which the number was read before; None where that is not known.
+        where: what it does there.
+    """
+
+    place: int | None
+    where: str
+
+
 def own_rows(backbone: nn.Module, graph: Graph, example: Tensor, begins: Sequence[Begin]) -> list[Begin]:
     """Keep the places behind which a network uses the rows that come in there, and no number that it read before.
 
@@ -38,46 +52,68 @@ def own_rows(backbone: nn.Module, graph: Graph, example: Tensor, begins: Sequenc
         example: an image like the traced ones.
         begins: places in the order of execution, each on every path to the later outputs.
     """
-    if not begins:
-        return []
-    more = trace_forward(backbone, example, images=IMAGES + 1)
-    if graph.trace.fake and foreign_rows(backbone, graph, example, begins, more) is None:
-        return list(begins)
-    return [begin for begin in begins if foreign_rows(backbone, graph, example, [begin], more) is None]
+    rows = Rows(backbone, graph, example)
+    left = list(begins)
+    dropped = len(left)
+    # One forward for all; with real tensors it would compute as many rows as there are places.
+    while left and graph.trace.fake:
+        foreign = rows.foreign(left)
+        if foreign is None:
+            return left
+        if foreign.place is None:
+            break
+        first = foreign.place
+        if first + 1 == dropped:
+            # The number was read far ahead, and every place behind its reading fails like this one.
+            first = bisect_left(range(first), True, key=lambda place: rows.foreign([left[place]]) is not None)
+        del left[first : foreign.place + 1]
+        dropped = first
+    return [begin for begin in left if rows.foreign([begin]) is None]
 
 
-def foreign_rows(
-    backbone: nn.Module, graph: Graph, example: Tensor, begins: Sequence[Begin], more: Trace | None = None
-) -> str | None:
-    """Return where a network uses a number of rows that it read before one of some places; None where nowhere.
+class Rows:
+    """The rows of a network, which it may have for several numbers of them.
 
     Args:
         backbone: the network; it stays as it is.
         graph: of its traced forward.
         example: an image like the traced ones.
-        begins: places in the order of execution, each on every path to the later outputs.
-        more: its forward on one image more; it is traced where it is not given.
     """
-    more = more or trace_forward(backbone, example, images=IMAGES + 1)
-    # All different: rows that were read at one place and are used behind another are seen.
-    rows = [IMAGES + 2 + place for place in range(len(begins))]
 
-    def prepare(model: nn.Module) -> None:
-        for begin, count in zip(begins, rows, strict=True):
-            module = model.get_submodule(graph.calls[begin.call].name)
-            module.register_forward_pre_hook(_with_rows(begin.index, count))
+    def __init__(self, backbone: nn.Module, graph: Graph, example: Tensor) -> None:
+        self.backbone = backbone
+        self.graph = graph
+        self.example = example
+        self.more = trace_forward(backbone, example, images=IMAGES + 1)
 
-    try:
-        changed = trace_forward(backbone, example, prepare=prepare)
-    except InputError as error:
-        return f"the forward fails: {error.__cause__ or error}"
-    return _Comparison(graph, more, changed, begins, rows).difference()
+    def foreign(self, begins: Sequence[Begin]) -> Foreign | None:
+        """Return the first place where the network uses a number of rows that it read before one of some places.
+
+        Args:
+            begins: places in the order of execution, each on every path to the later outputs.
+        """
+        # All different: rows that were read at one place and are used behind another are seen.
+        rows = [IMAGES + 2 + place for place in range(len(begins))]
+        passed: list[int] = []
+
+        def prepare(model: nn.Module) -> None:
+            for begin, count in zip(begins, rows, strict=True):
+                module = model.get_submodule(self.graph.calls[begin.call].name)
+                module.register_forward_pre_hook(_with_rows(begin.index, count, passed))
+
+        try:
+            changed = trace_forward(self.backbone, self.example, prepare=prepare, real=not self.graph.trace.fake)
+        except InputError as error:
+            place = len(passed) - 1 if self.graph.trace.fake else None
+            return Foreign(place, f"its forward fails: {error.__cause__ or error}")
+        return _Comparison(self.graph, self.more, changed, begins, rows).difference()
 
 
-def _with_rows(index: int, rows: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """Make a hook that repeats the first row of a positional input."""
+def _with_rows(index: int, rows: int, passed: list[int]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """Make a hook that repeats the first row of a positional input, and notes that it ran."""
 
     def replace(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        passed.append(rows)
         return (*args[:index], _repeated(args[index], rows), *args[index + 1 :])
 
     return replace
@@ -108,21 +144,20 @@ class _Comparison:
             (graph.calls[begin.call].start, begin.value, count) for begin, count in zip(begins, rows, strict=True)
         ]
 
-    def difference(self) -> str | None:
+    def difference(self) -> Foreign | None:
         """Return the first place where the third forward is not the one that the first two foretell."""
         few, more, changed = ([value for value in trace.values if _counts(value)] for trace in self.traces)
         if [value.op for value in few] != [value.op for value in more]:
-            return "it runs other operations for another number of images"
-        added = len(_REPETITION) * len(self.steps)
-        if len(changed) != len(few) + added:
-            return "it runs other operations for another number of rows"
-        starts = [start for start, _, _ in self.steps]
+            return Foreign(None, "other operations run for another number of images")
         for place, value in enumerate(few):
-            shift = len(_REPETITION) * sum(start <= value.index for start in starts)
-            if not self._fits(value, more[place], changed[place + shift]):
+            passed = sum(start <= value.index for start, _, _ in self.steps)
+            shifted = place + passed * len(_REPETITION)
+            if shifted >= len(changed) or not self._fits(value, more[place], changed[shifted]):
                 name = self.graph.calls[value.call].name if value.call >= 0 else ""
-                return f"module {name or '(root)'!r} ({value.op})"
-        return None if self._outputs_fit() else "an output has another number of rows than the images or frames"
+                return Foreign(passed - 1 if passed else None, f"in module {name or '(root)'!r}, {value.op}")
+        if len(changed) != len(few) + len(self.steps) * len(_REPETITION):
+            return Foreign(None, "other operations run for another number of rows")
+        return None if self._outputs_fit() else Foreign(None, "an output has rows of neither the images nor the frames")
 
     def _fits(self, few: Value, more: Value, changed: Value) -> bool:
         """Whether a value of the third forward is the one that is foretold."""

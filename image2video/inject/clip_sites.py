@@ -73,6 +73,10 @@ class Spot:
     grid: TokenGrid
 
 
+_SAME = frozenset({"to", "type_as", "contiguous", "dropout", "alpha_dropout", "feature_dropout"})
+"""Operations that may return their own input."""
+
+
 class Places:
     """The values of a traced forward as places where a clip may begin.
 
@@ -104,6 +108,10 @@ class Places:
         for user in self.cuts.users(value):
             if not self.graph.contains(call.index, user):
                 yield user
+            elif self.graph.values[user].op in _SAME and user not in call.outputs:
+                # A module that casts its input to the type that it has: the trace goes on with another value, but what
+                # comes later uses the input, which the module does not return.
+                yield from self.users_outside(call, user)
 
     def spot(self, value: int, calls: Sequence[Call]) -> Spot | str:
         """Return what is known of a place's dimensions, or the reason why its positions are not known well enough."""

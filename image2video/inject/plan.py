@@ -104,10 +104,10 @@ class Plan:
         size = "×".join(map(str, self.input_size))
         text = [f"{self.model}: {len(self.sites)} {self.fusion.name} sites at input {size}"]
         if self.clip_site is not None:
-            text += ["", *_table(_clip_rows(self.clip_site)), ""]
+            text += ["", *plain_table(_clip_rows(self.clip_site)), ""]
         if self.sites:
             head = ("site", "placement", "channels", "layout", "shape", "parts", "rule", "block")
-            text += _table([head, *(_row(site) for site in self.sites)])
+            text += plain_table([head, *(_row(site) for site in self.sites)])
         # Sites with several positions but no map and no tokens.
         unordered = sum(site.layout.spatial == "none" and prod(site.shape[1:]) > site.channels for site in self.sites)
         if unordered:
@@ -118,7 +118,7 @@ class Plan:
             ]
         if self.skipped:
             rows = [(skipped.name, skipped.block or "(root)", skipped.reason) for skipped in self.skipped]
-            text += ["", f"{len(self.skipped)} left out:", *_table([("place", "block", "reason"), *rows])]
+            text += ["", f"{len(self.skipped)} left out:", *plain_table([("place", "block", "reason"), *rows])]
         return "\n".join(text)
 
 
@@ -161,7 +161,7 @@ def _row(site: Site) -> tuple[str, ...]:
     return (site.name, site.placement, str(site.channels), layout, shape, str(site.parts), rule, block)
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def plain_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """The lines of a table, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

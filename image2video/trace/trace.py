@@ -35,10 +35,12 @@ def trace_forward(
     as_is: bool = False,
     images: int = IMAGES,
     prepare: Preparation | None = None,
+    real: bool = True,
 ) -> Trace:
     """Trace a forward of a copy of `backbone` on `images` images like `example` `(·, C, H, W)`.
 
     The copy is in eval mode, or with `as_is` in the modes of the backbone's modules. `prepare` gets it before it runs.
+    Without `real` it computes nothing, even where it fails on fake tensors.
 
     The first try is with fake tensors, which compute nothing. A model that looks at its data (`.item()`, a branch on a
     value) fails on them, so a real copy of it runs once. Either way the backbone, its buffers and the random state stay
@@ -55,6 +57,8 @@ def trace_forward(
     except UnsupportedError:
         raise
     except Exception as fake_error:
+        if not real:
+            raise InputError(_failed(run, fake_error)) from _of_the_model(fake_error)
         try:
             return _traced(run, None)
         except UnsupportedError:
@@ -62,11 +66,16 @@ def trace_forward(
         except Exception as error:
             # Where both fail alike the second failure says all; else the first one is what has to be seen.
             cause = error if _first_line(error) == _first_line(fake_error) else fake_error
-            raise InputError(
-                f"the forward of {type(backbone).__name__} failed on images of size {tuple(example.shape[1:])}: "
-                f"{type(error).__name__}: {_first_line(error)}; pass the size that it takes: input_size=(C, H, W), or "
-                "example_input=images; a backbone takes images alone: give what else it needs from a module around it"
-            ) from _of_the_model(cause)
+            raise InputError(_failed(run, error)) from _of_the_model(cause)
+
+
+def _failed(run: _Run, error: Exception) -> str:
+    """Say that a forward failed, and what may help."""
+    return (
+        f"the forward of {type(run.backbone).__name__} failed on images of size {tuple(run.example.shape[1:])}: "
+        f"{type(error).__name__}: {_first_line(error)}; pass the size that it takes: input_size=(C, H, W), or "
+        "example_input=images; a backbone takes images alone: give what else it needs from a module around it"
+    )
 
 
 def _of_the_model(error: Exception) -> Exception:
