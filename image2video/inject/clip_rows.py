@@ -140,6 +140,7 @@ class _Comparison:
     def __init__(self, graph: Graph, more: Trace, changed: Trace, begins: Sequence[Begin], rows: Sequence[int]) -> None:
         self.graph = graph
         self.traces = (graph.trace, more, changed)
+        self.begins = begins
         self.steps = [
             (graph.calls[begin.call].start, begin.value, count) for begin, count in zip(begins, rows, strict=True)
         ]
@@ -157,7 +158,20 @@ class _Comparison:
                 return Foreign(passed - 1 if passed else None, f"in module {name or '(root)'!r}, {value.op}")
         if len(changed) != len(few) + len(self.steps) * len(_REPETITION):
             return Foreign(None, "other operations run for another number of rows")
+        wrong = self._wrong_input()
+        if wrong is not None:
+            name = self.graph.calls[self.begins[wrong].call].name
+            return Foreign(wrong - 1, f"module {name!r} takes rows that are not those of the frames")
         return None if self._outputs_fit() else Foreign(None, "an output has rows of neither the images nor the frames")
+
+    def _wrong_input(self) -> int | None:
+        """Return the first place where not the rows from the place before come in: its hook replaces them unseen."""
+        for place, begin in enumerate(self.begins):
+            inputs = [trace.calls[begin.call].inputs[begin.index] for trace in self.traces]
+            shapes = [trace.values[value].shape for trace, value in zip(self.traces, inputs, strict=True)]
+            if not _grows(shapes, self._rows(self.graph.values[begin.value])):
+                return place
+        return None
 
     def _fits(self, few: Value, more: Value, changed: Value) -> bool:
         """Whether a value of the third forward is the one that is foretold."""

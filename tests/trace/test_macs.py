@@ -34,7 +34,10 @@ def counted(net: nn.Module, size: tuple[int, ...] = SIZE) -> int:
         ("test_convnext", {}),
         ("test_vit", {"img_size": SIZE[1:]}),
         ("test_mambaout", {}),
-        ("swin_tiny_patch4_window7_224", {"img_size": SIZE[1:], "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)}),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": SIZE[1:], "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)},
+        ),
     ],
 )
 def test_the_count_of_timm_models_is_that_of_torch(name: str, options: dict[str, object]) -> None:
