@@ -46,10 +46,10 @@ def find_clip_site(backbone: nn.Module, graph: Graph, example: Tensor, name: str
     foreign = Rows(backbone, graph, example).foreign([Begin(calls[0].index, site.index, value)])
     if foreign is not None:
         raise InputError(
-            f"clip_at={name!r} needs a network that takes the number of rows behind the site from what comes in there; "
-            f"{type(backbone).__name__} uses the number of images that it read before it ({foreign.where}); let the "
-            f"clip begin with the image, clip_at={IMAGE!r}, or at another site; in your own code read the number where "
-            "it is used (x.shape[0])"
+            f"clip_at={name!r} needs a network that uses nothing behind the site but what comes in there; "
+            f"{type(backbone).__name__} uses the number of images that it read before it, or a tensor from there "
+            f"({foreign.where}); let the clip begin with the image, clip_at={IMAGE!r}, or at another site; in your own "
+            "code read the number where it is used (x.shape[0])"
         )
     return site
 
