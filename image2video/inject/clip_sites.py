@@ -15,6 +15,7 @@ from image2video.inject.clip_site import ClipSite
 from image2video.inject.sites import hint_of
 from image2video.trace.cuts import Cuts
 from image2video.trace.graph import Graph, has
+from image2video.trace.layout import Layout
 from image2video.trace.layouts import Placed, map_grid, placed
 from image2video.trace.macs import macs_of
 from image2video.trace.recorder import Call
@@ -124,7 +125,7 @@ class Places:
             return (
                 f"its tensor has shape {shape} for {IMAGES} images: windows or patches, whose places are not the map's"
             )
-        grid = known.grid if known.layout.spatial == "tokens" else None
+        grid = known.grid if known.layout.spatial == "tokens" and self._prefix_is_known(value, known.layout) else None
         if known.layout.spatial == "map":
             grid = map_grid(self.graph, value, known.layout)
         if grid is None:
@@ -132,6 +133,12 @@ class Places:
         if prod(grid.grid) < 2:
             return f"its tensor has shape {shape} for {IMAGES} images, a map of a single place"
         return Spot(known, grid)
+
+    def _prefix_is_known(self, value: int, layout: Layout) -> bool:
+        """Whether the trace tells that further tokens stand at the head of a sequence, and not behind its places."""
+        axes = self.graph.values[value].axes
+        assert axes is not None
+        return not layout.prefix_tokens or any(atom.tail for atom in axes[layout.token_dim])
 
     def site(self, value: int, calls: Sequence[Call]) -> ClipSite | str:
         """Return the site of a cut, or the reason why it is none.

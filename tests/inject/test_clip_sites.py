@@ -437,6 +437,21 @@ def test_tokens_with_a_prefix() -> None:
     assert (site.map_size, site.channels, site.shape) == ((6, 10), 16, (1, 62, 16))
 
 
+def test_tokens_behind_the_others_are_refused() -> None:
+    class Suffix(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.token = nn.Conv2d(3, 8, 4, stride=4), nn.Parameter(torch.zeros(1, 1, 8))
+            self.norm, self.last = nn.LayerNorm(8), nn.LayerNorm(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm(self.stem(x).flatten(2).transpose(1, 2))
+            return self.last(torch.cat([x, self.token.expand(x.shape[0], -1, -1)], 1))
+
+    assert names(Suffix()) == ["norm"]
+    assert "the trace does not tell its rows and columns" in refusal(Suffix(), "last")
+
+
 def test_maps_with_channels_last() -> None:
     class Last(nn.Module):
         def __init__(self) -> None:
