@@ -25,7 +25,7 @@ from torch import nn
 from zoo import TimmZoo, build_empty
 
 from image2video.inject import ClipSite, clip_sites
-from image2video.inject.clip_sites import Places
+from image2video.inject.clip_places import Places
 from image2video.trace.graph import Graph
 from image2video.trace.sizes import example_for
 from image2video.trace.trace import trace_forward
@@ -88,11 +88,8 @@ def named(site: ClipSite) -> str:
 def reason(net: nn.Module, size: tuple[int, int, int] | None) -> str:
     """Why a network has no place."""
     places = Places(Graph(trace_forward(net, example_for(net, size, None))))
-    for value in places.cuts.cuts():
-        calls = places.hookable(value)
-        if calls and not isinstance(places.spot(value, calls), str):
-            return "rows"
-    return "streams"
+    known = [alike for alike in places.found() if not isinstance(places.spot(alike), str)]
+    return "rows" if known else "streams"
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ import difflib
 from torch import Tensor, nn
 
 from image2video.errors import InputError
-from image2video.inject.clip_rows import Begin, Rows
+from image2video.inject.clip_places import Place, Places
+from image2video.inject.clip_rows import Rows
 from image2video.inject.clip_site import IMAGE, ClipSite
-from image2video.inject.clip_sites import Places
 from image2video.trace.graph import Graph, Residual, has
 from image2video.trace.recorder import Call
 
@@ -34,16 +34,17 @@ def find_clip_site(backbone: nn.Module, graph: Graph, example: Tensor, name: str
             f"clip_at={name!r} needs a module that takes a map of the images as a positional input; "
             f"{type(call.module).__name__} there takes none; {_places_near(places, name)}"
         )
+    inputs = [places.place(call, value) for value in given]
     # Of several inputs, the cut: it alone can be replaced for all that comes later.
-    value = next((value for value in given if places.is_hookable(call, value) and places.cuts.is_cut(value)), given[0])
-    _check_cut(places, call, value)
-    calls = places.hookable(value)
-    site = places.site(value, calls)
+    place = next((place for place in inputs if places.is_replaceable(place)), inputs[0])
+    _check_cut(places, place)
+    alike = places.alike(place)
+    site = places.site(alike)
     if isinstance(site, str):
         raise InputError(
             f"clip_at={name!r} needs a map or tokens with a known grid: {site}; {_places_near(places, name)}"
         )
-    foreign = Rows(backbone, graph, example).foreign([Begin(calls[0].index, site.index, value)])
+    foreign = Rows(backbone, graph, example).foreign(alike[:1])
     if foreign is not None:
         raise InputError(
             f"clip_at={name!r} needs a network that uses nothing behind the site but what comes in there; "
@@ -76,24 +77,25 @@ def _only_call(places: Places, backbone: nn.Module, name: str) -> Call:
     return calls[0]
 
 
-def _check_cut(places: Places, call: Call, value: int) -> None:
-    """Raise unless all that comes later is made from a value, and a hook on the call's module replaces it for all.
+def _check_cut(places: Places, place: Place) -> None:
+    """Raise unless a hook on a call's module replaces its input for all that the outputs behind it are made from.
 
     Raises:
         InputError: the message names what leads past the place.
     """
-    graph, cuts, name = places.graph, places.cuts, call.name
+    graph, cuts, call, value = places.graph, places.cuts(place), places.graph.calls[place.call], place.value
+    name = call.name
     if value == 0:
         raise InputError(f"clip_at={name!r} is where the images come in; a clip there begins with the image: {IMAGE!r}")
     if not cuts.is_live(value):
         raise InputError(
-            f"clip_at={name!r} must be a place that an output is made from; nothing that is returned is: "
+            f"clip_at={name!r} must be a place that an output is made from; nothing is returned that is made there; "
             f"{_places_near(places, name)}"
         )
-    edge = cuts.bypass(value)
-    outside = sorted(places.users_outside(call, value))
-    if edge is None and not outside and places.is_hookable(call, value):
+    if places.is_replaceable(place):
         return
+    edge = cuts.bypass(value)
+    outside = sorted(places.users_outside(place))
     residual = _residual_around(graph, call, value, outside)
     if residual is not None:
         block = graph.calls[residual.owner].name if residual.owner >= 0 else ""
@@ -133,11 +135,8 @@ def _residual_around(graph: Graph, call: Call, value: int, outside: list[int]) -
 
 def _places_near(places: Places, name: str) -> str:
     """Name the places that are closest, or say that there are none."""
-    names: list[str] = []
-    for value in places.cuts.cuts():
-        calls = places.hookable(value)
-        if calls and not isinstance(places.spot(value, calls), str):
-            names += [call.name for call in calls]
+    known = [alike for alike in places.found() if not isinstance(places.spot(alike), str)]
+    names = [places.graph.calls[place.call].name for alike in known for place in alike]
     if not names:
         return f"no clip can begin inside of this network; begin with the image, clip_at={IMAGE!r}"
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.0)

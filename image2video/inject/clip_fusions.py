@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from image2video.errors import InputError
 from image2video.inject.clip_site import ClipSite
 from image2video.inject.plan import Site, Skipped, some
+from image2video.trace.cuts import behind
 from image2video.trace.graph import Graph, has
 from image2video.trace.recorder import Call
 
@@ -30,11 +31,12 @@ def split_at_clip(
     """
     begin = next(call for call in graph.calls if call.name == clip_site.name)
     value = begin.inputs[clip_site.index]
-    behind: list[Site] = []
+    frames = behind(graph, value, begin)
+    kept: list[Site] = []
     before: list[Site] = []
     for site in sites:
         calls = [call for call in graph.calls if call.name == site.name and call.stop >= 0]
-        (behind if all(_sees_frames(graph, site, call, value) for call in calls) else before).append(site)
+        (kept if all(_sees_frames(site, call, begin, value, frames) for call in calls) else before).append(site)
     refused = [site.name for site in before if named is not None and site.name in named]
     if refused:
         raise InputError(
@@ -42,12 +44,21 @@ def split_at_clip(
             "per image; leave them out, or let the clip begin further ahead (clip_at=…)"
         )
     reason = f"before the clip site {clip_site.name!r}: it sees one frame per image"
-    return behind, [Skipped(site.name, site.block, reason) for site in before]
+    return kept, [Skipped(site.name, site.block, reason) for site in before]
 
 
-def _sees_frames(graph: Graph, site: Site, call: Call, value: int) -> bool:
-    """Whether the tensor of a fusion site is made from the clip's frames in one call of its module."""
+def _sees_frames(site: Site, call: Call, begin: Call, value: int, frames: int) -> bool:
+    """Whether the tensor of a fusion site is made from the clip's frames in one call of its module.
+
+    Args:
+        site: of a fusion.
+        call: of its module.
+        begin: the call at whose input the clip begins.
+        value: what comes in there.
+        frames: what is made from it by way of that call.
+    """
     if site.placement == "after":
-        # An output that is the map itself was there before the clip.
-        return call.outputs[site.index] != value and has(graph.ancestors[call.outputs[site.index]], value)
-    return has(graph.ancestors[call.inputs[site.index]], value)
+        return has(frames, call.outputs[site.index])
+    tensor = call.inputs[site.index]
+    inside = begin.start <= call.start and call.stop <= begin.stop
+    return has(frames, tensor) or (tensor == value and inside)

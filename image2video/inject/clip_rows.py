@@ -7,14 +7,16 @@ behind must be the one, with the shapes and the arguments, that the network has 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
 from image2video.errors import InputError
+from image2video.inject.clip_places import Place
 from image2video.trace.graph import Graph, has
 from image2video.trace.operation import Named
 from image2video.trace.recorder import Trace, Value
@@ -22,20 +24,11 @@ from image2video.trace.trace import IMAGES, trace_forward
 
 
 @dataclass(frozen=True)
-class Begin:
-    """The positional input of a call at which the rows change, and the value that comes in there."""
-
-    call: int
-    index: int
-    value: int
-
-
-@dataclass(frozen=True)
 class Foreign:
     """Where a network uses a number of rows that it read before one of some places.
 
     Args:
-        place: the last of the places before it, which the number was read before; None where that is not known.
+        place: number of the last of the places before it, which it was read before; None where that is not known.
         where: what it does there.
     """
 
@@ -43,17 +36,17 @@ class Foreign:
     where: str
 
 
-def own_rows(backbone: nn.Module, graph: Graph, example: Tensor, begins: Sequence[Begin]) -> list[Begin]:
+def own_rows(backbone: nn.Module, graph: Graph, example: Tensor, places: Sequence[Place]) -> list[Place]:
     """Keep the places behind which a network uses the rows that come in there, and no number that it read before.
 
     Args:
         backbone: the network; it stays as it is.
         graph: of its traced forward.
         example: an image like the traced ones.
-        begins: places in the order of execution, each on every path to the later outputs.
+        places: of modules, in the order of execution, each on every path to the outputs behind it.
     """
     rows = Rows(backbone, graph, example)
-    left = list(begins)
+    left = list(places)
     dropped = len(left)
     # One forward for all; with real tensors it would compute as many rows as there are places.
     while left and graph.trace.fake:
@@ -65,10 +58,10 @@ def own_rows(backbone: nn.Module, graph: Graph, example: Tensor, begins: Sequenc
         first = foreign.place
         if first + 1 == dropped:
             # The number was read far ahead, and every place behind its reading fails like this one.
-            first = bisect_left(range(first), True, key=lambda place: rows.foreign([left[place]]) is not None)
+            first = bisect_left(range(first), True, key=lambda number: rows.foreign([left[number]]) is not None)
         del left[first : foreign.place + 1]
         dropped = first
-    return [begin for begin in left if rows.foreign([begin]) is None]
+    return [place for place in left if rows.foreign([place]) is None]
 
 
 class Rows:
@@ -86,27 +79,28 @@ class Rows:
         self.example = example
         self.more = trace_forward(backbone, example, images=IMAGES + 1)
 
-    def foreign(self, begins: Sequence[Begin]) -> Foreign | None:
+    def foreign(self, places: Sequence[Place]) -> Foreign | None:
         """Return the first place where the network uses a number of rows that it read before one of some places.
 
         Args:
-            begins: places in the order of execution, each on every path to the later outputs.
+            places: of modules, in the order of execution, each on every path to the outputs behind it.
         """
         # All different: rows that were read at one place and are used behind another are seen.
-        rows = [IMAGES + 2 + place for place in range(len(begins))]
+        rows = [IMAGES + 2 + number for number in range(len(places))]
         passed: list[int] = []
 
         def prepare(model: nn.Module) -> None:
-            for begin, count in zip(begins, rows, strict=True):
-                module = model.get_submodule(self.graph.calls[begin.call].name)
-                module.register_forward_pre_hook(_with_rows(begin.index, count, passed))
+            for place, count in zip(places, rows, strict=True):
+                call = self.graph.calls[place.call]
+                hook = _with_rows(call.inputs.index(place.value), count, passed)
+                model.get_submodule(call.name).register_forward_pre_hook(hook)
 
         try:
             changed = trace_forward(self.backbone, self.example, prepare=prepare, real=not self.graph.trace.fake)
         except InputError as error:
-            place = len(passed) - 1 if self.graph.trace.fake else None
-            return Foreign(place, f"its forward fails: {error.__cause__ or error}")
-        return _Comparison(self.graph, self.more, changed, begins, rows).difference()
+            chain = all(has(place.behind, after.value) for place, after in pairwise(places))
+            return Foreign(len(passed) - 1 if chain else None, f"its forward fails: {error.__cause__ or error}")
+        return _Comparison(self.graph, self.more, changed, places, rows).difference()
 
 
 def _with_rows(index: int, rows: int, passed: list[int]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
@@ -137,46 +131,47 @@ class _Comparison:
     From the first two follows what the network does for any number of images: all sizes grow evenly with it.
     """
 
-    def __init__(self, graph: Graph, more: Trace, changed: Trace, begins: Sequence[Begin], rows: Sequence[int]) -> None:
+    def __init__(self, graph: Graph, more: Trace, changed: Trace, places: Sequence[Place], rows: Sequence[int]) -> None:
         self.graph = graph
         self.traces = (graph.trace, more, changed)
-        self.begins = begins
-        self.steps = [
-            (graph.calls[begin.call].start, begin.value, count) for begin, count in zip(begins, rows, strict=True)
-        ]
+        self.places = places
+        self.rows = rows
 
     def difference(self) -> Foreign | None:
         """Return the first place where the third forward is not the one that the first two foretell."""
         few, more, changed = ([value for value in trace.values if _counts(value)] for trace in self.traces)
         if [value.op for value in few] != [value.op for value in more]:
             return Foreign(None, "other operations run for another number of images")
-        for place, value in enumerate(few):
-            passed = sum(start <= value.index for start, _, _ in self.steps)
-            shifted = place + passed * len(_REPETITION)
-            if shifted >= len(changed) or not self._fits(value, more[place], changed[shifted]):
+        starts = sorted(self.graph.calls[place.call].start for place in self.places)
+        for number, value in enumerate(few):
+            shifted = number + bisect_right(starts, value.index) * len(_REPETITION)
+            if shifted >= len(changed) or not self._fits(value, more[number], changed[shifted]):
                 name = self.graph.calls[value.call].name if value.call >= 0 else ""
-                return Foreign(passed - 1 if passed else None, f"in module {name or '(root)'!r}, {value.op}")
-        if len(changed) != len(few) + len(self.steps) * len(_REPETITION):
+                return Foreign(self._place_before(value.index), f"in module {name or '(root)'!r}, {value.op}")
+        if len(changed) != len(few) + len(starts) * len(_REPETITION):
             return Foreign(None, "other operations run for another number of rows")
         wrong = self._wrong_input()
         if wrong is not None:
-            name = self.graph.calls[self.begins[wrong].call].name
-            return Foreign(wrong - 1, f"module {name!r} takes rows that are not those of the frames")
+            return wrong
         return None if self._outputs_fit() else Foreign(None, "an output has rows of neither the images nor the frames")
 
-    def _wrong_input(self) -> int | None:
-        """Return the first place where not the rows from the place before come in: its hook replaces them unseen."""
-        for place, begin in enumerate(self.begins):
-            inputs = [trace.calls[begin.call].inputs[begin.index] for trace in self.traces]
-            shapes = [trace.values[value].shape for trace, value in zip(self.traces, inputs, strict=True)]
-            if not _grows(shapes, self._rows(self.graph.values[begin.value])):
-                return place
+    def _wrong_input(self) -> Foreign | None:
+        """Return the first place where other rows come in than those from the place before: its hook hides them."""
+        for place in self.places:
+            call = self.graph.calls[place.call]
+            index = call.inputs.index(place.value)
+            inputs = [trace.values[trace.calls[place.call].inputs[index]] for trace in self.traces]
+            if not _grows([value.shape for value in inputs], self._rows(place.value)):
+                before = self._place_before(place.value)
+                return Foreign(before, f"module {call.name!r} takes rows that are not those of the frames")
         return None
 
     def _fits(self, few: Value, more: Value, changed: Value) -> bool:
         """Whether a value of the third forward is the one that is foretold."""
+        if not few.depends:
+            return few.op == changed.op  # A constant of a wrong size shows in what is made with it.
         values = (few, more, changed)
-        rows = self._rows(few)
+        rows = self._rows(few.index)
         same = few.op == changed.op and _grows([value.shape for value in values], rows)
         return same and _grows([_arguments(value) for value in values], rows)
 
@@ -187,17 +182,18 @@ class _Comparison:
             return False
         for outputs in zip(few, more, changed, strict=True):
             shapes = [trace.values[value].shape for trace, (_, value) in zip(self.traces, outputs, strict=True)]
-            if not _grows(shapes, self._rows(self.graph.values[outputs[0][1]])):
+            if not _grows(shapes, self._rows(outputs[0][1])):
                 return False
         return True
 
-    def _rows(self, value: Value) -> int:
-        """Return how many rows a value has in the third forward; a constant has those of the moment."""
-        rows = IMAGES
-        for start, root, count in self.steps:
-            if value.index >= start and (not value.depends or has(self.graph.ancestors[value.index], root)):
-                rows = count
-        return rows
+    def _place_before(self, value: int) -> int | None:
+        """Return the number of the last place that a value is made by way of."""
+        return max((number for number, place in enumerate(self.places) if has(place.behind, value)), default=None)
+
+    def _rows(self, value: int) -> int:
+        """Return how many rows a value has in the third forward."""
+        number = self._place_before(value)
+        return IMAGES if number is None else self.rows[number]
 
 
 def _counts(value: Value) -> bool:

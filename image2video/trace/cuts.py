@@ -1,8 +1,8 @@
-"""Cuts of a traced forward: the values that everything the network makes of the images later on is made from."""
+"""Cuts of a traced forward: the values that every path from the images to some outputs passes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from image2video.trace.graph import Graph, bits
@@ -18,15 +18,20 @@ class Edge:
 
 
 class Cuts:
-    """Which values of a trace every path from the images to the later outputs passes.
+    """Which values of a trace every path from the images to the later ones of some outputs passes.
 
     Values stand in the order of execution. So a value is a cut where no edge between two others leads past it: from a
     value before it to one behind it, of which an output is made. An output before a cut does not count against it.
+
+    Args:
+        graph: the traced forward.
+        outputs: the values of the outputs that count; None for all. Where the network returns no tensors that the trace
+            knows, everything counts.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, outputs: Iterable[int] | None = None) -> None:
         self.graph = graph
-        self.live = _live(graph)
+        self.live = _live(graph, outputs)
         self._passed_by = _counts(self)
 
     def is_live(self, value: int) -> bool:
@@ -88,12 +93,19 @@ class Cuts:
                 yield Edge(producer, max(users))
 
 
-def _live(graph: Graph) -> int:
-    """Return what depends on the images and goes into an output; everything where the outputs are no tensors."""
+def behind(graph: Graph, value: int, call: Call) -> int:
+    """Return what is made from a value by way of the operations in one call that take it, as a bit set."""
+    users = sum(1 << user for user in set(graph.consumers[value]) if graph.contains(call.index, user))
+    later = range(call.start, len(graph.values))
+    return sum(1 << made for made in later if graph.ancestors[made] & users)
+
+
+def _live(graph: Graph, outputs: Iterable[int] | None) -> int:
+    """Return what depends on the images and goes into one of some outputs."""
     if not graph.trace.outputs:
         return sum(1 << value.index for value in graph.values if value.depends)
     live = 0
-    for _, output in graph.trace.outputs:
+    for output in (value for _, value in graph.trace.outputs) if outputs is None else outputs:
         live |= graph.ancestors[output]
     return live
 

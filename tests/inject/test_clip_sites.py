@@ -10,6 +10,7 @@ from plan_cases import SIZE, Residual, Transformer, Windows, conv, network
 from torch import Tensor, nn
 
 from image2video.errors import Image2VideoError, InputError, InputTypeError
+from image2video.fusion import TSMConfig
 from image2video.inject import ClipSite, clip_sites, plan
 from image2video.trace.layout import Layout
 
@@ -199,6 +200,49 @@ def test_outputs_before_the_place_are_those_of_the_image() -> None:
         assert {f"['{name}']": len(maps) for name, maps in out.items()} == {
             f"['{name}']": 2 if f"['{name}']" in site.outputs_before else 6 for name in out
         }
+
+
+class TwoHeads(nn.Module):
+    """A head on the last map, and one on the map before it, which runs last."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.stem, self.body, self.neck, self.head, self.aux = (conv(3 if i == 0 else 4, 4) for i in range(5))
+        self.at = at
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = [self.stem(x)]
+        for stage in (self.body, self.neck):
+            maps.append(stage(maps[-1]))
+        return {"out": self.head(maps[-1]), "aux": self.aux(maps[self.at])}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        (0, {"body": ("aux",), "neck": ("aux",), "head": ("aux",), "aux": ("out",)}),
+        (1, {"body": (), "neck": ("aux",), "head": ("aux",), "aux": ("out",)}),
+        (2, {"body": (), "neck": (), "head": ("aux",), "aux": ("out",)}),
+    ],
+)
+def test_a_head_that_does_not_pass_the_place_is_left_alone(at: int, expected: dict[str, tuple[str, ...]]) -> None:
+    net, images = TwoHeads(at).eval(), torch.randn(2, *SIZE)
+    sites = clip_sites(net, input_size=SIZE)
+    assert {site.name: site.outputs_before for site in sites} == {
+        name: tuple(f"['{path}']" for path in paths) for name, paths in expected.items()
+    }
+    everything = {site.name: site.macs_before + site.macs_after for site in sites}
+    assert len(set(everything.values())) == 1
+    for site in sites:
+        rows = {path: len(maps) for path, maps in expanded(net, site, images, 3).items()}
+        assert rows == {path: 2 if path in expected[site.name] else 6 for path in ("out", "aux")}
+        assert plan(net, fusion="none", input_size=SIZE, clip_at=site.name).clip_site == site
+
+
+def test_fusions_of_a_head_that_does_not_pass_the_place_are_left_out() -> None:
+    made = plan(TwoHeads(0), fusion=TSMConfig(fold_div=2), input_size=SIZE, clip_at="neck")
+    assert (made.names, [place.name for place in made.skipped]) == (("neck", "head"), ["body", "aux"])
 
 
 @torch.no_grad()
