@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from plan_cases import SIZE, Residual, Transformer, Windows, conv, network
 from torch import Tensor, nn
 
@@ -311,6 +313,36 @@ def test_only_the_places_between_reading_and_use_are_refused() -> None:
 
     assert names(Long()) == ["1", "2", "3", "4"]
     assert "(its forward fails: shape '[2, 3, 24, 40]' is invalid" in refusal(Long(), "3.steps.1")
+
+
+class Captures(nn.Module):
+    """Layers in a row; of each pair (i, j), the number of rows read before layer i shapes what layer j returns."""
+
+    def __init__(self, count: int, pairs: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(count))
+        self.pairs = pairs
+
+    def forward(self, x: Tensor) -> Tensor:
+        read: dict[tuple[int, int], int] = {}
+        for number, step in enumerate(self.steps):
+            read |= {pair: x.shape[0] for pair in self.pairs if pair[0] == number}
+            x = step(x)
+            for pair in self.pairs:
+                if pair[1] == number:
+                    x = x.reshape(read[pair], 3, -1, x.shape[3])
+        return x
+
+
+@given(st.integers(2, 7), st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=3))
+@settings(deadline=None, max_examples=20)
+def test_of_many_places_those_between_a_reading_and_its_use_are_left_out(
+    count: int, ends: list[tuple[int, int]]
+) -> None:
+    pairs = [(min(pair), max(pair)) for pair in ends if max(pair) < count]
+    refused = {number for first, last in pairs for number in range(first, last + 1)}
+    expected = [f"steps.{number}" for number in range(1, count) if number not in refused]
+    assert names(Captures(count, pairs), (3, 4, 6)) == expected
 
 
 class InPlace(nn.Module):
