@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from image2video.cli.arguments import add_fields, collect
-from image2video.inject import plan
+from image2video.errors import InputError
+from image2video.inject import ClipSite, clip_sites, plan
+from image2video.inject.plan import layout_words, plain_table
 from image2video.wrap.builders import Builder
 
+_FRAMES = (3, 5)  # for which costs are shown
 EXAMPLE = "image2video sites resnet50 --fusion gsf"
 
 
 @dataclass(frozen=True)
 class SitesOptions:
-    """Where fusions would sit.
+    """Where fusions would sit, and where a clip may begin.
 
     Attributes:
         fusion: how frames mix; a name from `fusion_names()`
         sites: regular expression on module names (default: all that the rule finds)
+        clip_at: module at whose input the clip begins, one that --clip-sites lists (default: the image)
+        clip_sites: list every place where a clip may begin, with its cost
         input_size: channels, height and width as [C, H, W] (default: the model's own)
         model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
     """
 
     fusion: str = "gsf"
     sites: str | None = None
+    clip_at: str | None = None
+    clip_sites: bool = False
     input_size: tuple[int, int, int] | None = None
     model_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -38,8 +46,37 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Prints the plan."""
+    """Prints the plan, or the places where a clip may begin."""
     chosen = collect(SitesOptions, options)
+    without_effect = [name for name in ("sites", "clip_at") if getattr(chosen, name) is not None]
+    if chosen.clip_sites and without_effect:
+        option = without_effect[0].replace("_", "-")
+        raise InputError(f"--clip-sites lists all places, and --{option} has no effect on it; leave one of them out")
     name = options.model if ":" in options.model else f"timm:{options.model}"
     backbone = Builder(name, chosen.model_kwargs).build()
-    print(plan(backbone, fusion=chosen.fusion, sites=chosen.sites, input_size=chosen.input_size))
+    if chosen.clip_sites:
+        print(clip_site_lines(options.model, clip_sites(backbone, input_size=chosen.input_size)))
+        return
+    print(
+        plan(
+            backbone,
+            fusion=chosen.fusion,
+            sites=chosen.sites,
+            input_size=chosen.input_size,
+            clip_at=chosen.clip_at,
+        )
+    )
+
+
+def clip_site_lines(model: str, sites: Sequence[ClipSite]) -> str:
+    """One line per place where a clip may begin, with its cost as a multiple of the image's."""
+    if not sites:
+        return f"{model}: no clip can begin inside of it; --clip-at MODULE says why, for one module"
+    rows = [("clip_at", "map", "stride", "channels", "layout", "MACs behind it", *(f"T = {T}" for T in _FRAMES))]
+    for site in sites:
+        sides = ("×".join(f"{side:.4g}" for side in pair) for pair in (site.map_size, site.stride))
+        costs = (f"{site.cost(T):.2f}" for T in _FRAMES)
+        layout, share = layout_words(site.layout), f"{100 * site.share_after:.1f} %"
+        rows.append((site.name, *sides, str(site.channels), layout, share, *costs))
+    head = f"{model}: {len(sites)} places where a clip may begin; the cost of T frames as a multiple of the image's"
+    return "\n".join([head, *plain_table(rows)])

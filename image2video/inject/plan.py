@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from image2video.fusion.config import FusionConfig
+from image2video.inject.clip_site import ClipSite
 from image2video.trace.layout import Layout
 from image2video.trace.token_grid import TokenGrid
 
@@ -83,6 +84,7 @@ class Plan:
         skipped: what the rule found and the plan leaves out.
         model: class name of the backbone.
         outputs: layouts of what the backbone returns.
+        clip_site: where the clip begins; None for the image.
     """
 
     fusion: FusionConfig
@@ -91,6 +93,7 @@ class Plan:
     skipped: tuple[Skipped, ...] = ()
     model: str = ""
     outputs: tuple[OutputLayout, ...] = ()
+    clip_site: ClipSite | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,9 +103,11 @@ class Plan:
     def __str__(self) -> str:
         size = "×".join(map(str, self.input_size))
         text = [f"{self.model}: {len(self.sites)} {self.fusion.name} sites at input {size}"]
+        if self.clip_site is not None:
+            text += ["", *plain_table(_clip_rows(self.clip_site)), ""]
         if self.sites:
             head = ("site", "placement", "channels", "layout", "shape", "parts", "rule", "block")
-            text += _table([head, *(_row(site) for site in self.sites)])
+            text += plain_table([head, *(_row(site) for site in self.sites)])
         # Sites with several positions but no map and no tokens.
         unordered = sum(site.layout.spatial == "none" and prod(site.shape[1:]) > site.channels for site in self.sites)
         if unordered:
@@ -113,7 +118,7 @@ class Plan:
             ]
         if self.skipped:
             rows = [(skipped.name, skipped.block or "(root)", skipped.reason) for skipped in self.skipped]
-            text += ["", f"{len(self.skipped)} left out:", *_table([("place", "block", "reason"), *rows])]
+            text += ["", f"{len(self.skipped)} left out:", *plain_table([("place", "block", "reason"), *rows])]
         return "\n".join(text)
 
 
@@ -123,20 +128,40 @@ def some(names: Sequence[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def layout_words(layout: Layout) -> str:
+    """Say a layout with its grid and its prefix tokens."""
+    words = layout.describe()
+    if layout.grid is not None:
+        words += f" {layout.grid[0]}×{layout.grid[1]}"
+    if layout.prefix_tokens:
+        words += f" after {layout.prefix_tokens}"
+    return words
+
+
+def _clip_rows(site: ClipSite) -> list[tuple[str, ...]]:
+    """Say where the clip begins and what it costs."""
+    rows, columns = site.map_size
+    down, across = site.stride
+    behind = f"{site.macs_after:,}".replace(",", " ")
+    ahead = f"{site.macs_before:,}".replace(",", " ")
+    return [
+        ("clip begins at", site.name),
+        ("map", f"{rows}×{columns}, stride {down:g}×{across:g}, {site.channels} channels, {layout_words(site.layout)}"),
+        ("MACs per image", f"{ahead} before it, {behind} behind it"),
+        ("cost", f"{site.cost(3):.2f} times the image for T = 3, {site.cost(5):.2f} for T = 5"),
+    ]
+
+
 def _row(site: Site) -> tuple[str, ...]:
     """The cells of one site."""
-    layout = site.layout.describe()
-    if site.layout.grid is not None:
-        layout += f" {site.layout.grid[0]}×{site.layout.grid[1]}"
-    if site.layout.prefix_tokens:
-        layout += f" after {site.layout.prefix_tokens}"
+    layout = layout_words(site.layout)
     shape = "×".join(map(str, site.shape))
     rule = site.rule if site.calls == 1 else f"{site.rule}, {site.calls} calls"
     block = site.block or "(root)"
     return (site.name, site.placement, str(site.channels), layout, shape, str(site.parts), rule, block)
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def plain_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """The lines of a table, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -7,10 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from image2video.errors import InputError
+from image2video.errors import InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.checks import check_backbone
+from image2video.inject.clip_choice import find_clip_site
+from image2video.inject.clip_fusions import split_at_clip
+from image2video.inject.clip_site import IMAGE
 from image2video.inject.plan import OutputLayout, Plan, Site, Skipped, some
 from image2video.inject.rule import (
     Candidate,
@@ -36,6 +39,7 @@ def plan(
     sites: str | Iterable[str] | Callable[[Site], bool] | None = None,
     input_size: Sequence[int] | None = None,
     example_input: Tensor | None = None,
+    clip_at: str | None = None,
 ) -> Plan:
     """Find where the fusions of a backbone go, from the dataflow of one traced forward; the backbone stays as it is.
 
@@ -51,14 +55,17 @@ def plan(
             BN-Inception and Inception-v3, TSM in ResNets). None takes what the rule finds.
         input_size: `(C, H, W)`; without it and an example, the size that timm says the backbone was made for.
         example_input: images `(B, C, H, W)`, of which the size and type count.
+        clip_at: path of the module at whose input the clip begins (`clip_sites(backbone)` lists where it can); None or
+            `"image"` for the image. Fusion sites before it are left out: they see one frame per image.
 
     Returns:
         The frozen plan; `print(plan)` shows it as a table.
 
     Raises:
         InputError: no input size known, a forward that fails on it, an unknown fusion, a selection that matches
-            nothing, or no site left.
-        InputTypeError: a backbone that is no module, images that are no floating-point tensor.
+            nothing, no site left, or a place where no clip can begin.
+        InputTypeError: a backbone that is no module, images that are no floating-point tensor, a `clip_at` that is no
+            string.
         StateError: a backbone that is wrapped or compiled already.
         UnsupportedError: a backbone that is scripted or cannot be copied.
 
@@ -72,6 +79,7 @@ def plan(
         2     before     8         (N, C, H, W)  1×8×14×22  1      fallback  (root)
     """
     config = resolve_fusion(fusion)
+    check_clip_at(clip_at)
     check_backbone(backbone)
     selection = selector(sites, config)
     example = example_for(backbone, input_size, example_input)
@@ -79,6 +87,11 @@ def plan(
     _check_images(graph, backbone, example)
     found, skipped = _sites(backbone, graph, config) if config.active else ([], [])
     chosen = selection.choose(backbone, graph, config, found, skipped)
+    clip_site = None
+    if clip_at not in (None, IMAGE):
+        clip_site = find_clip_site(backbone, graph, example, clip_at)
+        chosen, before = split_at_clip(graph, clip_site, chosen, named=selection.names)
+        skipped = [*before, *skipped]
     if config.active and not chosen:
         raise _no_site(backbone, config, skipped)
     channels, height, width = example.shape[1:]
@@ -89,7 +102,20 @@ def plan(
         skipped=tuple(skipped),
         model=type(backbone).__name__,
         outputs=_outputs(graph),
+        clip_site=clip_site,
     )
+
+
+def check_clip_at(clip_at: str | None) -> None:
+    """Refuse what names no place of a network.
+
+    Raises:
+        InputTypeError: something else than a string or None.
+    """
+    if clip_at is not None and not isinstance(clip_at, str):
+        raise InputTypeError(
+            f"clip_at must be the path of a module, {IMAGE!r} or None, got {clip_at!r}; clip_sites(backbone) lists them"
+        )
 
 
 def output_layouts(model: nn.Module, example: Tensor) -> tuple[OutputLayout, ...]:

@@ -62,10 +62,10 @@ def _at_call(graph: Graph, point: Point, call: int) -> Placed | str:
     value = tensors[point.index] if point.index < len(tensors) else -1
     if value < 0:
         return "one of its calls has no tensor at that place"
-    return placed(graph, value, _hint(graph.calls[call].module))
+    return placed(graph, value, hint_of(graph.calls[call].module))
 
 
-def _hint(module: nn.Module) -> int | None:
+def hint_of(module: nn.Module) -> int | None:
     """Return the channel dimension that a module has by convention."""
     if isinstance(module, nn.Linear):
         return -1

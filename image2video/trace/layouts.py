@@ -60,6 +60,26 @@ def placed(graph: Graph, value: int, hint: int | None = None) -> Placed | str:
     return Placed(layout, shape[channel_dim], (shape[0] // IMAGES, *shape[1:]), parts, grid)
 
 
+def map_grid(graph: Graph, value: int, layout: Layout) -> TokenGrid | None:
+    """Return rows and columns of a map and how they follow from the image; None where they are not the image's own.
+
+    Args:
+        graph: the traced forward.
+        value: index of the map's value.
+        layout: of the map; `layout.spatial` is `"map"`.
+    """
+    tensor = graph.values[value]
+    if tensor.axes is None:
+        return None
+    first = 2 if layout.channel_dim == 1 else 1
+    (rows, columns), (height, width) = tensor.axes[first : first + 2], tensor.shape[first : first + 2]
+    # A side of one place has no atom.
+    if not (height == 1 or _is_axis(rows, "h")) or not (width == 1 or _is_axis(columns, "w")):
+        return None
+    scales = _scales(rows[0], columns[0]) if rows and columns else _NO_SCALES
+    return _token_grid(graph, (height, width), scales, 1)
+
+
 def frames_outermost(graph: Graph, value: int) -> bool:
     """Whether the frames are the outermost part of a value, as far as the trace tells."""
     axes = graph.values[value].axes

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MethodType, TracebackType
@@ -24,10 +24,23 @@ from image2video.trace.recorder import Recorder, Trace, Value
 IMAGES = 2
 
 
-def trace_forward(backbone: nn.Module, example: Tensor, *, as_is: bool = False) -> Trace:
-    """Trace a forward of a copy of `backbone` on `IMAGES` images like `example` `(·, C, H, W)`.
+Preparation = Callable[[nn.Module], None]
+"""What is done to the copy of a backbone before it runs: hooks on its modules, for example."""
 
-    The copy is in eval mode, or with `as_is` in the modes of the backbone's modules.
+
+def trace_forward(
+    backbone: nn.Module,
+    example: Tensor,
+    *,
+    as_is: bool = False,
+    images: int = IMAGES,
+    prepare: Preparation | None = None,
+    real: bool = True,
+) -> Trace:
+    """Trace a forward of a copy of `backbone` on `images` images like `example` `(·, C, H, W)`.
+
+    The copy is in eval mode, or with `as_is` in the modes of the backbone's modules. `prepare` gets it before it runs.
+    Without `real` it computes nothing, even where it fails on fake tensors.
 
     The first try is with fake tensors, which compute nothing. A model that looks at its data (`.item()`, a branch on a
     value) fails on them, so a real copy of it runs once. Either way the backbone, its buffers and the random state stay
@@ -37,24 +50,32 @@ def trace_forward(backbone: nn.Module, example: Tensor, *, as_is: bool = False) 
         UnsupportedError: a model that cannot be copied, or that is compiled by TorchScript.
         InputError: a forward that fails on such images; the message names the failure.
     """
+    run = _Run(backbone, example, images, as_is, prepare)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        return _traced(backbone, example, fake, as_is)
+        return _traced(run, fake)
     except UnsupportedError:
         raise
     except Exception as fake_error:
+        if not real:
+            raise InputError(_failed(run, fake_error)) from _of_the_model(fake_error)
         try:
-            return _traced(backbone, example, None, as_is)
+            return _traced(run, None)
         except UnsupportedError:
             raise
         except Exception as error:
             # Where both fail alike the second failure says all; else the first one is what has to be seen.
             cause = error if _first_line(error) == _first_line(fake_error) else fake_error
-            raise InputError(
-                f"the forward of {type(backbone).__name__} failed on images of size {tuple(example.shape[1:])}: "
-                f"{type(error).__name__}: {_first_line(error)}; pass the size that it takes: input_size=(C, H, W), or "
-                "example_input=images; a backbone takes images alone: give what else it needs from a module around it"
-            ) from _of_the_model(cause)
+            raise InputError(_failed(run, error)) from _of_the_model(cause)
+
+
+def _failed(run: _Run, error: Exception) -> str:
+    """Say that a forward failed, and what may help."""
+    return (
+        f"the forward of {type(run.backbone).__name__} failed on images of size {tuple(run.example.shape[1:])}: "
+        f"{type(error).__name__}: {_first_line(error)}; pass the size that it takes: input_size=(C, H, W), or "
+        "example_input=images; a backbone takes images alone: give what else it needs from a module around it"
+    )
 
 
 def _of_the_model(error: Exception) -> Exception:
@@ -77,20 +98,33 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["(no message)"])[0][:300].rstrip(".")
 
 
-def _traced(backbone: nn.Module, example: Tensor, fake: FakeTensorMode | None, as_is: bool) -> Trace:
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What `trace_forward` was asked for."""
+
+    backbone: nn.Module
+    example: Tensor
+    images: int
+    as_is: bool
+    prepare: Preparation | None
+
+
+def _traced(run: _Run, fake: FakeTensorMode | None) -> Trace:
     """Run a copy of the backbone below a recorder, on fake tensors where a mode is given."""
     trace = Trace(fake=fake is not None)
-    model, parameters = _copied(backbone, fake)
-    if not as_is:
+    model, parameters = _copied(run.backbone, fake)
+    if not run.as_is:
         model.eval()  # not chained: mmsegmentation's backbones return nothing from `train`
-    recorder = Recorder(trace, parameters, _foreign(backbone, model))
+    recorder = Recorder(trace, parameters, _foreign(run.backbone, model))
     names = _names(model)
+    if run.prepare is not None:
+        run.prepare(model)
     with ExitStack() as stack:
-        stack.enter_context(_quiet(example.device))
+        stack.enter_context(_quiet(run.example.device))
         stack.enter_context(torch.inference_mode())
         if fake is not None:
             stack.enter_context(fake)
-        images = _images(example)
+        images = _images(run.example, run.images)
         value = Value(0, "input", tuple(images.shape), depends=True, axes=image_axes(tuple(images.shape)))
         recorder.add(images, value)
         for module, name in names.items():
@@ -116,9 +150,9 @@ def tensors_of(out: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors_of(getattr(out, field.name), f"{path}.{field.name}")
 
 
-def _images(example: Tensor) -> Tensor:
-    """Draw `IMAGES` images like the example, the same ones every time."""
-    shape = (IMAGES, *example.shape[1:])
+def _images(example: Tensor, count: int) -> Tensor:
+    """Draw images like the example, the same ones every time."""
+    shape = (count, *example.shape[1:])
     generator = torch.Generator(device="cpu").manual_seed(0)
     if example.device.type == "meta":
         return torch.empty(shape, dtype=example.dtype, device="meta")

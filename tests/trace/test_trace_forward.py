@@ -1,0 +1,55 @@
+"""What a trace may be asked for: how many images, what is done to the copy, and that nothing is computed."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from image2video.errors import InputError
+from image2video.trace.trace import IMAGES, trace_forward
+
+EXAMPLE = torch.zeros(1, 3, 6, 10)
+
+
+@pytest.mark.parametrize("images", [1, IMAGES, 7])
+def test_the_number_of_images(images: int) -> None:
+    trace = trace_forward(nn.Conv2d(3, 4, 1), EXAMPLE, images=images)
+    assert trace.values[0].shape == (images, 3, 6, 10)
+    assert trace.values[trace.outputs[0][1]].shape == (images, 4, 6, 10)
+
+
+def test_a_copy_is_prepared_and_the_backbone_is_not() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    prepared: list[nn.Module] = []
+
+    def prepare(copy: nn.Module) -> None:
+        prepared.append(copy)
+        copy.get_submodule("1").register_forward_pre_hook(lambda _, args: (torch.cat([args[0]] * 3),))
+
+    trace = trace_forward(net, EXAMPLE, prepare=prepare)
+    assert trace.values[trace.outputs[0][1]].shape == (3 * IMAGES, 4, 6, 10)
+    assert prepared[0] is not net
+    assert not net[1]._forward_pre_hooks
+    # What a hook makes of an input belongs to the call that it is a hook of.
+    (call,) = (call for call in trace.calls if call.name == "1")
+    assert trace.values[call.inputs[0]].shape[0] == IMAGES
+    assert trace.values[call.start].op == "cat"
+
+
+class LooksAtData(nn.Module):
+    """Fails on fake tensors; counts its runs on real ones."""
+
+    runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum().item() > 1e9:
+            return x
+        type(self).runs += 1
+        return x.sigmoid()
+
+
+def test_nothing_is_computed_where_that_is_asked_for() -> None:
+    with pytest.raises(InputError, match="failed on images of size"):
+        trace_forward(LooksAtData(), EXAMPLE, real=False)
+    assert LooksAtData.runs == 0
+    assert not trace_forward(LooksAtData(), EXAMPLE).fake
+    assert LooksAtData.runs == 1
