@@ -1,9 +1,12 @@
 """The command line: parsing, help, errors, and what is printed."""
 
+import contextlib
 import importlib
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
@@ -12,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from forked import together
 from PIL import Image
 
 from image2video.cli import main
+from image2video.cli import train as train_command
 from image2video.cli.app import COMMANDS, build_parser
 from image2video.version import __version__
 
@@ -289,31 +294,27 @@ def test_search_writes_its_folder(tmp_path, capsys):
     assert yaml.safe_load((out / "config.yaml").read_text())["frames"] == 2
 
 
-KILLED = """
-import contextlib, os, signal, sys
-import image2video.cli.train as command
-
 @contextlib.contextmanager
 def killer(**options):
     def progress(stage, done, total, **figures):
         if stage == "train" and done == 6:  # in the third epoch of two steps each, before its checkpoint
             os.kill(os.getpid(), signal.SIGKILL)
+
     yield progress
 
-command.progress_bars = killer
 
-from image2video.cli import main
-main(sys.argv[1:])
-"""
+def killed(*words):
+    """In a process of its own: a training that is killed."""
+    train_command.progress_bars = killer
+    main(list(words))
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     argv = ["train", *TINY, "--epochs", "4", "--lr", "0.05", "--genotype", "translate_x(0.1)", "--frames", "2"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main([*argv, "--out", str(whole)]) == 0
-    code = f"import torch; torch.set_num_threads({torch.get_num_threads()})\n{KILLED}"
-    killed = subprocess.run([sys.executable, "-c", code, *argv, "--out", str(cut)], capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
+    (ended,) = together(tmp_path, killed, *argv, "--out", str(cut), threads=torch.get_num_threads())
+    assert ended.code == -9, ended.error
     assert json.loads((cut / "run.json").read_text())["epochs_done"] == 2
     assert not (cut / "result.json").exists()
     assert main([*argv, "--out", str(cut), "--resume"]) == 0
