@@ -7,8 +7,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -190,13 +188,6 @@ def test_show_draws_png_and_gif(picture, tmp_path, capsys):
     picture.write_bytes(picture.read_bytes()[:200])
     assert main(["show", "--image", str(picture), "--out", str(tmp_path / "x.png")]) == 2
     assert "picture.jpg" in capsys.readouterr().err
-
-
-def test_help_imports_no_command():
-    code = "import sys; from image2video.cli.app import build_parser; build_parser(None); print(*sys.modules)"
-    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "jsonargparse" in names
-    assert not {"timm", "torchvision", "matplotlib", "accelerate", "sklearn"} & set(names)
 
 
 TINY = ["--data", "digits", "--train-images", "60", "--holdout", "0.2", "--image-size", "8", "--device", "cpu"]
