@@ -44,7 +44,13 @@ LAUNCHED = re.compile(r"(?:accelerate launch|torchrun|srun torchrun) .*-m image2
 ELSEWHERE = {"mmsegmentation.md"}  # tests/test_mmseg_docs.py runs it, on a data set made for it
 # The others: tests/reproduce/ has test_reproduce_run.py, test_reproduce_rehearsal.py and test_reproduce_check.py.
 LONG = ("image2video demo", *(f"image2video reproduce table5 --scale {scale}" for scale in ("smoke", "paper --check")))
-CUT = {"--train-images 200": "--train-images 60", "--final-seeds 2": "--final-seeds 1"}
+CUT = {
+    "--train-images 200": "--train-images 60",
+    "--train-images 120": "--train-images 40",
+    "--train-images 20 ": "--train-images 8 ",
+    "--final-seeds 2": "--final-seeds 1",
+    "--count 4 --size 16": "--count 2 --size 16",
+}
 """Sizes in commands of the pages under docs/, and those with which they run here."""
 LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
 
