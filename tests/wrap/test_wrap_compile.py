@@ -57,7 +57,7 @@ def test_compiled_gradients_are_eager_gradients(fusion):
 
 @torch.no_grad()
 def test_the_compile_method_of_a_module():
-    model = wrapped("cifar_resnet8")
+    model = wrapped("cifar_resnet8", fusion="tsm")
     expected = {T: model(images(), T=T) for T in (2, 3)}
     model.compile(fullgraph=True, backend="eager")
     for T in (2, 3):
