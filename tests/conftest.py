@@ -2,6 +2,10 @@
 
 import gc
 import importlib
+import os
+from collections.abc import Iterator
+
+import pytest
 
 
 def pytest_collection_finish() -> None:
@@ -12,3 +16,11 @@ def pytest_collection_finish() -> None:
     importlib.import_module("torch._dynamo")
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_waits_for_the_disk() -> Iterator[None]:
+    """Files of tests need not outlive a loss of power. What a failing flush does is shown by flushes that fail."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
