@@ -47,7 +47,6 @@ LONG = ("image2video demo", *(f"image2video reproduce table5 --scale {scale}" fo
 CUT = {
     "--train-images 200": "--train-images 60",
     "--train-images 120": "--train-images 40",
-    "--train-images 20 ": "--train-images 8 ",
     "--final-seeds 2": "--final-seeds 1",
     "--count 4 --size 16": "--count 2 --size 16",
 }
@@ -106,8 +105,8 @@ def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPat
                 if launched := LAUNCHED.fullmatch(command):
                     words = shlex.split(launched[1])
                     assert build_parser(words[0]).parse_args(words).command == words[0]
-                elif " --task " in command or re.search(r" reproduce .*--scale (cpu|gpu)", command):
-                    # They need a data set, or hours: tests/test_mmseg_search_run.py and test_reproduce_run.py run such
+                elif re.search(r" --task | --data digit_scenes | reproduce .*--scale (cpu|gpu)", command):
+                    # They need a data set, or time: test_mmseg_search_run.py, test_cli_search.py, test_reproduce_run.py
                     words = shlex.split(command)[1:]
                     assert build_parser(words[0]).parse_args(words).command == words[0]
                 elif command.startswith("image2video ") and not command.startswith(LONG):

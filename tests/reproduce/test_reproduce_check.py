@@ -166,7 +166,10 @@ def test_an_arm_that_cannot_be_built_says_why_and_the_others_are_checked():
 
 
 def test_the_command_checks_without_running(capsys, tmp_path):
-    assert main(["reproduce", "table5", "--scale", "smoke", "--check", "--out", str(tmp_path / "none")]) == 0
+    assert (
+        main(["reproduce", "table5", "--scale", "smoke", "--rows", "CIFAR", "--check", "--out", str(tmp_path / "none")])
+        == 0
+    )
     printed = capsys.readouterr().out
     assert re.search(r"searched +cifar_resnet8, gsf at 3 sites, 2 frames of 1×16×16, 10 classes, 1 epoch: ", printed)
     assert "arms of table5 can be built at scale 'smoke'" in printed

@@ -73,11 +73,11 @@ def test_the_edge_that_is_needed_stays_whatever_else_comes_in(norm: str, seeds: 
         assert {found["removed"] for found in entry["rounds"]} == set(entry["edges"]) - {needed}
 
 
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("norm", ["batch", "layer"])
-def test_a_loud_op_that_is_useless_is_not_called_decided(norm: str) -> None:
+def test_a_loud_op_that_is_useless_is_not_called_decided(norm: str, seed: int) -> None:
     """The class is in sight whatever the ops do, so none of them can be decided."""
-    for seed in range(2):
-        entry = decided(useless_run(norm, seed), "edge", 0, **OURS)
-        assert entry["accuracy"] > 0.9, (norm, seed)
-        assert not entry["decided"], (norm, seed, entry["masked_accuracy"])
-        assert len(OPS) == len(entry["masked_accuracy"])
+    entry = decided(useless_run(norm, seed), "edge", 0, **OURS)
+    assert entry["accuracy"] > 0.9
+    assert not entry["decided"], entry["masked_accuracy"]
+    assert len(OPS) == len(entry["masked_accuracy"])

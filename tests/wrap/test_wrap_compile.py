@@ -33,7 +33,7 @@ def test_compiled_without_breaks_for_every_t(name, options):
     model = wrapped(name, options)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     batch = images(size=SIZE)
-    for T in (5, 3, 8):
+    for T in (5, 3):
         torch.testing.assert_close(compiled(batch, T=T), model(batch, T=T), atol=1e-4, rtol=1e-4)
 
 
@@ -44,7 +44,8 @@ def test_frames_that_change_colours_compile_without_breaks():
     torch.testing.assert_close(compiled(images()), model(images()), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("fusion", ["gsf", "tsm"])
+# Gradients of a compiled TSM by itself are test_fusion_compile.py's.
+@pytest.mark.parametrize("fusion", ["gsf", pytest.param("tsm", marks=pytest.mark.slow)])
 def test_compiled_gradients_are_eager_gradients(fusion):
     batch, gradients = images(size=(3, 32, 40)), []
     for wrap in (lambda m: m, lambda m: torch.compile(m, fullgraph=True, backend="aot_eager")):
