@@ -44,7 +44,12 @@ LAUNCHED = re.compile(r"(?:accelerate launch|torchrun|srun torchrun) .*-m image2
 ELSEWHERE = {"mmsegmentation.md"}  # tests/test_mmseg_docs.py runs it, on a data set made for it
 # The others: tests/reproduce/ has test_reproduce_run.py, test_reproduce_rehearsal.py and test_reproduce_check.py.
 LONG = ("image2video demo", *(f"image2video reproduce table5 --scale {scale}" for scale in ("smoke", "paper --check")))
-CUT = {"--train-images 200": "--train-images 60", "--final-seeds 2": "--final-seeds 1"}
+CUT = {
+    "--train-images 200": "--train-images 60",
+    "--train-images 120": "--train-images 40",
+    "--final-seeds 2": "--final-seeds 1",
+    "--count 4 --size 16": "--count 2 --size 16",
+}
 """Sizes in commands of the pages under docs/, and those with which they run here."""
 LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
 
@@ -100,8 +105,8 @@ def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPat
                 if launched := LAUNCHED.fullmatch(command):
                     words = shlex.split(launched[1])
                     assert build_parser(words[0]).parse_args(words).command == words[0]
-                elif " --task " in command or re.search(r" reproduce .*--scale (cpu|gpu)", command):
-                    # They need a data set, or hours: tests/test_mmseg_search_run.py and test_reproduce_run.py run such
+                elif re.search(r" --task | --data digit_scenes | reproduce .*--scale (cpu|gpu)", command):
+                    # They need a data set, or time: test_mmseg_search_run.py, test_cli_search.py, test_reproduce_run.py
                     words = shlex.split(command)[1:]
                     assert build_parser(words[0]).parse_args(words).command == words[0]
                 elif command.startswith("image2video ") and not command.startswith(LONG):

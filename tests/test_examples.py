@@ -1,6 +1,6 @@
 """The examples run, at their smallest."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,11 +11,14 @@ from image2video.cli import main
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def test_finetune_trained_model(tmp_path: Path) -> None:
-    command = [sys.executable, EXAMPLES / "finetune_trained_model.py", "--train-images", "200", "--epochs", "1"]
-    run = subprocess.run([str(part) for part in command], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count(" %") >= 3
+def test_finetune_trained_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(EXAMPLES / "finetune_trained_model.py")
+    monkeypatch.setattr(sys, "argv", [path, "--train-images", "60", "--epochs", "1"])
+    runpy.run_path(path, run_name="__main__")
+    assert capsys.readouterr().out.count(" %") >= 3
     assert (tmp_path / "wrapped" / "model.safetensors").exists()
 
 

@@ -1,20 +1,23 @@
 """The command line: parsing, help, errors, and what is printed."""
 
+import contextlib
 import importlib
 import json
+import os
 import re
 import shlex
-import subprocess
-import sys
+import signal
 import warnings
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from forked import together
 from PIL import Image
 
 from image2video.cli import main
+from image2video.cli import train as train_command
 from image2video.cli.app import COMMANDS, build_parser
 from image2video.version import __version__
 
@@ -187,13 +190,6 @@ def test_show_draws_png_and_gif(picture, tmp_path, capsys):
     assert "picture.jpg" in capsys.readouterr().err
 
 
-def test_help_imports_no_command():
-    code = "import sys; from image2video.cli.app import build_parser; build_parser(None); print(*sys.modules)"
-    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "jsonargparse" in names
-    assert not {"timm", "torchvision", "matplotlib", "accelerate", "sklearn"} & set(names)
-
-
 TINY = ["--data", "digits", "--train-images", "60", "--holdout", "0.2", "--image-size", "8", "--device", "cpu"]
 TINY += ["--batch-size", "24"]
 
@@ -289,31 +285,27 @@ def test_search_writes_its_folder(tmp_path, capsys):
     assert yaml.safe_load((out / "config.yaml").read_text())["frames"] == 2
 
 
-KILLED = """
-import contextlib, os, signal, sys
-import image2video.cli.train as command
-
 @contextlib.contextmanager
 def killer(**options):
     def progress(stage, done, total, **figures):
         if stage == "train" and done == 6:  # in the third epoch of two steps each, before its checkpoint
             os.kill(os.getpid(), signal.SIGKILL)
+
     yield progress
 
-command.progress_bars = killer
 
-from image2video.cli import main
-main(sys.argv[1:])
-"""
+def killed(*words):
+    """In a process of its own: a training that is killed."""
+    train_command.progress_bars = killer
+    main(list(words))
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     argv = ["train", *TINY, "--epochs", "4", "--lr", "0.05", "--genotype", "translate_x(0.1)", "--frames", "2"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main([*argv, "--out", str(whole)]) == 0
-    code = f"import torch; torch.set_num_threads({torch.get_num_threads()})\n{KILLED}"
-    killed = subprocess.run([sys.executable, "-c", code, *argv, "--out", str(cut)], capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
+    (ended,) = together(tmp_path, killed, *argv, "--out", str(cut), threads=torch.get_num_threads())
+    assert ended.code == -9, ended.error
     assert json.loads((cut / "run.json").read_text())["epochs_done"] == 2
     assert not (cut / "result.json").exists()
     assert main([*argv, "--out", str(cut), "--resume"]) == 0

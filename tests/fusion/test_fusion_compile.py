@@ -34,7 +34,7 @@ def test_compiles_in_one_graph(name):
     torch._dynamo.reset()
     module = randomised(FUSIONS[name](16))
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=False)
-    for T in (5, 3):
+    for T in (5, 3) if name == "gsm" else (3,):  # each T is compiled anew
         frames = torch.randn(2 * T, 16, 5, 7, requires_grad=True)
         inputs = [frames, *module.parameters()]
         results = []

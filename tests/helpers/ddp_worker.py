@@ -1,7 +1,5 @@
 """What each of two processes does in `test_wrap_ddp.py`; in its own file, so that a worker imports no test."""
 
-import sys
-
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -31,9 +29,9 @@ def train(model, batches):
         optimizer.step()
 
 
-def main(rank, store):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def main():
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     batches = [images(b=4, seed=s).double() for s in range(len(FRAMES))]
     model = make()
     train(DistributedDataParallel(model), [b[2 * rank : 2 * rank + 2] for b in batches])
@@ -45,7 +43,3 @@ def main(rank, store):
             torch.testing.assert_close(parameter, expected[name], atol=1e-9, rtol=1e-9)
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])

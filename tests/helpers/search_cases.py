@@ -12,6 +12,7 @@ from typing import Unpack
 
 import torch
 from accelerate import Accelerator
+from forked import script, together
 from torch import Tensor, nn
 
 from image2video.clip.colours import Colours
@@ -202,11 +203,19 @@ def bilevel(network: nn.Module, accelerator: Accelerator | None = None, **option
     return Bilevel(network, cell, optimizer, accelerator, settings)
 
 
-def launch(script: Path, source: str, *arguments: object, processes: int = 1) -> int:
-    """Write a script and run it in processes of its own; its exit code."""
-    script.write_text(source)
+def launch(path: Path, source: str, *arguments: object, processes: int = 1) -> int:
+    """Write a script and run it in processes of its own; the exit code of the first that failed, or 0."""
+    path.write_text(source)
+    ended = together(path.parent, script, path, *arguments, processes=processes, ACCELERATE_USE_CPU="true")
+    for process in ended:
+        sys.stderr.write(process.error)
+    return next((process.code for process in ended if process.code), 0)
+
+
+def torchrun(path: Path, source: str, *arguments: object) -> int:
+    """Write a script and run it with torch's launcher in two fresh interpreters; the launcher's exit code."""
+    path.write_text(source)
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     environment |= {"PYTHONPATH": str(Path(__file__).parent), "PYTHONWARNINGS": "ignore"}
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *start, str(script), *map(str, arguments)]
-    return subprocess.run(command, env=environment, timeout=300).returncode
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(path)]
+    return subprocess.run([*command, *map(str, arguments)], env=environment, timeout=300).returncode

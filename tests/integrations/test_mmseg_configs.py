@@ -180,7 +180,12 @@ def test_a_video_config_is_its_plain_twin_with_another_segmentor(name: str) -> N
     assert f"_{shared.fusion}-t{shared.T}" == VIDEO_TAG
 
 
-@pytest.mark.parametrize("name", NAMES)
+PLAIN = [name for name in NAMES if name not in VIDEOS]
+# A plain config is its video twin without the video (above), which trains by default; of its own is the segmentor.
+BY_HAND = [pytest.param(name, marks=pytest.mark.slow) for name in PLAIN if not name.startswith("pspnet")]
+
+
+@pytest.mark.parametrize("name", [*VIDEOS, *(name for name in PLAIN if name.startswith("pspnet")), *BY_HAND])
 def test_a_narrow_copy_trains_and_validates(name: str, data: dict[str, Path], tmp_path: Path) -> None:
     root = data["voc12aug" if "voc12" in name else "cityscapes"]
     runner = train(shrink(load(name), root, narrow=True), tmp_path)

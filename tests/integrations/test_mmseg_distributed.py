@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import script, together
 from mmseg_tools_cases import TOOLS, read_checkpoint, run_python, small_config
 
 from image2video import StateError
@@ -42,9 +43,18 @@ class SaveRanks(Hook):
 
 
 def train_on_two(folder: Path, *arguments: object) -> None:
+    """With torch's launcher, in two fresh interpreters."""
     (folder / "save_ranks.py").write_text(SAVE_RANKS)
     command = [*TORCHRUN, TOOLS / "train.py", "small.py", "--launcher", "pytorch", *arguments]
     run_python(command, folder=folder, PYTHONPATH=str(folder))
+
+
+def train_forked(folder: Path) -> None:
+    """As a launcher starts the tool, without its interpreters."""
+    (folder / "save_ranks.py").write_text(SAVE_RANKS)
+    arguments = (TOOLS / "train.py", "small.py", "--launcher", "pytorch")
+    ended = together(folder, script, *arguments, processes=2, CUDA_VISIBLE_DEVICES="")
+    assert [process.code for process in ended] == [0, 0], "\n".join(process.error[-4000:] for process in ended)
 
 
 def ranks(folder: Path, iteration: int) -> tuple[dict, dict]:
@@ -54,7 +64,7 @@ def ranks(folder: Path, iteration: int) -> tuple[dict, dict]:
 
 def test_two_processes_end_with_the_same_parameters(tmp_path: Path) -> None:
     small_config(tmp_path, make_cityscapes(tmp_path / "data", val=2), more=TWO_PROCESSES)
-    train_on_two(tmp_path)
+    train_forked(tmp_path)
     first, second = ranks(tmp_path, 2)
     statistics = [name for name in first if "running_" in name]
     parameters = [name for name in first if name not in statistics and "num_batches" not in name]

@@ -9,6 +9,7 @@ import textwrap
 import pytest
 import timm
 import torch
+from forked import module, together
 from timm.models import get_pretrained_cfg, is_model_pretrained, resolve_model_input_args
 from timm.utils import ParseKwargs
 from wrap_helpers import backbone, images, same_state, state_of
@@ -168,12 +169,11 @@ def test_the_launcher_runs_a_training_script(tmp_path):
     (folder / "train.py").write_text(textwrap.dedent(SCRIPT))
     (folder / "helper.py").write_text("VALUE = 42")
     torch.save(backbone("cifar_resnet8", num_classes=3).state_dict(), tmp_path / "bare.pth")
-    command = [sys.executable, "-m", "image2video.integrations.timm_launch", "scripts/train.py"]
-    command += ["--model", "i2v_cifar_resnet8", "--initial-checkpoint", "bare.pth"]
+    command = ["scripts/train.py", "--model", "i2v_cifar_resnet8", "--initial-checkpoint", "bare.pth"]
     command += ["--model-kwargs", "T=2", "genotype=translate_x(0.06) > rotate(10)"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    said = run.stdout.strip()
+    (ended,) = together(tmp_path, module, "image2video.integrations.timm_launch", *command)
+    assert ended.code == 0, ended.error
+    said = ended.out.strip()
     assert said == "__main__ VideoWrap 2 translate_x(0.06) > rotate(10) (4, 3) 42 scripts/train.py"
 
 

@@ -136,10 +136,11 @@ def segmentation(experiment, *arms):
 
 def test_segmentors_train_for_two_steps_and_are_tested(tmp_path):
     pytest.importorskip("mmseg")
-    table = segmentation(load_experiment("table8"), "bare", "bare_long", "averaged", "digits", "learned", "searched")
+    # A clip that was found on digits is a search of the classifier above.
+    table = segmentation(load_experiment("table8"), "bare", "bare_long", "averaged", "learned", "searched")
     ((*lines,),) = rehearse(table, "smoke", tmp_path, device="cpu")
-    assert [line.problem for line in lines] == [None] * 6
-    steps = {"bare": 2, "bare_long": 4, "averaged": 0, "digits": 2, "learned": 2, "searched": 2}
+    assert [line.problem for line in lines] == [None] * 5
+    steps = {"bare": 2, "bare_long": 4, "averaged": 0, "learned": 2, "searched": 2}
     assert {line.arm.name: line.steps for line in lines} == steps
 
 

@@ -1,14 +1,15 @@
 """Files are whole or not there, errors name them, and no run swallows another."""
 
 import errno
+import itertools
 import json
 import os
-import subprocess
-import sys
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 import torch
+from forked import FORKS
 
 from image2video.errors import ExistsError, InputError, MissingError
 from image2video.runs import atomic
@@ -55,20 +56,22 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
     assert names(tmp_path) == ["a.txt"]
 
 
+def write_again_and_again(target: Path, go: Event) -> None:
+    """In a process of its own, until it is killed."""
+    for i in itertools.count():
+        atomic_write_json(target, {"i": [i] * 20000})
+        if i == 3:
+            go.set()
+
+
 def test_a_kill_in_the_middle_of_writes_leaves_a_whole_file(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
-    code = (
-        "import sys\n"
-        "from image2video.runs.folders import atomic_write_json\n"
-        "i = 0\n"
-        "while True:\n"
-        "    atomic_write_json(sys.argv[1], {'i': [i] * 20000}); i += 1\n"
-        "    if i == 3: sys.stdout.write('go'); sys.stdout.flush()\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(target)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(2) == b"go"
-        process.kill()
+    go = FORKS.Event()
+    process = FORKS.Process(target=write_again_and_again, args=(target, go))
+    process.start()
+    assert go.wait(60)
+    process.kill()
+    process.join()
     values = read_json(target)["i"]
     assert len(values) == 20000
     assert len(set(values)) == 1

@@ -5,14 +5,15 @@ import os
 import platform
 import re
 import signal
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import filelock
 import pytest
+from forked import FORKS
 
 from image2video.errors import ExistsError, Image2VideoError, StateError
 from image2video.runs import lock
@@ -20,15 +21,15 @@ from image2video.runs.folders import OutputDirectory, WriteError, atomic_write_t
 from image2video.runs.lock import LOCK_FILE, FolderLock
 from image2video.runs.mounts import unshared_locks
 
-JOB = """
-import os, sys, time
-from image2video.runs.lock import FolderLock
-lock = FolderLock(sys.argv[1])
-worker = os.fork()  # as a process that loads images: it outlives a killed parent
-if worker:
-    print(worker, flush=True)
-time.sleep(600)
-"""
+
+def hold(folder: Path, told: Connection) -> None:
+    """In a process of its own: hold a folder, and tell the number of a process that loads images."""
+    lock = FolderLock(folder)
+    worker = os.fork()  # it outlives a killed parent
+    if worker:
+        told.send(worker)
+    time.sleep(600)
+    lock.release()
 
 
 def in_thread(work: Callable[[], object]) -> Image2VideoError | None:
@@ -49,9 +50,10 @@ def in_thread(work: Callable[[], object]) -> Image2VideoError | None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_second_process_is_refused_by_name_until_the_first_is_killed(tmp_path: Path) -> None:
-    job = subprocess.Popen([sys.executable, "-W", "ignore", "-c", JOB, tmp_path], stdout=subprocess.PIPE, text=True)
-    assert job.stdout is not None
-    worker = int(job.stdout.readline())
+    ours, its = FORKS.Pipe()
+    job = FORKS.Process(target=hold, args=(tmp_path, its))
+    job.start()
+    worker = ours.recv()
     try:
         for how in ({}, {"resume": True}, {"overwrite": True}):
             who = rf"is in use by process {job.pid} on {re.escape(platform.node())} since \d{{4}}-"
@@ -59,14 +61,15 @@ def test_a_second_process_is_refused_by_name_until_the_first_is_killed(tmp_path:
                 OutputDirectory(tmp_path, "train", **how)
         assert os.listdir(tmp_path) == [LOCK_FILE]  # a refused job has changed nothing
         job.kill()
-        job.wait()
+        job.join()
         os.kill(worker, 0)  # it is alive, and holds nothing
         OutputDirectory(tmp_path, "train", resume=True).finish()
         assert os.listdir(tmp_path) == ["run.json"]  # the name that the killed one left is gone too
     finally:
         job.kill()
         os.kill(worker, signal.SIGKILL)
-        job.stdout.close()
+        ours.close()
+        its.close()
 
 
 def test_another_thread_is_refused_and_the_own_one_may_hold_it_again(tmp_path: Path) -> None:

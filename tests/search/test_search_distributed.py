@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from search_cases import launch
+from search_cases import launch, torchrun
 from search_ddp_cases import WAYS, first_gradient, take_steps
 
 from image2video.runs.folders import torch_load
@@ -116,7 +116,6 @@ FILES = ("genotype.json", "tau.json", "scores.json")
 
 
 def test_two_processes_step_as_one_with_twice_the_batch(tmp_path: Path) -> None:
-    """One launch for all: starting the processes is what takes the time."""
     out = tmp_path / "found.pt"
     assert launch(tmp_path / "script.py", STEPS, out, processes=2) == 0
     found, alone = torch_load(out), Accelerator(cpu=True)
@@ -137,12 +136,12 @@ def test_two_processes_step_as_one_with_twice_the_batch(tmp_path: Path) -> None:
 def test_a_process_that_dies_ends_the_job_and_the_search_resumes(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
     script = tmp_path / "script.py"
-    assert launch(script, SEARCH, whole, 0, -1, processes=2) == 0
+    assert torchrun(script, SEARCH, whole, 0, -1) == 0
     # In the second epoch of the search; among the scores; the main process while the network is tuned.
     for rank, at in ((1, 3), (1, 4), (0, 9)):
-        assert launch(script, SEARCH, out, rank, at, processes=2) != 0
+        assert torchrun(script, SEARCH, out, rank, at) != 0
         assert (out / "checkpoint" / "last.pt").exists()
-    assert launch(script, SEARCH, out, 0, -1, processes=2) == 0
+    assert torchrun(script, SEARCH, out, 0, -1) == 0
     for name in FILES:
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert json.loads((out / "run.json").read_text())["processes"] == 2

@@ -42,7 +42,8 @@ def assert_equal_files(out: Path, whole: Path) -> None:
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("way", WAYS)
+# What the first order does, the second order does too.
+@pytest.mark.parametrize("way", [pytest.param("first order", marks=pytest.mark.slow), *list(WAYS)[1:]])
 def test_a_search_that_is_stopped_again_and_again_ends_as_one_that_was_not(tmp_path: Path, way: str) -> None:
     whole, out, late = tmp_path / "whole", tmp_path / "stopped", tmp_path / "late"
     stages = run(whole, WAYS[way])
@@ -55,7 +56,7 @@ def test_a_search_that_is_stopped_again_and_again_ends_as_one_that_was_not(tmp_p
             stops += 1
         assert stops < 50
         # … the next three are in one epoch after the other, with τ still and moving.
-        at = longest + 1 if stops < 4 else draw.randint(longest + 1, longest + 8)
+        at = longest + 1 if stops < 4 else draw.randint(longest + 4, longest + 16)
     assert stops >= 2
     assert_equal_files(out, whole)
     with pytest.raises(KilledError):

@@ -198,10 +198,9 @@ accelerator.end_training()
 
 
 def test_two_processes_give_the_scores_of_one_to_the_bit(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    source = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n" + PROCESSES
-    assert launch(script, source, tmp_path / "one") == 0
-    assert launch(script, source, tmp_path / "two", processes=2) == 0
+    path = tmp_path / "script.py"
+    assert launch(path, PROCESSES, tmp_path / "one") == 0
+    assert launch(path, PROCESSES, tmp_path / "two", processes=2) == 0
     (one,) = [torch_load(tmp_path / "one.0")]
     for rank in (0, 1):
         two = torch_load(tmp_path / f"two.{rank}")

@@ -107,7 +107,7 @@ def test_a_wrong_number_of_classes_is_named():
 
 
 def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
-    tiny = ["--data", "digit_scenes", "--train-images", "60", "--image-size", "24", "--model", "small_fcn"]
+    tiny = ["--data", "digit_scenes", "--train-images", "20", "--image-size", "24", "--model", "small_fcn"]
     out = tmp_path / "run"
     argv = ["train", *tiny, "--genotype", "rotate(5)", "--frames", "2", "--epochs", "1", "--device", "cpu"]
     assert main([*argv, "--out", str(out)]) == 0

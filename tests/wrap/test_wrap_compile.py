@@ -1,4 +1,7 @@
-"""torch.compile and torch.export of wrapped models; the limit of T under compilation."""
+"""torch.compile and torch.export of wrapped models; the limit of T under compilation.
+
+The backend "eager" tells of graphs and their breaks in half of the time; gradients go through "aot_eager".
+"""
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from image2video.wrap.video_wrap import VideoWrap
 
 SIZE = (3, 64, 48)
 RESNET = pytest.param("cifar_resnet8", {}, id="cifar_resnet8")
-VIT = pytest.param("vit_tiny_patch16_224", {"img_size": SIZE[1:], "depth": 2}, id="vit_tiny")
+VIT = pytest.param("vit_tiny_patch16_224", {"img_size": SIZE[1:], "depth": 1}, id="vit_tiny")
 
 
 def wrapped(name, options=None, fusion="gsf"):
@@ -28,20 +31,21 @@ def _fresh_dynamo():
 @torch.no_grad()
 def test_compiled_without_breaks_for_every_t(name, options):
     model = wrapped(name, options)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
     batch = images(size=SIZE)
-    for T in (5, 3, 8):
+    for T in (5, 3):
         torch.testing.assert_close(compiled(batch, T=T), model(batch, T=T), atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_frames_that_change_colours_compile_without_breaks():
     model = VideoWrap(backbone(), "tsm", genotype=COLOURFUL, T=3)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(images()), model(images()), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("fusion", ["gsf", "tsm"])
+# Gradients of a compiled TSM by itself are test_fusion_compile.py's.
+@pytest.mark.parametrize("fusion", ["gsf", pytest.param("tsm", marks=pytest.mark.slow)])
 def test_compiled_gradients_are_eager_gradients(fusion):
     batch, gradients = images(size=(3, 32, 40)), []
     for wrap in (lambda m: m, lambda m: torch.compile(m, fullgraph=True, backend="aot_eager")):
@@ -54,19 +58,19 @@ def test_compiled_gradients_are_eager_gradients(fusion):
 
 @torch.no_grad()
 def test_the_compile_method_of_a_module():
-    model = wrapped("cifar_resnet8")
+    model = wrapped("cifar_resnet8", fusion="tsm")
     expected = {T: model(images(), T=T) for T in (2, 3)}
-    model.compile(fullgraph=True, backend="aot_eager")
+    model.compile(fullgraph=True, backend="eager")
     for T in (2, 3):
         model.set_frames(T)
         torch.testing.assert_close(model(images()), expected[T], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet8", "test_vit"])
+@pytest.mark.parametrize(("name", "options"), [RESNET, VIT])
 @torch.no_grad()
-def test_export_with_a_dynamic_batch(name):
-    size = (3, 32, 40) if name == "cifar_resnet8" else (3, 160, 160)
-    model = VideoWrap(backbone(name), "gsf", genotype=CHAIN, T=3)
+def test_export_with_a_dynamic_batch(name, options):
+    size = (3, 32, 40) if name == "cifar_resnet8" else SIZE
+    model = VideoWrap(backbone(name, **options), "gsf", genotype=CHAIN, T=3)
     stir(model.fusion)
     batch = torch.export.Dim("batch", min=2, max=64)
     program = torch.export.export(model, (images(3, size),), dynamic_shapes=({0: batch},))

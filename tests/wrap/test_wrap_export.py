@@ -73,12 +73,13 @@ def sampling_points(program):
     return set(seen)
 
 
+FEATURES = {"features_only": True, "out_indices": (1, 2)}
 OUTPUTS = {  # without fusion, which samples nothing
-    "features": {"net_options": {"features_only": True}},
+    "features": {"net_options": FEATURES},
     "tokens": {"net": "tokens", "net_options": {"num_classes": 0, "global_pool": ""}},
     "colours": {"genotype": COLOURFUL, "mean": 0.5, "std": 0.2},
-    "ramp": {"net_options": {"features_only": True}, "schedule": "ramp"},
-    "frame set": {"net_options": {"features_only": True}, "genotype": "flip_x | rotate(12) | scale(1.1)", "T": None},
+    "ramp": {"net_options": FEATURES, "schedule": "ramp"},
+    "frame set": {"net_options": FEATURES, "genotype": "flip_x | rotate(12) | scale(1.1)", "T": None},
 }
 
 
@@ -102,7 +103,7 @@ def test_a_constant_of_an_exported_graph_is_the_eager_one_bit_for_bit():
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects:UserWarning")
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_graph_that_has_to_compute_its_matrices_does_so_in_single_precision(strict):
-    model, size = wrapped(fusion="none", net_options={"features_only": True})
+    model, size = wrapped(fusion="none", net_options={**FEATURES, "out_indices": (2,)})
     program = exported(model, size, axes=(0,) if strict else (0, 2, 3), strict=strict)
     assert not doubles(program)
     assert_equal_for_batches(program.module(), model, size, (2, 5))
