@@ -1,7 +1,7 @@
 """How many places of a network a clip may begin at: every module of timm, and families of torchvision.
 
     python benchmarks/clip_zoo.py --out benchmarks/results/clip_zoo.json
-    python benchmarks/clip_zoo.py --only resnet swin_t            # print some of them
+    python benchmarks/clip_zoo.py --only resnet swin_t            # print some of them; with --out, count those anew
 
 Nothing is computed: networks are traced without values, at their own input size. Of timm's modules the architectures
 are those of `zoo_architectures.json`. A network without a place says why: `streams` where no single map is on every
@@ -97,12 +97,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the JSON file (default: none)")
     parser.add_argument("--only", nargs="*", help="names or families of networks (default: all)")
     options = parser.parse_args()
-    results = []
+    done: dict[tuple[str, str], dict[str, Any]] = {}
+    if options.only and options.out and options.out.exists():
+        known = json.loads(options.out.read_text())["results"]
+        done = {(result["family"], result["network"]): result for result in known}
     for family, name, build, size in networks():
         if options.only and not {name, family.removeprefix("timm ")} & set(options.only):
             continue
-        results.append({"family": family, "network": name, **described(build(), size)})
-        print(results[-1], flush=True)
+        done[family, name] = {"family": family, "network": name, **described(build(), size)}
+        print(done[family, name], flush=True)
+    results = list(done.values())
     payload = {"settings": {"device": "meta", "cost": "of 3 frames"}, "results": results}
     write_result(options.out, "clip_zoo", payload, columns=("family", "network", "sites", "half", "none"))
 

@@ -112,7 +112,7 @@ def _check_cut(places: Places, place: Place) -> None:
         inner = graph.values[outside[-1]].call
         user = graph.calls[inner].name if inner >= 0 else ""
         raise InputError(
-            f"clip_at={name!r} must be the only module that takes its input; {user or '(root)'!r} takes it too: "
+            f"clip_at={name!r} must be the only module that takes its input; {user or '(root)'!r} takes it too; "
             f"{_places_near(places, name)}"
         )
     raise InputError(

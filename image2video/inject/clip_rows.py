@@ -56,7 +56,7 @@ def own_rows(backbone: nn.Module, graph: Graph, example: Tensor, places: Sequenc
         if foreign.place is None:
             break
         first = foreign.place
-        if first + 1 == dropped:
+        if first + 1 == dropped and _is_chain(left):
             # The number was read far ahead, and every place behind its reading fails like this one.
             first = bisect_left(range(first), True, key=lambda number: rows.foreign([left[number]]) is not None)
         del left[first : foreign.place + 1]
@@ -78,6 +78,7 @@ class Rows:
         self.graph = graph
         self.example = example
         self.more = trace_forward(backbone, example, images=IMAGES + 1)
+        self.is_even = [value.op for value in _computed(graph.trace)] == [value.op for value in _computed(self.more)]
 
     def foreign(self, places: Sequence[Place]) -> Foreign | None:
         """Return the first place where the network uses a number of rows that it read before one of some places.
@@ -85,28 +86,42 @@ class Rows:
         Args:
             places: of modules, in the order of execution, each on every path to the outputs behind it.
         """
+        if not self.is_even:
+            return Foreign(None, "other operations run for another number of images")
         # All different: rows that were read at one place and are used behind another are seen.
         rows = [IMAGES + 2 + number for number in range(len(places))]
+        comparison = _Comparison(self.graph, self.more, places, rows)
         passed: list[int] = []
 
         def prepare(model: nn.Module) -> None:
-            for place, count in zip(places, rows, strict=True):
+            for number, place in enumerate(places):
                 call = self.graph.calls[place.call]
-                hook = _with_rows(call.inputs.index(place.value), count, passed)
+                index = call.inputs.index(place.value)
+                hook = _with_rows(index, rows[number], comparison.shape_before(place), passed)
                 model.get_submodule(call.name).register_forward_pre_hook(hook)
 
         try:
             changed = trace_forward(self.backbone, self.example, prepare=prepare, real=not self.graph.trace.fake)
         except InputError as error:
-            chain = all(has(place.behind, after.value) for place, after in pairwise(places))
-            return Foreign(len(passed) - 1 if chain else None, f"its forward fails: {error.__cause__ or error}")
-        return _Comparison(self.graph, self.more, changed, places, rows).difference()
+            last = len(passed) - 1 if passed and _is_chain(places) else None
+            return Foreign(last, f"its forward fails: {error.__cause__ or error}")
+        return comparison.difference(changed)
 
 
-def _with_rows(index: int, rows: int, passed: list[int]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """Make a hook that repeats the first row of a positional input, and notes that it ran."""
+def _is_chain(places: Sequence[Place]) -> bool:
+    """Whether each place is behind the one before it."""
+    return all(has(place.behind, after.value) for place, after in pairwise(places))
+
+
+def _with_rows(
+    index: int, rows: int, shape: tuple[int, ...], passed: list[int]
+) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """Make a hook that repeats the first row of a positional input, which must have a shape, and notes that it ran."""
 
     def replace(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        given = tuple(args[index].shape)
+        if given != shape:  # Its rows would be replaced here, and nobody would see.
+            raise InputError(f"the next place must get a map of shape {shape}, got {given}")
         passed.append(rows)
         return (*args[:index], _repeated(args[index], rows), *args[index + 1 :])
 
@@ -131,17 +146,22 @@ class _Comparison:
     From the first two follows what the network does for any number of images: all sizes grow evenly with it.
     """
 
-    def __init__(self, graph: Graph, more: Trace, changed: Trace, places: Sequence[Place], rows: Sequence[int]) -> None:
+    def __init__(self, graph: Graph, more: Trace, places: Sequence[Place], rows: Sequence[int]) -> None:
         self.graph = graph
-        self.traces = (graph.trace, more, changed)
+        self.more = more
         self.places = places
         self.rows = rows
 
-    def difference(self) -> Foreign | None:
+    def shape_before(self, place: Place) -> tuple[int, ...]:
+        """Return the shape that a place's tensor must have when it comes in."""
+        index = self.graph.calls[place.call].inputs.index(place.value)
+        more = self.more.values[self.more.calls[place.call].inputs[index]].shape
+        rows = self._rows(place.value)
+        return tuple(_foretold(*sizes, rows) for sizes in zip(self.graph.values[place.value].shape, more, strict=True))
+
+    def difference(self, trace: Trace) -> Foreign | None:
         """Return the first place where the third forward is not the one that the first two foretell."""
-        few, more, changed = ([value for value in trace.values if _counts(value)] for trace in self.traces)
-        if [value.op for value in few] != [value.op for value in more]:
-            return Foreign(None, "other operations run for another number of images")
+        few, more, changed = (_computed(made) for made in (self.graph.trace, self.more, trace))
         starts = sorted(self.graph.calls[place.call].start for place in self.places)
         for number, value in enumerate(few):
             shifted = number + bisect_right(starts, value.index) * len(_REPETITION)
@@ -150,20 +170,8 @@ class _Comparison:
                 return Foreign(self._place_before(value.index), f"in module {name or '(root)'!r}, {value.op}")
         if len(changed) != len(few) + len(starts) * len(_REPETITION):
             return Foreign(None, "other operations run for another number of rows")
-        wrong = self._wrong_input()
-        if wrong is not None:
-            return wrong
-        return None if self._outputs_fit() else Foreign(None, "an output has rows of neither the images nor the frames")
-
-    def _wrong_input(self) -> Foreign | None:
-        """Return the first place where other rows come in than those from the place before: its hook hides them."""
-        for place in self.places:
-            call = self.graph.calls[place.call]
-            index = call.inputs.index(place.value)
-            inputs = [trace.values[trace.calls[place.call].inputs[index]] for trace in self.traces]
-            if not _grows([value.shape for value in inputs], self._rows(place.value)):
-                before = self._place_before(place.value)
-                return Foreign(before, f"module {call.name!r} takes rows that are not those of the frames")
+        if not self._outputs_fit(trace):
+            return Foreign(None, "an output has rows of neither the images nor the frames")
         return None
 
     def _fits(self, few: Value, more: Value, changed: Value) -> bool:
@@ -175,13 +183,14 @@ class _Comparison:
         same = few.op == changed.op and _grows([value.shape for value in values], rows)
         return same and _grows([_arguments(value) for value in values], rows)
 
-    def _outputs_fit(self) -> bool:
+    def _outputs_fit(self, trace: Trace) -> bool:
         """Whether the outputs are those that are foretold."""
-        few, more, changed = (trace.outputs for trace in self.traces)
+        traces = (self.graph.trace, self.more, trace)
+        few, more, changed = (made.outputs for made in traces)
         if not [path for path, _ in few] == [path for path, _ in more] == [path for path, _ in changed]:
             return False
         for outputs in zip(few, more, changed, strict=True):
-            shapes = [trace.values[value].shape for trace, (_, value) in zip(self.traces, outputs, strict=True)]
+            shapes = [made.values[value].shape for made, (_, value) in zip(traces, outputs, strict=True)]
             if not _grows(shapes, self._rows(outputs[0][1])):
                 return False
         return True
@@ -196,9 +205,14 @@ class _Comparison:
         return IMAGES if number is None else self.rows[number]
 
 
-def _counts(value: Value) -> bool:
-    """Whether a value was computed: what is noted for further views of a memory that was written differs with them."""
-    return value.op != "written"
+def _computed(trace: Trace) -> list[Value]:
+    """List the values that were computed: what is noted for views of a memory that was written differs with them."""
+    return [value for value in trace.values if value.op != "written"]
+
+
+def _foretold(few: int, more: int, rows: int) -> int:
+    """Return a number for `rows`, given those for `IMAGES` and for one more."""
+    return few + (rows - IMAGES) * (more - few)
 
 
 def _arguments(value: Value) -> list[Any]:
@@ -215,6 +229,6 @@ def _grows(given: Sequence[Any], rows: int) -> bool:
         same = all(isinstance(items, list | tuple) and len(items) == len(few) for items in (more, changed))
         return same and all(_grows(items, rows) for items in zip(few, more, changed, strict=True))
     if isinstance(few, int) and isinstance(more, int):
-        return bool(changed == few + (rows - IMAGES) * (more - few))
+        return bool(changed == _foretold(few, more, rows))
     # Other arguments (types, devices, packed weights) say nothing of rows.
     return not isinstance(few, float) or few == more == changed
