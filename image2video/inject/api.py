@@ -15,6 +15,7 @@ from image2video.errors import InputError, StateError
 from image2video.fusion.base import Fusion
 from image2video.fusion.config import FusionConfig
 from image2video.inject.checks import check_backbone, check_plan
+from image2video.inject.clip_hook import ClipHook, FrameMaker
 from image2video.inject.context import FrameContext
 from image2video.inject.exit import ExitHook
 from image2video.inject.hooks import (
@@ -135,9 +136,16 @@ class Injection(nn.Module):
         self._removed = False
         for hook in self._hooks:
             self._put(hook)
-        self._handles = [hook.register(module) for hook, module in zip(self._hooks, self._modules_at, strict=True)]
-        self._handles.append(backbone.register_forward_pre_hook(EnterHook(self._context), with_kwargs=True))
-        self._exit = ExitHook(self._context, plan.names, fusions)
+        self._handles: list[RemovableHandle] = []
+        self._clip_hooks = [] if plan.clip_site is None else [ClipHook(plan.clip_site, self._context)]
+        for clip_hook in self._clip_hooks:
+            # Before the fusions': one at the same module gets the frames.
+            self._handles.append(clip_hook.register(backbone.get_submodule(clip_hook.site.module)))
+        self._handles += [hook.register(module) for hook, module in zip(self._hooks, self._modules_at, strict=True)]
+        enter = EnterHook(self._context, inside=bool(self._clip_hooks))
+        self._handles.append(backbone.register_forward_pre_hook(enter, with_kwargs=True))
+        fired = (*plan.names, *(clip_hook.fired for clip_hook in self._clip_hooks))
+        self._exit = ExitHook(self._context, fired, fusions)
         self._handles.append(backbone.register_forward_hook(self._exit))
         self._handles.append(backbone.register_forward_hook(LeaveHook(self._context), always_call=True))
         self._norms = norms_behind(backbone, plan.sites)
@@ -149,7 +157,13 @@ class Injection(nn.Module):
             self._own()
 
     def frames(
-        self, T: int, *, enabled: bool = True, rows: int | None = None, size: tuple[int, int] | None = None
+        self,
+        T: int,
+        *,
+        enabled: bool = True,
+        rows: int | None = None,
+        size: tuple[int, int] | None = None,
+        maker: FrameMaker | None = None,
     ) -> FramesScope:
         """Open the scope in which the backbone may be called, with T frames per clip.
 
@@ -160,19 +174,23 @@ class Injection(nn.Module):
                 of the backbone itself is counted by its input.
             size: (height, width) of the images, where the backbone is entered by another door; the grid of tokens
                 follows from it. A call of the backbone itself is measured by its input.
+            maker: what makes the frames, where the plan has a clip site inside of the backbone: an `Image2Video`. The
+                backbone then takes B images.
 
         Returns:
             A context manager.
 
         Raises:
-            InputError: T that is not a whole number of 1 or more.
+            InputError: T that is not a whole number of 1 or more; a plan with a clip site and no maker, or the reverse.
             StateError: after `remove_`, or where modules at sites have been replaced.
             UnsupportedError: under `nn.DataParallel`.
         """
         if isinstance(T, bool) or not isinstance(T, int) or T < 1:
             raise InputError(f"T must be a whole number of frames, 1 or more, got {T!r}")
+        if T > 1 and (maker is None) != (self.plan.clip_site is None):
+            raise InputError(self._maker_wanted())
         self._check_usable()
-        return FramesScope(self, FrameState(T, rows, enabled, size))
+        return FramesScope(self, FrameState(T, rows, enabled, size, maker))
 
     def tie(self, outputs: Any) -> Any:
         """Make `outputs` depend on all fusion parameters where fusion is off and processes train together.
@@ -235,13 +253,18 @@ class Injection(nn.Module):
             InputError: a plan of other sites.
         """
         kept = [(site.name, site.placement, site.channels, site.index) for site in self.plan.sites]
-        if plan.fusion != self.plan.fusion or kept != [(s.name, s.placement, s.channels, s.index) for s in plan.sites]:
+        same_clip = _place(plan) == _place(self.plan)
+        same_sites = kept == [(s.name, s.placement, s.channels, s.index) for s in plan.sites]
+        if plan.fusion != self.plan.fusion or not same_sites or not same_clip:
             raise InputError(
                 f"the plan must be for {self.plan.fusion} at the {len(kept)} sites that are injected, got "
                 f"{plan.fusion} at {some(plan.names)}; remove the fusions and inject them by the new plan"
             )
         for hook, site in zip(self._hooks, plan.sites, strict=True):
             hook.site = site
+        for clip_hook in self._clip_hooks:
+            assert plan.clip_site is not None, "compared above"
+            clip_hook.site = plan.clip_site
         self.plan = plan
 
     def fuse(self) -> nn.Module:
@@ -286,12 +309,25 @@ class Injection(nn.Module):
             return
         places = zip(self._hooks, self._modules_at, strict=True)
         lost = [hook.site.name for hook, module in places if not self._is_in_place(hook, module)]
+        for clip_hook in self._clip_hooks:
+            host = _at(self._root[0], clip_hook.site.module)
+            if host is None or clip_hook not in host._forward_pre_hooks.values():
+                lost.append(clip_hook.site.name)
         if lost:
             raise StateError(
-                f"{len(lost)} of {len(self._hooks)} sites are not in the backbone any more, or lost their hook: "
-                f"{some(lost)}; something has replaced modules since the fusions were injected "
+                f"{len(lost)} of {len(self._hooks) + len(self._clip_hooks)} sites are not in the backbone any more, or "
+                f"lost their hook: {some(lost)}; something has replaced modules since the fusions were injected "
                 "(reparameterize_model, folded batch norms, quantisation, adapters): do that first, then wrap"
             )
+
+    def _maker_wanted(self) -> str:
+        """Say that a maker of frames is missing, or that nothing would ask it."""
+        if self.plan.clip_site is None:
+            return "got a maker of frames, and the clip begins at the image; pass its frames, or plan with clip_at=…"
+        return (
+            f"the clip begins at {self.plan.clip_site.name!r}, inside of the backbone, and nothing makes its frames; "
+            "pass maker=Image2Video(…), or plan without clip_at"
+        )
 
     def _is_in_place(self, hook: SiteHook, module: nn.Module) -> bool:
         """Whether a site's module is still in the backbone with its hook, and the hook's fusion still in here."""
@@ -314,6 +350,12 @@ class FramesScope:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._injection._context.end(self)
+
+
+def _place(plan: Plan) -> tuple[str, int, int] | None:
+    """Return what of a clip site has to stay, whatever the size of the images."""
+    site = plan.clip_site
+    return None if site is None else (site.name, site.index, site.channels)
 
 
 def _take_out(handles: list[RemovableHandle]) -> None:

@@ -94,6 +94,12 @@ def check_plan(backbone: nn.Module, plan: Plan) -> None:
         )
     _check_names(plan)
     modules = dict(backbone.named_modules(remove_duplicate=False))
+    place = plan.clip_site
+    if place is not None and place.module not in modules:
+        raise InputError(
+            f"the plan (for {plan.model or 'an unnamed model'}) lets the clip begin at {place.module!r}, which is not "
+            f"there in this {type(backbone).__name__}; make the plan from this backbone"
+        )
     mismatches = [_mismatch(modules, site) for site in plan.sites]
     wrong = [line for line in mismatches if line is not None]
     if wrong:

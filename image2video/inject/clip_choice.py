@@ -44,7 +44,7 @@ def find_clip_site(backbone: nn.Module, graph: Graph, example: Tensor, name: str
         raise InputError(
             f"clip_at={name!r} needs a map or tokens with a known grid: {site}; {_places_near(places, name)}"
         )
-    foreign = Rows(backbone, graph, example).foreign(alike[:1])
+    foreign = Rows(backbone, graph, example).foreign([places.hooked(alike)])
     if foreign is not None:
         raise InputError(
             f"clip_at={name!r} needs a network that uses nothing behind the site but what comes in there; "
@@ -112,7 +112,7 @@ def _check_cut(places: Places, place: Place) -> None:
         inner = graph.values[outside[-1]].call
         user = graph.calls[inner].name if inner >= 0 else ""
         raise InputError(
-            f"clip_at={name!r} must be the only module that takes its input; {user or '(root)'!r} takes it too; "
+            f"clip_at={name!r} must be the only module that takes its input; {user or '(root)'!r} takes it too: "
             f"{_places_near(places, name)}"
         )
     raise InputError(

@@ -29,7 +29,7 @@ def split_at_clip(
     Raises:
         InputError: a site before the place that was asked for by name.
     """
-    begin = next(call for call in graph.calls if call.name == clip_site.name)
+    begin = next(call for call in graph.calls if call.name == clip_site.module)
     value = begin.inputs[clip_site.index]
     frames = behind(graph, value, begin)
     kept: list[Site] = []

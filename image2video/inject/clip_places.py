@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from torch import nn
+
 from image2video.inject.clip_site import ClipSite
 from image2video.inject.sites import hint_of
 from image2video.trace.cuts import Cuts, behind
@@ -83,6 +85,20 @@ class Places:
         """List the places with the same input as one that can be replaced, of modules inside of one another."""
         return next(places for places in self.found() if place in places)
 
+    def hooked(self, places: Sequence[Place]) -> Place:
+        """Return the place whose module is hooked.
+
+        Checkpointing calls the layers of an `nn.Sequential` one by one and passes it by: its first layer is hooked. Any
+        other module may look at its input before a module inside gets it.
+
+        Args:
+            places: those with the same input, of modules inside of one another, the outermost first.
+        """
+        for place in places[:-1]:
+            if type(self.graph.calls[place.call].module).forward is not nn.Sequential.forward:
+                return place
+        return places[-1]
+
     def place(self, call: Call, value: int) -> Place:
         """Return the place of a value at the input of a call."""
         return Place(call.index, value, behind(self.graph, value, call))
@@ -156,11 +172,12 @@ class Places:
         spot = self.spot(places)
         if isinstance(spot, str):
             return spot
-        place = places[0]
+        place = self.hooked(places)
         call = self.graph.calls[place.call]
         after = sum(macs for made, macs in enumerate(self.macs) if has(place.behind, made))
         return ClipSite(
-            name=call.name,
+            name=self.graph.calls[places[0].call].name,
+            module=call.name,
             index=call.inputs.index(place.value),
             layout=spot.known.layout,
             channels=spot.known.channels,

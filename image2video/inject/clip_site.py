@@ -20,7 +20,8 @@ class ClipSite:
 
     Args:
         name: path of the module whose input it is; of the outermost one, where others inside have the same input.
-        index: which positional input.
+        module: path of the module that is hooked: that one, or the first layer of it where it is an `nn.Sequential`.
+        index: which of its positional inputs.
         layout: where the tensor's channels and positions are.
         channels: size of the tensor along `layout.channel_dim`.
         shape: the tensor's shape for one image.
@@ -32,6 +33,7 @@ class ClipSite:
     """
 
     name: str
+    module: str
     index: int
     layout: Layout
     channels: int
@@ -46,6 +48,22 @@ class ClipSite:
     def map_size(self) -> tuple[int, int]:
         """Rows and columns of the map, or of the grid of tokens, at the planned size."""
         return self.grid.grid
+
+    def map_size_of(self, image: tuple[int, int]) -> tuple[int, int] | None:
+        """Return rows and columns of the map for images of another size.
+
+        Args:
+            image: (height, width) of the images.
+
+        Returns:
+            The size; None where the trace does not tell, or leaves a choice.
+        """
+        if image == self.grid.image:
+            return self.grid.grid
+        if self.grid.rows is None or self.grid.columns is None:
+            return None
+        rows, columns = self.grid.rows.sizes(image[0]), self.grid.columns.sizes(image[1])
+        return (rows[0], columns[0]) if len(rows) == len(columns) == 1 else None
 
     @property
     def stride(self) -> tuple[float, float]:

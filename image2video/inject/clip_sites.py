@@ -52,5 +52,5 @@ def clip_sites(
     for alike in places.found():
         site = places.site(alike)
         if isinstance(site, ClipSite):
-            found[alike[0]] = site
+            found[places.hooked(alike)] = site
     return tuple(found[place] for place in own_rows(backbone, graph, example, list(found)))

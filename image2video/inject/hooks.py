@@ -150,10 +150,16 @@ class BesideHook(SiteHook):
 
 
 class EnterHook:
-    """Notes how many frames enter the backbone, and refuses a call that cannot be one of frames."""
+    """Notes how many frames enter the backbone, and refuses a call that cannot be one of frames.
 
-    def __init__(self, context: FrameContext) -> None:
+    Args:
+        context: what all hooks of an injection share.
+        inside: whether the clip begins inside of the backbone, which images enter then.
+    """
+
+    def __init__(self, context: FrameContext, *, inside: bool = False) -> None:
         self.context = context
+        self.inside = inside
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at the leading dimension of the backbone's first tensor, and open a forward."""
@@ -161,6 +167,8 @@ class EnterHook:
         state = self.context.current("forward")
         tensor = first_tensor((args, kwargs))
         rows = None if tensor is None or tensor.ndim == 0 else tensor.shape[0]
+        if rows is not None and self.inside:
+            rows *= state.T
         size = (tensor.shape[2], tensor.shape[3]) if tensor is not None and tensor.ndim == 4 else state.size
         # Before the check: `LeaveHook` closes what stands open, after errors too.
         self.context.begin(FORWARD, state._replace(rows=rows, size=size))

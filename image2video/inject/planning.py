@@ -31,6 +31,9 @@ from image2video.trace.layouts import placed
 from image2video.trace.sizes import example_for
 from image2video.trace.trace import trace_forward
 
+MAX_PATH = 1000
+"""Characters of the path of a module, which may come from a file."""
+
 
 def plan(
     backbone: nn.Module,
@@ -111,10 +114,17 @@ def check_clip_at(clip_at: str | None) -> None:
 
     Raises:
         InputTypeError: something else than a string or None.
+        InputError: a text that is longer than any path.
     """
     if clip_at is not None and not isinstance(clip_at, str):
         raise InputTypeError(
-            f"clip_at must be the path of a module, {IMAGE!r} or None, got {clip_at!r}; clip_sites(backbone) lists them"
+            f"clip_at must be the path of a module, {IMAGE!r} or None, got {clip_at!r:.80}; clip_sites(backbone) lists "
+            "them"
+        )
+    if clip_at is not None and len(clip_at) > MAX_PATH:
+        raise InputError(
+            f"clip_at must be the path of a module, which has at most {MAX_PATH} characters, got {len(clip_at)}: "
+            f"{clip_at!r:.80}"
         )
 
 

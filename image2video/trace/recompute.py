@@ -38,15 +38,18 @@ class FrameState(NamedTuple):
 
     Args:
         T: frames per clip.
-        rows: B·T, the leading dimension of what came into the backbone; None where that was not seen.
+        rows: B·T, the leading dimension of what came into the backbone, or of what leaves the clip site inside of it;
+            None where that was not seen.
         enabled: whether frames are fused.
         size: (height, width) of the images; None where they were not seen.
+        maker: what makes the frames where the clip begins inside of the backbone, else None.
     """
 
     T: int
     rows: int | None
     enabled: bool
     size: tuple[int, int] | None = None
+    maker: Any = None
 
     @property
     def fuses(self) -> bool:
