@@ -110,6 +110,11 @@ def _frames(model: nn.Module, unit: Unit) -> int | None:
                 "wrap it: VideoWrap(model)"
             )
         return None
+    if model.clip_at is not None:
+        raise UnsupportedError(
+            f"the clip begins inside of the backbone (clip_at={model.clip_at!r}), and receptive fields are measured of "
+            "clips that begin at the image; wrap a copy without clip_at"
+        )
     if unit.frame is not None and unit.frame >= model.T:
         raise InputError(f"frame {unit.frame} is outside the clip of T = {model.T} frames; give 0 … {model.T - 1}")
     if unit.frame is None and unit.layer is None and model.aggregate == "none":

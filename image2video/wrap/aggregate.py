@@ -37,6 +37,7 @@ class OutputFormats:
         tokens: the layouts of all token sequences that the trace knows and how their grids follow from the size of the
             image, for outputs that it did not return (hidden states that a call asks for).
         later: traces the backbone as it runs now; it is called where the layouts above say nothing of an output.
+        before: the paths of outputs that are made before the clip begins, inside of the backbone.
     """
 
     declared: Literal["NCHW", "NHWC"] | None = None
@@ -44,6 +45,7 @@ class OutputFormats:
     grids: Mapping[str, TokenGrid] = field(default_factory=dict)
     tokens: frozenset[tuple[Layout, tuple[TokenGrid, ...]]] = frozenset()
     later: Callable[[], OutputFormats] | None = None
+    before: frozenset[str] = frozenset()
 
 
 def check_aggregation(how: Aggregation) -> None:
@@ -69,6 +71,8 @@ def aggregate(
 
     Tensors are aggregated; tuples, lists, dicts and dataclasses that hold them keep their types; None stays None. Sums
     are taken in float32, and results have the dtype of the outputs.
+
+    Outputs that were made before a clip inside of the backbone are those of the images, and stay as they are.
 
     Args:
         outputs: what the backbone returned.
@@ -125,7 +129,7 @@ class _Aggregator:
     def walk(self, value: Any, path: str) -> Any:
         """Aggregate every tensor in a structure; `path` is where the structure stands in the outputs."""
         if isinstance(value, Tensor):
-            return self._tensor(value, path)
+            return value if path in self.formats.before else self._tensor(value, path)
         if value is None:
             return None
         # Before dataclasses, as in the trace: transformers' ModelOutput is both, and its layouts are found by key.
@@ -250,7 +254,8 @@ class _Aggregator:
         """Return the layout of an output as traced, now or when the plan was made; None for another kind of layout."""
         layout = self.formats.layouts.get(path)
         if (layout is None or layout.spatial != spatial) and self.formats.later is not None:
-            self.formats = dataclasses.replace(self.formats.later(), tokens=self.formats.tokens)
+            known, self.formats = self.formats, self.formats.later()
+            self.formats = dataclasses.replace(self.formats, tokens=known.tokens, before=known.before)
             layout = self.formats.layouts.get(path)
         return layout if layout is not None and layout.spatial == spatial else None
 

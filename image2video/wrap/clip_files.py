@@ -13,6 +13,7 @@ import torch
 
 from image2video.clip.any_clip import clip_from_json
 from image2video.errors import InputError, MissingError
+from image2video.inject.clip_site import IMAGE
 from image2video.runs.folders import torch_load
 from image2video.wrap import pretrained
 from image2video.wrap.clip_record import CLIP, CLIP_OPTIONS, decode, is_clip
@@ -92,4 +93,5 @@ def _record_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     else:
         record["genotype"] = str(clip_from_json(json.dumps(config["genotype"])))
     record["sites"] = [site["name"] for site in config["sites"]]
+    record["clip_at"] = config["clip_at"] or IMAGE
     return record

@@ -17,19 +17,22 @@ from image2video.clip.frame_sources import FrameSource, source_record
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.inject.api import Injection
+from image2video.inject.clip_site import IMAGE
 
 CLIP = "_extra_state"
 """The key of the clip below the model's own prefix: torch's name for what a module's state holds beside tensors."""
 
 CLIP_OPTIONS = ("genotype", "T", "schedule", "padding", "interpolation", "mean", "std")
-FUSION_OPTIONS = ("fusion", "sites", "residual")
+FUSION_OPTIONS = ("fusion", "sites", "residual", "clip_at")
 _FORMAT_KEY = "image2video"
 _FORMAT = 1
+_INSIDE_FORMAT = 2
+"""Of a clip that begins inside of the backbone: readers of format 1 alone refuse it as newer than they are."""
 _BLOCK = 1024
 _LONGEST_T = 20  # digits
 _SHOWN = 120  # characters of one value in a message
 _TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("genotype", "schedule", "padding", "interpolation", "aggregate"), (str,)),
+    **dict.fromkeys(("genotype", "schedule", "padding", "interpolation", "aggregate", "clip_at"), (str,)),
     **dict.fromkeys(("mean", "std"), (list, float, int)),
     **dict.fromkeys(("frames", "fusion"), (dict,)),
     "T": (int,),
@@ -39,7 +42,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 class ClipWarning(UserWarning):
-    """A checkpoint was loaded whose clip is another than the model's, or is not known."""
+    """A checkpoint was loaded whose clip is another than the model's or is not known, or a clip that shows little."""
 
 
 def record_of(
@@ -70,6 +73,7 @@ def record_of(
         "fusion": injection.plan.fusion.to_dict(),
         "sites": list(injection.plan.names),
         "residual": residual if injection.plan.names else None,
+        "clip_at": IMAGE if injection.plan.clip_site is None else injection.plan.clip_site.name,
         "aggregate": aggregate if isinstance(aggregate, str) else None,
     }
 
@@ -86,7 +90,10 @@ def encode(record: Mapping[str, Any], module: nn.Module) -> Tensor:
         `(N,)` uint8: ASCII, filled up with spaces. N does not depend on T, so that a model and the moving average of it
         still fit each other after `set_frames`.
     """
-    text = json.dumps({_FORMAT_KEY: _FORMAT, **record})
+    # A clip of the image is written as before there were others.
+    inside = record.get("clip_at", IMAGE) != IMAGE
+    written = {name: value for name, value in record.items() if name != "clip_at" or inside}
+    text = json.dumps({_FORMAT_KEY: _INSIDE_FORMAT if inside else _FORMAT, **written})
     blocks = -(-(len(text) - len(str(record["T"])) + _LONGEST_T) // _BLOCK)
     data = torch.frombuffer(bytearray(text.ljust(blocks * _BLOCK), "ascii"), dtype=torch.uint8)
     first = next(module.parameters(), None)
@@ -111,17 +118,19 @@ def decode(state: Any) -> dict[str, Any]:
             values = values.float().round()
         record = json.loads(bytes(values.to(torch.uint8).tolist()).decode("ascii"))
         version = record.pop(_FORMAT_KEY)
-        if version == _FORMAT:
+        if version in (_FORMAT, _INSIDE_FORMAT):
+            record.setdefault("clip_at", IMAGE)
             _check(record)
     except (AttributeError, KeyError, RecursionError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"the checkpoint's clip (the key {CLIP!r}) cannot be read ({type(error).__name__}); it must be the tensor "
             "that the model's state_dict() gave; delete the key to load the weights without their clip"
         ) from error
-    if version != _FORMAT:
+    if version not in (_FORMAT, _INSIDE_FORMAT):
         raise InputError(
-            f"the checkpoint's clip has the format {version!r}, this version of image2video reads {_FORMAT}; install "
-            f"the version that wrote it, or delete the key {CLIP!r} to load the weights without their clip"
+            f"the checkpoint's clip has the format {version!r}, this version of image2video reads {_FORMAT} and "
+            f"{_INSIDE_FORMAT}; install the version that wrote it, or delete the key {CLIP!r} to load the weights "
+            "without their clip"
         )
     return dict(record)
 

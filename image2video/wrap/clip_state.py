@@ -18,6 +18,7 @@ from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.fusion.registry import config_from_dict
 from image2video.inject.api import Injection, inject_
+from image2video.inject.clip_site import IMAGE
 from image2video.inject.planning import plan
 from image2video.wrap.aggregate import check_aggregation
 from image2video.wrap.clip_files import record_in
@@ -30,6 +31,7 @@ from image2video.wrap.clip_record import (
     encode,
     record_of,
 )
+from image2video.wrap.inside import check_begin
 
 OPTIONS = (*CLIP_OPTIONS, "frames", *FUSION_OPTIONS, "aggregate")
 """The arguments of `VideoWrap` that its state dict records."""
@@ -56,7 +58,7 @@ class ClipState(nn.Module):
         return encode(self._record(), self)
 
     def load_clip(self, source: Mapping[str, Any] | str | os.PathLike[str]) -> None:
-        """Take over the clip that a checkpoint was trained with: genotype, T, options, fusion, sites, aggregation.
+        """Take over the clip of a checkpoint's training: genotype, T, options, place, fusion, sites, aggregation.
 
         Weights are not loaded. Where fusion or sites are other ones, the fusions are made anew: call it before
         `load_state_dict`, and before an optimiser, DistributedDataParallel or torch.compile get the model.
@@ -122,6 +124,9 @@ class ClipState(nn.Module):
         to_video = self._clip_of(saved, names) if {*CLIP_OPTIONS, "frames"} & set(differ) else self.to_video
         aggregate = saved["aggregate"] if "aggregate" in differ else self.aggregate
         check_aggregation(aggregate)
+        place = saved["clip_at"] if "clip_at" in differ else own["clip_at"]
+        if place != IMAGE:
+            check_begin(to_video, place)
         if set(FUSION_OPTIONS) & set(differ):
             self._remake_fusions({**own, **{name: saved[name] for name in differ}})
         self.to_video = to_video.train(self.training)
@@ -152,7 +157,8 @@ class ClipState(nn.Module):
         config = config_from_dict(record["fusion"])
         residual = self.residual if record["residual"] is None else record["residual"]
         bare = copy.deepcopy(self).unwrap()  # type: ignore[operator]
-        the_plan = plan(bare, fusion=config, sites=record["sites"] or None, input_size=self.fusion.plan.input_size)
+        size = self.fusion.plan.input_size
+        the_plan = plan(bare, fusion=config, sites=record["sites"] or None, input_size=size, clip_at=record["clip_at"])
         if [*the_plan.names] != record["sites"]:
             raise InputError(
                 f"the checkpoint's fusion, {config}, is at the sites {record['sites']}; found {[*the_plan.names]} in "
@@ -182,6 +188,8 @@ def _adoptable(saved: Mapping[str, Any], own: Mapping[str, Any], follows: frozen
         names -= {"genotype", "T", "schedule"}
     if not {"fusion", "sites"} <= names and saved.get("fusion") != own["fusion"]:
         names -= set(FUSION_OPTIONS)
+    if "clip_at" not in names and saved["clip_at"] != own["clip_at"]:
+        names -= set(FUSION_OPTIONS)  # the checkpoint's sites are those behind its own place
     return names
 
 

@@ -30,7 +30,15 @@ from image2video.runs.texts import user_path
 from image2video.runs.weights import read_safetensors
 from image2video.version import __version__
 from image2video.wrap.builders import Builder
-from image2video.wrap.pretrained_config import CLIP, LIBRARY, OPTIONS, SCHEMA_VERSION, check_local, read_config
+from image2video.wrap.pretrained_config import (
+    CLIP,
+    INSIDE_VERSION,
+    LIBRARY,
+    OPTIONS,
+    SCHEMA_VERSION,
+    check_local,
+    read_config,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -67,8 +75,9 @@ def config_of(
         )
     return {
         "library": LIBRARY,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION if the_plan.clip_site is None else INSIDE_VERSION,
         **_clip_record(to_video),
+        **({} if the_plan.clip_site is None else {"clip_at": the_plan.clip_site.name}),
         **options,
         "fusion": the_plan.fusion.to_dict(),
         "sites": [_site_record(site) for site in the_plan.sites],
@@ -109,9 +118,11 @@ def read(
     }
     size = tuple(config["input_size"])
     if config["sites"]:
-        arguments["sites"] = _matching_plan(backbone, arguments["fusion"], size, config["sites"])
-    elif any(size):
-        arguments["input_size"] = size
+        arguments["sites"] = _matching_plan(backbone, arguments["fusion"], size, config["sites"], config["clip_at"])
+    else:
+        arguments["clip_at"] = config["clip_at"]
+        if any(size):
+            arguments["input_size"] = size
     return Saved(backbone, arguments, builder, state, str(weights_path))
 
 
@@ -207,12 +218,16 @@ def _check_inside(folder: Path, name: str) -> None:
 
 
 def _matching_plan(
-    backbone: nn.Module, fusion: FusionConfig, size: tuple[int, ...], saved: list[dict[str, Any]]
+    backbone: nn.Module,
+    fusion: FusionConfig,
+    size: tuple[int, ...],
+    saved: list[dict[str, Any]],
+    clip_at: str | None,
 ) -> Plan:
     """Return the plan of the saved sites in this backbone; raise `InputError` with both lists where they differ."""
-    found = plan(backbone, fusion=fusion, input_size=size)
-    names = {record["name"] for record in saved}
-    here = [_site_record(site) for site in found.sites if site.name in names]
+    found = plan(backbone, fusion=fusion, input_size=size, clip_at=clip_at)
+    kept = {record["name"] for record in saved}
+    here = [_site_record(site) for site in found.sites if site.name in kept]
     if here != saved:
         every = [_site_record(site) for site in found.sites]
         raise InputError(
@@ -222,7 +237,8 @@ def _matching_plan(
         )
     if len(here) == len(found.sites):
         return found
-    return plan(backbone, fusion=fusion, sites=[record["name"] for record in saved], input_size=size)
+    names = [record["name"] for record in saved]
+    return plan(backbone, fusion=fusion, sites=names, input_size=size, clip_at=clip_at)
 
 
 def _list(records: list[dict[str, Any]]) -> str:

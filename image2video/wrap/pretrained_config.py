@@ -17,6 +17,8 @@ from image2video.runs.texts import MAX_TEXT_BYTES, read_json
 
 LIBRARY = "image2video"
 SCHEMA_VERSION = 1
+INSIDE_VERSION = 2
+"""Of a clip that begins inside of the backbone: readers of version 1 alone refuse it as newer than they are."""
 CLIP = tuple(ClipOptions().arguments())
 OPTIONS = ("aggregate", "residual", "freeze_bn")
 MAX_FRAMES = 100_000
@@ -25,7 +27,7 @@ MAX_IMAGE = 2**28
 MAX_NUMBER = 100_000
 """Of a whole number among a builder's arguments, where no saved tensor is as large."""
 
-_LATER = ("mean", "std", "frames")  # older configs do not have them
+_LATER = ("mean", "std", "frames", "clip_at")  # older configs do not have them
 _MODEL = re.compile(r"[\w+-]+:[\w.+-]+")
 _PLACE = re.compile(r"[/\\:]|\.(?:json|ya?ml|pth?|safetensors|bin|npz)\b", re.IGNORECASE)
 _PLACE_WORDS = {
@@ -46,9 +48,10 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, Mapping) or config.get("library") != LIBRARY:
         raise InputError(f"{path} is not a config of image2video; it must be written by save_pretrained")
     version = config.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
+    if version not in (SCHEMA_VERSION, INSIDE_VERSION) or isinstance(version, bool):
         raise InputError(
-            f"{path} has schema_version {version!r:.80}, this version of image2video reads {SCHEMA_VERSION}; "
+            f"{path} has schema_version {version!r:.80}, this version of image2video reads {SCHEMA_VERSION} and "
+            f"{INSIDE_VERSION}; "
             "install the version that wrote it"
         )
     known = {"library", "schema_version", *_FORMS}
@@ -186,6 +189,7 @@ _FORMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "frames": ("an object", _or_none(_is_object)),
     "aggregate": ("a text", _is_text),
     "residual": ("true or false", _is_bool),
+    "clip_at": ("null or the name of a module", _or_none(_is_text)),
     "freeze_bn": ("true or false", _is_bool),
     "fusion": ("an object", _is_object),
     "sites": ("a list of sites with name, placement, channels and layout", _is_sites),

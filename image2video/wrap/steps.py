@@ -18,6 +18,7 @@ from image2video.clip.options import WRAP_CLIP
 from image2video.errors import Image2VideoError, InputError, InputTypeError, StateError
 from image2video.fusion.base import Fusion
 from image2video.fusion.config import FusionConfig
+from image2video.inject.clip_site import IMAGE
 from image2video.inject.plan import OutputLayout, Plan, Site
 from image2video.inject.planning import plan
 from image2video.protocols import Unwarper
@@ -65,20 +66,29 @@ def plan_for(
     sites: Sites,
     input_size: tuple[int, int, int] | None,
     example_input: Tensor | None,
+    clip_at: str | None = None,
 ) -> Plan:
     """Return the given plan, or make one at the given size or at the size that the backbone's config tells.
 
-    Raises `InputError` for a plan of another fusion, and what `plan` raises.
+    Raises `InputError` for a plan of another fusion or another clip site, and what `plan` raises.
     """
     if isinstance(sites, Plan):
         if sites.fusion != config:
             raise InputError(f"the plan is for {sites.fusion}, got fusion={config}; pass the plan's own fusion")
+        planned = None if sites.clip_site is None else sites.clip_site.name
+        if clip_at is not None and (None if clip_at == IMAGE else clip_at) != planned:
+            raise InputError(
+                f"the plan has clip_at={planned or IMAGE!r}, got clip_at={clip_at!r}; pass the plan's own, or leave it "
+                "out"
+            )
         return sites
     known = input_size is not None or example_input is not None or nominal_size(backbone) is not None
-    if not known and not config.active and sites is None:
+    if not known and not config.active and sites is None and clip_at in (None, IMAGE):
         # Without fusion the trace only tells the layouts of the outputs: the first maps or tokens trace the backbone.
         return Plan(config, (), UNKNOWN_SIZE, model=type(backbone).__name__)
-    return plan(backbone, fusion=config, sites=sites, input_size=input_size, example_input=example_input)
+    return plan(
+        backbone, fusion=config, sites=sites, input_size=input_size, example_input=example_input, clip_at=clip_at
+    )
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
@@ -107,6 +117,7 @@ def output_formats(
         known.grids,
         frozenset((layout, rules) for layout, rules in tokens if layout.spatial == "tokens"),
         later,
+        frozenset() if plan.clip_site is None else frozenset(plan.clip_site.outputs_before),
     )
 
 

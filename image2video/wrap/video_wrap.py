@@ -10,17 +10,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from image2video.clip.any_clip import Clip
-from image2video.clip.checks import check_frames, names_explained
+from image2video.clip.checks import check_frames, check_images, names_explained
 from image2video.clip.colours import Values
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
-from image2video.clip.image_to_video import clip_to_frames
+from image2video.clip.image_to_video import Image2Video, clip_to_frames
 from image2video.clip.memory import check_frames_memory
 from image2video.errors import InputError, StateError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
-from image2video.inject.api import inject_
+from image2video.inject.api import FramesScope, inject_
 from image2video.inject.checks import check_backbone
+from image2video.inject.clip_hook import FrameMaker
 from image2video.inject.plan import OutputLayout, Plan
 from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
@@ -32,6 +33,7 @@ from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
 from image2video.wrap.clip_record import CLIP
 from image2video.wrap.clip_state import ClipState
+from image2video.wrap.inside import Given, Seen, check_begin, check_several, map_shape, way_back
 from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
 from image2video.wrap.keywords import image_name, images_and_flags
 from image2video.wrap.late_layouts import late_layouts
@@ -81,10 +83,14 @@ class VideoWrap(ClipState, TimmLike):
         std: likewise.
         frames: a `FrameSource` that draws clips, such as `RandomClips`; it takes the place of the genotype and of all
             options of the clip.
+        clip_at: the module at whose input the clip begins, such as `"layer3"` (ours): up to there the backbone sees
+            every image once, and what comes in there is warped as the image would be. `clip_sites(backbone)` lists
+            all such places. None: at the image.
 
     Raises:
         InputError: an unknown option, one that a frame set cannot have, `sites` that match nothing, no known input
-            size, no mean and std where needed, a T whose clip of one image is larger than the machine's memory.
+            size, no mean and std where needed, a T whose clip of one image is larger than the machine's memory; a
+            `clip_at` where no clip can begin, with colours, with `frames`, or with T = 1.
         StateError: a backbone that is wrapped or compiled already.
 
     >>> import torch
@@ -114,6 +120,7 @@ class VideoWrap(ClipState, TimmLike):
         mean: Values = None,
         std: Values = None,
         frames: FrameSource | None = None,
+        clip_at: str | None = None,
     ) -> None:
         super().__init__()
         # All checks come before `inject_`, the first change of the backbone.
@@ -122,8 +129,13 @@ class VideoWrap(ClipState, TimmLike):
         config = resolve_fusion(fusion)
         how = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
         self.to_video = clip_maker(backbone, frames, genotype, **how, mean=mean, std=std)
-        check_frames_memory(self.to_video.T, nominal_size(backbone) if input_size is None else input_size)
-        the_plan = plan_for(backbone, config, sites, input_size, example_input)
+        the_plan = plan_for(backbone, config, sites, input_size, example_input, clip_at)
+        if the_plan.clip_site is None:
+            size = nominal_size(backbone) if input_size is None else input_size
+        else:
+            check_begin(self.to_video, the_plan.clip_site.name)
+            size = map_shape(the_plan.clip_site)
+        check_frames_memory(self.to_video.T, size)
         # Before the backbone: timm's reparameterize_model goes through the children and meets the fusions' refusal.
         self.fusion = inject_(backbone, the_plan, residual=residual)
         self.backbone = backbone
@@ -134,6 +146,7 @@ class VideoWrap(ClipState, TimmLike):
         self._image_name = image_name(backbone)
         self._unwrapped = False
         self._late: dict[bool, tuple[OutputLayout, ...]] = {}
+        self._seen = Seen()
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
         self.training = backbone.training
@@ -156,13 +169,15 @@ class VideoWrap(ClipState, TimmLike):
         """
         refuse_symbols(images, "a model that makes clips")
         images, flags = images_and_flags(images, flags, self._image_name)
-        frames, T, unwarper = self._frames(images, T)
-        with self.fusion.frames(T), CallWords(self.backbone, self.fusion, frames):
-            outputs = self.backbone(frames, **flags)
-        return self._aggregate(outputs, T, images.shape[-2:], frames.shape[0], unwarper, frames)
+        given = self._given(images, T)
+        with self._scope(given), CallWords(self.backbone, self.fusion, given.inputs):
+            outputs = self.backbone(given.inputs, **flags)
+        return self._aggregate(outputs, given.T, given.size, given.rows, given.unwarper, given.inputs)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
         """Return the features of every frame; `forward_head` aggregates them.
+
+        Where the clip begins inside of the head, they are those of the images.
 
         Args:
             images: `(B, C, H, W)`, normalised.
@@ -172,10 +187,9 @@ class VideoWrap(ClipState, TimmLike):
             What the backbone's `forward_features` returns for the frames, `(B·T, …)`.
         """
         method = self._method("forward_features")
-        frames, T, _ = self._frames(images, T)
-        size = (frames.shape[2], frames.shape[3])
-        with self.fusion.frames(T, rows=frames.shape[0], size=size), CallWords(self.backbone, self.fusion, frames):
-            return self.fusion.tie(method(frames))
+        given = self._given(images, T)
+        with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
+            return self.fusion.tie(method(given.inputs))
 
     def forward_head(
         self,
@@ -200,12 +214,14 @@ class VideoWrap(ClipState, TimmLike):
         self._check_use()
         method = self._method("forward_head")
         T = self.T if T is None else T
-        rows = features.shape[0] if isinstance(features, Tensor) else None
+        inside = self.plan.clip_site is not None
+        # A clip that begins inside of the head gets the features of images: their rows are not those of the outputs.
+        rows = features.shape[0] if isinstance(features, Tensor) and not inside else None
         size = self.plan.input_size[1:] if image_size is None else image_size
-        with self.fusion.frames(T, rows=rows, size=size):
+        with self.fusion.frames(T, rows=rows, size=size, maker=self._maker(T)):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
             outputs = self.fusion.tie(outputs)
-        return self._aggregate(outputs, T, size, rows, self.to_video)
+        return self._aggregate(outputs, T, size, rows, self._way_back(size))
 
     def forward_intermediates(
         self,
@@ -237,16 +253,24 @@ class VideoWrap(ClipState, TimmLike):
         """
         check_format(output_fmt)
         method = self._method("forward_intermediates")
-        frames, T, unwarper = self._frames(images, T)
+        given = self._given(images, T)
         options = {**options, "indices": indices, "output_fmt": "NCHW", "intermediates_only": intermediates_only}
         how = "auto" if self.aggregate == "mean_prob" else self.aggregate
-        size = (images.shape[-2], images.shape[-1])
-        with self.fusion.frames(T, rows=frames.shape[0], size=size), CallWords(self.backbone, self.fusion, frames):
-            found = method(frames, **options)
+        with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
+            found = method(given.inputs, **options)
 
         def of_images(outputs: Any, formats: OutputFormats) -> Any:
-            rows = frames.shape[0]
-            return aggregate(outputs, T, how, to_video=unwarper, image_size=size, formats=formats, rows=rows)
+            if self.plan.clip_site is not None and outputs.shape[0] == given.inputs.shape[0]:
+                return outputs  # from before the clip
+            return aggregate(
+                outputs,
+                given.T,
+                how,
+                to_video=given.unwarper,
+                image_size=given.size,
+                formats=formats,
+                rows=given.rows,
+            )
 
         return aggregated(found, of_images, self.backbone, self.plan, output_fmt, intermediates_only)
 
@@ -283,9 +307,11 @@ class VideoWrap(ClipState, TimmLike):
         Under `torch.compile` every value of T compiles once; from the ninth on torch runs it eagerly, with a log line.
 
         Args:
-            T: 1 or more; of a frame set at most the frames that it lists.
+            T: 1 or more, of a clip inside of the backbone 2; of a frame set at most the frames that it lists.
         """
-        check_frames_memory(check_frames(T), self.plan.input_size)
+        self._check_inside(check_frames(T))
+        site = self.plan.clip_site
+        check_frames_memory(T, self.plan.input_size if site is None else map_shape(site))
         self.to_video.set_frames(T)
         self._follows -= {"T"}  # a checkpoint loaded later does not undo it
 
@@ -298,6 +324,11 @@ class VideoWrap(ClipState, TimmLike):
     def plan(self) -> Plan:
         """The frozen plan: every site, its layout and channels, and the rule that chose it."""
         return self.fusion.plan
+
+    @property
+    def clip_at(self) -> str | None:
+        """The module at whose input the clip begins; None where it begins at the image."""
+        return None if self.plan.clip_site is None else self.plan.clip_site.name
 
     def train(self, mode: bool = True) -> VideoWrap:
         """Set the training mode; with `freeze_bn`, the backbone's batch norms stay in eval mode.
@@ -396,20 +427,53 @@ class VideoWrap(ClipState, TimmLike):
             The fusion and the options of the wrapper.
         """
         fusion = f"{self.plan.fusion} at {len(self.plan.sites)} sites"
-        return f"fusion={fusion}, aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
+        place = "" if self.clip_at is None else f"clip_at={self.clip_at}, "
+        options = f"aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
+        return f"fusion={fusion}, {place}{options}"
 
-    def _frames(self, images: Tensor, T: int | None) -> tuple[Tensor, int, Unwarper]:
-        """Return the frames of images, their number per image, and what brings maps of them back."""
+    def _given(self, images: Tensor, T: int | None) -> Given:
+        """Return what the backbone gets for images: their frames, or themselves where the clip begins inside of it."""
         self._check_use()
         T = self.T if T is None else T  # read once: another thread may call set_frames
-        clip, unwarper = make_clip(self.to_video, images, T)
+        if self.plan.clip_site is None:
+            clip, unwarper = make_clip(self.to_video, images, T)
+            inputs = clip_to_frames(clip)
+            rows = inputs.shape[0]
+        else:
+            check_images(images)
+            self._check_inside(check_frames(T))
+            inputs, rows = images, images.shape[0] * T
+            size = (images.shape[-2], images.shape[-1])
+            unwarper = self._way_back(size)
+            self._seen.look(self.to_video, self.plan.clip_site, size, T)
         channels = self.plan.input_size[0]
         if channels and images.shape[1] != channels:
             raise InputError(
                 f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; the backbone was planned for "
                 f"{channels}: pass images (B, {channels}, H, W)"
             )
-        return clip_to_frames(clip), T, unwarper
+        return Given(inputs, T, rows, (images.shape[-2], images.shape[-1]), unwarper)
+
+    def _scope(self, given: Given, *, by_door: bool = False) -> FramesScope:
+        """Open the scope of a call of the backbone; `by_door` where another method than its call is entered."""
+        rows, size = (given.rows, given.size) if by_door else (None, None)
+        return self.fusion.frames(given.T, rows=rows, size=size, maker=self._maker(given.T))
+
+    def _maker(self, T: int) -> FrameMaker | None:
+        """Return what makes T frames inside of the backbone; None where the clip begins at the image."""
+        if self.plan.clip_site is None or T == 1:
+            return None
+        assert isinstance(self.to_video, Image2Video), "a source of frames is refused with clip_at"
+        return self.to_video
+
+    def _way_back(self, size: Sequence[int]) -> Unwarper:
+        """Return what brings maps of the frames back to images of this (height, width)."""
+        return way_back(self.to_video, self.plan.clip_site, (size[0], size[1]))
+
+    def _check_inside(self, T: int) -> None:
+        """Raise `InputError` for one frame, where the clip begins inside of the backbone."""
+        if self.plan.clip_site is not None:
+            check_several(T, self.plan.clip_site.name)
 
     def _aggregate(
         self,
