@@ -64,8 +64,8 @@ class Arm:
     def __post_init__(self) -> None:
         if (self.genotype == "none") != (self.fusion is None):
             raise InputError(
-                f"arm {self.name!r} got genotype={self.genotype!r} and fusion={self.fusion!r}; the bare network has "
-                "genotype='none' and fusion=None, a wrapped one has both"
+                f"arm {self.name!r} got genotype={self.genotype!r:.200} and fusion={self.fusion!r}; the bare network "
+                "has genotype='none' and fusion=None, a wrapped one has both"
             )
         if self.start is None and (self.budget != "scratch" or self.genotype == "fixed_weights"):
             raise InputError(f"arm {self.name!r} needs start=, the arm whose weights it takes")

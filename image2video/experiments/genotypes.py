@@ -217,7 +217,7 @@ class DemoGenotypes:
         """The genotype of the search, which takes the first seed."""
         if data:
             raise InputError(
-                f"arm {arm.name!r} got genotype={arm.genotype!r}; a demo needs 'searched': it has one data set"
+                f"arm {arm.name!r} got genotype={arm.genotype!r:.200}; a demo needs 'searched': it has one data set"
             )
         if self.search_record is None:
             self.search_record = self._search()

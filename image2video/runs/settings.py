@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
+_Record = TypeVar("_Record")
 _SHOWN = 200
 """Characters of one value in a message."""
 
@@ -42,3 +44,34 @@ def _shown(value: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def built(kind: type[_Record], values: Any) -> _Record:
+    """Make a dataclass of the values that a checkpoint has for its fields.
+
+    Raises:
+        TypeError: no mapping, other names, or a value of another type than the field's.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"expected a record, got a {type(values).__name__}")
+    types = get_type_hints(kind)
+    for name, value in values.items():
+        if name in types and not _is_of(value, types[name]):
+            raise TypeError(f"{name} is {_shown(value)}")
+    return kind(**values)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type; whole numbers are floats too, bools are no numbers."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(_is_of(value, one) for one in inner)
+    if origin is list:
+        return isinstance(value, list) and all(_is_of(item, inner[0]) for item in value)
+    if origin is not None:
+        return isinstance(value, origin)
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, kind)

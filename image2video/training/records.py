@@ -22,7 +22,7 @@ from image2video.runs.folders import (
     versions,
 )
 from image2video.runs.random_state import random_state, set_random_state
-from image2video.runs.settings import same
+from image2video.runs.settings import built, same
 from image2video.runs.weights import check_entries, check_fits
 from image2video.training.checkpoint import CHECKPOINT_FORMAT, check_same, save_weights
 from image2video.training.engine import Engine
@@ -124,7 +124,7 @@ def restore(
     if engine.accelerator.is_main_process:  # the generators saved are the main process's
         set_random_state(saved["random"])
     try:
-        return [EpochRecord(**record) for record in saved["history"]], saved["best"]
+        return [built(EpochRecord, record) for record in saved["history"]], saved["best"]
     except TypeError as error:
         raise InputError(f"{path} holds records of another form ({error}); begin anew with overwrite") from error
 

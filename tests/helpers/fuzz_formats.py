@@ -371,6 +371,10 @@ def _set_config() -> Any:
     return {**_seed_config(), "genotype": json.loads(_SET.to_json()), "T": 2, "schedule": "from_zero"}
 
 
+def _inside_config() -> Any:
+    return {**_seed_config(), "schema_version": 2, "clip_at": "layer1"}
+
+
 _GENOTYPE = Genotype.parse("translate_x(0.06) > rotate(-10) > brightness(1.1)").with_provenance({"seed": 1, "a": [1.5]})
 _CELLS = Genotype.parse("translate_x(1 cell) > rotate(5) > translate_y(-2 cells)").with_provenance({"seed": 1})
 _CELL_SET = FrameSet.parse("identity | translate_x(1 cell) | flip_y > translate_y(-0.5 cells)")
@@ -455,7 +459,7 @@ FORMATS: dict[str, Format] = {
 
 def slow_formats() -> dict[str, Format]:
     """Those whose seeds or doors cost more: whole models, whole commands."""
-    both = (_seed_config(), _frames_config(), _set_config())
+    both = (_seed_config(), _frames_config(), _set_config(), _inside_config())
     weights = (SAVED["model.safetensors"],)
     checkpoint = TRAINING.checkpoint()
     values = (*VALUES, *_TENSORS)

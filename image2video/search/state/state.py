@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from image2video.errors import InputError
-from image2video.runs.settings import differences
+from image2video.runs.settings import built, differences
 from image2video.search.cell.topology import Decisions
 
 CHECKPOINT = "checkpoint/last.pt"
@@ -67,7 +67,7 @@ class SearchState:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> SearchState:
         """The state that `to_dict` gave."""
-        return cls(**{**record, "decisions": Decisions.from_dict(record["decisions"])})
+        return built(cls, {**record, "decisions": Decisions.from_dict(record["decisions"])})
 
 
 def check_same_search(saved: dict[str, Any], now: dict[str, Any], where: object) -> None:
