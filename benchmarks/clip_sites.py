@@ -3,9 +3,9 @@
     python benchmarks/clip_sites.py --threads 1 --out benchmarks/results/clip_sites.json
 
 Both sides of a ratio take turns: the wrapped network and the bare one on the same B images, in inference and in a
-training step (forward, cross-entropy, backward, SGD). `macs` is the ratio of the multiply-accumulates, and `over` how
-many times as much the time grows: target 1.05 at most. `expansion` is the time that making the frames at the site
-takes, as a share of the wrapped call: target 0.01 at most.
+training step (forward, cross-entropy, backward, SGD). Times are the processor's. `macs` is the ratio of the
+multiply-accumulates, and `over` how many times as much the time grows: target 1.05 at most. `expansion` is the time
+that making the frames at the site takes, as a share of the wrapped call: target 0.01 at most.
 
 The last rows are training steps with T = 32 frames from the last stage on against T = 8 from the image: what is alive
 at one time over what was there before, and what autograd keeps.
@@ -13,6 +13,7 @@ at one time over what was there before, and what autograd keeps.
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +66,8 @@ def cost_rows(name: str, options: Namespace) -> list[dict[str, Any]]:
             bare, model = network(name), wrapped(name, place, T, options)
             macs = float(T) if model.plan.clip_site is None else model.plan.clip_site.cost(T)
             for what, call in (("inference", inference), ("training step", training_step)):
-                timing = measure_pair(call(model, images, labels), call(bare, images, labels), options.repeats)
+                both = call(model, images, labels), call(bare, images, labels)
+                timing = measure_pair(*both, options.repeats, clock=time.process_time)
                 row = {"model": name, "place": place, "T": T, "what": what, "macs": macs, **ratio_fields(timing)}
                 row["over"] = row["ratio"] / macs
                 row["expansion"] = expansion(model, images, options.repeats) / timing.first.median_s

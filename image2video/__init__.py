@@ -27,7 +27,7 @@ from image2video.fusion import (
     TSMConfig,
     register_fusion,
 )
-from image2video.inject import Injection, Plan, Site, inject_, plan
+from image2video.inject import ClipSite, Injection, Plan, Site, clip_sites, inject_, plan
 from image2video.moved import install as install_old_paths
 from image2video.trace.layout import NCHW, NHWC, NLC, Layout
 from image2video.version import __version__
@@ -46,6 +46,7 @@ __all__ = [
     "NLC",
     "Builder",
     "ClipOptions",
+    "ClipSite",
     "ClipWarning",
     "Colours",
     "Conv3dConfig",
@@ -75,6 +76,7 @@ __all__ = [
     "UnsupportedError",
     "VideoWrap",
     "__version__",
+    "clip_sites",
     "clip_to_frames",
     "frames_to_clip",
     "inject_",
