@@ -10,14 +10,11 @@ LONGEST = 10_000
 class Image2VideoError(Exception):
     """The base of every error that image2video raises on purpose; a message without end is cut in its middle."""
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*(_cut(arg) if isinstance(arg, str) else arg for arg in args))
-
-
-def _cut(message: str) -> str:
-    half = LONGEST // 2
-    left_out = len(message) - 2 * half
-    return message if left_out <= 0 else f"{message[:half]} … ({left_out} characters) … {message[-half:]}"
+    # Not in a constructor: compiled graphs that raise our errors could not make them.
+    def __str__(self) -> str:
+        message, half = super().__str__(), LONGEST // 2
+        left_out = len(message) - 2 * half
+        return message if left_out <= 0 else f"{message[:half]} … ({left_out} characters) … {message[-half:]}"
 
 
 class InputError(Image2VideoError, ValueError):

@@ -31,7 +31,7 @@ class Shift(NamedTuple):
 
 def whole(cells: float) -> int | None:
     """Return a shift as a whole number of cells; None where it is none."""
-    if not math.isfinite(cells):
+    if not abs(cells) < math.inf:  # in a compiled graph math.isfinite is torch's
         return None
     nearest = round(cells)
     return nearest if abs(cells - nearest) <= TOLERANCE else None

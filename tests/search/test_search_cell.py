@@ -163,7 +163,8 @@ def test_constant_images_stay_constant_where_they_are_seen(
     assert share.min() >= -1e-6
     assert share.max() <= 1 + 1e-5
     assert torch.allclose(Cell(space, T=3)(full, mixing), 3 * share, atol=1e-4)
-    assert share[0, :, 0, SIZE[0] // 2, SIZE[1] // 2].max() > 0.5
+    # The first frame of the first node still shows the centre, and the nodes are averaged.
+    assert share[0, :, 0, SIZE[0] // 2, SIZE[1] // 2].max() >= 1 / nodes - 1e-5
 
 
 def test_a_cell_used_for_inference_can_still_be_trained() -> None:
