@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import timm
@@ -55,7 +56,7 @@ def main() -> None:
     images, labels = read_images(options, model)
     bare, rows = measured(model.eval().to(memory_format=torch.channels_last), images, labels)
     settings = {"model": options.model, "weights": options.weights.name, "size": options.size, "images": len(labels)}
-    payload = {"settings": settings, "bare": bare, "results": rows}
+    payload = {"settings": settings, "bare": bare, "front": front(rows), "paddings": paddings(rows), "results": rows}
     columns = ("place", "copy", "padding", "cost", "confirm_accuracy_difference", "confirm_cross_entropy_difference")
     write_result(options.out, "inside_clips", payload, columns=columns)
 
@@ -74,6 +75,23 @@ def measured(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[dict[str
         rows.append(row | judged(averaged, bare, labels))
         print(*row.values(), rows[-1]["confirm_cross_entropy_difference"], flush=True)
     return scores(bare, labels), rows
+
+
+def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the wrapper's own padding."""
+    return [row for row in rows if row["padding"] in ("reflection", "none")]
+
+
+def paddings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean of each copy over the places inside of the network, padding by padding."""
+    found = []
+    for copy in COPIES:
+        for padding in PADDINGS:
+            same = [row for row in rows if (row["copy"], row["padding"]) == (copy, padding) and row["place"] != "image"]
+            if same:
+                means = {key: fmean(row[key] for row in same) for key in same[0] if key.endswith("_difference")}
+                found.append({"copy": copy, "padding": padding, "places": len(same), **means})
+    return found
 
 
 def cases() -> Iterator[tuple[str, str, str]]:

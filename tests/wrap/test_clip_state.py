@@ -301,7 +301,7 @@ def test_a_damaged_clip_is_refused_by_name(change):
         "types": text({"image2video": 1, **record, "sites": [3]}),
         "deep": torch.tensor(list(b'{"image2video": 1, "a": ' + b"[" * 100_000), dtype=torch.uint8),
     }[change]
-    words = "has the format 2" if change == "later" else r"clip \(the key '_extra_state'\) cannot be read"
+    words = "has the format 3" if change == "later" else r"clip \(the key '_extra_state'\) cannot be read"
     with pytest.raises(InputError, match=words):
         wrapped().load_state_dict(state)
 
