@@ -295,7 +295,7 @@ def test_a_damaged_clip_is_refused_by_name(change):
         "shorter": clip[:100],
         "zeros": torch.zeros_like(clip),
         "random": torch.randint(256, clip.shape, generator=torch.Generator().manual_seed(0)),
-        "later": text({"image2video": 2}),
+        "later": text({"image2video": 3}),
         "list": text([1, 2]),
         "string": "clip",
         "types": text({"image2video": 1, **record, "sites": [3]}),
