@@ -8,11 +8,14 @@ from wrap_helpers import backbone, images, stir
 
 from image2video.wrap.video_wrap import VideoWrap
 
-FRAMES = (3, 1, 2, 1, 3)  # fusion is off at T = 1, so its parameters have no gradient in that step
+RUNS = (
+    (None, (3, 1, 2, 1, 3)),  # fusion is off at T = 1, so its parameters have no gradient in that step
+    ("layer2", (3, 2, 4)),  # a clip inside of the backbone has two frames or more
+)
 
 
-def make():
-    model = VideoWrap(backbone(), "gsf", T=3).train()
+def make(clip_at):
+    model = VideoWrap(backbone(), "gsf", T=3, clip_at=clip_at).train()
     for module in model.modules():  # statistics of a half batch differ from those of the whole
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -20,10 +23,10 @@ def make():
     return model.double()  # so that the order of sums does not matter
 
 
-def train(model, batches):
+def train(model, frames, batches):
     # Without momentum: where one process has no gradient, and the parameter stands still, DDP has a gradient of zeros.
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    for T, batch in zip(FRAMES, batches, strict=True):
+    for T, batch in zip(frames, batches, strict=True):
         optimizer.zero_grad()
         model(batch, T=T).square().mean().backward()
         optimizer.step()
@@ -32,14 +35,15 @@ def train(model, batches):
 def main():
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    batches = [images(b=4, seed=s).double() for s in range(len(FRAMES))]
-    model = make()
-    train(DistributedDataParallel(model), [b[2 * rank : 2 * rank + 2] for b in batches])
-    if rank == 0:
-        reference = make()
-        train(reference, batches)
-        expected = dict(reference.named_parameters())
-        for name, parameter in model.named_parameters():
-            torch.testing.assert_close(parameter, expected[name], atol=1e-9, rtol=1e-9)
+    for clip_at, frames in RUNS:
+        batches = [images(b=4, seed=s).double() for s in range(len(frames))]
+        model = make(clip_at)
+        train(DistributedDataParallel(model), frames, [b[2 * rank : 2 * rank + 2] for b in batches])
+        if rank == 0:
+            reference = make(clip_at)
+            train(reference, frames, batches)
+            expected = dict(reference.named_parameters())
+            for name, parameter in model.named_parameters():
+                torch.testing.assert_close(parameter, expected[name], atol=1e-9, rtol=1e-9)
     dist.barrier()
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Two gloo processes train a wrapped model as one process does, steps at T = 1 included."""
+"""Two gloo processes train a wrapped model as one process does: with steps at T = 1, and with a clip inside of it."""
 
 import ddp_worker
 from forked import together
