@@ -41,20 +41,31 @@ FRAMES = (2, 3, 5)
 HALVES = {"choose": slice(0, None, 2), "confirm": slice(1, None, 2)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def sample_arguments(description: str | None, name: str) -> argparse.ArgumentParser:
+    """Return the options of a benchmark of a trained network on labelled images; `name` is that of its result."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of the image files")
     parser.add_argument("--labels", type=Path, required=True, help="JSON list of their names and classes")
     parser.add_argument("--model", default="tf_efficientnet_lite0")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fresh_wrap.json")
-    options = parser.parse_args()
+    out = Path(__file__).parent / "results" / f"{name}.json"
+    parser.add_argument("--out", type=Path, default=out)
+    return parser
+
+
+def trained(options: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return the network with its weights, the images and their labels."""
     torch.set_num_threads(options.threads)
-    model = timm.create_model(options.model)
+    model: nn.Module = timm.create_model(options.model)
     load_weights(model, options.weights)
-    images, labels = read_images(options, model)
+    return (model, *read_images(options, model))
+
+
+def main() -> None:
+    options = sample_arguments(__doc__, "fresh_wrap").parse_args()
+    model, images, labels = trained(options)
     bare, results = measured(model.to(memory_format=torch.channels_last), images, labels)
     settings = {"model": options.model, "weights": options.weights.name, "size": options.size, "images": len(labels)}
     payload = {"settings": settings, "front": front(results), "bare": bare, "results": results}

@@ -9,26 +9,17 @@ network with their standard errors over the images.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from fresh_wrap import read_images
+from fresh_wrap import sample_arguments, trained
 from harness import write_result
 
 from image2video.search import CurvePoint, FrameChoice, greedy_frames
-from image2video.training import load_weights
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="folder of the image files")
-    parser.add_argument("--labels", type=Path, required=True, help="JSON list of their names and classes")
-    parser.add_argument("--model", default="tf_efficientnet_lite0")
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=160)
+    parser = sample_arguments(__doc__, "greedy_frames")
     parser.add_argument("--space", default="pose")
     parser.add_argument(
         "--count", type=int, default=68, help="candidates; 68 of pose are its steps, and these mirrored"
@@ -37,13 +28,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=8, help="frames of the largest set")
     parser.add_argument("--judge", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "greedy_frames.json")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    model = timm.create_model(options.model)
-    load_weights(model, options.weights)
-    images, labels = read_images(options, model)
+    model, images, labels = trained(options)
     choice = greedy_frames(
         model.eval().to(memory_format=torch.channels_last),
         [(images.contiguous(memory_format=torch.channels_last), labels)],

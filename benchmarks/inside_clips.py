@@ -10,20 +10,16 @@ the multiply-accumulates, as a multiple of the bare network's.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import timm
 import torch
-from fresh_wrap import judged, read_images, scores
+from fresh_wrap import judged, sample_arguments, scores, trained
 from harness import write_result
 from torch import Tensor, nn
 
 from image2video import VideoWrap
-from image2video.training import load_weights
 
 PLACES = (
     "image",
@@ -41,19 +37,8 @@ BATCH = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="folder of the image files")
-    parser.add_argument("--labels", type=Path, required=True, help="JSON list of their names and classes")
-    parser.add_argument("--model", default="tf_efficientnet_lite0")
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=160)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "inside_clips.json")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    model = timm.create_model(options.model)
-    load_weights(model, options.weights)
-    images, labels = read_images(options, model)
+    options = sample_arguments(__doc__, "inside_clips").parse_args()
+    model, images, labels = trained(options)
     bare, rows = measured(model.eval().to(memory_format=torch.channels_last), images, labels)
     settings = {"model": options.model, "weights": options.weights.name, "size": options.size, "images": len(labels)}
     payload = {"settings": settings, "bare": bare, "front": front(rows), "paddings": paddings(rows), "results": rows}
