@@ -62,8 +62,8 @@ class ClipSite:
             return self.grid.grid
         if self.grid.rows is None or self.grid.columns is None:
             return None
-        rows, columns = self.grid.rows.sizes(image[0]), self.grid.columns.sizes(image[1])
-        return (rows[0], columns[0]) if len(rows) == len(columns) == 1 else None
+        rows, columns = {*self.grid.rows.sizes(image[0])}, {*self.grid.columns.sizes(image[1])}
+        return (rows.pop(), columns.pop()) if len(rows) == len(columns) == 1 else None
 
     @property
     def stride(self) -> tuple[float, float]:

@@ -85,21 +85,33 @@ class Seen:
             )
 
 
+class NoWayBack:
+    """Stands for the way back where it is not known; vectors need none.
+
+    Args:
+        reason: what it says to whoever asks for it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
+        """Raise `InputError`."""
+        raise InputError(self._reason)
+
+
 def map_shape(site: ClipSite) -> tuple[int, int, int]:
     """Return channels, height and width of what is copied at a clip site."""
     return (site.channels, *site.map_size)
 
 
 def way_back(to_video: Image2Video | FrameSource, site: ClipSite | None, size: tuple[int, int]) -> Unwarper:
-    """Return what brings maps of the frames back to images of this (height, width).
-
-    Raises `InputError` where magnitudes are counted in cells and the trace does not tell the map of such images.
-    """
+    """Return what brings maps of the frames back to images of this (height, width)."""
     if site is None or not isinstance(to_video, Image2Video) or not to_video.genotype.has_cells:
         return to_video
     map_size = site.map_size_of(size)
     if map_size is None:
-        raise InputError(
+        return NoWayBack(
             f"clip_at={site.name!r}: the size of the map there is not known for images of {size[0]}×{size[1]}, and the "
             f"genotype {to_video.genotype} counts its cells; wrap the backbone at this size: "
             f"input_size=(C, {size[0]}, {size[1]})"

@@ -7,6 +7,7 @@ import re
 import pytest
 import timm
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 from wrap_helpers import CHAIN, COLOURFUL, backbone, images, same_state, state_of, stir
 
@@ -385,3 +386,24 @@ def test_a_place_from_a_file_may_be_any_text(tmp_path):
 def test_a_plan_of_another_network_is_refused():
     with pytest.raises(InputError, match=r"begin at 'layer2\.0', which is not there in this Sequential"):
         inject_(nn.Sequential(nn.Conv2d(3, 3, 3)), deep("none").plan)
+
+
+@torch.no_grad()
+def test_cells_of_a_map_whose_size_is_rounded():
+    """Padding that follows from the size of the image leaves it open where a side does not divide."""
+    torch.manual_seed(0)
+    layers = [Conv2dSame(3, 4, 3, stride=2), nn.Conv2d(4, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    for size in (SIZE, (3, 24, 40), (3, 25, 41)):
+        batch = images(size=size)
+        maps = layers[0](batch)
+        moved = torch.cat([maps[..., :1], maps[..., :-1]], -1)
+        clip = {"genotype": "identity | translate_x(1 cell)", "clip_at": "1", "input_size": SIZE}
+        vectors = VideoWrap(nn.Sequential(*copy.deepcopy(layers)), "none", **clip)
+        expected = (nn.Sequential(*layers[1:])(maps) + nn.Sequential(*layers[1:])(moved)) / 2
+        torch.testing.assert_close(vectors(batch), expected)
+        back = VideoWrap(nn.Sequential(*copy.deepcopy(layers[:2])), "none", **clip)
+        if size == (3, 25, 41):
+            with pytest.raises(InputError, match="not known for images of 25×41"):
+                back(batch)
+        else:
+            assert back(batch).shape == maps.shape
