@@ -71,12 +71,7 @@ class AveragedFrames:
         """
         plan = self._planned(images, clips)
         logits = torch.cat([self._predict(frames) for frames in self._frames(images, plan)], dim=1)
-        weights = plan.shares.to(logits.dtype).to(logits.device)  # in this order: MPS has no float64
-        means = torch.einsum("vu,buk->vbk", weights, logits)
-        return [
-            means[v] if clip.aggregate == "mean" else _log_mean_probability(logits, weights[v])
-            for v, clip in enumerate(clips)
-        ]
+        return averages(logits, plan.shares, [clip.aggregate for clip in clips])
 
     def single_frames(self, images: Tensor, clips: Sequence[ClipCandidate]) -> Iterator[tuple[Tensor, list[list[int]]]]:
         """The logits of clips of one frame each, a few at a time, so that nothing but these has to be kept.
@@ -123,6 +118,16 @@ class AveragedFrames:
         ClassificationTask().check(out, frames.shape[0])
         self.frames += frames.shape[0]
         return frames_to_clip(out.float() if out.dtype != torch.float64 else out, clip.shape[1])
+
+
+def averages(logits: Tensor, shares: Tensor, aggregates: Sequence[str]) -> list[Tensor]:
+    """The averages `(B, K)` of clips over their shares `(clips, U)` of the frames' logits `(B, U, K)`."""
+    weights = shares.to(logits.dtype).to(logits.device)  # in this order: MPS has no float64
+    means = torch.einsum("vu,buk->vbk", weights, logits)
+    return [
+        means[v] if aggregate == "mean" else _log_mean_probability(logits, weights[v])
+        for v, aggregate in enumerate(aggregates)
+    ]
 
 
 def _log_mean_probability(logits: Tensor, weights: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from image2video.clip.checks import check_choice
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
+from image2video.search.rank.places import LeftOut, Place, cost_of, place_name
 from image2video.search.state.config import AVERAGES
 
 Value = TypeVar("Value", int, str)
@@ -23,18 +24,29 @@ class ClipCandidate:
         genotype: the chain.
         options: T, schedule, padding, interpolation and colours.
         aggregate: one of `AVERAGES`.
-        cost: frames that go through the network per image.
+        frames: how many frames of an image are predicted.
+        place: where the clip begins.
     """
 
     genotype: Genotype
     options: ClipOptions
     aggregate: str
-    cost: int
+    frames: int
+    place: Place = None
+
+    @property
+    def cost(self) -> float:
+        """Multiply-accumulates as a multiple of the image's: at the image the frames, inside of the network less."""
+        return cost_of(self.place, self.frames)
 
     @classmethod
-    def averaged(cls, genotype: Genotype, options: ClipOptions, aggregate: str = "mean") -> ClipCandidate:
+    def averaged(
+        cls, genotype: Genotype, options: ClipOptions, aggregate: str = "mean", place: Place = None
+    ) -> ClipCandidate:
         """A clip whose frames never mix: the identity is the bare network, at the cost of one frame."""
-        return cls(genotype, options, aggregate, options.T if genotype.chain else 1)
+        if not genotype.chain:
+            return cls(genotype, options, aggregate, 1)
+        return cls(genotype, options, aggregate, options.T, place)
 
     @classmethod
     def mixed(cls, genotype: Genotype, options: ClipOptions) -> ClipCandidate:
@@ -51,10 +63,13 @@ class ClipChoices:
         schedule: powers of the frames.
         padding: what stands outside the image.
         aggregate: how logits are averaged.
-        max_cost: the most frames per image.
+        max_cost: the most that a clip costs, as a multiple of the image's multiply-accumulates (at the image the most
+            frames).
+        places: where clips may begin.
 
     Raises:
-        InputError: no value, one that stands twice or is unknown, or no T within `max_cost`.
+        InputError: no value, one that stands twice or is unknown, a clip of one frame inside of the network, or no clip
+            within `max_cost`.
     """
 
     T: int | Sequence[int]
@@ -62,34 +77,76 @@ class ClipChoices:
     padding: str | Sequence[str]
     aggregate: str | Sequence[str]
     max_cost: float | None = None
+    places: tuple[Place, ...] = (None,)
+
+    def __post_init__(self) -> None:
+        several("T", self.T)
+        several("schedule", self.schedule)
+        several("padding", self.padding)
+        for name in several("aggregate", self.aggregate):
+            check_choice("aggregate", name, AVERAGES)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What costs more than `max_cost`: places with a number of frames, in the order of the network."""
+        over = [
+            (place, T) for place, T in self._asked() if self.max_cost is not None and cost_of(place, T) > self.max_cost
+        ]
+        return tuple(LeftOut(place_name(place), T, cost_of(place, T)) for place, T in over)
 
     def candidates(self, chains: Iterable[Genotype], like: ClipOptions) -> tuple[ClipCandidate, ...]:
         """All clips of the chains, the identity once and first; `like` has interpolation and colours.
 
-        Clips that hold the same frames, in whatever order, are one clip.
+        Clips that hold the same frames, in whatever order, are one clip. Chains that change colours begin at the image
+        alone.
         """
-        averages = [check_choice("aggregate", name, AVERAGES) for name in several("aggregate", self.aggregate)]
-        frames = [T for T in several("T", self.T) if self.max_cost is None or self.max_cost >= T]
-        if not frames:
-            raise InputError(
-                f"max_cost={self.max_cost:g} frames leaves no clip of T = {self.T}; give a smaller T, or a max_cost of "
-                "at least 2 (the image itself costs 1)"
-            )
+        places = [
+            (place, T) for place, T in self._asked() if self.max_cost is None or cost_of(place, T) <= self.max_cost
+        ]
+        if not places:
+            raise InputError(self._nothing_left())
         options = [
-            like.replace(T=T, schedule=schedule, padding=padding)
-            for T in frames
+            (place, like.replace(T=T, schedule=schedule, padding=padding))
+            for place, T in places
             for schedule in several("schedule", self.schedule)
             for padding in several("padding", self.padding)
         ]
-        found = [ClipCandidate.averaged(Genotype.identity(), options[0])]
+        found = [ClipCandidate.averaged(Genotype.identity(), options[0][1])]
         seen: set[tuple[object, ...]] = set()
         for chain in chains:
-            for clip in options if chain.chain else ():
-                key = (chain, _frames(chain, clip))
-                if key not in seen:
+            for place, clip in options if chain.chain else ():
+                key = (chain, place, _frames(chain, clip))
+                if key not in seen and (place is None or chain.is_geometric):
                     seen.add(key)
-                    found += [ClipCandidate.averaged(chain, clip, average) for average in averages]
+                    found += [
+                        ClipCandidate.averaged(chain, clip, average, place)
+                        for average in several("aggregate", self.aggregate)
+                    ]
         return tuple(found)
+
+    def _asked(self) -> list[tuple[Place, int]]:
+        """All places with all numbers of frames."""
+        frames = several("T", self.T)
+        inside = next((place for place in self.places if place is not None), None)
+        if inside is not None and min(frames) < 2:
+            raise InputError(
+                f"a clip inside of the network ({inside.name!r}) has 2 frames or more, got T={min(frames)}; leave that "
+                "out, or let clips begin at the image alone"
+            )
+        return [(place, T) for place in self.places for T in frames]
+
+    def _nothing_left(self) -> str:
+        """Say that everything costs too much."""
+        if self.places == (None,):
+            return (
+                f"max_cost={self.max_cost:g} frames leaves no clip of T = {self.T}; give a smaller T, or a max_cost of "
+                "at least 2 (the image itself costs 1)"
+            )
+        cheapest = min(self.left_out, key=lambda clip: clip.cost)
+        return (
+            f"max_cost={self.max_cost:g} leaves no clip of T = {self.T} at {len(self.places)} places; the cheapest is "
+            f"{cheapest}: give a smaller T, a later place, or a larger max_cost (the image itself costs 1)"
+        )
 
 
 def _frames(chain: Genotype, clip: ClipOptions) -> tuple[tuple[str, str], ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +16,18 @@ from image2video.clip.colours import Colours, Values
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
+from image2video.inject.clip_site import IMAGE
 from image2video.protocols import ImageSet, Progress
-from image2video.search.rank.averaging import AveragedFrames, check_bare
+from image2video.search.rank.averaging import check_bare
 from image2video.search.rank.candidates import candidate_chains, given_chains
-from image2video.search.rank.clip_candidate import ClipCandidate, ClipChoices
+from image2video.search.rank.clip_candidate import ClipChoices
 from image2video.search.rank.estimate import estimate_gain
 from image2video.search.rank.halving import Halving, HalvingRules, Predictor
+from image2video.search.rank.places import ClipAt, check_chains, check_places, find_places
 from image2video.search.rank.pool import HeldOut, check_judge
+from image2video.search.rank.predictors import images_per_batch, make_predictor
 from image2video.search.rank.ranking import Ranking, simplest_of_the_best
-from image2video.search.rank.shared_weights import SharedWeights
-from image2video.search.score.network import FrameNetwork, device_of, in_mode, macs_per_frame
+from image2video.search.score.network import device_of, in_mode, macs_per_frame
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
 from image2video.version import __version__
@@ -51,6 +52,7 @@ def rank_genotypes(
     padding: str | Sequence[str] = "reflection",
     aggregate: str | Sequence[str] = "mean",
     max_cost: float | None = None,
+    clip_at: ClipAt = None,
     interpolation: str = "bilinear",
     autocast: torch.dtype | None = None,
     task: Task | None = None,
@@ -66,6 +68,10 @@ def rank_genotypes(
     chains are scored on the first images, the better half goes on to as many again, then to twice as many, and the last
     eight are scored on all. The identity (the image itself) takes part to the end as the reference, with gains paired
     image by image. A classifier predicts frames that several chains share once.
+
+    With `clip_at` clips may begin inside of the network too (ours), and the place is chosen with the chain. For a
+    classifier, what lies before a place runs once per image and place, as long as the frames of an image fit into
+    `batch_size`; for another task, once per clip. Places share nothing.
 
     What chose a chain flatters it. So a share of the images, `judge`, chooses nothing: the best chain's gain is
     estimated on them, in the metric and in the loss, for a classifier also beside temperature scaling of the bare
@@ -96,7 +102,12 @@ def rank_genotypes(
         padding: see `image2video.clip.sampling.warp`.
         aggregate: how a classifier's frames are averaged: `mean` of the logits, or `mean_prob`, the log of the mean
             probability, which costs nothing more to score.
-        max_cost: leave out clips of more frames.
+        max_cost: leave out clips that cost more, as a multiple of the image's multiply-accumulates: at the image the
+            number of frames, inside of the network `ClipSite.cost(T)`. `Ranking.left_out` lists them.
+        clip_at: where clips may begin: the path of a module (`clip_sites(model)` lists them), `"image"`, several of
+            both, or `"all"`: the image and all places, but of places with maps of the same shape and no
+            multiply-accumulates between them, only a norm or an activation, the last one alone. None: the image. Chains
+            that change colours begin at the image alone; magnitudes in cells count those of each place.
         interpolation: see `image2video.clip.sampling.warp`.
         autocast: reduced precision of the forward passes, such as `torch.bfloat16`.
         task: what the model predicts; classification by default.
@@ -111,10 +122,11 @@ def rank_genotypes(
 
     Raises:
         InputError: no images, no candidates, outputs that the task does not take, NaN in them, photometric candidates
-            for images of unknown colours, a `max_cost` that leaves no clip, another average than `mean` for a task
-            that is no classification.
+            for images of unknown colours or where no clip begins at the image, a `max_cost` that leaves no clip,
+            another average than `mean` for a task that is no classification, a place where no clip can begin, or T = 1
+            inside of the network.
         InputTypeError: images that are not float.
-        StateError: the model is a `VideoWrap`.
+        StateError: the model is a `VideoWrap`; with places inside of it, a compiled one.
 
     Example:
         >>> net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
@@ -126,6 +138,7 @@ def rank_genotypes(
     if first_images < 1:
         raise InputError(f"first_images must be at least 1, got {first_images}")
     check_judge(judge)
+    names = check_places(clip_at)
     check_bare(model)
     source = space if isinstance(space, SearchSpace) else get_space("gentle" if space is None else space)
     chains = candidate_chains(source, count, seed) if candidates is None else given_chains(candidates)
@@ -133,18 +146,27 @@ def rank_genotypes(
     for chain in chains:
         check_colours(chain, colours)
     mean, std = (None, None) if colours is None else (colours.mean, colours.std)
-    choices = ClipChoices(T, schedule or source.schedule, padding, aggregate, max_cost)
-    clips = choices.candidates(chains, ClipOptions(interpolation=interpolation, mean=mean, std=std))
     task = task or ClassificationTask()
-    predictor = _predictor(model, clips, task, batch_size, autocast)
+    choices = ClipChoices(T, schedule or source.schedule, padding, aggregate, max_cost)
+    like = ClipOptions(interpolation=interpolation, mean=mean, std=std)
+    at_image = names == (IMAGE,)
+    # What can be refused without the images is refused before they are read.
+    clips = choices.candidates(chains, like) if at_image else ()
     held_out = HeldOut(
         data,
         max_images,
-        batch_size=_images_per_batch(predictor, clips, batch_size),
+        batch_size=batch_size,
         seed=seed,
         device=device_of(model),
         class_labels=isinstance(task, ClassificationTask),
     )
+    if not at_image:
+        places = find_places(model, names, held_out.example())
+        check_chains(chains, places)
+        choices = replace(choices, places=places)
+        clips = choices.candidates(chains, like)
+    held_out.batch_size = images_per_batch(clips, task, batch_size)
+    predictor = make_predictor(model, clips, task, batch_size, autocast)
     late = _limits(predictor, max_seconds, max_frames)
     rules = HalvingRules(task, first_images, late=late, progress=progress)
     started = time.perf_counter()
@@ -156,9 +178,10 @@ def rank_genotypes(
         if choosing < held_out.num_images:
             judging = held_out.part(choosing, held_out.num_images)
             estimate = estimate_gain(clips[0], outcome.finalists[best], predictor, judging, task)
-        frame_macs = macs_per_frame(model, next(held_out.stream())[0][:1])
+        frame_macs = macs_per_frame(model, held_out.example())
     seconds = time.perf_counter() - started
     ranking = outcome.ranking(best, frames=predictor.frames, seconds=seconds, metric=task.metric, frame_macs=frame_macs)
+    ranking = replace(ranking, left_out=choices.left_out)
     if estimate is not None:
         ranking = replace(ranking, estimate=estimate, decided=estimate.decided)
     entry = ranking.best_entry
@@ -172,6 +195,7 @@ def rank_genotypes(
         "padding": entry.padding,
         "interpolation": interpolation,
         "aggregate": entry.aggregate,
+        **({} if at_image else {"clip_at": entry.place}),
         "seed": seed,
         "images": ranking.images,
         "score": entry.accuracy,
@@ -183,30 +207,6 @@ def rank_genotypes(
         "image2video": __version__,
     }
     return replace(ranking, best=ranking.best.with_provenance(record))
-
-
-def _predictor(
-    model: nn.Module, clips: Sequence[ClipCandidate], task: Task, batch_size: int, autocast: torch.dtype | None
-) -> Predictor:
-    """A predictor that shares frames between clips where the task allows it."""
-    if type(task) is ClassificationTask:
-        return AveragedFrames(model, batch_size, autocast)
-    other = next((clip.aggregate for clip in clips if clip.aggregate != "mean"), None)
-    if other is not None:
-        raise InputError(f"aggregate={other!r} averages the logits of images; for {task.name} it must be 'mean'")
-
-    def precision() -> AbstractContextManager[object]:
-        return nullcontext() if autocast is None else torch.autocast(device_of(model).type, autocast)
-
-    # Chains share frames here too, but the maps of shared frames would all have to be kept.
-    return SharedWeights(FrameNetwork(model, None), task, precision)
-
-
-def _images_per_batch(predictor: Predictor, clips: Sequence[ClipCandidate], frames: int) -> int:
-    """How many images are read at once if `frames` frames go through the model at once."""
-    # A clip of its own has T frames an image; shared frames come a few at a time, however many there are.
-    most = max(clip.options.T for clip in clips)
-    return max(1, frames // (4 if isinstance(predictor, AveragedFrames) else most))
 
 
 def _limits(predictor: Predictor, max_seconds: float | None, max_frames: int | None) -> Callable[[], bool] | None:

@@ -23,9 +23,12 @@ _FINALISTS = 8
 
 
 class Predictor(Protocol):
-    """What predicts images under many clips: `AveragedFrames`, `SharedWeights`."""
+    """What predicts images under many clips: `AveragedFrames`, `SharedWeights`, and others at places inside."""
 
-    frames: int
+    @property
+    def frames(self) -> int:
+        """How many frames it has predicted."""
+        ...
 
     def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
         """The task's predictions of images `(B, C, H, W)`, `(B, …)` per clip."""

@@ -66,6 +66,10 @@ class HeldOut:
         if self.num_images == 0:
             raise InputError(f"a ranking needs held-out images, got {type(data).__name__} with none")
 
+    def example(self) -> Tensor:
+        """The first image of the stream, `(1, C, H, W)`."""
+        return next(self.stream())[0][:1]
+
     def part(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The images number `start` to `stop` of the stream, in its batches."""
         seen = 0

@@ -9,6 +9,7 @@ from typing import Any
 from image2video.clip.genotype import Genotype
 from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.gain import GainEstimate
+from image2video.search.rank.places import LeftOut
 from image2video.search.score.scores import Scores
 
 TOLERANCE = 1.0
@@ -39,8 +40,10 @@ class RankedGenotype:
         schedule: their powers; likewise.
         padding: what stands outside the image; likewise.
         aggregate: how the frames' logits are averaged: `mean` or `mean_prob`.
-        cost: frames per image that go through the network; None in records that do not tell.
-        macs: multiply-accumulates per image, those of `cost` frames; likewise.
+        cost: multiply-accumulates per image as a multiple of the bare network's; of clips that begin at the image the
+            frames that go through the network. None in records that do not tell.
+        macs: multiply-accumulates per image; likewise.
+        place: the module at whose input the clip begins, None for the image.
     """
 
     genotype: Genotype
@@ -57,27 +60,32 @@ class RankedGenotype:
     schedule: str | None = None
     padding: str | None = None
     aggregate: str = "mean"
-    cost: int | None = None
+    cost: float | None = None
     macs: float | None = None
+    place: str | None = None
 
     def wrap_options(self) -> dict[str, Any]:
         """What makes this clip of a trained network: `VideoWrap(net, "none", **entry.wrap_options())`.
 
         Returns:
-            Genotype, T, schedule, padding and aggregate, as far as they are known; T = 1 for the identity.
+            Genotype, T, schedule, padding, aggregate and, where the clip begins inside of the network, `clip_at`, as
+            far as they are known; T = 1 for the identity.
         """
         if not self.genotype.chain:
             return {"genotype": self.genotype, "T": 1}
         known = {"T": self.T, "schedule": self.schedule, "padding": self.padding, "aggregate": self.aggregate}
+        known["clip_at"] = self.place
         return {"genotype": self.genotype, **{name: value for name, value in known.items() if value is not None}}
 
     def to_dict(self) -> dict[str, Any]:
         """The entry for records.
 
         Returns:
-            Plain JSON values, the genotype as text.
+            Plain JSON values, the genotype as text; no place for the image.
         """
         values = {name: value for name, value in asdict(self).items() if name != "genotype"}
+        if self.place is None:
+            del values["place"]
         return {"genotype": str(self.genotype), **values}
 
     @classmethod
@@ -114,6 +122,7 @@ class Ranking:
         metric: what accuracy is: `accuracy`, or another task's metric.
         estimate: what the best chain gains on images that chose nothing; None where there were none.
         choice: where among the entries the best one stands; None in records that do not tell.
+        left_out: what cost more than the ranking allowed, and was not scored.
     """
 
     entries: tuple[RankedGenotype, ...]
@@ -127,6 +136,7 @@ class Ranking:
     metric: str = "accuracy"
     estimate: GainEstimate | None = None
     choice: int | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def best_entry(self) -> RankedGenotype:
@@ -142,8 +152,8 @@ class Ranking:
 
     @property
     def front(self) -> tuple[RankedGenotype, ...]:
-        """Gain against cost: for each number of frames the highest ranked finalist, cheapest first."""
-        best: dict[int, RankedGenotype] = {}
+        """Gain against cost: for each cost the highest ranked finalist, cheapest first."""
+        best: dict[float, RankedGenotype] = {}
         for entry in self.entries[: self.finalists]:
             if entry.cost is not None:
                 best.setdefault(entry.cost, entry)
@@ -162,10 +172,11 @@ class Ranking:
                 f"({100 * entry.accuracy:.2f} %): the identity is kept."
             )
         verdict = "better than the image itself" if self.decided else "not decidedly better than the image itself"
+        clip = str(self.best) if entry.place is None else f"{self.best} at {entry.place}"
         if self.estimate is not None:
-            return f"{self.best} is {verdict}: {self.estimate.text()}."
+            return f"{clip} is {verdict}: {self.estimate.text()}."
         gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f} points on {entry.images} held-out images"
-        return f"{self.best} is {verdict}: {gain} (one standard error), which also chose it."
+        return f"{clip} is {verdict}: {gain} (one standard error), which also chose it."
 
     def tied_sentence(self) -> str:
         """How many finalists other held-out images could put first.
@@ -177,11 +188,21 @@ class Ranking:
             f"{self.tied} of the {self.finalists - 1} other finalists lie within two standard errors of the first one."
         )
 
+    def left_out_sentence(self) -> str:
+        """What was left out for its cost.
+
+        Returns:
+            One sentence; empty where nothing was.
+        """
+        if not self.left_out:
+            return ""
+        return f"Left out for their cost (multiples of the bare network): {', '.join(map(str, self.left_out))}."
+
     def to_dict(self) -> dict[str, Any]:
         """The ranking for records.
 
         Returns:
-            Plain JSON values, without durations.
+            Plain JSON values, without durations; `left_out` only where something was.
         """
         return {
             "best": str(self.best),
@@ -194,6 +215,7 @@ class Ranking:
             "choice": self.choice,
             "estimate": None if self.estimate is None else self.estimate.to_dict(),
             "entries": [entry.to_dict() for entry in self.entries],
+            **({"left_out": [asdict(clip) for clip in self.left_out]} if self.left_out else {}),
         }
 
     @classmethod
@@ -211,7 +233,9 @@ class Ranking:
         judged = record.get("estimate")  # older records have none
         estimate = None if judged is None else GainEstimate.from_dict(judged)
         best = Genotype.parse(record["best"])
-        return cls(**{**record, "best": best, "entries": entries, "estimate": estimate}, seconds=seconds)
+        left_out = tuple(LeftOut(**clip) for clip in record.get("left_out", ()))
+        values = {"best": best, "entries": entries, "estimate": estimate, "left_out": left_out}
+        return cls(**{**record, **values}, seconds=seconds)
 
 
 def criterion_first(criterion: str, accuracy: float, loss: float, position: int) -> tuple[float, float, int]:
@@ -330,4 +354,5 @@ def _entry(
         aggregate=clip.aggregate,
         cost=clip.cost,
         macs=None if frame_macs is None else clip.cost * frame_macs,
+        place=None if clip.place is None else clip.place.name,
     )

@@ -19,6 +19,12 @@ from image2video.search.score.task import Task
 
 _KEPT_VIDEOS = 64
 
+Precision = Callable[[], AbstractContextManager[object]]
+"""Makes the context of forward passes, such as `accelerator.autocast`."""
+
+FULL: Precision = nullcontext
+"""Full precision."""
+
 
 class SharedWeights:
     """Predicts images under several genotypes with one network whose frames mix; nothing is shared but the weights.
@@ -36,7 +42,7 @@ class SharedWeights:
         self,
         network: FrameNetwork,
         task: Task,
-        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        autocast: Precision = FULL,
     ) -> None:
         self.network, self.task, self.autocast = network, task, autocast
         self.frames = 0
@@ -69,5 +75,5 @@ def videos(options: ClipOptions) -> Callable[[Genotype], Image2Video]:
 
 
 def _video_of(clip: ClipCandidate) -> Image2Video:
-    # A cost of one frame in place of T: the identity without fusion.
-    return Image2Video.of(clip.genotype, clip.options.replace(T=clip.cost))
+    # One frame in place of T: the identity without fusion.
+    return Image2Video.of(clip.genotype, clip.options.replace(T=clip.frames))
