@@ -43,7 +43,8 @@ _GROUPS = {
     ),
     "ranking chains (fixed_weights, one_shot), choosing frames (greedy_frames)": (
         *("candidates", "first_images"),
-        *("choose_frames", "choose_schedule", "choose_padding", "choose_aggregate", "max_cost"),
+        *("choose_frames", "choose_schedule", "choose_padding", "choose_aggregate"),
+        *("clip_at", "max_cost"),
     ),
     "the cell's weights τ and magnitudes": (
         *("tau_lr", "tau_betas", "tau_weight_decay", "second_order", "relaxation", "temperature", "temperature_min"),
@@ -140,8 +141,8 @@ def _print_found(result: SearchResult, job: SearchJob | TaskJob) -> None:
     console = Console()
     if result.ranking is not None:
         console.print(ranking_table(result.ranking))
-        for line in front_lines(result.ranking):
-            console.print(line, soft_wrap=True, highlight=False)
+        for line in (*front_lines(result.ranking), *filter(None, [result.ranking.left_out_sentence()])):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     if result.frame_choice is not None:
         console.print(curve_table(result.frame_choice))
     score = result.state.score

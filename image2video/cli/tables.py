@@ -10,7 +10,7 @@ from image2video.search import FrameChoice, RankedGenotype, Ranking
 from image2video.training import Cost, Metrics
 
 _RANKS_SHOWN = 10
-_OPTIONS = ("T", "schedule", "padding", "aggregate")
+_OPTIONS = ("place", "T", "schedule", "padding", "aggregate")
 
 
 def metrics_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
@@ -54,14 +54,16 @@ def ranking_table(ranking: Ranking) -> Table:
 
 
 def front_lines(ranking: Ranking) -> list[str]:
-    """Gain against cost, a line for every number of frames; none where there was one number only."""
+    """Gain against cost, a line for every cost; none where there was one only."""
     front = [entry for entry in ranking.front if entry.genotype.chain]
     if len(front) < 2:
         return []
-    lines = ["gain against cost (frames per image; one standard error):"]
+    inside = any(entry.place is not None for entry in front)
+    cost = "multiples of the bare network" if inside else "frames per image"
+    lines = [f"gain against cost ({cost}; one standard error):"]
     for entry in front:
         gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f}"
-        lines.append(f"  {entry.cost}: {gain} points, {_clip_text(entry, ranking)}")
+        lines.append(f"  {entry.cost:.3g}: {gain} points, {_clip_text(entry, ranking)}")
     return lines
 
 
@@ -99,4 +101,6 @@ def _clip_text(entry: RankedGenotype, ranking: Ranking) -> str:
 
 def _option_text(name: str, entry: RankedGenotype) -> str:
     value = getattr(entry, name)
+    if name == "place":
+        return f"at {'the image' if value is None else value}"
     return f"T = {value}" if name == "T" else str(value)

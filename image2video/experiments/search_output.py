@@ -89,6 +89,7 @@ def search_report(
         decisions=tuple(_decisions(result, by_loss)),
         ranking=tuple(map(_ranked, entries)),
         finalists=0 if result.ranking is None else result.ranking.finalists,
+        place=None if result.ranking is None else result.ranking.best_entry.place,
         curve=_curve(result),
         cost=_cost(result, comparison),
         facts={"data": data.short_name, "network": model, **described, **facts},
@@ -167,7 +168,7 @@ def _second(entry: dict[str, Any], by_loss: bool) -> int | None:
 def _ranked(entry: RankedGenotype) -> RankedChain:
     """A ranked genotype with its accuracies in percent."""
     gains = (100 * entry.gain, 100 * entry.gain_error)
-    return RankedChain(str(entry.genotype), entry.images, 100 * entry.accuracy, *gains, entry.loss)
+    return RankedChain(str(entry.genotype), entry.images, 100 * entry.accuracy, *gains, entry.loss, entry.place)
 
 
 def _cost(result: SearchResult, comparison: ComparisonResult | None) -> dict[str, str]:

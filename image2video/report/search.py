@@ -223,9 +223,10 @@ def _ranked(entry: RankedChain, report: SearchReport) -> tuple[str, ...]:
     """One ranked chain as a row without its rank."""
     identity = entry.genotype == "identity"
     gain = "–" if identity else f"{signed(entry.gain, 2)} ± {entry.gain_error:.2f}"
-    chosen = " (chosen)" if entry.genotype == report.genotype else ""
+    chosen = " (chosen)" if (entry.genotype, entry.place) == (report.genotype, report.place) else ""
+    place = "" if entry.place is None else f" at {entry.place}"
     reading = "the reference" if identity else "not decided"
     if entry.decided:
         reading = "better" if entry.gain > 0 else "worse"
-    texts = (genotype_text(entry.genotype) + chosen, f"{entry.accuracy:.2f}", gain, f"{entry.loss:.4f}")
+    texts = (genotype_text(entry.genotype) + place + chosen, f"{entry.accuracy:.2f}", gain, f"{entry.loss:.4f}")
     return (*texts, str(entry.images), reading)

@@ -51,6 +51,7 @@ class RankedChain:
         gain: over the identity, in points.
         gain_error: one standard error of the gain.
         loss: in nats.
+        place: the module at whose input the clip begins; None for the image.
     """
 
     genotype: str
@@ -59,6 +60,7 @@ class RankedChain:
     gain: float
     gain_error: float
     loss: float
+    place: str | None = None
 
     @property
     def decided(self) -> bool:
@@ -111,6 +113,7 @@ class SearchReport:
         decisions: in the order in which they were made.
         ranking: ranked chains, the best first; those behind `finalists` left early.
         finalists: how many of them were scored on all images.
+        place: the module at whose input the found clip begins; None for the image.
         curve: the sets of a greedy search of frames, the smallest first.
         cost: what the search took, in words.
         facts: data, network, settings, versions.
@@ -129,6 +132,7 @@ class SearchReport:
     decisions: tuple[Decision, ...] = ()
     ranking: tuple[RankedChain, ...] = ()
     finalists: int = 0
+    place: str | None = None
     curve: tuple[CurveRow, ...] = ()
     cost: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)

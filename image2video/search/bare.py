@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from image2video.clip.genotype import Genotype
 from image2video.errors import StateError
+from image2video.inject.clip_site import IMAGE
 from image2video.protocols import ImageSet
 from image2video.search.rank.fixed_weights import rank_genotypes
 from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.greedy_frames import greedy_frames
+from image2video.search.rank.places import ALL, check_places, find_places
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
 from image2video.search.setup import Setup
@@ -47,6 +49,13 @@ class BareRun:
         self.frame_choice: FrameChoice | None = None
         self._backbone, self._images, self._setup, self._provenance = backbone, images, setup, provenance
 
+    def check_places(self) -> None:
+        """Raise `InputError` where no clip can begin at a place of the settings; `all` places are those that can."""
+        names = check_places(self.config.clip_at)
+        if names not in ((IMAGE,), (ALL,)):
+            batches = self._images.batches(1, device=self._setup.accelerator.device)
+            find_places(self._backbone_there(), names, next(iter(batches.epoch(0)))[0])
+
     def rank(self, chains: tuple[Genotype, ...]) -> Ranking:
         """Rank chains for the backbone as it is, by `rank_genotypes`."""
         config, setup, options = self.config, self._setup, self._setup.options
@@ -65,6 +74,7 @@ class BareRun:
             provenance=self._provenance,
             progress=setup.progress,
             max_cost=config.max_cost,
+            clip_at=config.clip_at,
             aggregate=config.choose_aggregate or "mean",
             **{
                 **options.arguments(),

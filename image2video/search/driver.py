@@ -132,6 +132,7 @@ def search(
         run = _prepare(backbone, train, validation, setup)
     else:
         run = BareRun(backbone, train if validation is None else validation, setup, record)
+        run.check_places()
     path = None if out is None else Path(out)
     with contextlib.ExitStack() as opened:
         folder = None

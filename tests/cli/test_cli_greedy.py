@@ -74,6 +74,27 @@ def test_a_ranking_chooses_frames_schedule_padding_and_average(trained: list[str
     assert {entry["aggregate"] for entry in entries} == {"mean", "mean_prob"}
 
 
+def test_a_ranking_chooses_the_place_too(trained: list[str], tmp_path: Path, capsys) -> None:
+    out = tmp_path / "run"
+    argv = [*trained, "--selection", "fixed_weights", "--frames", "2", "--candidates", "4", "--max-cost", "1.9"]
+    assert main([*argv, "--clip-at", "[image,layer2,layer3]", "--out", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Left out for their cost (multiples of the bare network): image with T = 2 (2)." in printed
+    assert "at layer2" in printed
+    ranking = json.loads((out / "scores.json").read_text())["ranking"]
+    places = {entry.get("place") for entry in ranking["entries"] if entry["genotype"] != "identity"}
+    assert places == {"layer2", "layer3"}
+    assert max(entry["cost"] for entry in ranking["entries"]) < 1.9
+    assert " at layer3</" in (out / "report.html").read_text().replace("(chosen)", "")
+    capsys.readouterr()
+    resumed = [*argv, "--clip-at", "layer2", "--out", str(out), "--resume"]
+    assert main(resumed) == 2
+    assert "clip_at: ['image', 'layer2', 'layer3'] then, 'layer2' now" in capsys.readouterr().err
+    assert main([*argv, "--clip-at", "layer9", "--out", str(tmp_path / "other")]) == 2
+    assert "clip_at='layer9' must name a module that runs once" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

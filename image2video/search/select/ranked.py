@@ -77,7 +77,8 @@ class GreedyFrames(FixedWeights):
     only_classification = True
     unused = (
         *FixedWeights.unused,
-        *("first_images", "choose_frames", "choose_schedule", "choose_padding", "max_images", "max_minutes"),
+        *("first_images", "choose_frames", "choose_schedule", "choose_padding", "clip_at"),
+        *("max_images", "max_minutes"),
     )
 
     def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:

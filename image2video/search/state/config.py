@@ -17,7 +17,7 @@ from image2video.errors import InputError
 CRITERIA = ("accuracy", "loss")
 AVERAGES = ("mean", "mean_prob")
 """How a ranking may average the logits of frames: their mean, or the log of the mean probability."""
-CHOICES = ("choose_frames", "choose_schedule", "choose_padding", "choose_aggregate")
+CHOICES = ("choose_frames", "choose_schedule", "choose_padding", "choose_aggregate", "clip_at")
 """The settings that list what a ranking may choose from."""
 RANKING: tuple[str, ...] = (*CHOICES, "max_cost")
 """The settings that matter to rankings of trained networks alone."""
@@ -120,7 +120,10 @@ class SearchConfig:
         choose_padding: paddings that it chooses from (default: `padding`).
         choose_aggregate: averages that it and `greedy_frames` choose from: `mean` of the logits, `mean_prob` (default:
             `mean`, and both in `greedy_frames`).
-        max_cost: the most frames per image of the clip that `fixed_weights` or `greedy_frames` chooses.
+        clip_at: where the clips that `fixed_weights` ranks may begin: the path of a module, `image`, a list of both, or
+            `all` places of the network and the image (default: the image alone); see `rank_genotypes`.
+        max_cost: the most that the clip costs that `fixed_weights` or `greedy_frames` chooses, as a multiple of the
+            image's multiply-accumulates; of a clip that begins at the image that is its frames.
         crop_flip: the data's own crops and flips in training steps.
         padding: what lies outside the image: `zeros`, `border` or `reflection`.
         interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
@@ -176,6 +179,7 @@ class SearchConfig:
     choose_schedule: tuple[str, ...] | None = None
     choose_padding: tuple[str, ...] | None = None
     choose_aggregate: tuple[str, ...] | None = None
+    clip_at: tuple[str, ...] | str | None = None
     max_cost: float | None = None
     crop_flip: bool = True
     padding: str = "zeros"
@@ -298,12 +302,15 @@ def _check_numbers(config: SearchConfig) -> None:
 
 
 def _check_choices(config: SearchConfig) -> None:
-    """Check what a ranking may choose from; lists, as files hold them, become tuples."""
+    """Check what a ranking may choose from; lists, as files hold them, become tuples, and so does a single place."""
+    if isinstance(config.clip_at, str):
+        object.__setattr__(config, "clip_at", (config.clip_at,))
     for name in CHOICES:
         value = getattr(config, name)
         if value is None:
             continue
-        if isinstance(value, str) or not isinstance(value, tuple | list) or not value:
+        listed = isinstance(value, tuple | list) and bool(value)
+        if not listed or (name == "clip_at" and not all(isinstance(place, str) for place in value)):
             raise InputError(f"{name} must be a list of different values or None, got {value!r:.80}")
         object.__setattr__(config, name, tuple(value))
     for T in config.choose_frames or ():
