@@ -17,6 +17,7 @@ from image2video.clip.frame_set import FrameSet
 from image2video.data.source import short_name
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.fusion.registry import config_from_dict, resolve_fusion
+from image2video.inject.clip_site import IMAGE
 from image2video.runs.origin import BEST
 from image2video.training.trained import CONFIG_FILE, PRETRAINED, TrainedRun
 
@@ -24,7 +25,7 @@ NETWORK = ("model", "model_kwargs")
 """The options that say which bare network it is."""
 WRAP = (
     *("genotype", "frame_source", "frames", "schedule", "padding", "interpolation"),
-    *("fusion", "residual", "sites", "aggregate"),
+    *("clip_at", "fusion", "residual", "sites", "aggregate"),
 )
 """The options that say how it sees an image."""
 _DIVISION = ("train_images", "holdout", "seed", "flip")
@@ -33,9 +34,13 @@ _NONE = type(None)
 _TYPES: dict[str, tuple[type, ...]] = {
     **{"data": (str,), "train_images": (int, _NONE), "holdout": (int, float), "seed": (int,), "flip": (bool, _NONE)},
     **{"model": (str,), "model_kwargs": (dict,), "sites": (str, _NONE), "frame_source": (str, _NONE)},
+    "clip_at": (str, _NONE),
 }
 """What the options of a run's file must be."""
-_CLIP = {"frames": "T", "schedule": "schedule", "padding": "padding", "interpolation": "interpolation"}
+_CLIP = {
+    **{"frames": "T", "schedule": "schedule", "padding": "padding", "interpolation": "interpolation"},
+    "clip_at": "clip_at",
+}
 """The options of a clip that a genotype's file may say too, and their names there."""
 
 
@@ -143,6 +148,7 @@ def _wrapping(run: TrainedRun, options: Namespace, given: set[str]) -> dict[str,
         return {**found, "frame_source": run.options.get("frame_source")}
     if "frame_source" in given:
         return found
+    found["clip_at"] = network.get("clip_at")
     found["genotype"] = network["genotype"]
     if "genotype" in given and not _same("genotype", options.genotype, network["genotype"]):
         # Another genotype brings its own clip, where its file says how it was found; what a frame set has of it suits
@@ -175,6 +181,8 @@ def _aggregate(run: TrainedRun, given: set[str]) -> str:
 
 def _same(name: str, a: Any, b: Any) -> bool:
     """Whether two values of an option mean the same."""
+    if name == "clip_at":
+        return bool((a or IMAGE) == (b or IMAGE))
     if name == "genotype" and isinstance(a, str) and isinstance(b, str) and "none" not in (a, b):
         try:
             return as_clip(a) == as_clip(b)

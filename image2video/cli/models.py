@@ -13,12 +13,13 @@ from image2video.cli.arguments import dashed, plain_values
 from image2video.cli.heads import load_weights_file, published_head, wrapped_head
 from image2video.cli.images import bare_builder
 from image2video.cli.options import BackboneOptions, WrapOptions
-from image2video.clip.any_clip import as_clip
+from image2video.clip.any_clip import Clip, as_clip
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.random_clips import RandomClips
 from image2video.data import Augmentation, AugmentedFrames, Clips, DataSource
 from image2video.errors import InputError
+from image2video.inject.clip_site import IMAGE
 from image2video.search import get_space
 from image2video.training import read_weights
 from image2video.wrap.builders import Builder
@@ -64,15 +65,25 @@ def build_model(
         note = load_weights_file(model, backbone, data, needed=evaluated)
     elif backbone.weights is None and backbone.pretrained:
         note = published_head(model, backbone, data, needed=evaluated)
-    if wrap.genotype == "none" and wrap.frame_source is None:
+    bare = wrap.genotype == "none" and wrap.frame_source is None
+    if wrap.clip_at not in (None, IMAGE) and (bare or wrap.frame_source is not None):
+        other = "--genotype none" if bare else "--frame-source"
+        raise InputError(
+            f"--clip-at {wrap.clip_at}: no effect with {other}, which makes no frames inside of the network; leave it "
+            "out, or give a genotype"
+        )
+    if bare:
         if wrapped_weights:
             raise InputError(f"{backbone.weights} holds a wrapped model's weights; --genotype none asks for a bare one")
         return model.to(device), _lines(note)
     trained = backbone.weights is not None or backbone.pretrained
+    clip = _clip_options(wrap, data, seed)
+    found_at = _found_at(wrap, clip.get("genotype"))
     wrapped = VideoWrap(
         model,
         wrap.fusion,
-        **_clip_options(wrap, data, seed),
+        **clip,
+        clip_at=wrap.clip_at if found_at is None else found_at,
         residual=trained if wrap.residual is None else wrap.residual,
         sites=wrap.sites,
         aggregate=wrap.aggregate,
@@ -82,12 +93,20 @@ def build_model(
     wrapped.builder = builder
     if wrapped_weights:
         note = load_weights_file(wrapped, backbone, data, needed=evaluated)
-    return wrapped.to(device), _lines(note)
+    begins = None if found_at is None else f"the clip begins at {found_at}, as {wrap.genotype} was found"
+    return wrapped.to(device), _lines(note, begins)
 
 
-def _lines(note: str | None) -> list[str]:
-    """A line to print, where there is one."""
-    return [] if note is None else [note]
+def _lines(*notes: str | None) -> list[str]:
+    """The lines to print, where there are some."""
+    return [note for note in notes if note is not None]
+
+
+def _found_at(wrap: WrapOptions, genotype: Clip | None) -> str | None:
+    """The place inside of the network with which a genotype was found; None where another one is asked for."""
+    place = None if genotype is None else (genotype.provenance or {}).get("clip_at")
+    # A provenance is free text of whoever wrote it.
+    return place if wrap.clip_at is None and isinstance(place, str) and place != IMAGE else None
 
 
 def frame_source(text: str, data: DataSource, seed: int, frames: int | None = None) -> FrameSource:

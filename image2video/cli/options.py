@@ -132,6 +132,8 @@ class WrapOptions:
         frame_source: frames drawn at random in place of a genotype's: clips:SPACE for a new random chain of a search
             space per batch, or a policy as for --augment, for copies that are each augmented on their own
         frames: frames of the clip, T (default: as the genotype's file was found with, else 3; all of a frame set)
+        clip_at: module at whose input the clip begins, one that `image2video sites --clip-sites` lists, or image
+            (default: as the genotype's file was found with, else image)
         fusion: how frames mix; a name from `fusion_names()`
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: as the genotype's file was found
             with, else centred)
@@ -147,6 +149,7 @@ class WrapOptions:
     genotype: str | None = None
     frame_source: str | None = None
     frames: int | None = None
+    clip_at: str | None = None
     fusion: str = "gsf"
     schedule: str | None = None
     padding: str | None = None

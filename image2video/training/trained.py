@@ -80,6 +80,7 @@ def network_record(model: nn.Module) -> dict[str, Any]:
         "residual": model.residual,
         "aggregate": model.aggregate if isinstance(model.aggregate, str) else None,
         "freeze_bn": model.freeze_bn,
+        "clip_at": model.clip_at,
         "drawn": not isinstance(model.to_video, Image2Video),
     }
     if isinstance(model.to_video, Image2Video):
@@ -106,6 +107,7 @@ def _older_network(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(config, dict) and isinstance(config.get("genotype"), dict):
             names = ("T", "fusion", "residual", "aggregate", "freeze_bn", "schedule", "padding", "interpolation")
             kept = {name: config[name] for name in names if name in config}
+            kept["clip_at"] = config.get("clip_at")
             sites = [site["name"] for site in config.get("sites", [])]
             genotype = str(clip_from_json(json.dumps(config["genotype"])))
             return {"genotype": genotype, "sites": sites, "drawn": False, **kept}
