@@ -28,6 +28,7 @@ from image2video.integrations.openmmlab import options
 from image2video.integrations.openmmlab.loading import compare_record, saved_record
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.wrap.clip_record import encode, record_of
+from image2video.wrap.inside import check_begin, way_back
 
 KEY = "model.backbone.video"
 NAME = "VideoWrap"
@@ -114,7 +115,11 @@ class VideoBackbone(BaseModule):
         channels = int(backbone.get("in_channels", 3))
         size = self.video_options.input_size or _DEFAULT_SIZE
         try:
-            plan = plan_for(inner, fusion, self.video_options.sites, (channels, *size), None)
+            plan = plan_for(
+                inner, fusion, self.video_options.sites, (channels, *size), None, self.video_options.clip_at
+            )
+            if plan.clip_site is not None:
+                check_begin(self.to_video, plan.clip_site.name)
             self.fusion = inject_(inner, plan, residual=self.video_options.residual)
         except Image2VideoError as error:
             raise type(error)(
@@ -142,16 +147,17 @@ class VideoBackbone(BaseModule):
                 f"VideoWrap takes images (B, {needed}, H, W), got {tuple(images.shape)}; {needed} is "
                 "model.backbone.backbone.in_channels (3 where it is not given)"
             )
-        frames = clip_to_frames(self.to_video(images, T))
-        with self.fusion.frames(T):
-            outputs = self.backbone(frames)
+        site, size = self.fusion.plan.clip_site, (images.shape[2], images.shape[3])
+        given = clip_to_frames(self.to_video(images, T)) if site is None else images
+        with self.fusion.frames(T, maker=None if site is None else self.to_video):
+            outputs = self.backbone(given)
         return aggregate(
             outputs,
             T,
-            to_video=self.to_video,
-            image_size=(images.shape[2], images.shape[3]),
+            to_video=way_back(self.to_video, site, size),
+            image_size=size,
             formats=self._formats(),
-            rows=frames.shape[0],
+            rows=images.shape[0] * T,
         )
 
     def _formats(self) -> OutputFormats:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from image2video.clip.way_back import WayBack
 from image2video.functional import Image2Video, divisor_of
 
 Size = tuple[int, int]
@@ -35,18 +36,28 @@ _KEEPING = Lock()
 
 
 def cover_of(
-    to_video: Image2Video, map_size: Size, image_size: Size, *, device: torch.device, dtype: torch.dtype
+    to_video: Image2Video,
+    map_size: Size,
+    image_size: Size,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    cells: Size | None = None,
 ) -> Cover:
-    """The cover of maps of `map_size` (h, w) of images of `image_size` (H, W)."""
+    """The cover of maps of `map_size` (h, w) of images of `image_size` (H, W).
+
+    `cells` is (h, w) of the maps where the clip begins, where magnitudes count their cells.
+    """
+    back = to_video if cells is None else to_video.at_map(cells)
     if torch.compiler.is_compiling():
-        return _cover(to_video, map_size, image_size, device, dtype, to_video.T)
+        return _cover(back, map_size, image_size, device, dtype, to_video.T)
     # Read once: another thread may change it.
     T = to_video.T
-    key = (to_video.genotype, to_video.schedule, T, to_video.interpolation, map_size, image_size, device, dtype)
+    key = (to_video.genotype, to_video.schedule, T, to_video.interpolation, map_size, image_size, cells, device, dtype)
     with _KEEPING:
         found = _COVERS.setdefault(to_video, {}).get(key)
     if found is None:
-        found = _cover(to_video, map_size, image_size, device, dtype, T)
+        found = _cover(back, map_size, image_size, device, dtype, T)
         if type(found.divisor) is not Tensor:  # a fake tensor stands for nothing later
             return found
         with _KEEPING:
@@ -57,16 +68,14 @@ def cover_of(
     return found
 
 
-def _cover(
-    to_video: Image2Video, map_size: Size, image_size: Size, device: torch.device, dtype: torch.dtype, T: int
-) -> Cover:
+def _cover(back: WayBack, map_size: Size, image_size: Size, device: torch.device, dtype: torch.dtype, T: int) -> Cover:
     # Also within inference_mode, whose tensors no later backward pass could use.
     with torch.inference_mode(False), torch.no_grad():
         ones = torch.ones((1, 1, *map_size), device=device, dtype=dtype)
         total = torch.zeros_like(ones)
         for t in range(T):
-            total += to_video.unwarp_frame(ones, t, image_size, T)
-        if to_video.keeps_image(T):
+            total += back.unwarp_frame(ones, t, image_size, T)
+        if back.keeps_image(T):
             return Cover(total, None)
         divisor, seen = divisor_of(total)
         return Cover(divisor, None if bool(seen.all()) else seen)

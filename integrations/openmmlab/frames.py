@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from image2video.clip.way_back import WayBack
 from image2video.functional import Image2Video, InputError, UnsupportedError, clip_to_frames
 from image2video.integrations.openmmlab.cover import Size, cover_of
 
@@ -50,14 +51,18 @@ def padded_frames(to_video: Image2Video, images: Tensor, content: Sequence[Size]
     if all(size == canvas for size in content):
         return clip_to_frames(to_video(images))
     clip = images.unsqueeze(1).repeat(1, to_video.T, 1, 1, 1)
-    for run in _runs(content, canvas, canvas):
+    for run in Batch(content, canvas).runs(canvas):
         h, w = run.part
         clip[run.rows, :, :, :h, :w] = to_video(images[run.rows, :, :h, :w])
     return clip_to_frames(clip)
 
 
 def mean_of_frames(
-    to_video: Image2Video, frame: Callable[[int], Tensor], content: Sequence[Size], canvas: Size
+    to_video: Image2Video,
+    frame: Callable[[int], Tensor],
+    content: Sequence[Size],
+    canvas: Size,
+    begin: Size | None = None,
 ) -> Tensor:
     """The unwarped mean over T of maps given one frame at a time: Σ unwarp / Σ mask, `(B, K, h, w)`.
 
@@ -67,87 +72,113 @@ def mean_of_frames(
             asked for once.
         content: the size of each image without padding.
         canvas: the size of the padded batch.
+        begin: (h, w) of its maps where the clip begins, where magnitudes count their cells.
 
     Holds the sum, one frame's maps and (of large ones a part of) their unwarped copy; nothing of them is kept for the
     backward pass. Sums are taken in float32 (float64 for float64). Where no frame shows a pixel, it takes the frame
     with the smallest |s|, unwarped with border padding; in the padding, which nothing moves, the plain mean.
 
     """
+    batch = Batch(content, canvas, begin)
     nearest = to_video.nearest_frame()
     add = _added if torch.is_grad_enabled() else _add
     total = None
     for t in range(to_video.T):
         if t != nearest:
-            total = add(to_video, total, _wide(frame(t)), t, content, canvas)
+            total = add(to_video, total, _wide(frame(t)), t, batch)
     # The nearest frame comes last: its maps are at hand for pixels that no frame shows.
     maps = _wide(frame(nearest))
-    total = add(to_video, total, maps, nearest, content, canvas)
-    divisor, seen = _divisor(to_video, total, content, canvas)
+    total = add(to_video, total, maps, nearest, batch)
+    divisor, seen = _divisor(to_video, total, batch)
     mean = total / divisor if torch.is_grad_enabled() else total.div_(divisor)
     if seen is None:
         return mean
     if torch.is_grad_enabled():
-        return torch.where(seen, mean, _unwarped(to_video, maps, nearest, content, canvas, "border"))
-    for run in _runs(content, canvas, _size(maps)):
+        return torch.where(seen, mean, _unwarped(to_video, maps, nearest, batch, "border"))
+    for run in batch.runs(_size(maps)):
         (h, w), rows = run.part, run.rows
         for target, source, visible in _chunks(mean[rows, :, :h, :w], maps[rows, :, :h, :w], seen[rows, :, :h, :w]):
-            moved = to_video.unwarp_frame(source, nearest, run.size, padding="border")
+            moved = run.back(to_video).unwarp_frame(source, nearest, run.size, padding="border")
             target.copy_(torch.where(visible, target, moved))
     return mean
 
 
 @dataclass(frozen=True)
-class _Run:
-    """Images in a row whose contents have the same `size`; `part` of their maps stands for it."""
+class Run:
+    """Images in a row whose contents have the same size.
+
+    Attributes:
+        rows: which images.
+        size: (height, width) of their contents.
+        part: (h, w) of what stands for a content in their maps.
+        cells: the same in the maps where the clip begins; None where that does not matter.
+    """
 
     rows: slice
     size: Size
     part: Size
+    cells: Size | None = None
+
+    def back(self, to_video: Image2Video) -> WayBack:
+        """The way back of these images' frames."""
+        return to_video if self.cells is None else to_video.at_map(self.cells)
 
 
-def _runs(content: Sequence[Size], canvas: Size, maps: Size) -> Iterator[_Run]:
-    start = 0
-    for end in range(1, len(content) + 1):
-        if end == len(content) or content[end] != content[start]:
-            height, width = size = content[start]
-            # Exact at the batch's own size, to the next whole pixel else.
-            part = (-(-height * maps[0] // canvas[0]), -(-width * maps[1] // canvas[1]))
-            yield _Run(slice(start, end), size, part)
-            start = end
+@dataclass(frozen=True)
+class Batch:
+    """The images of a padded batch.
+
+    Attributes:
+        content: (height, width) of every image without padding.
+        canvas: that of the padded batch.
+        begin: (h, w) of its maps where the clip begins, where magnitudes count their cells.
+    """
+
+    content: Sequence[Size]
+    canvas: Size
+    begin: Size | None = None
+
+    def runs(self, maps: Size) -> Iterator[Run]:
+        """Images of the same content together, for maps (h, w) of the batch."""
+        start, content = 0, self.content
+        for end in range(1, len(content) + 1):
+            if end == len(content) or content[end] != content[start]:
+                size = content[start]
+                cells = None if self.begin is None else self._part(size, self.begin)
+                yield Run(slice(start, end), size, self._part(size, maps), cells)
+                start = end
+
+    def _part(self, size: Size, maps: Size) -> Size:
+        """What stands for a content in maps: exact at the batch's own size, to the next whole pixel else."""
+        return -(-size[0] * maps[0] // self.canvas[0]), -(-size[1] * maps[1] // self.canvas[1])
 
 
-def _add(
-    to_video: Image2Video, total: Tensor | None, maps: Tensor, t: int, content: Sequence[Size], canvas: Size
-) -> Tensor:
+def _add(to_video: Image2Video, total: Tensor | None, maps: Tensor, t: int, batch: Batch) -> Tensor:
     """Add the maps of frame t, each content in its reference image and padding where it is; in place, part by part."""
     total = torch.zeros_like(maps) if total is None else total
-    for run in _runs(content, canvas, _size(maps)):
+    for run in batch.runs(_size(maps)):
         (h, w), rows = run.part, run.rows
         for target, source in _chunks(total[rows, :, :h, :w], maps[rows, :, :h, :w]):
-            target += to_video.unwarp_frame(source, t, run.size)
+            target += run.back(to_video).unwarp_frame(source, t, run.size)
         total[rows, :, h:] += maps[rows, :, h:]
         total[rows, :, :h, w:] += maps[rows, :, :h, w:]
     return total
 
 
-def _added(
-    to_video: Image2Video, total: Tensor | None, maps: Tensor, t: int, content: Sequence[Size], canvas: Size
-) -> Tensor:
+def _added(to_video: Image2Video, total: Tensor | None, maps: Tensor, t: int, batch: Batch) -> Tensor:
     """The same for a backward pass: nothing is written into."""
-    moved = _unwarped(to_video, maps, t, content, canvas)
+    moved = _unwarped(to_video, maps, t, batch)
     return moved if total is None else total + moved
 
 
-def _unwarped(
-    to_video: Image2Video, maps: Tensor, t: int, content: Sequence[Size], canvas: Size, padding: str = "zeros"
-) -> Tensor:
+def _unwarped(to_video: Image2Video, maps: Tensor, t: int, batch: Batch, padding: str = "zeros") -> Tensor:
     """The maps of frame t, each content in its reference image and padding where it is."""
     rows = []
-    for run in _runs(content, canvas, _size(maps)):
+    for run in batch.runs(_size(maps)):
         h, w = run.part
         images = maps[run.rows]
         with _unless_maps_are(images):
-            moved = to_video.unwarp_frame(images[:, :, :h, :w], t, run.size, padding=padding)
+            moved = run.back(to_video).unwarp_frame(images[:, :, :h, :w], t, run.size, padding=padding)
         if (h, w) != _size(maps):
             # Put together, not written into: the backward pass of a write copies the whole batch.
             moved = torch.cat([torch.cat([moved, images[:, :, :h, w:]], dim=3), images[:, :, h:]], dim=2)
@@ -179,12 +210,12 @@ def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(t if t.shape[1] == 1 else t[:, start : start + step] for t in tensors)
 
 
-def _divisor(
-    to_video: Image2Video, total: Tensor, content: Sequence[Size], canvas: Size
-) -> tuple[Tensor, Tensor | None]:
+def _divisor(to_video: Image2Video, total: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """How often every pixel is seen, 1 where it is not, and where it is; None for everywhere."""
-    runs = list(_runs(content, canvas, _size(total)))
-    covers = [cover_of(to_video, run.part, run.size, device=total.device, dtype=total.dtype) for run in runs]
+    runs = list(batch.runs(_size(total)))
+    covers = [
+        cover_of(to_video, run.part, run.size, cells=run.cells, device=total.device, dtype=total.dtype) for run in runs
+    ]
     if len(runs) == 1 and runs[0].part == _size(total):
         return covers[0].divisor, covers[0].seen
     divisor = total.new_full((len(total), 1, *_size(total)), to_video.T)

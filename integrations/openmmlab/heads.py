@@ -89,6 +89,7 @@ class HeadOutputs:
         content: (height, width) of every image without padding.
         canvas: that of the padded batch.
         size: the size at which maps are brought back; None for their own.
+        begin: (h, w) of the batch's maps where the clip begins, where magnitudes count their cells; else None.
 
     """
 
@@ -96,6 +97,7 @@ class HeadOutputs:
     content: Sequence[Size]
     canvas: Size
     size: Size | None
+    begin: Size | None = None
 
     def images(self, outputs: Any, *, align_corners: bool = False, size: Size | None = None) -> Any:
         """Outputs of the B·T frames as those of the B images.
@@ -132,7 +134,7 @@ class HeadOutputs:
         Returns:
             The maps `(B, K, h, w)` of the images.
         """
-        return mean_of_frames(self.to_video, frame, self.content, self.canvas)
+        return mean_of_frames(self.to_video, frame, self.content, self.canvas, self.begin)
 
     def _map(self, maps: Tensor, align_corners: bool, size: Size | None) -> Tensor:
         clip = frames_to_clip(maps, self.to_video.T)
@@ -178,9 +180,12 @@ def averaged(output: Tensor, T: int) -> Tensor:
     return frames_to_clip(wide, T).mean(1)
 
 
-def frame_of(features: Any, t: int, T: int) -> Any:
-    """The features of frame t, `(B, …)`, out of those of all frames, `(B·T, …)`."""
-    return walked(features, lambda one: frames_to_clip(one, T)[:, t])
+def frame_of(features: Any, t: int, T: int, images: int | None = None) -> Any:
+    """The features of frame t, `(B, …)`, out of those of all frames, `(B·T, …)`.
+
+    Those of as many rows as there are `images`, made before a clip begins, are every frame's.
+    """
+    return walked(features, lambda one: one if len(one) == images else frames_to_clip(one, T)[:, t])
 
 
 def head_losses(

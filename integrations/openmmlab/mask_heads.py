@@ -12,7 +12,7 @@ from mmseg.models.utils import resize
 from torch import Tensor
 
 from image2video.functional import Image2Video, InputError, clip_to_frames, frames_to_clip
-from image2video.integrations.openmmlab.cover import Size
+from image2video.integrations.openmmlab.frames import Batch, Run
 from image2video.integrations.openmmlab.heads import HeadOutputs, HeadRule, Meta, register_head_rule
 
 
@@ -139,16 +139,19 @@ def frame_places(points: Tensor, video: HeadOutputs) -> tuple[Tensor, Tensor]:
     """
     canvas = points.new_tensor([video.canvas[1], video.canvas[0]])
     places, weights = [], []
-    for pixels, size in zip(points * canvas, video.content, strict=True):
-        place, weight = _places_of_image(pixels, size, video.to_video)
+    batch = Batch(video.content, video.canvas, video.begin)
+    runs = [run for run in batch.runs(video.canvas) for _ in range(run.rows.start, run.rows.stop)]
+    for pixels, run in zip(points * canvas, runs, strict=True):
+        place, weight = _places_of_image(pixels, run, video.to_video)
         places.append(place / canvas)
         weights.append(weight)
     return torch.stack(places), torch.stack(weights)
 
 
-def _places_of_image(points: Tensor, size: Size, to_video: Image2Video) -> tuple[Tensor, Tensor]:
-    """The same of one image of `size` = (height, width), with points `(P, 2)` and places `(T, P, 2)` in pixels."""
-    matrices = to_video.genotype.step_matrices(to_video.options.steps, *size)
+def _places_of_image(points: Tensor, run: Run, to_video: Image2Video) -> tuple[Tensor, Tensor]:
+    """The same of one image of a run, with points `(P, 2)` and places `(T, P, 2)` in pixels."""
+    size = run.size
+    matrices = to_video.genotype.step_matrices(to_video.options.steps, *size, cells=run.cells)
     matrices = matrices.to(points.dtype).to(points.device)  # in this order: MPS has no float64
     corner = points.new_tensor([size[1], size[0]])
     centre = corner / 2

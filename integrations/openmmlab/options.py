@@ -18,6 +18,7 @@ from image2video.functional import (
     InputError,
     resolve_fusion,
 )
+from image2video.inject.clip_site import IMAGE
 
 UNWARP = ("label", "head")
 KEY = "model.video"
@@ -40,6 +41,8 @@ class VideoOptions:
         residual: start as the plain segmentor, averaged over the frames; False for the fusions as published.
         sites: where fusions act in the backbone: a regular expression (fullmatch on module names) or a list of names;
             None for all that the rule finds.
+        clip_at: the module of the backbone at whose input the clip begins, such as `"layer3"`: up to there the backbone
+            sees every image once. None or `"image"`: at the image.
         unwarp: bring logits back at the size of the labels (`label`), or at the size that the head gives (`head`),
             which is cheaper and less exact.
         input_size: (height, width) of the images that the sites are traced with; None for the crop size that the
@@ -56,6 +59,7 @@ class VideoOptions:
     fusion: str | Mapping[str, Any] = "gsf"
     residual: bool = True
     sites: str | tuple[str, ...] | None = None
+    clip_at: str | None = None
     unwarp: str = "label"
     input_size: tuple[int, int] | None = None
     allow_mismatch: bool = False
@@ -93,6 +97,10 @@ class VideoOptions:
             raise InputError(f"{KEY}.unwarp={self.unwarp!r} is unknown; choose one of {', '.join(UNWARP)}")
         if self.input_size is not None and not _is_size(self.input_size):
             raise InputError(f"{KEY}.input_size must be (height, width) in pixels, got {self.input_size!r:.80}")
+        if self.clip_at is not None and not isinstance(self.clip_at, str):
+            raise InputError(
+                f"{KEY}.clip_at must be the name of a module of the backbone, 'image' or None, got {self.clip_at!r:.80}"
+            )
         names = self.sites if isinstance(self.sites, tuple) else (self.sites or "",)
         if not all(isinstance(name, str) for name in names):
             raise InputError(f"{KEY}.sites must be a regular expression or a list of names, got {self.sites!r:.80}")
@@ -131,6 +139,10 @@ class VideoOptions:
             now, was = getattr(self, key), provenance.get(key)
             if None not in (was, now) and was != now:
                 other.append(f"{KEY}.{key}={now!r}, found with {was!r}")
+        # What a file says of T is taken where the config says nothing; the place is not.
+        place, found_at = self.clip_at or IMAGE, provenance.get("clip_at") or IMAGE
+        if place != found_at:
+            other.append(f"{KEY}.clip_at={place!r}, found with {found_at!r}")
         if other:
             warnings.warn(
                 f"{KEY}.genotype={self.genotype} was found for another clip: {', '.join(other)}", stacklevel=4

@@ -11,7 +11,8 @@ from mmengine.logging import print_log
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from image2video.functional import Image2VideoError, UnsupportedError, inject_, plan_for
+from image2video.functional import Image2VideoError, Plan, UnsupportedError, inject_, plan_for
+from image2video.inject.clip_site import ClipSite
 from image2video.integrations.openmmlab.cover import Size
 from image2video.integrations.openmmlab.frames import content_sizes, padded_frames
 from image2video.integrations.openmmlab.heads import (
@@ -25,10 +26,12 @@ from image2video.integrations.openmmlab.heads import (
     stage_losses,
     stage_outputs,
 )
+from image2video.integrations.openmmlab.inside import PaddedMaps, image_heads, map_size_for
 from image2video.integrations.openmmlab.loading import adapt_checkpoint
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.integrations.openmmlab.sliding import windows
 from image2video.wrap.clip_record import encode, record_of
+from image2video.wrap.inside import check_begin
 
 _DEFAULT_SIZE = (512, 512)
 _LITTLE = 0.5
@@ -62,16 +65,23 @@ class VideoSegmentor:
         for head in self._heads():
             check_head(head, at_head_size=options.unwarp == "head")
         size = _input_size(options, self.data_preprocessor)
-        self._warn_of_empty_frames(size)
+        self._image_heads: frozenset[int] = frozenset()
         try:
             channels = len(getattr(self.data_preprocessor, "mean", (0, 0, 0)))
-            plan = plan_for(self.backbone, fusion, options.sites, (channels, *size), None)
+            plan = plan_for(self.backbone, fusion, options.sites, (channels, *size), None, options.clip_at)
+            if plan.clip_site is not None:
+                check_begin(self.to_video, plan.clip_site.name)
+                self._image_heads = image_heads(self, plan.clip_site, channels)
+            self._warn_of_empty_frames(size, plan.clip_site)
             # Parameters stand beside the bare keys, which stay as they are.
             self.video_fusion = inject_(self.backbone, plan, residual=options.residual)
         except Image2VideoError as error:
             raise type(error)(f"model.backbone ({type(self.backbone).__name__}): {error}") from error
         self.register_load_state_dict_pre_hook(adapt_checkpoint)
-        print_log(f"{type(self).__name__}: {self.to_video}; {plan.fusion.name} at {len(plan.sites)} sites", "current")
+        print_log(
+            f"{type(self).__name__}: {self.to_video}; {plan.fusion.name} at {len(plan.sites)} sites{_begin(plan)}",
+            "current",
+        )
 
     def init_weights(self) -> None:
         """Initialise all weights as the config says; fusions start as they were made, or come from a checkpoint."""
@@ -87,6 +97,11 @@ class VideoSegmentor:
         """The clip and the fusion as plain values: written into checkpoints, compared when they are loaded."""
         return record_of(self.to_video, self.video_fusion, self.video_options.residual)
 
+    @property
+    def clip_site(self) -> ClipSite | None:
+        """Where in the backbone the clip begins; None for the image."""
+        return self.video_fusion.plan.clip_site
+
     def get_extra_state(self) -> Tensor:
         """The clip and the fusion as a tensor of text, in the state dict."""
         return encode(self.video_record(), self)  # type: ignore[arg-type]
@@ -94,10 +109,12 @@ class VideoSegmentor:
     def make_frames(self, inputs: Tensor, content: Sequence[Size], size: Size | None) -> tuple[Tensor, HeadOutputs]:
         """The frames `(B·T, C, H, W)` of images, and how outputs for them become those of the images, at `size`.
 
-        `content` are the sizes of the images without padding; None as `size` leaves outputs at their own.
+        Where the clip begins inside of the backbone, the images themselves `(B, C, H, W)`. `content` are the sizes of
+        the images without padding; None as `size` leaves outputs at their own.
         """
-        video = HeadOutputs(self.to_video, content, _size(inputs), size)
-        return padded_frames(self.to_video, inputs, content), video
+        canvas, site = _size(inputs), self.clip_site
+        video = HeadOutputs(self.to_video, content, canvas, size, map_size_for(site, self.to_video, canvas))
+        return padded_frames(self.to_video, inputs, content) if site is None else inputs, video
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Any]:
         """The losses of all heads on the logits averaged over the frames; images `(B, C, H, W)`, B samples."""
@@ -108,7 +125,10 @@ class VideoSegmentor:
         auxiliary = getattr(self, "auxiliary_head", None)
         several = isinstance(auxiliary, nn.ModuleList)
         for index, head in enumerate(heads_of(auxiliary)):
-            found = head_losses(head, features, data_samples, self.train_cfg, video)
+            if index in self._image_heads:
+                found = head.loss(features, data_samples, self.train_cfg)
+            else:
+                found = head_losses(head, features, data_samples, self.train_cfg, video)
             losses.update(add_prefix(found, f"aux_{index}" if several else "aux"))
         return losses
 
@@ -163,7 +183,7 @@ class VideoSegmentor:
         T = self.to_video.T
 
         def frame(t: int) -> Tensor:
-            one = frame_of(features, t, T)
+            one = frame_of(features, t, T, None if self.clip_site is None else len(inputs))
             stages = (one,) if last is self.decode_head else (one, self._before_last(one))
             return last.predict(*stages, [dict(meta) for meta in metas], self.test_cfg)
 
@@ -191,18 +211,22 @@ class VideoSegmentor:
     ) -> tuple[Any, HeadOutputs]:
         """The features of the frames, and how outputs for them become those of the images."""
         frames, video = self.make_frames(inputs, content, size)
-        with self.video_fusion.frames(self.to_video.T):
+        maker = None if self.clip_site is None else PaddedMaps(self.to_video, content)
+        with self.video_fusion.frames(self.to_video.T, maker=maker):
             return self.extract_feat(frames), video
 
     def _heads(self) -> list[Any]:
         """All decode and auxiliary heads."""
         return [*heads_of(self.decode_head), *heads_of(getattr(self, "auxiliary_head", None))]
 
-    def _warn_of_empty_frames(self, size: Size) -> None:
-        """Warn where a frame shows less than half of the image."""
-        # An eighth of the size tells the shares well enough.
-        small = (math.ceil(size[0] / 8), math.ceil(size[1] / 8))
-        shares = self.to_video.valid_mask(small, size, device="cpu").mean(dim=(1, 2, 3)).tolist()
+    def _warn_of_empty_frames(self, size: Size, site: ClipSite | None) -> None:
+        """Warn where a frame shows less than half of the image, or of the map where the clip begins."""
+        if site is None:
+            # An eighth of the size tells the shares well enough.
+            small = (math.ceil(size[0] / 8), math.ceil(size[1] / 8))
+            shares = self.to_video.valid_mask(small, size, device="cpu").mean(dim=(1, 2, 3)).tolist()
+        else:
+            shares = self.to_video.valid_share(site.map_size, size)
         least = min(shares)
         if least < _LITTLE:
             t = shares.index(least)
@@ -223,6 +247,11 @@ def _refuse_multimodal(config: dict[str, Any]) -> None:
             f"model.image_encoder ({encoder.get('type')}) is of a MultimodalEncoderDecoder, whose head ({head}) reads "
             "the images itself; video segmentors take the configs of EncoderDecoder and CascadeEncoderDecoder"
         )
+
+
+def _begin(plan: Plan) -> str:
+    """Where the clip begins, for the log."""
+    return "" if plan.clip_site is None else f"; the clip begins at {plan.clip_site.name}"
 
 
 def _size(images: Tensor) -> Size:
