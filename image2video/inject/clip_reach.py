@@ -27,7 +27,7 @@ class Reach:
     bypass: tuple[str, str] | None
 
 
-def reach_of(network: nn.Module, example: Tensor, module: str, index: int) -> Reach:
+def reach_of(network: nn.Module, example: Tensor, module: str, index: int, *, as_is: bool = False) -> Reach:
     """Tell what a network makes from the frames of a clip that begins at a positional input of one of its modules.
 
     Args:
@@ -35,12 +35,13 @@ def reach_of(network: nn.Module, example: Tensor, module: str, index: int) -> Re
         example: images `(B, C, H, W)`, of which the size and type count.
         module: path of the module, which runs once.
         index: which of its inputs.
+        as_is: trace the modes that its modules are in; else eval mode.
 
     Raises:
         InputError: a forward that fails on such images.
         UnsupportedError: a network that cannot be copied.
     """
-    graph = Graph(trace_forward(network, example))
+    graph = Graph(trace_forward(network, example, as_is=as_is))
     places = Places(graph)
     call = next(call for call in graph.calls if call.name == module)
     place = places.place(call, call.inputs[index])

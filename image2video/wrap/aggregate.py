@@ -38,6 +38,7 @@ class OutputFormats:
             image, for outputs that it did not return (hidden states that a call asks for).
         later: traces the backbone as it runs now; it is called where the layouts above say nothing of an output.
         before: the paths of outputs that are made before the clip begins, inside of the backbone.
+        inside: whether the clip begins there.
     """
 
     declared: Literal["NCHW", "NHWC"] | None = None
@@ -46,6 +47,7 @@ class OutputFormats:
     tokens: frozenset[tuple[Layout, tuple[TokenGrid, ...]]] = frozenset()
     later: Callable[[], OutputFormats] | None = None
     before: frozenset[str] = frozenset()
+    inside: bool = False
 
 
 def check_aggregation(how: Aggregation) -> None:
@@ -129,7 +131,7 @@ class _Aggregator:
     def walk(self, value: Any, path: str) -> Any:
         """Aggregate every tensor in a structure; `path` is where the structure stands in the outputs."""
         if isinstance(value, Tensor):
-            return value if path in self.formats.before else self._tensor(value, path)
+            return value if self._is_before(value, path) else self._tensor(value, path)
         if value is None:
             return None
         # Before dataclasses, as in the trace: transformers' ModelOutput is both, and its layouts are found by key.
@@ -250,12 +252,26 @@ class _Aggregator:
             )
         return traced
 
+    def _is_before(self, value: Tensor, path: str) -> bool:
+        """Whether an output was made before the clip begins, inside of the backbone."""
+        of_images = self.rows is not None and value.ndim > 0 and value.shape[0] * self.T == self.rows
+        if self.formats.inside and of_images and path not in self.formats.before and self.formats.later is not None:
+            self._look_again()  # an auxiliary output of training, say, that the plan does not know
+        return path in self.formats.before
+
+    def _look_again(self) -> None:
+        """Take what a trace of the backbone as it runs now says of its outputs."""
+        known = self.formats
+        assert known.later is not None, "asked where there is one"
+        late = known.later()
+        before = known.before | late.before
+        self.formats = dataclasses.replace(late, tokens=known.tokens, before=before, inside=known.inside)
+
     def _traced(self, path: str, spatial: str) -> Layout | None:
         """Return the layout of an output as traced, now or when the plan was made; None for another kind of layout."""
         layout = self.formats.layouts.get(path)
         if (layout is None or layout.spatial != spatial) and self.formats.later is not None:
-            known, self.formats = self.formats, self.formats.later()
-            self.formats = dataclasses.replace(self.formats, tokens=known.tokens, before=known.before)
+            self._look_again()
             layout = self.formats.layouts.get(path)
         return layout if layout is not None and layout.spatial == spatial else None
 

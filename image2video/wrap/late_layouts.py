@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from image2video.errors import Image2VideoError, UnsupportedError
+from image2video.errors import Image2VideoError, InputError, UnsupportedError
 from image2video.inject.api import Injection
+from image2video.inject.clip_reach import reach_of
 from image2video.inject.plan import OutputLayout
 from image2video.inject.planning import output_layouts
 
@@ -28,7 +29,19 @@ class OneFrame(nn.Module):
             return self.backbone(images)
 
 
-def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor) -> tuple[OutputLayout, ...]:
+class Late(NamedTuple):
+    """What a trace of the running mode tells of a backbone's outputs.
+
+    Args:
+        outputs: their layouts.
+        before: paths of those that are made before the clip begins inside of the backbone.
+    """
+
+    outputs: tuple[OutputLayout, ...]
+    before: frozenset[str]
+
+
+def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor) -> Late:
     """Trace the outputs of an injected backbone, in the mode that it is in.
 
     Args:
@@ -37,9 +50,10 @@ def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor) -> tupl
         frames: `(B, C, H, W)`, of which the size, type and device count.
 
     Returns:
-        The layouts of its outputs.
+        What is known of its outputs.
 
     Raises:
+        InputError: something leads past the place where the clip begins, in this mode alone.
         UnsupportedError: within a compiled or exported graph, or a backbone that cannot be traced.
     """
     if torch.compiler.is_compiling():
@@ -47,10 +61,24 @@ def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor) -> tupl
             f"the layouts of the outputs of {type(backbone).__name__} are not known, and it cannot be traced within a "
             "graph: call the model once before compiling or exporting it, or pass input_size=(C, H, W)"
         )
+    model, example, reach = OneFrame(backbone, fusion), frames[:1].detach(), None
+    site = fusion.plan.clip_site
     try:
-        return output_layouts(OneFrame(backbone, fusion), frames[:1].detach())
+        outputs = output_layouts(model, example)
+        if site is not None:
+            reach = reach_of(model, example, f"backbone.{site.module}", site.index, as_is=True)
     except Image2VideoError as error:
         raise UnsupportedError(
             f"the layouts of the outputs of {type(backbone).__name__} are not known, and tracing it failed ({error}); "
             'set backbone.output_fmt = "NCHW" (or "NHWC") for maps, or use aggregate="mean"'
         ) from error
+    if site is None or reach is None:
+        return Late(outputs, frozenset())
+    if reach.bypass is not None:
+        producer, user = (name.removeprefix("backbone").lstrip(".") or "(root)" for name in reach.bypass)
+        mode = "training" if backbone.training else "eval"
+        raise InputError(
+            f"clip_at={site.name!r} must be on every path to the outputs, and in {mode} mode what {producer!r} makes "
+            f"leads past it to {user!r}; let the clip begin before that"
+        )
+    return Late(outputs, frozenset(reach.outputs_before))

@@ -118,6 +118,7 @@ def output_formats(
         frozenset((layout, rules) for layout, rules in tokens if layout.spatial == "tokens"),
         later,
         frozenset() if plan.clip_site is None else frozenset(plan.clip_site.outputs_before),
+        inside=plan.clip_site is not None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +23,7 @@ from image2video.fusion.registry import resolve_fusion
 from image2video.inject.api import FramesScope, inject_
 from image2video.inject.checks import check_backbone
 from image2video.inject.clip_hook import FrameMaker
-from image2video.inject.plan import OutputLayout, Plan
+from image2video.inject.plan import Plan
 from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
 from image2video.trace.capture import refuse_symbols
@@ -36,7 +37,7 @@ from image2video.wrap.clip_state import ClipState
 from image2video.wrap.inside import Given, Seen, check_begin, check_several, map_shape, way_back
 from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
 from image2video.wrap.keywords import image_name, images_and_flags
-from image2video.wrap.late_layouts import late_layouts
+from image2video.wrap.late_layouts import Late, late_layouts
 from image2video.wrap.steps import (
     CallWords,
     Sites,
@@ -145,7 +146,7 @@ class VideoWrap(ClipState, TimmLike):
         self.builder: Builder | None = None
         self._image_name = image_name(backbone)
         self._unwrapped = False
-        self._late: dict[bool, tuple[OutputLayout, ...]] = {}
+        self._late: dict[bool, Late] = {}
         self._seen = Seen()
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
@@ -494,7 +495,8 @@ class VideoWrap(ClipState, TimmLike):
         mode = self.backbone.training
         if mode not in self._late:
             self._late[mode] = late_layouts(self.backbone, self.fusion, frames)
-        return formats_of(self._late[mode])
+        late = self._late[mode]
+        return dataclasses.replace(formats_of(late.outputs), before=late.before)
 
     def _freeze_norms(self) -> None:
         """Put the backbone's batch norms into eval mode, where `freeze_bn` asks for it."""
