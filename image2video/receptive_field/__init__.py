@@ -1,5 +1,6 @@
 """Receptive fields: by the sizes of layers, by gradients, and reshaped by the frames of a clip."""
 
+from image2video.receptive_field.clip_field import ClipField, clip_field
 from image2video.receptive_field.comparison import Comparison, compare
 from image2video.receptive_field.effective import EffectiveField, effective
 from image2video.receptive_field.field import Field, Layer
@@ -11,6 +12,7 @@ from image2video.receptive_field.theory import theoretical
 from image2video.receptive_field.units import Unit
 
 __all__ = [
+    "ClipField",
     "Comparison",
     "EffectiveField",
     "Field",
@@ -19,6 +21,7 @@ __all__ = [
     "Reshaped",
     "Support",
     "Unit",
+    "clip_field",
     "compare",
     "effective",
     "measures",

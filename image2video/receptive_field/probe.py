@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from image2video.errors import InputError, UnsupportedError
+from image2video.receptive_field.inside import maps_at
 from image2video.receptive_field.models import bare_network, uncompiled
 from image2video.receptive_field.reading import Reading
 from image2video.receptive_field.target import Target
@@ -20,7 +21,10 @@ from image2video.wrap.video_wrap import VideoWrap
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of a unit: with respect to the images `(B, C, H, W)`, and to their frames `(B, T, C, H, W)` if any."""
+    """Gradients of a unit: with respect to the images `(B, C, H, W)`, and to their frames `(B, T, C, H, W)` if any.
+
+    Frames of a clip that begins inside of the network are those of the map there, `(B, T, c, h, w)`.
+    """
 
     images: Tensor
     frames: Tensor | None
@@ -58,6 +62,7 @@ class Probe:
         self.model = uncompiled(model)
         self.wrapper = self.model if isinstance(self.model, VideoWrap) else None
         self.bare = bare_network(self.model)
+        self._site = None if self.wrapper is None else self.wrapper.plan.clip_site
         self.readings = [Reading(target, self.wrapper, seed) for target in targets]
         self._frames: Tensor | None = None
 
@@ -84,7 +89,10 @@ class Probe:
         gradient, of_frames = _backward(values, [images, self._frames], target.described, keep=keep)
         if of_frames is None:  # the unit reads the images past the backbone's input
             of_frames = torch.zeros_like(self._frames)
-        return Gradients(_checked(gradient, target.described), of_frames.detach().unflatten(0, (-1, target.T)))
+        of_frames = of_frames.detach()
+        if self._site is not None:
+            of_frames = maps_at(self._site, of_frames, target.size)
+        return Gradients(_checked(gradient, target.described), of_frames.unflatten(0, (-1, target.T)))
 
     def values(self, images: Tensor) -> list[Tensor]:
         """The value of every unit for each of the images, `(B,)`: one forward, as far as the units need it."""
@@ -94,7 +102,9 @@ class Probe:
         # Hooks rather than a copy of the forward: the values are read before anything changes them in place.
         with ExitStack() as stack:
             if self.wrapper is not None:
-                stack.callback(self.bare.register_forward_pre_hook(self._enter).remove)
+                # Behind the hook that makes the frames, where the clip begins inside.
+                begin = self.bare if self._site is None else self.bare.get_submodule(self._site.module)
+                stack.callback(begin.register_forward_pre_hook(self._enter).remove)
             for reading in self.readings:
                 if not reading.of_outputs:
                     hook = partial(self._leave, reading)
@@ -108,9 +118,10 @@ class Probe:
         return [reading.taken() for reading in self.readings]
 
     def _enter(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Note the frames that enter the backbone, which goes on with a copy that it may change in place."""
-        self._frames = args[0]
-        return (args[0].clone(), *args[1:])
+        """Note the frames where the clip begins; the network goes on with a copy that it may change in place."""
+        index = 0 if self._site is None else self._site.index
+        self._frames = args[index]
+        return (*args[:index], args[index].clone(), *args[index + 1 :])
 
     def _leave(self, reading: Reading, _: nn.Module, __: tuple[Any, ...], outputs: Any) -> None:
         """Let a reading take its value; end the forward once all have theirs."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from image2video.errors import InputError
 from image2video.receptive_field.target import Target
 from image2video.trace.trace import tensors_of
+from image2video.wrap.inside import way_back
 from image2video.wrap.video_wrap import VideoWrap
 
 
@@ -101,7 +102,8 @@ class Reading:
         assert self._wrapper is not None, "a model without frames has nothing to aggregate"
         maps = layout.to_maps(layout.split_prefix(tensor)[1])
         y, x = self._position
-        return self._wrapper.to_video.unwarped_mean(maps, self.target.size, T)[:, :, y, x]
+        back = way_back(self._wrapper.to_video, self._wrapper.plan.clip_site, self.target.size)
+        return back.unwarped_mean(maps, self.target.size, T)[:, :, y, x]
 
     @property
     def _position(self) -> tuple[int, int]:

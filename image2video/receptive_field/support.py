@@ -26,7 +26,8 @@ class Support:
 
     Attributes:
         mask: `(H, W)` bool, in the reference image.
-        frames: `(T, H, W)` bool, in every frame as the backbone sees it; None for a model without frames.
+        frames: `(T, H, W)` bool, in every frame as the backbone sees it; where the clip begins inside of it, `(T, h,
+            w)` of the map there. None for a unit without frames.
         unit: with its position filled in.
         described: the unit in words.
         size: (height, width) of the images.

@@ -9,6 +9,7 @@ from torch import nn
 
 from image2video.clip.checks import check_size
 from image2video.errors import InputError, UnsupportedError
+from image2video.receptive_field.inside import begin_of
 from image2video.receptive_field.models import bare_network, uncompiled
 from image2video.receptive_field.traced import Traced, trace_model
 from image2video.receptive_field.units import Unit
@@ -30,10 +31,11 @@ class Target:
         path: which tensor of what the module or the model returns.
         layout: of a map or tokens; None for a vector.
         channels: how many the tensor has.
-        T: frames per image; None for a model without frames.
+        T: frames per image; None for a model without frames, and for a unit before the place where a clip begins.
         size: (height, width) of the images.
         described: the unit in words.
         runs: how often the layer runs in one forward; the unit is of the last time. 0 for what the model returns.
+        value: the index of the tensor in the trace.
     """
 
     unit: Unit
@@ -44,6 +46,7 @@ class Target:
     size: tuple[int, int]
     described: str
     runs: int = 0
+    value: int = 0
 
 
 def locate(
@@ -60,6 +63,14 @@ def locate(
     T = _frames(model, unit)
     traced = traced or trace_model(model, (channels, *size))
     path, value = _tensor(traced, unit)
+    begin = begin_of(model, traced)
+    if begin is not None and not begin.sees_frames(value.index):
+        if unit.frame is not None:
+            raise InputError(
+                f"{_what(unit, path)} lies before the place where the clip begins, {begin.site.name!r}, and has no "
+                "frames; leave frame out, or name a layer behind it"
+            )
+        T = None
     if not value.depends:
         raise InputError(
             f"{_what(unit, path)} of {type(traced.model).__name__} does not depend on the images, so it has no "
@@ -75,14 +86,14 @@ def locate(
     if grid is None:
         if unit.position != "centre":
             raise InputError(f"{_what(unit, path)} is a vector and has no position {unit.position}; leave it out")
-        return Target(unit, path, None, count, T, size, described, runs)
+        return Target(unit, path, None, count, T, size, described, runs, value.index)
     y, x = (grid[0] // 2, grid[1] // 2) if isinstance(unit.position, str) else unit.position
     if y >= grid[0] or x >= grid[1]:
         raise InputError(
             f"unit ({y}, {x}) is outside the map of {_what(unit, path)}, which has {grid[0]}×{grid[1]} units for "
             f"images of {size[0]}×{size[1]} pixels; the first is (0, 0)"
         )
-    return Target(replace(unit, position=(y, x)), path, layout, count, T, size, described, runs)
+    return Target(replace(unit, position=(y, x)), path, layout, count, T, size, described, runs, value.index)
 
 
 def image_shape(model: nn.Module, size: Sequence[int]) -> tuple[int, int, int]:
@@ -110,11 +121,6 @@ def _frames(model: nn.Module, unit: Unit) -> int | None:
                 "wrap it: VideoWrap(model)"
             )
         return None
-    if model.clip_at is not None:
-        raise UnsupportedError(
-            f"the clip begins inside of the backbone (clip_at={model.clip_at!r}), and receptive fields are measured of "
-            "clips that begin at the image; wrap a copy without clip_at"
-        )
     if unit.frame is not None and unit.frame >= model.T:
         raise InputError(f"frame {unit.frame} is outside the clip of T = {model.T} frames; give 0 … {model.T - 1}")
     if unit.frame is None and unit.layer is None and model.aggregate == "none":

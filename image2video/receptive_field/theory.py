@@ -27,7 +27,8 @@ def theoretical(
         layers: a chain of `Layer` (or tuples of its arguments), the first layer first; or a module, whose forward is
             traced: the longest path counts, and where paths lie beside each other, the rectangle that holds them all.
             The trace runs nothing and changes nothing. A `VideoWrap` has the field that its backbone has in one frame,
-            without its fusions; `reshaped` says what the frames make of it.
+            without its fusions; `reshaped` says what the frames make of it, and `clip_field` of any clip, which may
+            begin inside of the network.
         layer: of a module, the name of the layer whose output has the field; the model's first output by default.
         input_size: (C, H, W) of a module's images, where its own config does not tell; (H, W) does for a chain, and
             is only noted there.

@@ -96,8 +96,11 @@ def trace_model(model: nn.Module, input_size: Sequence[int] | None) -> Traced:
     return Traced(trace, backbone, _WITHIN if traced is not model else "", (height, width))
 
 
-def field_of(traced: Traced, layer: str | None) -> Field:
-    """The field of the units of a layer's output, or of the model's first output."""
+def field_of(traced: Traced, layer: str | None, *, origin: int = 0, size: tuple[int, int] | None = None) -> Field:
+    """The field of the units of a layer's output, or of the model's first output, in pixels of the image.
+
+    With the index of a value as `origin`, and (rows, columns) of that map as `size`, in cells of it.
+    """
     values = traced.trace.values
     if layer is None:
         what, candidates = "the output", [value for _, value in traced.trace.outputs]
@@ -109,20 +112,27 @@ def field_of(traced: Traced, layer: str | None) -> Field:
             f"{what} of {type(traced.model).__name__} holds no tensor that depends on the images; name a layer whose "
             "output does: layer=…"
         )
-    reach = _reaches(traced, index)
+    return field_of_value(traced, index, what, origin=origin, size=size)
+
+
+def field_of_value(
+    traced: Traced, index: int, what: str, *, origin: int = 0, size: tuple[int, int] | None = None
+) -> Field:
+    """The field of the units of a value, which errors call `what`; `origin` and `size` as in `field_of`."""
+    height, width = traced.size if size is None else size
+    reach = _reaches(traced, index, origin, (height, width))
     reach.check(what)
     if reach.whole:
-        height, width = traced.size
         centre = (height / 2, width / 2)
-        return Field((height, width), (0, 0), centre, whole=True, reason=reach.whole, input_size=traced.size)
-    return field_over(*reach.axes, input_size=traced.size)
+        return Field((height, width), (0, 0), centre, whole=True, reason=reach.whole, input_size=(height, width))
+    return field_over(*reach.axes, input_size=(height, width))
 
 
-def _reaches(traced: Traced, target: int) -> Reach:
-    """The reach of one value, from the images through all that it was computed from."""
+def _reaches(traced: Traced, target: int, origin: int, size: tuple[int, int]) -> Reach:
+    """The reach of one value, from a map of this size through all that it was computed from."""
     values = traced.trace.values
-    known: dict[int, Reach] = {0: Reach.of_image(*traced.size)}
-    for value in values[1 : target + 1]:
+    known: dict[int, Reach] = {origin: Reach.of_image(*size)}
+    for value in values[origin + 1 : target + 1]:
         if not value.depends:
             continue
         if value.operation is None:
