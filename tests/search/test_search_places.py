@@ -115,6 +115,40 @@ def test_of_places_with_no_weights_between_them_all_has_the_last() -> None:
     assert [place and place.name for place in find_places(net, ["5", "image", "3"], example)] == [None, "3", "5"]
 
 
+def test_a_clip_that_gives_the_same_frames_at_several_places_counts_at_the_last() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            *(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1), nn.ReLU()),
+            *(nn.Conv2d(4, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+        ).eval()
+    data, how = blobs(30, 0), {"T": 2, "schedule": "from_zero", "clip_at": ["1", "3", "4", "5"], "judge": 0}
+    chains = ["scale(1.2)", "translate_x(1 cell)", "flip_x"]
+
+    def places(padding: str) -> dict[str, set[str | None]]:
+        found: dict[str, set[str | None]] = {chain: set() for chain in chains}
+        for entry in rank_genotypes(net, data, candidates=chains, padding=padding, **how).entries:
+            found.get(str(entry.genotype), set()).add(entry.place)
+        return found
+
+    # 1×1 convolutions and norms before "4", an activation behind it, which slices alone pass.
+    assert places("reflection") == {"scale(1.2)": {"4", "5"}, "translate_x(1 cell)": {"5"}, "flip_x": {"5"}}
+    everywhere = {"1", "3", "4", "5"}
+    assert places("zeros") == {"scale(1.2)": everywhere, "translate_x(1 cell)": everywhere, "flip_x": {"5"}}
+
+    def logits(chain: str, place: str) -> Tensor:
+        model = VideoWrap(net, "none", genotype=chain, T=2, schedule="from_zero", clip_at=place, input_size=SIZE)
+        with torch.no_grad():
+            found = model(data.images)
+        model.unwrap()
+        return found
+
+    for chain, alike in (("scale(1.2)", ("1", "3", "4")), ("flip_x", ("1", "4", "5"))):
+        for place in alike[:-1]:
+            torch.testing.assert_close(logits(chain, place), logits(chain, alike[-1]), atol=1e-5, rtol=1e-5)
+    assert (logits("scale(1.2)", "4") - logits("scale(1.2)", "5")).abs().max() > 1e-4
+
+
 def test_what_costs_too_much_is_left_out_and_listed() -> None:
     net, data = network(), blobs(40, 1)
     how = {"candidates": CHAINS, "T": (2, 3), "clip_at": "all"}

@@ -11,6 +11,7 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.search.rank.places import LeftOut, Place, cost_of, place_name
+from image2video.search.rank.same_frames import NOWHERE, SameFrames
 from image2video.search.state.config import AVERAGES
 
 Value = TypeVar("Value", int, str)
@@ -66,6 +67,7 @@ class ClipChoices:
         max_cost: the most that a clip costs, as a multiple of the image's multiply-accumulates (at the image the most
             frames).
         places: where clips may begin.
+        same: at which of the places clips give the same frames.
 
     Raises:
         InputError: no value, one that stands twice or is unknown, a clip of one frame inside of the network, or no clip
@@ -78,6 +80,7 @@ class ClipChoices:
     aggregate: str | Sequence[str]
     max_cost: float | None = None
     places: tuple[Place, ...] = (None,)
+    same: SameFrames = NOWHERE
 
     def __post_init__(self) -> None:
         several("T", self.T)
@@ -97,8 +100,8 @@ class ClipChoices:
     def candidates(self, chains: Iterable[Genotype], like: ClipOptions) -> tuple[ClipCandidate, ...]:
         """All clips of the chains, the identity once and first; `like` has interpolation and colours.
 
-        Clips that hold the same frames, in whatever order, are one clip. Chains that change colours begin at the image
-        alone.
+        Clips that hold the same frames, in whatever order, are one clip; so are those that give the same frames at
+        several places, which begin at the last one, the cheapest. Chains that change colours begin at the image alone.
         """
         places = [
             (place, T) for place, T in self._asked() if self.max_cost is None or cost_of(place, T) <= self.max_cost
@@ -116,7 +119,8 @@ class ClipChoices:
         for chain in chains:
             for place, clip in options if chain.chain else ():
                 key = (chain, place, _frames(chain, clip))
-                if key not in seen and (place is None or chain.is_geometric):
+                there = place is None or (chain.is_geometric and self.same.last(place, chain, clip) == place)
+                if key not in seen and there:
                     seen.add(key)
                     found += [
                         ClipCandidate.averaged(chain, clip, average, place)

@@ -27,6 +27,7 @@ from image2video.search.rank.places import ClipAt, check_chains, check_places, f
 from image2video.search.rank.pool import HeldOut, check_judge
 from image2video.search.rank.predictors import images_per_batch, make_predictor
 from image2video.search.rank.ranking import Ranking, simplest_of_the_best
+from image2video.search.rank.same_frames import SameFrames
 from image2video.search.score.network import device_of, in_mode, macs_per_frame
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
@@ -106,8 +107,10 @@ def rank_genotypes(
             number of frames, inside of the network `ClipSite.cost(T)`. `Ranking.left_out` lists them.
         clip_at: where clips may begin: the path of a module (`clip_sites(model)` lists them), `"image"`, several of
             both, or `"all"`: the image and all places, but of places with maps of the same shape and no
-            multiply-accumulates between them, only a norm or an activation, the last one alone. None: the image. Chains
-            that change colours begin at the image alone; magnitudes in cells count those of each place.
+            multiply-accumulates between them, only a norm or an activation, the last one alone. None: the image. A clip
+            that gives the same frames at several places (1×1 convolutions and norms lie between them, and for slices
+            activations) counts at the last one. Chains that change colours begin at the image alone; magnitudes in
+            cells count those of each place.
         interpolation: see `image2video.clip.sampling.warp`.
         autocast: reduced precision of the forward passes, such as `torch.bfloat16`.
         task: what the model predicts; classification by default.
@@ -163,7 +166,8 @@ def rank_genotypes(
     if not at_image:
         places = find_places(model, names, held_out.example())
         check_chains(chains, places)
-        choices = replace(choices, places=places)
+        same = SameFrames.of(model, places, held_out.example())
+        choices = replace(choices, places=places, same=same)
         clips = choices.candidates(chains, like)
     held_out.batch_size = images_per_batch(clips, task, batch_size)
     predictor = make_predictor(model, clips, task, batch_size, autocast)
