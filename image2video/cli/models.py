@@ -78,12 +78,13 @@ def build_model(
         return model.to(device), _lines(note)
     trained = backbone.weights is not None or backbone.pretrained
     clip = _clip_options(wrap, data, seed)
-    found_at = _found_at(wrap, clip.get("genotype"))
+    genotype = clip.get("genotype")
+    place = None if wrap.clip_at is not None or genotype is None else found_at(genotype)
     wrapped = VideoWrap(
         model,
         wrap.fusion,
         **clip,
-        clip_at=wrap.clip_at if found_at is None else found_at,
+        clip_at=place or wrap.clip_at,
         residual=trained if wrap.residual is None else wrap.residual,
         sites=wrap.sites,
         aggregate=wrap.aggregate,
@@ -93,7 +94,7 @@ def build_model(
     wrapped.builder = builder
     if wrapped_weights:
         note = load_weights_file(wrapped, backbone, data, needed=evaluated)
-    begins = None if found_at is None else f"the clip begins at {found_at}, as {wrap.genotype} was found"
+    begins = None if place is None else f"the clip begins at {place}, as {wrap.genotype} was found"
     return wrapped.to(device), _lines(note, begins)
 
 
@@ -102,11 +103,11 @@ def _lines(*notes: str | None) -> list[str]:
     return [note for note in notes if note is not None]
 
 
-def _found_at(wrap: WrapOptions, genotype: Clip | None) -> str | None:
-    """The place inside of the network with which a genotype was found; None where another one is asked for."""
-    place = None if genotype is None else (genotype.provenance or {}).get("clip_at")
+def found_at(genotype: Clip) -> str | None:
+    """The place inside of the network with which a genotype was found; None for the image."""
+    place = (genotype.provenance or {}).get("clip_at")
     # A provenance is free text of whoever wrote it.
-    return place if wrap.clip_at is None and isinstance(place, str) and place != IMAGE else None
+    return place if isinstance(place, str) and place != IMAGE else None
 
 
 def frame_source(text: str, data: DataSource, seed: int, frames: int | None = None) -> FrameSource:

@@ -26,6 +26,7 @@ from image2video.cli.rf_job import (
 from image2video.cli.rf_theory import clip_figure, clip_sentence, expected_rows, layer_sentence
 from image2video.clip.image_to_video import Image2Video
 from image2video.experiments.output import environment
+from image2video.inject.clip_site import IMAGE
 from image2video.receptive_field import Unit
 from image2video.receptive_field.survey import Survey, survey, survey_units
 from image2video.report import (
@@ -63,7 +64,8 @@ def run(options: Namespace) -> None:
     pictures = read_images(rf.images, rf.count, networks.size, networks.bare, machine.seed, weights=rf.weights)
     say("rf", [*notes, *filter(None, [pictures.prepared])])
     frame = networks.still_frame if rf.frame is None else rf.frame
-    units = survey_units(networks.bare, networks.size, layer=rf.layer, frame=frame)
+    seen = networks.bare if networks.place is None else networks.wrapped
+    units = survey_units(seen, networks.size, layer=rf.layer, frame=frame)
     with OutputDirectory(rf.out, "rf", overwrite=rf.overwrite) as folder:
         if networks.weights == "random":
             networks = networks.calibrated(pictures.images, machine.seed)
@@ -97,6 +99,7 @@ def _record(networks: Networks, fields: Survey, facts: dict[str, Any], seconds: 
         "genotype": str(networks.genotype),
         "T": networks.clip.T,
         "schedule": networks.clip.schedule,
+        "clip_at": networks.place or IMAGE,
         "fields": rows,
         "settings": facts,
         "seconds": seconds,
@@ -121,16 +124,20 @@ def _write(
     np.savez_compressed(buffer, **maps)
     atomic_write_bytes(folder / "maps.npz", buffer.getvalue())
     first = next(iter(fields.values()))[BARE]
-    drawn = clip_figure(networks, first)
-    for name, figure in (("erf", erf_figure(grid.rows, caption=grid.caption)), ("fields", drawn)):
+    # A square that every frame of the image shows elsewhere is no picture of maps that move inside of the network.
+    drawn = clip_figure(networks, first) if networks.place is None else None
+    figures = {"erf": erf_figure(grid.rows, caption=grid.caption), "fields": drawn}
+    for name, figure in figures.items():
+        if figure is None:
+            continue
         for suffix in (".png", ".svg"):
             _ = folder / f"{name}{suffix}"  # notes the file as one of the folder's own
         save_figure(figure, folder.path / name)
     report = FieldReport(
         title=record["title"],
         grid=grid,
-        theory=f"{layer_sentence(networks, units)} {clip_sentence(networks, first)}",
-        expected=expected_rows(networks, units, fields),
+        theory=f"{layer_sentence(networks, units)} {clip_sentence(networks, units, first)}",
+        expected=expected_rows(networks, units, fields) if networks.place is None else (),
         facts=record["settings"] | {"time": f"{record['seconds']:.0f} s"},
     )
     write_field_page(folder / "rf.html", report, fields=drawn, film=_film(networks, pictures))
@@ -138,8 +145,8 @@ def _write(
 
 
 def _film(networks: Networks, pictures: Pictures) -> Any:
-    """The clip of the first image, where it is a picture."""
-    if pictures.mean is None:
+    """The clip of the first image, where it is a picture and the frames are those of the image."""
+    if pictures.mean is None or networks.place is not None:
         return None
     options: dict[str, Any] = {"mean": pictures.mean, "std": pictures.std}
     clip = Image2Video(networks.genotype, **networks.clip.replace(**options).arguments())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from image2video.cli.arguments import dashed
 from image2video.cli.follow import NETWORK, follow_run
+from image2video.cli.models import found_at
 from image2video.clip.any_clip import Clip, as_clip, clip_in_words, options_for
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video
@@ -54,6 +55,8 @@ class RfOptions:
         fusion: how frames mix; a name from `fusion_names()`
         frames: frames of the clip, T (default: as the genotype's file was found with, else 3; all of a frame set)
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: likewise, else centred)
+        clip_at: module at whose input the clip begins, one that `image2video sites --clip-sites` lists, or image
+            (default: as the genotype's file was found with, else image)
         size: pixels per side of the images (default: those that the weights' run had, else the model's own)
         images: a folder of image files, or random for noise
         count: how many images
@@ -72,6 +75,7 @@ class RfOptions:
     fusion: str = "gsf"
     frames: int | None = None
     schedule: str | None = None
+    clip_at: str | None = None
     size: int | None = None
     images: str = "random"
     count: int = 16
@@ -111,6 +115,16 @@ class Networks:
     name: str
 
     @property
+    def place(self) -> str | None:
+        """The module at whose input the clips begin; None for the image."""
+        return self.wrapped.clip_at
+
+    @property
+    def wrapped(self) -> VideoWrap:
+        """One of the wrapped networks."""
+        return next(model for model in self.models.values() if isinstance(model, VideoWrap))
+
+    @property
     def bare(self) -> nn.Module:
         """The bare network."""
         return self.models[BARE]
@@ -118,7 +132,8 @@ class Networks:
     @property
     def clip_text(self) -> str:
         """The clip in words, for captions."""
-        return clip_in_words(self.genotype, self.clip.T, self.clip.schedule)
+        text = clip_in_words(self.genotype, self.clip.T, self.clip.schedule)
+        return text if self.place is None else f"{text}, beginning at {self.place}"
 
     @property
     def still_frame(self) -> int:
@@ -171,11 +186,12 @@ def build_networks(options: RfOptions, seed: int, device: torch.device, *, run: 
             clip = clip.replace(mean=mean, std=std)
         if options.frame is not None and options.frame >= clip.T:
             raise InputError(f"--frame {options.frame} is not one of --frames {clip.T}: they count from 0")
+        place = options.clip_at or found_at(genotype)
         fusions = ["none"] if options.fusion == "none" else ["none", options.fusion]
         models: dict[str, nn.Module] = {BARE: bare}
         for fusion in fusions:
             name = AVERAGED if fusion == "none" else fusion.upper()
-            models[name] = _wrapped(bare, fusion, genotype, clip, size)
+            models[name] = _wrapped(bare, fusion, genotype, clip, size, place)
     kind = "random"
     if options.pretrained or options.weights != "none":
         kind = "trained" if options.fusion in ("none", "tsm") else f"trained (those of {options.fusion.upper()} random)"
@@ -204,16 +220,18 @@ def _bare(options: RfOptions, run: TrainedRun | None) -> nn.Module:
     return model.eval()
 
 
-def _wrapped(bare: nn.Module, fusion: str, genotype: Clip, clip: ClipOptions, size: Size) -> VideoWrap:
+def _wrapped(
+    bare: nn.Module, fusion: str, genotype: Clip, clip: ClipOptions, size: Size, place: str | None
+) -> VideoWrap:
     """A copy of the bare network as a video network; its fusions are as published, else they would not be seen."""
     options: dict[str, Any] = {"genotype": genotype, **clip.arguments(), "residual": False, "input_size": size}
-    return VideoWrap(copy.deepcopy(bare), fusion, **options).eval()
+    return VideoWrap(copy.deepcopy(bare), fusion, **options, clip_at=place).eval()
 
 
 def _saved(options: RfOptions, device: torch.device) -> Networks:
     """The networks of a folder of `save_pretrained`, which says itself what is wrapped how."""
     fresh = type(options)()
-    named = ("model", "model_kwargs", "genotype", "fusion", "frames", "schedule", "pretrained")
+    named = ("model", "model_kwargs", "genotype", "fusion", "frames", "schedule", "clip_at", "pretrained")
     given = [dashed(name) for name in named if getattr(options, name) != getattr(fresh, name)]
     if given:
         raise InputError(f"{options.weights} says itself how its model is wrapped; leave out {', '.join(given)}")
@@ -234,7 +252,7 @@ def beside(model: VideoWrap, size: Size) -> dict[str, nn.Module]:
     """A trained wrapper beside its backbone alone, and beside its clip without fusion; all are copies but itself."""
     bare = copy.deepcopy(model).unwrap().eval()
     assert isinstance(model.to_video, Image2Video), "callers refuse frames that are drawn at random"
-    averaged = _wrapped(bare, "none", model.to_video.genotype, _clip_of(model.to_video), size)
+    averaged = _wrapped(bare, "none", model.to_video.genotype, _clip_of(model.to_video), size, model.clip_at)
     found: dict[str, nn.Module] = {BARE: bare, AVERAGED: averaged}
     if model.plan.sites:
         found[model.plan.fusion.name.upper()] = model.eval()

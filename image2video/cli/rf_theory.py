@@ -8,7 +8,7 @@ from typing import Any
 
 from image2video.cli.rf_job import BARE, Networks
 from image2video.errors import InputError, UnsupportedError
-from image2video.receptive_field import EffectiveField, Unit, reshaped, theoretical
+from image2video.receptive_field import EffectiveField, Unit, clip_field, reshaped, theoretical
 from image2video.receptive_field.expected import Shares, expected, shares_of
 from image2video.receptive_field.survey import Survey
 from image2video.report import ErfPanel, fields_figure, variance_square
@@ -26,8 +26,13 @@ def layer_sentence(networks: Networks, units: Mapping[str, Unit]) -> str:
     return f"By the sizes of the layers, a unit of {place} of the bare network sees {field}."
 
 
-def clip_sentence(networks: Networks, field: EffectiveField) -> str:
-    """How the union of the frames' fields grows, for the square of the bare network's variance."""
+def clip_sentence(networks: Networks, units: Mapping[str, Unit], field: EffectiveField) -> str:
+    """How the union of the frames' fields grows, for the square of the bare network's variance.
+
+    Where the clip begins inside of the network, by the sizes of the layers before and behind the place.
+    """
+    if networks.place is not None:
+        return _inside_sentence(networks, next(iter(units.values())))
     polygon = variance_square(field)
     shape = reshaped(polygon, networks.genotype, networks.clip.T, networks.clip.schedule, image_size=networks.size[1:])
     return (
@@ -35,6 +40,23 @@ def clip_sentence(networks: Networks, field: EffectiveField) -> str:
         f"seen in {networks.clip.T} frames and mapped back to the image, covers {pixels(shape.area)} pixels: "
         f"{shape.area / polygon.area:.2f} times its area. A fusion can reach that union; how much of it counts, the "
         "shares of the frames say."
+    )
+
+
+def _inside_sentence(networks: Networks, unit: Unit) -> str:
+    """What the frames show a unit of a layer behind the place where the clip begins."""
+    try:
+        found = clip_field(networks.wrapped, networks.size, unit)
+    except UnsupportedError as error:
+        return f"What it sees through the frames is not known by theory: {error}."
+    seen = "all of them" if found.behind.whole else "{:g}×{:g} of them".format(*found.behind.size)
+    (h, w), still = found.map_size, max(1, found.areas[networks.still_frame])
+    areas = ", ".join(pixels(area) for area in found.areas)
+    return (
+        f"The clip begins at {found.place}, in a map of {h}×{w} cells of which each sees {found.before}. The unit sees "
+        f"{seen}. Its frames show it {areas} pixels of the image, together "
+        f"{pixels(found.area)}: {found.area / still:.2f} times those of the frame that moves least. A fusion can reach "
+        "that union."
     )
 
 

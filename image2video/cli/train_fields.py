@@ -58,6 +58,7 @@ def print_fields(model: VideoWrap, data: DataSource, name: str, out: Path, conso
         return
     shown = [list(line.values())[-1] for line in found.values()]
     clip = clip_in_words(model.to_video.genotype, model.T, model.to_video.schedule)
+    clip = clip if model.clip_at is None else f"{clip}, beginning at {model.clip_at}"
     grid = ErfGrid.of(found, erf_caption(shown, model=name, images="training images", clip=clip))
     atomic_write_bytes(add_to_run(out, "erf.png"), png_bytes(erf_figure(grid.rows, caption=grid.caption, width=7.5)))
     for table in field_tables(grid):

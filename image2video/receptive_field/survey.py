@@ -74,8 +74,10 @@ def survey_units(
 
     They are at the centre of `layer`, by default of what a network for maps returns, and of a classifier's
     `default_layer`. `model` is a bare network or a `VideoWrap`, `size` is (C, H, W) of the images. Raises `InputError`
-    for a layer that does not run or has no units.
+    for a layer that does not run or has no units, and of a `VideoWrap` for one that lies before its clip.
     """
+    if layer is not None and isinstance(model, VideoWrap):
+        locate(model, size[0], size[1:], Unit(layer, frame=frame))
     if locate(model, size[0], size[1:], Unit(layer)).layout is None and layer is None:
         layer = default_layer(model, size)
     place = "output" if layer is None else layer

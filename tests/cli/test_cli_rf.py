@@ -281,3 +281,43 @@ def test_nothing_after_the_unit_is_run():
     torch.testing.assert_close(video(images), before)
     with pytest.raises(StateError, match="outside of its wrapper"):
         bare(images)
+
+
+def test_fields_of_a_clip_that_begins_inside_of_the_network(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "save_figure", lambda figure, path: [])
+    out = tmp_path / "rf"
+    argv = ["rf", *MODEL, *CLIP, "--clip-at", "layer3", "--fusion", "none", "--count", "2", "--out", str(out)]
+    assert main(argv) == 0
+    assert "beginning at layer3" in " ".join(capsys.readouterr().out.split())
+    record = json.loads((out / "rf.json").read_text())
+    assert record["clip_at"] == "layer3"
+    rows = {(row["row"], row["network"]): row for row in record["fields"]}
+    still, bare = rows["layer3, frame 0", AVERAGED], rows["layer3, frame 0", BARE]
+    assert still["spread"] == bare["spread"]  # frame 0 is the map itself
+    assert rows["layer3, averaged", BARE]["frame_shares"] is None
+    assert min(rows["layer3, averaged", AVERAGED]["frame_shares"]) > 0.1
+    page = " ".join((out / "rf.html").read_text().split())
+    assert "The clip begins at layer3, in a map of 8×8 cells of which each sees 13×13 pixels" in page
+    assert "The unit sees 7×7 of them. Its frames show it 256, 256, 256 pixels" in page
+    assert not (out / "fields.png").exists()
+    refused = [*argv[:-1], str(tmp_path / "other")]
+    for changed, message in (
+        (["--layer", "layer1", "--overwrite"], "lies before the place where the clip begins, 'layer3'"),
+        (["--clip-at", "layer9"], "clip_at='layer9' must name a module that runs once"),
+    ):
+        assert main([*refused, *changed]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_saved_network_says_itself_where_its_clip_begins(tmp_path):
+    model = VideoWrap(build("cifar_resnet8", num_classes=3), "tsm", genotype="flip_x", T=2, clip_at="layer3").eval()
+    model.builder = Builder("timm:cifar_resnet8", {"num_classes": 3})
+    model.save_pretrained(tmp_path / "saved")
+    fresh = {"weights": str(tmp_path / "saved"), "size": 16, "count": 2}
+    networks = build_networks(RfOptions(**fresh), 0, CPU)
+    assert [getattr(one, "clip_at", "bare") for one in networks.models.values()] == ["bare", "layer3", "layer3"]
+    assert networks.place == "layer3"
+    assert networks.clip_text.endswith("beginning at layer3")
+    with pytest.raises(InputError, match="leave out --clip-at"):
+        build_networks(RfOptions(**fresh, clip_at="layer3"), 0, CPU)
