@@ -37,7 +37,7 @@ def write_erf_figures(
         stem = "erf_frame" if "frame" in unit else "erf_averaged"
         caption = erf_caption([fields[unit]], model=f"{model} with {fusion}", images=images, clip=made)
         drawn = erf_figure({"": row}, columns=3, caption=caption, width=8.0)
-        _write_small(folder / f"{stem}.png", png_bytes(drawn, dpi=100))
+        write_small(folder / f"{stem}.png", png_bytes(drawn, dpi=100))
 
 
 def write_fields_figure(folder: Path) -> None:
@@ -46,7 +46,7 @@ def write_fields_figure(folder: Path) -> None:
     (folder / "fields.svg").write_text(svg_text(drawn), encoding="utf-8")
 
 
-def _write_small(path: Path, png: bytes) -> None:
+def write_small(path: Path, png: bytes) -> None:
     """Write a picture with a palette of 256 colours, a third of the size."""
     with Image.open(io.BytesIO(png)) as picture:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
