@@ -28,6 +28,7 @@ CHAINS = (
     "flip_x",
 )
 MAX_COST = 2.0
+SHOWN = 20
 
 
 def main() -> None:
@@ -45,18 +46,18 @@ def main() -> None:
         batch_size=64,
         progress=lambda stage, done, total, **_: print(stage, done, total, flush=True),
     )
-    rows = [row(entry, rank) for rank, entry in enumerate(ranking.entries[: ranking.finalists])]
+    rows = [row(entry, rank) for rank, entry in enumerate(ranking.entries[:SHOWN])]
     payload = {
         "settings": {
             **{"model": options.model, "weights": options.weights.name, "size": options.size, "images": len(labels)},
             **{"chains": list(CHAINS), "max_cost": MAX_COST, "candidates": len(ranking.entries)},
-            **{"frames": ranking.frames, "seconds": round(time.perf_counter() - started)},
+            "seconds": round(time.perf_counter() - started),
         },
         "best": str(ranking.best),
         "sentence": ranking.sentence(),
         "left_out": [asdict(clip) for clip in ranking.left_out],
         "estimate": None if ranking.estimate is None else ranking.estimate.to_dict(),
-        "by_place": by_place(ranking),  # of all candidates, those that left early too
+        "finalists": by_place(ranking),
         "results": rows,
     }
     columns = ("rank", "place", "genotype", "T", "cost", "gain", "gain_error", "loss_gain", "loss_gain_error", "images")
@@ -71,9 +72,9 @@ def row(entry: RankedGenotype, rank: int) -> dict[str, object]:
 
 
 def by_place(ranking: Ranking) -> list[dict[str, object]]:
-    """The first entry of every place, in the order of the ranking."""
+    """The first entry of every place among those that were scored on all images, in the order of the ranking."""
     found: dict[str, dict[str, object]] = {}
-    for rank, entry in enumerate(ranking.entries):
+    for rank, entry in enumerate(ranking.entries[: ranking.finalists]):
         if entry.genotype.chain:
             found.setdefault(entry.place or "image", row(entry, rank))
     return list(found.values())

@@ -57,9 +57,11 @@ def metas_of(content):
     ]
 
 
-@pytest.mark.parametrize("decode", ["psp", "aspp"])
-@pytest.mark.parametrize("options", [MOVING, CELLS], ids=["fractions", "cells"])
-@pytest.mark.parametrize("content", [(SIZE, SIZE), (SIZE, (30, 41))], ids=["whole", "padded"])
+@pytest.mark.parametrize(
+    ("decode", "options", "content"),
+    [("psp", MOVING, (SIZE, SIZE)), ("psp", CELLS, (SIZE, (30, 41))), ("aspp", CELLS, (SIZE, SIZE))],
+    ids=["psp", "psp-cells-padded", "aspp-cells"],
+)
 def test_predictions_are_those_of_the_warped_maps(decode, options, content):
     plain, wrapped = pair(decode, video={**options, "clip_at": "layer3"})
     video = Image2Video(options["genotype"], **HOW)
@@ -72,8 +74,7 @@ def test_predictions_are_those_of_the_warped_maps(decode, options, content):
     assert (mine - still).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("unwarp", ["label", "head"])
-@pytest.mark.parametrize("mode", ["whole", "slide"])
+@pytest.mark.parametrize(("mode", "unwarp"), [("whole", "head"), ("slide", "label")])
 def test_still_clips_predict_and_lose_what_the_plain_segmentor_does(mode, unwarp):
     slide = {"mode": "slide", "crop_size": (28, 32), "stride": (16, 20)}
     video = {"genotype": "identity", "T": 3, "clip_at": "layer3", "unwarp": unwarp}
@@ -88,11 +89,10 @@ def test_still_clips_predict_and_lose_what_the_plain_segmentor_does(mode, unwarp
         torch.testing.assert_close(losses[key], value, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [MOVING, CELLS], ids=["fractions", "cells"])
-def test_the_loss_is_that_of_the_averaged_logits(options):
-    plain, wrapped = pair(video={**options, "clip_at": "layer3"})
+def test_the_loss_is_that_of_the_averaged_logits():
+    plain, wrapped = pair(video={**CELLS, "clip_at": "layer3"})
     inputs, found = samples(2)
-    logits = by_hand(plain, inputs, "layer3", Image2Video(options["genotype"], **HOW), (SIZE, SIZE))
+    logits = by_hand(plain, inputs, "layer3", Image2Video(CELLS["genotype"], **HOW), (SIZE, SIZE))
     expected = plain.decode_head.loss_by_feat(logits, found)["loss_ce"]
     torch.testing.assert_close(wrapped.loss(inputs, found)["decode.loss_ce"], expected, rtol=1e-3, atol=1e-3)
 
@@ -110,9 +110,7 @@ def test_an_auxiliary_head_behind_the_place_sees_frames_and_one_before_it_images
 
 
 @pytest.mark.filterwarnings("ignore:.*use_reentrant")
-@pytest.mark.parametrize(
-    ("decode", "checkpointed"), [("psp", False), ("psp", True), ("aspp", False), ("knet", False), ("ocr", False)]
-)
+@pytest.mark.parametrize(("decode", "checkpointed"), [("psp", True), ("aspp", False), ("knet", False), ("ocr", False)])
 def test_training_reaches_every_weight(decode, checkpointed):
     video = {**MOVING, "fusion": "gsf", "clip_at": "layer3"}
     model = build(tiny_config(decode, video=video, backbone={"with_cp": checkpointed})).train()

@@ -54,11 +54,12 @@ def scores(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return right.double().mean().item(), losses.double().mean().item()
 
 
-@pytest.mark.parametrize("batch_size", [5, 1000])
-def test_every_entry_is_what_the_wrapper_predicts_at_its_place(batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "count"), [(5, 4), (1000, 2)])
+def test_every_entry_is_what_the_wrapper_predicts_at_its_place(batch_size: int, count: int) -> None:
     net, data = network(), blobs(30, 0)
     how = {"T": (2, 3), "padding": "zeros", "aggregate": ("mean", "mean_prob"), "judge": 0}
-    ranking = rank_genotypes(net, data, candidates=CHAINS, clip_at=["image", "3"], batch_size=batch_size, **how)
+    chains = CHAINS[:count]
+    ranking = rank_genotypes(net, data, candidates=chains, clip_at=["image", "3"], batch_size=batch_size, **how)
     assert {entry.place for entry in ranking.entries} == {None, "3"}
     sites = {site.name: site for site in clip_sites(net, input_size=SIZE)}
     for entry in ranking.entries:
