@@ -55,7 +55,7 @@ def reach_of(network: nn.Module, example: Tensor, module: str, index: int, *, as
         if outside is not None:
             inner = graph.values[outside].call
             name = graph.calls[inner].name if inner >= 0 else ""
-            bypass = (graph.calls[graph.values[place.value].call].name, name or "(root)")
+            bypass = (_producer(graph, place.value, place.value), name or "(root)")
     return Reach(
         outputs=tuple(path for path, seen in paths if seen),
         outputs_before=tuple(path for path, seen in paths if not seen),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from image2video.clip.chain import check_colours
 from image2video.clip.colours import Colours, Values
@@ -164,10 +164,7 @@ def rank_genotypes(
         class_labels=isinstance(task, ClassificationTask),
     )
     if not at_image:
-        places = find_places(model, names, held_out.example())
-        check_chains(chains, places)
-        same = SameFrames.of(model, places, held_out.example())
-        choices = replace(choices, places=places, same=same)
+        choices = _at_places(choices, model, names, chains, held_out.example())
         clips = choices.candidates(chains, like)
     held_out.batch_size = images_per_batch(clips, task, batch_size)
     predictor = make_predictor(model, clips, task, batch_size, autocast)
@@ -211,6 +208,15 @@ def rank_genotypes(
         "image2video": __version__,
     }
     return replace(ranking, best=ranking.best.with_provenance(record))
+
+
+def _at_places(
+    choices: ClipChoices, model: nn.Module, names: Sequence[str], chains: Sequence[Genotype], example: Tensor
+) -> ClipChoices:
+    """The same choices at places of a network; raises what `rank_genotypes` raises for them."""
+    places = find_places(model, names, example)
+    check_chains(chains, places)
+    return replace(choices, places=places, same=SameFrames.of(model, places, example))
 
 
 def _limits(predictor: Predictor, max_seconds: float | None, max_frames: int | None) -> Callable[[], bool] | None:

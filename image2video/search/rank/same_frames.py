@@ -55,7 +55,8 @@ class SameFrames:
             begin, end = (next(call for call in graph.calls if call.name == one.module) for one in (site, later))
             place, value = known.place(begin, begin.inputs[site.index]), end.inputs[later.index]
             between = [v for v in graph.values if has(place.behind, v.index) and has(graph.ancestors[value], v.index)]
-            if site.layout != NCHW or not between or site.map_size != later.map_size:
+            same_outputs = site.outputs_before == later.outputs_before
+            if site.layout != NCHW or not between or site.map_size != later.map_size or not same_outputs:
                 continue
             if all(_is_affine(v, graph.values[place.value]) for v in between):
                 affine[site] = affine.get(later, later)
