@@ -1,6 +1,7 @@
 """Turn an image into a short video, and a backbone into a network that fuses its frames."""
 
 from image2video.clip.colours import Colours
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
@@ -50,6 +51,7 @@ __all__ = [
     "ClipWarning",
     "Colours",
     "Conv3dConfig",
+    "DeepClip",
     "ExistsError",
     "FrameSet",
     "FrameSource",

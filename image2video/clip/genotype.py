@@ -173,7 +173,7 @@ class Genotype(Stored):
         if isinstance(value, os.PathLike):
             return cls.load(value)
         if isinstance(value, Stored):
-            raise InputTypeError(f"{NO_CHAIN}: {str(value)!r:.80}")
+            raise InputTypeError(f"{value.refusal}: {str(value)!r:.80}")
         if not isinstance(value, str):
             raise InputTypeError(
                 f"a genotype is given as a Genotype, a text such as {DEFAULT_GENOTYPE!r}, the path of a .json file or "

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from image2video.errors import InputError
 from image2video.inject.clip_places import Place, Places
 from image2video.inject.clip_rows import Rows
-from image2video.inject.clip_site import IMAGE, ClipSite
+from image2video.inject.clip_site import ClipSite
 from image2video.trace.graph import Graph, Residual, has
+from image2video.trace.places import IMAGE
 from image2video.trace.recorder import Call
 
 

@@ -13,7 +13,6 @@ from image2video.fusion.registry import resolve_fusion
 from image2video.inject.checks import check_backbone
 from image2video.inject.clip_choice import find_clip_site
 from image2video.inject.clip_fusions import split_at_clip
-from image2video.inject.clip_site import IMAGE
 from image2video.inject.plan import OutputLayout, Plan, Site, Skipped, some
 from image2video.inject.rule import (
     Candidate,
@@ -28,11 +27,9 @@ from image2video.inject.selection import selector
 from image2video.inject.sites import site_of
 from image2video.trace.graph import Graph
 from image2video.trace.layouts import placed
+from image2video.trace.places import IMAGE, MAX_PATH
 from image2video.trace.sizes import example_for
 from image2video.trace.trace import trace_forward
-
-MAX_PATH = 1000
-"""Characters of the path of a module, which may come from a file."""
 
 
 def plan(

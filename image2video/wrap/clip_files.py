@@ -13,8 +13,8 @@ import torch
 
 from image2video.clip.any_clip import clip_from_json
 from image2video.errors import InputError, MissingError
-from image2video.inject.clip_site import IMAGE
 from image2video.runs.folders import torch_load
+from image2video.trace.places import IMAGE
 from image2video.wrap import pretrained
 from image2video.wrap.clip_record import CLIP, CLIP_OPTIONS, decode, is_clip
 

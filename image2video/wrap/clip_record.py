@@ -17,7 +17,7 @@ from image2video.clip.frame_sources import FrameSource, source_record
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.inject.api import Injection
-from image2video.inject.clip_site import IMAGE
+from image2video.trace.places import IMAGE
 
 CLIP = "_extra_state"
 """The key of the clip below the model's own prefix: torch's name for what a module's state holds beside tensors."""

@@ -18,8 +18,8 @@ from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.fusion.registry import config_from_dict
 from image2video.inject.api import Injection, inject_
-from image2video.inject.clip_site import IMAGE
 from image2video.inject.planning import plan
+from image2video.trace.places import IMAGE
 from image2video.wrap.aggregate import check_aggregation
 from image2video.wrap.clip_files import record_in
 from image2video.wrap.clip_record import (

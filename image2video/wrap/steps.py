@@ -18,10 +18,10 @@ from image2video.clip.options import WRAP_CLIP
 from image2video.errors import Image2VideoError, InputError, InputTypeError, StateError
 from image2video.fusion.base import Fusion
 from image2video.fusion.config import FusionConfig
-from image2video.inject.clip_site import IMAGE
 from image2video.inject.plan import OutputLayout, Plan, Site
 from image2video.inject.planning import plan
 from image2video.protocols import Unwarper
+from image2video.trace.places import IMAGE
 from image2video.trace.sizes import nominal_size
 from image2video.wrap.aggregate import OutputFormats
 
