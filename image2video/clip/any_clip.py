@@ -182,7 +182,7 @@ def listed_frames(clip: AnyClip) -> int | None:
     return None if isinstance(clip, Genotype) else clip.T
 
 
-def clip_in_words(clip: Clip, T: int, schedule: str) -> str:
+def clip_in_words(clip: AnyClip, T: int, schedule: str) -> str:
     """Describe a clip in captions.
 
     Args:
@@ -193,7 +193,7 @@ def clip_in_words(clip: Clip, T: int, schedule: str) -> str:
     Returns:
         Such as `rotate(10), T = 3, centred`.
     """
-    return f"{clip}, T = {T}" + ("" if isinstance(clip, FrameSet) else f", {schedule}")
+    return f"{clip}, T = {T}" + ("" if listed_frames(clip) is not None else f", {schedule}")
 
 
 def options_for(clip: AnyClip, default: ClipOptions | None = None, **given: Any) -> ClipOptions:

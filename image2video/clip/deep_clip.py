@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from image2video.clip.deep_json import SiteRecord, decode_sites, encode_sites
-from image2video.clip.deep_text import MAX_PLACES, format_sites, is_deep_text, parse_sites
+from image2video.clip.deep_text import format_sites, is_deep_text, parse_sites
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.clip.genotype_text import FRAME_BAR, MAX_TEXT, NO_DEEP
@@ -18,7 +18,7 @@ from image2video.clip.matrices import compose
 from image2video.clip.stored import Stored
 from image2video.errors import InputError, InputTypeError
 from image2video.trace.capture import constant
-from image2video.trace.places import IMAGE, MAX_PATH
+from image2video.trace.places import IMAGE, MAX_PATH, MAX_PLACES
 
 
 @dataclass(frozen=True, repr=False)

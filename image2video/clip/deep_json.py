@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from image2video.clip.deep_text import MAX_PLACES
 from image2video.clip.genotype_json import (
     DEEP_VERSION,
     FrozenMapping,
@@ -20,6 +19,7 @@ from image2video.clip.genotype_json import (
     read_record,
 )
 from image2video.errors import InputError, InputTypeError
+from image2video.trace.places import MAX_PLACES
 
 _KEYS = ("schema_version", "chain", "provenance")
 """The places stand where a genotype has its chain: readers of version 3 know the key, and refuse the version as newer

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from image2video.clip.genotype_text import FRAME_BAR, MAX_FRAMES, Item, Parser, checked_length
-from image2video.trace.places import MAX_PATH
-
-MAX_PLACES = 64
+from image2video.trace.places import MAX_PATH, MAX_PLACES
 
 _PRESET = "preset"
 """With a colon it begins the name of a preset."""
