@@ -9,6 +9,7 @@ from math import prod
 from image2video.fusion.config import FusionConfig
 from image2video.inject.clip_site import ClipSite
 from image2video.trace.layout import Layout
+from image2video.trace.places import IMAGE
 from image2video.trace.token_grid import TokenGrid
 
 
@@ -85,6 +86,7 @@ class Plan:
         model: class name of the backbone.
         outputs: layouts of what the backbone returns.
         clip_site: where the clip begins; None for the image.
+        later_sites: where its frames are moved once more, in the order of execution.
     """
 
     fusion: FusionConfig
@@ -94,6 +96,18 @@ class Plan:
     model: str = ""
     outputs: tuple[OutputLayout, ...] = ()
     clip_site: ClipSite | None = None
+    later_sites: tuple[ClipSite, ...] = ()
+
+    @property
+    def clip_sites(self) -> tuple[ClipSite, ...]:
+        """All places inside of the backbone where maps are moved, in the order of execution."""
+        return (() if self.clip_site is None else (self.clip_site,)) + self.later_sites
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names of all places where the image or maps are moved; the first is where the clip begins."""
+        begin = IMAGE if self.clip_site is None else self.clip_site.name
+        return (begin, *(site.name for site in self.later_sites))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,7 +117,9 @@ class Plan:
     def __str__(self) -> str:
         size = "×".join(map(str, self.input_size))
         text = [f"{self.model}: {len(self.sites)} {self.fusion.name} sites at input {size}"]
-        if self.clip_site is not None:
+        if self.later_sites:
+            text += ["", *_places_table(self), ""]
+        elif self.clip_site is not None:
             text += ["", *plain_table(_clip_rows(self.clip_site)), ""]
         if self.sites:
             head = ("site", "placement", "channels", "layout", "shape", "parts", "rule", "block")
@@ -142,14 +158,34 @@ def _clip_rows(site: ClipSite) -> list[tuple[str, ...]]:
     """Say where the clip begins and what it costs."""
     rows, columns = site.map_size
     down, across = site.stride
-    behind = f"{site.macs_after:,}".replace(",", " ")
-    ahead = f"{site.macs_before:,}".replace(",", " ")
+    behind, ahead = _grouped(site.macs_after), _grouped(site.macs_before)
     return [
         ("clip begins at", site.name),
         ("map", f"{rows}×{columns}, stride {down:g}×{across:g}, {site.channels} channels, {layout_words(site.layout)}"),
         ("MACs per image", f"{ahead} before it, {behind} behind it"),
         ("cost", f"{site.cost(3):.2f} times the image for T = 3, {site.cost(5):.2f} for T = 5"),
     ]
+
+
+def _places_table(plan: Plan) -> list[str]:
+    """Say at which places maps are moved, what lies behind each, and what that costs."""
+    rows: list[tuple[str, ...]] = [("place", "map", "stride", "channels", "layout", "MACs behind it", "there")]
+    if plan.clip_site is None:
+        channels, height, width = plan.input_size
+        whole = _grouped(plan.later_sites[0].macs_before + plan.later_sites[0].macs_after)
+        rows.append((IMAGE, f"{height}×{width}", "1×1", str(channels), "(N, C, H, W)", whole, "the clip begins"))
+    for site in plan.clip_sites:
+        sides = ("×".join(f"{side:g}" for side in pair) for pair in (site.map_size, site.stride))
+        what = "the clip begins" if site is plan.clip_site else "its frames move"
+        rows.append((site.name, *sides, str(site.channels), layout_words(site.layout), _grouped(site.macs_after), what))
+    costs = [T if plan.clip_site is None else plan.clip_site.cost(T) for T in (3, 5)]
+    words = f"{costs[0]:.2f} times the image for T = 3, {costs[1]:.2f} for T = 5"
+    return [*plain_table(rows), f"cost: {words}; frames that are alike up to a place may cost less"]
+
+
+def _grouped(number: int) -> str:
+    """Write a number in groups of three digits."""
+    return f"{number:,}".replace(",", " ")
 
 
 def _row(site: Site) -> tuple[str, ...]:
