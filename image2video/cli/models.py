@@ -13,7 +13,7 @@ from image2video.cli.arguments import dashed, plain_values
 from image2video.cli.heads import load_weights_file, published_head, wrapped_head
 from image2video.cli.images import bare_builder
 from image2video.cli.options import BackboneOptions, WrapOptions
-from image2video.clip.any_clip import as_clip
+from image2video.clip.any_clip import as_any_clip
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.random_clips import RandomClips
@@ -110,7 +110,7 @@ def _clip_options(wrap: WrapOptions, data: DataSource, seed: int) -> dict[str, A
         if given:
             raise InputError(f"--frame-source makes the frames itself; leave out {' and '.join(given)}")
         return {"frames": frame_source(wrap.frame_source, data, seed, wrap.frames)}
-    genotype = as_clip(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype)
+    genotype = as_any_clip(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype)
     # What is not given is as the genotype was found with.
     how = {name: getattr(wrap, name) for name in _HOW}
     return {"genotype": genotype, "T": wrap.frames, **how, "mean": data.mean, "std": data.std}

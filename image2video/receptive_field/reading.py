@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.deep_video import DeepVideo
 from image2video.errors import InputError
 from image2video.receptive_field.target import Target
 from image2video.trace.trace import tensors_of
@@ -101,7 +102,9 @@ class Reading:
         assert self._wrapper is not None, "a model without frames has nothing to aggregate"
         maps = layout.to_maps(layout.split_prefix(tensor)[1])
         y, x = self._position
-        return self._wrapper.to_video.unwarped_mean(maps, self.target.size, T)[:, :, y, x]
+        to_video = self._wrapper.to_video
+        assert not isinstance(to_video, DeepVideo), "the target refuses clips that move inside of the backbone"
+        return to_video.unwarped_mean(maps, self.target.size, T)[:, :, y, x]
 
     @property
     def _position(self) -> tuple[int, int]:

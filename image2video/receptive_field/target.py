@@ -110,10 +110,11 @@ def _frames(model: nn.Module, unit: Unit) -> int | None:
                 "wrap it: VideoWrap(model)"
             )
         return None
-    if model.clip_at is not None:
+    if model.plan.clip_sites:
+        names = ", ".join(repr(site.name) for site in model.plan.clip_sites)
         raise UnsupportedError(
-            f"the clip begins inside of the backbone (clip_at={model.clip_at!r}), and receptive fields are measured of "
-            "clips that begin at the image; wrap a copy without clip_at"
+            f"maps are moved inside of the backbone (clip_at={names}), and receptive fields are measured of clips of "
+            "the image alone; wrap a copy without clip_at, or with a genotype that names no other place"
         )
     if unit.frame is not None and unit.frame >= model.T:
         raise InputError(f"frame {unit.frame} is outside the clip of T = {model.T} frames; give 0 … {model.T - 1}")

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from image2video.clip.any_clip import clip_from_json
+from image2video.clip.any_clip import any_clip_from_json
+from image2video.clip.deep_clip import DeepClip
 from image2video.errors import InputError, MissingError
 from image2video.runs.folders import torch_load
 from image2video.trace.places import IMAGE
@@ -86,12 +87,16 @@ def _one(records: list[dict[str, Any]], what: str) -> dict[str, Any]:
 
 def _record_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a wrapper from its config."""
+    places: list[str] = []
     record = {name: config[name] for name in (*CLIP_OPTIONS, "frames", "fusion", "residual", "aggregate")}
     if config["frames"] is not None:
         record["T"] = config["frames"]["T"]
         record["frames"] = {name: value for name, value in config["frames"].items() if name != "T"}
     else:
-        record["genotype"] = str(clip_from_json(json.dumps(config["genotype"])))
+        clip = any_clip_from_json(json.dumps(config["genotype"]))
+        record["genotype"] = str(clip)
+        if isinstance(clip, DeepClip) and len(clip.sites) > 1:
+            places = [*clip.places]
     record["sites"] = [site["name"] for site in config["sites"]]
-    record["clip_at"] = config["clip_at"] or IMAGE
+    record["clip_at"] = places or config["clip_at"] or IMAGE
     return record

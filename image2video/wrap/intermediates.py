@@ -104,5 +104,5 @@ def plan_of_size(model: nn.Module, img_size: int | tuple[int, int] | None, optio
     if img_size is not None:
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     sites = list(known.names) or None
-    place = None if known.clip_site is None else known.clip_site.name
-    return plan(bare, fusion=known.fusion, sites=sites, input_size=(channels, height, width), clip_at=place)
+    size = (channels, height, width)
+    return plan(bare, fusion=known.fusion, sites=sites, input_size=size, clip_at=known.places)
