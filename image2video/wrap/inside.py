@@ -150,6 +150,13 @@ def ways_between(to_video: Video, plan: Plan, size: tuple[int, int]) -> dict[str
     return ways
 
 
+def way_behind(to_video: Video, sites: Sequence[ClipSite], size: tuple[int, int], passed: int) -> Unwarper:
+    """Return the way back of maps behind so many of the clip sites of a clip at several places."""
+    assert isinstance(to_video, DeepVideo), "one place alone has one way back"
+    count = passed + int(to_video.genotype.begins_at_image)
+    return _deep_way_back(to_video, sites, size, count)
+
+
 def _deep_way_back(to_video: DeepVideo, sites: Sequence[ClipSite], size: tuple[int, int], count: int) -> Unwarper:
     """Return the way back of frames that have passed the first `count` places."""
     maps: list[tuple[int, int] | None] = [None] if to_video.genotype.begins_at_image else []

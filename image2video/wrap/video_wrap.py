@@ -34,10 +34,21 @@ from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
 from image2video.wrap.clip_record import CLIP
 from image2video.wrap.clip_state import ClipState
-from image2video.wrap.inside import Given, Seen, check_begin, check_several, map_shape, named_as, way_back, ways_between
+from image2video.wrap.inside import (
+    Given,
+    Seen,
+    check_begin,
+    check_several,
+    map_shape,
+    named_as,
+    way_back,
+    way_behind,
+    ways_between,
+)
 from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
 from image2video.wrap.keywords import image_name, images_and_flags
 from image2video.wrap.late_layouts import late_layouts
+from image2video.wrap.passed import passed_places
 from image2video.wrap.steps import (
     CallWords,
     Sites,
@@ -267,14 +278,21 @@ class VideoWrap(ClipState, TimmLike):
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
             found = method(given.inputs, **options)
 
-        def of_images(outputs: Any, formats: OutputFormats) -> Any:
+        passed: dict[str, int] = {}
+        if self.plan.later_sites and how in ("auto", "unwarp"):
+            passed = passed_places(self.backbone, self.fusion, given.inputs, options)
+
+        def of_images(outputs: Any, formats: OutputFormats, path: str) -> Any:
             if self.plan.clip_site is not None and outputs.shape[0] == given.inputs.shape[0]:
                 return outputs  # from before the clip
+            way = given.unwarper
+            if path in passed:
+                way = way_behind(self.to_video, self.plan.clip_sites, given.size, passed[path])
             return aggregate(
                 outputs,
                 given.T,
                 how,
-                to_video=given.unwarper,
+                to_video=way,
                 image_size=given.size,
                 formats=formats,
                 rows=given.rows,

@@ -413,3 +413,20 @@ def test_maps_between_the_places_go_back_by_what_moved_them():
         else:
             torch.testing.assert_close(mean, (level[:, 0] + level[:, 1].flip(axes)) / 2, atol=1e-6, rtol=1e-6)
             assert (mean - (level[:, 0] + level[:, 1].flip((-2,))) / 2).abs().max() > 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("first", ["image", "layer1"])
+def test_intermediates_go_back_by_what_moved_them(first):
+    bare, batch = backbone(), images(size=SIZE)
+    sites = {first: "identity | flip_x", "layer2": "identity | flip_y", "layer3": "identity | flip_x"}
+    model = VideoWrap(bare, "none", genotype=sites, input_size=SIZE)
+    model.aggregate = "none"
+    frames = model.forward_intermediates(batch, indices=[1, 2, 3])[1]
+    model.aggregate = "auto"
+    final, found = model.forward_intermediates(batch, indices=[1, 2, 3])
+    for axes, level, mean in zip(((-1,), (-1, -2), (-2,)), frames, found, strict=True):
+        torch.testing.assert_close(mean, (level[:, 0] + level[:, 1].flip(axes)) / 2, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(final, found[-1], atol=1e-6, rtol=1e-6)
+    only = model.forward_intermediates(batch, indices=[1, 2], intermediates_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(only, found[:2], strict=True))
