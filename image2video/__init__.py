@@ -36,6 +36,7 @@ from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import FreshFusionWarning
 from image2video.wrap.clip_record import ClipWarning
 from image2video.wrap.param_groups import param_groups
+from image2video.wrap.phases import phases
 from image2video.wrap.video_wrap import VideoWrap
 
 install_old_paths()
@@ -83,6 +84,7 @@ __all__ = [
     "frames_to_clip",
     "inject_",
     "param_groups",
+    "phases",
     "plan",
     "register_fusion",
     "register_op",

@@ -22,6 +22,7 @@ from image2video.errors import InputError
 from image2video.search import get_space
 from image2video.training import read_weights
 from image2video.wrap.builders import Builder
+from image2video.wrap.phases import PHASES
 from image2video.wrap.video_wrap import VideoWrap
 
 DEFAULT_FRAMES = 3
@@ -110,10 +111,11 @@ def _clip_options(wrap: WrapOptions, data: DataSource, seed: int) -> dict[str, A
         if given:
             raise InputError(f"--frame-source makes the frames itself; leave out {' and '.join(given)}")
         return {"frames": frame_source(wrap.frame_source, data, seed, wrap.frames)}
-    genotype = as_any_clip(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype)
+    genotype = DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype
+    clip = genotype if genotype == PHASES else as_any_clip(genotype)  # which the network decides
     # What is not given is as the genotype was found with.
     how = {name: getattr(wrap, name) for name in _HOW}
-    return {"genotype": genotype, "T": wrap.frames, **how, "mean": data.mean, "std": data.std}
+    return {"genotype": clip, "T": wrap.frames, **how, "mean": data.mean, "std": data.std}
 
 
 def settings(*groups: Any) -> dict[str, Any]:

@@ -151,6 +151,11 @@ class Genotype(Stored):
         Raises:
             MissingError: another name; the message lists all.
         """
+        if name == "phases":
+            raise MissingError(
+                "preset:phases depends on the network: VideoWrap(network, genotype='preset:phases') makes it, and "
+                "image2video.phases(network) returns it, to be printed and saved"
+            )
         if name not in cls.presets():
             raise MissingError(f"unknown preset {name!r:.80}; known presets: {', '.join(cls.presets()) or '(none)'}")
         return cls._decode(_preset_folder().joinpath(f"{name}.json").read_text("utf-8"), f"preset {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from image2video.fusion.config import FusionConfig
@@ -87,6 +88,8 @@ class Plan:
         outputs: layouts of what the backbone returns.
         clip_site: where the clip begins; None for the image.
         later_sites: where its frames are moved once more, in the order of execution.
+        shared: behind how many of the places, from the first, frames that are the same up to there may be one row until
+            the next place: no fusion acts between the two, nothing is returned, and no number of rows is kept.
     """
 
     fusion: FusionConfig
@@ -97,6 +100,7 @@ class Plan:
     outputs: tuple[OutputLayout, ...] = ()
     clip_site: ClipSite | None = None
     later_sites: tuple[ClipSite, ...] = ()
+    shared: int = 0
 
     @property
     def clip_sites(self) -> tuple[ClipSite, ...]:
@@ -108,6 +112,25 @@ class Plan:
         """The names of all places where the image or maps are moved; the first is where the clip begins."""
         begin = IMAGE if self.clip_site is None else self.clip_site.name
         return (begin, *(site.name for site in self.later_sites))
+
+    def cost(self, T: int, rows: Sequence[int] | None = None) -> float:
+        """Return the multiply-accumulates of T frames as a multiple of those of the image alone.
+
+        Args:
+            T: how many frames.
+            rows: rows per image before the first of `clip_sites` and behind each of them; by default T from where the
+                clip begins.
+
+        Returns:
+            Such as 2.11; T where the clip begins at the image.
+        """
+        sites = self.clip_sites
+        if not sites or sites[0].macs_before + sites[0].macs_after == 0:
+            return float(T)
+        counts = [T if self.clip_site is None else 1, *[T] * len(sites)] if rows is None else rows
+        ends = [0, *(site.macs_before for site in sites), sites[0].macs_before + sites[0].macs_after]
+        parts = (count * (end - begin) for count, (begin, end) in zip(counts, pairwise(ends), strict=True))
+        return sum(parts) / ends[-1]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -178,9 +201,10 @@ def _places_table(plan: Plan) -> list[str]:
         sides = ("×".join(f"{side:g}" for side in pair) for pair in (site.map_size, site.stride))
         what = "the clip begins" if site is plan.clip_site else "its frames move"
         rows.append((site.name, *sides, str(site.channels), layout_words(site.layout), _grouped(site.macs_after), what))
-    costs = [T if plan.clip_site is None else plan.clip_site.cost(T) for T in (3, 5)]
-    words = f"{costs[0]:.2f} times the image for T = 3, {costs[1]:.2f} for T = 5"
-    return [*plain_table(rows), f"cost: {words}; frames that are alike up to a place may cost less"]
+    words = f"cost: {plan.cost(3):.2f} times the image for T = 3, {plan.cost(5):.2f} for T = 5"
+    if plan.shared:
+        words += "; less where frames are the same up to a place"
+    return [*plain_table(rows), words]
 
 
 def _grouped(number: int) -> str:

@@ -12,7 +12,7 @@ from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.checks import check_backbone
 from image2video.inject.clip_choice import find_clip_sites
-from image2video.inject.clip_fusions import split_at_clip
+from image2video.inject.clip_fusions import shared_places, split_at_clip
 from image2video.inject.plan import OutputLayout, Plan, Site, Skipped, some
 from image2video.inject.rule import (
     Candidate,
@@ -89,7 +89,7 @@ def plan(
     found, skipped = _sites(backbone, graph, config) if config.active else ([], [])
     chosen = selection.choose(backbone, graph, config, found, skipped)
     later = find_clip_sites(backbone, graph, example, places)
-    clip_site = later.pop(0) if later and places[0] != IMAGE else None
+    clip_site = later.pop(0) if places[0] != IMAGE else None
     if clip_site is not None:
         chosen, before = split_at_clip(graph, clip_site, chosen, named=selection.names)
         skipped = [*before, *skipped]
@@ -105,6 +105,7 @@ def plan(
         outputs=_outputs(graph),
         clip_site=clip_site,
         later_sites=tuple(later),
+        shared=shared_places(backbone, graph, example, clip_site, later, chosen) if later else 0,
     )
 
 

@@ -26,6 +26,7 @@ from image2video.trace.places import IMAGE
 from image2video.trace.sizes import nominal_size
 from image2video.wrap.aggregate import OutputFormats
 from image2video.wrap.clip_record import Video
+from image2video.wrap.phases import PHASES
 
 UNKNOWN_SIZE = (0, 0, 0)
 """The input size in a plan that was made without a trace, which only a plan without sites can be."""
@@ -33,13 +34,17 @@ UNKNOWN_SIZE = (0, 0, 0)
 Sites = str | Sequence[str] | Callable[[Site], bool] | Plan | None
 
 
-def wanted_clip(genotype: object, clip_at: object) -> tuple[AnyClip, str | tuple[str, ...] | None]:
+def wanted_clip(
+    genotype: object, clip_at: object, resolve: Callable[[], DeepClip]
+) -> tuple[AnyClip, str | tuple[str, ...] | None]:
     """Return the clip that a user asks for, and the place or places where it moves.
 
-    A clip with one place alone is the clip there. Raises `InputError` for a `clip_at` beside a genotype that names its
-    places, and `InputTypeError` for one that is no name.
+    A clip with one place alone is the clip there; `resolve` makes that of `preset:phases` for the backbone.
+
+    Raises `InputError` for a `clip_at` beside a genotype that names its places, and `InputTypeError` for one that is no
+    name.
     """
-    clip = as_any_clip(genotype)
+    clip = resolve() if isinstance(genotype, str) and genotype == PHASES else as_any_clip(genotype)
     if not isinstance(clip, DeepClip):
         if isinstance(clip_at, list | tuple):
             raise InputTypeError(

@@ -49,6 +49,7 @@ from image2video.wrap.intermediates import aggregated, check_format, plan_of_siz
 from image2video.wrap.keywords import image_name, images_and_flags
 from image2video.wrap.late_layouts import late_layouts
 from image2video.wrap.passed import passed_places
+from image2video.wrap.phases import phases
 from image2video.wrap.steps import (
     CallWords,
     Sites,
@@ -77,7 +78,8 @@ class VideoWrap(ClipState, TimmLike):
         genotype: a `Genotype` or `FrameSet`, its text, the path of a .json file or `"preset:NAME"`. With the defaults
             (ours) the frames are the image and the image moved by 3 % either way, which costs a trained network no
             accuracy. Of a clip that moves at several places (ours) a `DeepClip`, its text or file, or a dict from
-            places to clips, `{"image": "translate_x(0.03)", "layer3": "rotate(10)"}`: it begins at the first place.
+            places to clips, `{"image": "translate_x(0.03)", "layer3": "rotate(10)"}`: it begins at the first place;
+            `"preset:phases"` is that of this backbone (see `phases`).
         T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it. None: as the genotype was
             found with, else 3; all frames of a frame set.
         schedule: as in `Image2Video`; likewise, else `centred`. A frame set has no schedule but `from_zero`.
@@ -142,18 +144,20 @@ class VideoWrap(ClipState, TimmLike):
         check_backbone(backbone)
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
-        clip, places = wanted_clip(genotype, clip_at)
+        size = sites.input_size if isinstance(sites, Plan) else input_size
+        own = partial(phases, backbone, input_size=size, example_input=example_input)
+        clip, places = wanted_clip(genotype, clip_at, own)
         how = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
         to_video = clip_maker(backbone, frames, clip, **how, mean=mean, std=std)
         the_plan = plan_for(backbone, config, sites, input_size, example_input, places)
         self.to_video = named_as(to_video, the_plan)
         if the_plan.clip_site is None:
-            size = nominal_size(backbone) if input_size is None else input_size
+            nominal = nominal_size(backbone) if input_size is None else input_size
         else:
             if not the_plan.later_sites:
                 check_begin(self.to_video, the_plan.clip_site.name)
-            size = map_shape(the_plan.clip_site)
-        check_frames_memory(self.to_video.T, size)
+            nominal = map_shape(the_plan.clip_site)
+        check_frames_memory(self.to_video.T, nominal)
         # Before the backbone: timm's reparameterize_model goes through the children and meets the fusions' refusal.
         self.fusion = inject_(backbone, the_plan, residual=residual)
         self.backbone = backbone
@@ -187,7 +191,8 @@ class VideoWrap(ClipState, TimmLike):
         """
         refuse_symbols(images, "a model that makes clips")
         images, flags = images_and_flags(images, flags, self._image_name)
-        given = self._given(images, T)
+        # Keywords may ask for outputs between the places.
+        given = self._given(images, T, share=not flags)
         with self._scope(given), CallWords(self.backbone, self.fusion, given.inputs):
             outputs = self.backbone(given.inputs, **flags)
         return self._aggregate(outputs, given, given.inputs)
@@ -351,6 +356,24 @@ class VideoWrap(ClipState, TimmLike):
         """The frozen plan: every site, its layout and channels, and the rule that chose it."""
         return self.fusion.plan
 
+    def cost(self, T: int | None = None) -> float:
+        """Tell what a call in evaluation costs, in multiply-accumulates at the planned size.
+
+        Frames that are the same up to a place of a deep clip count once until there, where no fusion stands between.
+
+        Args:
+            T: frames per image; by default `self.T`.
+
+        Returns:
+            The cost as a multiple of the bare backbone's on the images.
+
+        Raises:
+            InputError: a T that the clip cannot have.
+        """
+        T = self.T if T is None else check_frames(T)
+        maker = self._maker(T, share=True) if len(self.plan.clip_sites) > 0 and T > 1 else None
+        return self.plan.cost(T, maker.counts if isinstance(maker, CallFrames) else None)
+
     @property
     def clip_at(self) -> str | None:
         """The module at whose input the clip begins; None where it begins at the image.
@@ -460,7 +483,7 @@ class VideoWrap(ClipState, TimmLike):
         options = f"aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
         return f"fusion={fusion}, {place}{options}"
 
-    def _given(self, images: Tensor, T: int | None) -> Given:
+    def _given(self, images: Tensor, T: int | None, *, share: bool = False) -> Given:
         """Return what the backbone gets for images: their frames, or themselves where the clip begins inside of it."""
         self._check_use()
         T = self.T if T is None else T  # read once: another thread may call set_frames
@@ -472,7 +495,7 @@ class VideoWrap(ClipState, TimmLike):
         else:
             check_images(images)
             self._check_inside(check_frames(T))
-            maker = self._maker(T)
+            maker = self._maker(T, share=share)
             inputs = maker.image_frames(images) if isinstance(maker, CallFrames) and maker.begins_at_image else images
             self._seen.look(self.to_video, self.plan.clip_sites, size, T)
             given = Given(inputs, T, images.shape[0] * T, size, self._way_back(size), maker)
@@ -489,10 +512,15 @@ class VideoWrap(ClipState, TimmLike):
         rows, size = (given.rows, given.size) if by_door else (None, None)
         return self.fusion.frames(given.T, rows=rows, size=size, maker=given.maker)
 
-    def _maker(self, T: int) -> FrameMaker | CallFrames | None:
-        """Return what makes T frames inside of the backbone; None where maps are moved nowhere."""
+    def _maker(self, T: int, *, share: bool = False) -> FrameMaker | CallFrames | None:
+        """Return what makes T frames inside of the backbone; None where maps are moved nowhere.
+
+        With `share`, frames that are the same up to a place are one row until there, in evaluation: in training, norms
+        would weigh them otherwise.
+        """
         if isinstance(self.to_video, DeepVideo):
-            return self.to_video.frames_of_call(T)
+            shared = self.plan.shared if share and not (self.training or self.backbone.training) else 0
+            return self.to_video.frames_of_call(T, shared=shared)
         if self.plan.clip_site is None or T == 1:
             return None
         assert isinstance(self.to_video, Image2Video), "a source of frames is refused with clip_at"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from wrap_helpers import backbone, stir
 
 from image2video.clip.image_to_video import Image2Video
+from image2video.inject.planning import plan
 from image2video.wrap.video_wrap import VideoWrap
 
 SIZE = (3, 32, 48)
@@ -19,11 +22,23 @@ SET_SITES = {
 
 def deep(fusion="gsf", sites=SITES, *, name="cifar_resnet8", stirred=False, options=None, size=SIZE, **how):
     """A wrapped backbone whose clip moves at several places; `stirred` lets its fusions mix the frames."""
-    how = {"T": 3, **how} if "T" not in how and not any("|" in str(clip) for clip in sites.values()) else how
-    model = VideoWrap(backbone(name, **(options or {})), fusion, genotype=sites, input_size=size, **how)
+    of_chains = isinstance(sites, dict) and not any("|" in clip for clip in sites.values())
+    how = {"T": 3, **how} if of_chains else how
+    net = backbone(name, **(options or {}))
+    if isinstance(sites, dict) and len(sites) > 1:  # traced once for all tests
+        how["sites"] = _plan(name, fusion, tuple(sites), size, tuple((options or {}).items()))
+    else:
+        how["input_size"] = size
+    model = VideoWrap(net, fusion, genotype=sites, **how)
     if stirred:
         stir(model.fusion)
     return model
+
+
+@functools.cache
+def _plan(name, fusion, places, size, options):
+    """The plan of a backbone, which does not depend on what moves at its places."""
+    return plan(backbone(name, **dict(options)), fusion=fusion, input_size=size, clip_at=places)
 
 
 def one_by_one(bare: nn.Module, sites: dict[str, str], batch: Tensor, T: int, kind: str = "map", **how) -> Tensor:

@@ -250,19 +250,23 @@ def _checkpoint(block, reentrant):
     block.forward = forward
 
 
-@pytest.mark.parametrize("sites", [SITES, SET_SITES])
 @torch.no_grad()
-def test_compiled_and_exported(sites):
+def test_compiled():
     torch._dynamo.reset()
-    model, batch = deep("tsm", sites, stirred=True), images(size=SIZE)
-    expected = model(batch)
+    model, batch = deep("tsm"), images(size=SIZE)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(batch), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(compiled(batch, T=2), model(batch, T=2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(compiled(batch), model(batch), atol=1e-5, rtol=1e-5)
+    torch._dynamo.reset()
+
+
+@torch.no_grad()
+def test_exported():
+    sites = {"image": "identity | identity | rotate(5)", "layer2": "identity | flip_x | identity"}
+    model, batch = deep("none", sites), images(size=SIZE)
+    assert model.cost() < 3  # two of the frames are one row until layer2
     rows = torch.export.Dim("rows", min=1, max=64)
     program = torch.export.export(model, (images(4, SIZE),), dynamic_shapes=({0: rows},)).module()
-    torch.testing.assert_close(program(batch), expected, atol=1e-5, rtol=1e-5)
-    torch._dynamo.reset()
+    torch.testing.assert_close(program(batch), model(batch), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
