@@ -339,7 +339,7 @@ class Injection(nn.Module):
         """Return what makes the frames at every place; raise where it makes them for other places."""
         sites = self.plan.clip_sites
         one = self.plan.clip_site is not None and len(self.plan.later_sites) == 0
-        if torch.compiler.is_compiling():  # the call before the graph has checked it
+        if torch.compiler.is_compiling():  # a graph cannot ask for protocols
             return OnePlace(maker, T) if one else maker
         if one and isinstance(maker, FrameMaker):
             return OnePlace(maker, T)

@@ -28,6 +28,7 @@ from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
 from image2video.trace.capture import refuse_symbols
 from image2video.trace.sizes import nominal_size
+from image2video.trace.trace import tensors_of
 from image2video.wrap import pretrained
 from image2video.wrap.aggregate import Aggregation, OutputFormats, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
@@ -144,8 +145,9 @@ class VideoWrap(ClipState, TimmLike):
         check_backbone(backbone)
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
-        size = sites.input_size if isinstance(sites, Plan) else input_size
-        own = partial(phases, backbone, input_size=size, example_input=example_input)
+        own = partial(phases, backbone, input_size=input_size, example_input=example_input)
+        if isinstance(sites, Plan):
+            own = partial(phases, backbone, input_size=sites.input_size)
         clip, places = wanted_clip(genotype, clip_at, own)
         how = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
         to_video = clip_maker(backbone, frames, clip, **how, mean=mean, std=std)
@@ -168,6 +170,7 @@ class VideoWrap(ClipState, TimmLike):
         self._image_name = image_name(backbone)
         self._unwrapped = False
         self._late: dict[bool, tuple[OutputLayout, ...]] = {}
+        self._passed: dict[tuple[bool, str], dict[str, int]] = {}
         self._seen = Seen()
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
@@ -195,7 +198,7 @@ class VideoWrap(ClipState, TimmLike):
         given = self._given(images, T, share=not flags)
         with self._scope(given), CallWords(self.backbone, self.fusion, given.inputs):
             outputs = self.backbone(given.inputs, **flags)
-        return self._aggregate(outputs, given, given.inputs)
+        return self._aggregate(outputs, given, given.inputs, flags)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
         """Return the features of every frame; `forward_head` aggregates them.
@@ -285,7 +288,7 @@ class VideoWrap(ClipState, TimmLike):
 
         passed: dict[str, int] = {}
         if self.plan.later_sites and how in ("auto", "unwarp"):
-            passed = passed_places(self.backbone, self.fusion, given.inputs, options)
+            passed = passed_places(self.backbone, self.fusion, given.inputs, options, "forward_intermediates")
 
         def of_images(outputs: Any, formats: OutputFormats, path: str) -> Any:
             if self.plan.clip_site is not None and outputs.shape[0] == given.inputs.shape[0]:
@@ -368,11 +371,12 @@ class VideoWrap(ClipState, TimmLike):
             The cost as a multiple of the bare backbone's on the images.
 
         Raises:
-            InputError: a T that the clip cannot have.
+            InputError: a T below 1, or one that a clip at several places cannot have.
         """
         T = self.T if T is None else check_frames(T)
-        maker = self._maker(T, share=True) if len(self.plan.clip_sites) > 0 and T > 1 else None
-        return self.plan.cost(T, maker.counts if isinstance(maker, CallFrames) else None)
+        if not isinstance(self.to_video, DeepVideo):
+            return self.plan.cost(T)
+        return self.plan.cost(T, self.to_video.frames_of_call(T, shared=self.plan.shared).counts)
 
     @property
     def clip_at(self) -> str | None:
@@ -405,6 +409,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         super().reset_classifier(num_classes, global_pool, **kwargs)
         self._late.clear()
+        self._passed.clear()
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
@@ -487,14 +492,14 @@ class VideoWrap(ClipState, TimmLike):
         """Return what the backbone gets for images: their frames, or themselves where the clip begins inside of it."""
         self._check_use()
         T = self.T if T is None else T  # read once: another thread may call set_frames
-        size = (images.shape[-2], images.shape[-1]) if images.ndim > 1 else (0, 0)
         if len(self.plan.clip_sites) == 0:
             clip, unwarper = make_clip(self.to_video, images, T)
             inputs = clip_to_frames(clip)
-            given = Given(inputs, T, inputs.shape[0], size, unwarper)
+            given = Given(inputs, T, inputs.shape[0], (images.shape[-2], images.shape[-1]), unwarper)
         else:
             check_images(images)
             self._check_inside(check_frames(T))
+            size = (images.shape[-2], images.shape[-1])
             maker = self._maker(T, share=share)
             inputs = maker.image_frames(images) if isinstance(maker, CallFrames) and maker.begins_at_image else images
             self._seen.look(self.to_video, self.plan.clip_sites, size, T)
@@ -535,8 +540,16 @@ class VideoWrap(ClipState, TimmLike):
         if self.plan.clip_site is not None:
             check_several(T, self.plan.clip_site.name)
 
-    def _aggregate(self, outputs: Any, given: Given, frames: Tensor | None = None) -> Any:
-        """Aggregate the outputs of the frames of images over T; `frames` are traced where a layout is not known."""
+    def _aggregate(
+        self, outputs: Any, given: Given, frames: Tensor | None = None, flags: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Aggregate the outputs of the frames of images over T.
+
+        `frames` are traced, with the keywords of the call, where the plan does not know an output.
+        """
+        ways = ways_between(self.to_video, self.plan, given.size)
+        if self.plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
+            ways |= self._late_ways(outputs, given, frames, flags or {})
         later = None if frames is None else partial(self._late_formats, frames)
         return aggregate(
             outputs,
@@ -546,8 +559,23 @@ class VideoWrap(ClipState, TimmLike):
             image_size=given.size,
             formats=output_formats(self.backbone, self.plan, later=later),
             rows=given.rows,
-            ways=ways_between(self.to_video, self.plan, given.size),
+            ways=ways,
         )
+
+    def _late_ways(self, outputs: Any, given: Given, frames: Tensor, flags: Mapping[str, Any]) -> dict[str, Unwarper]:
+        """Return the ways back of maps that the plan does not know: training and keywords may return other ones."""
+        planned = {output.path for output in self.plan.outputs}
+        unknown = [path for path, found in tensors_of(outputs) if path not in planned and found.ndim > 2]
+        if not unknown:
+            return {}
+        key = (self.backbone.training, repr(sorted(flags.items())))
+        if key not in self._passed:
+            self._passed[key] = passed_places(self.backbone, self.fusion, frames, dict(flags))
+        passed = self._passed[key]
+        # What has passed none is of the images; its rows, which are not B·T, are refused.
+        behind = [path for path in unknown if passed.get(path, 0) or (path in passed and self.plan.clip_site is None)]
+        sites = self.plan.clip_sites
+        return {path: way_behind(self.to_video, sites, given.size, passed[path]) for path in behind}
 
     def _late_formats(self, frames: Tensor) -> OutputFormats:
         """Trace the outputs that the plan does not know, once for each training mode."""

@@ -434,3 +434,46 @@ def test_intermediates_go_back_by_what_moved_them(first):
     torch.testing.assert_close(final, found[-1], atol=1e-6, rtol=1e-6)
     only = model.forward_intermediates(batch, indices=[1, 2], intermediates_only=True)
     assert all(torch.equal(a, b) for a, b in zip(only, found[:2], strict=True))
+
+
+class MoreInTraining(nn.Module):
+    """Returns a map from between its places in training, or where it is asked to."""
+
+    output_fmt = "NCHW"
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+
+    def forward(self, x, between=False):
+        middle = self.second(self.first(x))
+        last = self.third(middle)
+        return {"out": last, "aux": middle} if self.training or between else {"out": last}
+
+
+@torch.no_grad()
+def test_maps_that_the_plan_does_not_know_go_back_by_what_moved_them():
+    sites = {"second": "identity | flip_x", "third": "identity | flip_y"}
+    model = VideoWrap(MoreInTraining().eval(), "none", genotype=sites, input_size=SIZE)
+    batch = images(size=SIZE)
+    for found in (model.train()(batch), model.eval()(batch, between=True)):
+        model.aggregate = "none"
+        frames = model(batch, between=True)
+        model.aggregate = "auto"
+        for name, axes in (("aux", (-1,)), ("out", (-1, -2))):
+            expected = (frames[name][:, 0] + frames[name][:, 1].flip(axes)) / 2
+            torch.testing.assert_close(found[name], expected, atol=1e-6, rtol=1e-6)
+    assert model.plan.shared == 1
+    assert set(model(batch)) == {"out"}
+
+
+def test_a_graph_for_images_of_other_sizes_holds_the_way_back():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1))
+    sites = {"image": "rotate(9)", "1": "translate_x(0.1)", "2": "scale(1.1)"}
+    model = VideoWrap(net, "none", genotype=sites, T=3, input_size=SIZE).eval()
+    sizes = ({2: torch.export.Dim("height", min=16, max=256), 3: torch.export.Dim("width", min=16, max=256)},)
+    with torch.no_grad():
+        program = torch.export.export(model, (images(2, SIZE),), dynamic_shapes=sizes).module()
+        for size in (SIZE, (3, 40, 26)):
+            batch = images(2, size)
+            torch.testing.assert_close(program(batch), model(batch), atol=1e-4, rtol=1e-4)
