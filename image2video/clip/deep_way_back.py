@@ -11,7 +11,7 @@ from image2video.clip.checks import check_size
 from image2video.clip.deep_clip import DeepClip
 from image2video.clip.matrices import conjugated
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import in_order, warp_frames
+from image2video.clip.sampling import in_order, matrix_device, warp_frames
 from image2video.clip.way_back import WayBack
 from image2video.trace.capture import constant
 
@@ -66,7 +66,8 @@ class DeepWayBack(WayBack):
                 continue
             if frames is None:
                 frames = [clip.new_ones((1, 1, h, w)) for _ in steps]
-            matrices = place.step_matrices([steps[s] for s in moved], height, width, cells=cells)
+            powers = [steps[s] for s in moved]
+            matrices = place.step_matrices(powers, height, width, matrix_device(clip), cells=cells)
             matrices = constant(conjugated, matrices, h / height, w / width)
             found = warp_frames(torch.stack([frames[s] for s in moved]), matrices)
             frames = in_order(mirrored, frames, found.unbind(0))
