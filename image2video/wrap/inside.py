@@ -1,4 +1,4 @@
-"""Clips that begin inside of the backbone: what may be asked of them, and the way back from their frames."""
+"""Clips that move inside of the backbone: what may be asked of them, and what a call gives the backbone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from image2video.clip.any_clip import Clip
 from image2video.clip.deep_clip import DeepClip
 from image2video.clip.deep_video import DeepVideo
 from image2video.clip.frame_sources import FrameSource
@@ -108,72 +107,9 @@ def inner_videos(to_video: Image2Video | DeepVideo) -> list[Image2Video]:
     return videos[1:] if to_video.genotype.begins_at_image else videos
 
 
-class NoWayBack:
-    """Stands for the way back where it is not known; vectors need none.
-
-    Args:
-        reason: what it says to whoever asks for it.
-    """
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
-        """Raise `InputError`."""
-        raise InputError(self._reason)
-
-
 def map_shape(site: ClipSite) -> tuple[int, int, int]:
     """Return channels, height and width of what is copied at a clip site."""
     return (site.channels, *site.map_size)
-
-
-def way_back(to_video: Video, sites: Sequence[ClipSite], size: tuple[int, int]) -> Unwarper:
-    """Return what brings maps of the frames back to images of this (height, width)."""
-    if isinstance(to_video, DeepVideo):
-        return _deep_way_back(to_video, sites, size, len(to_video.genotype.sites))
-    if len(sites) == 0 or not isinstance(to_video, Image2Video) or not to_video.genotype.has_cells:
-        return to_video
-    map_size = sites[0].map_size_of(size)
-    return no_way_back(sites[0].name, to_video.genotype, size) if map_size is None else to_video.at_map(map_size)
-
-
-def ways_between(to_video: Video, plan: Plan, size: tuple[int, int]) -> dict[str, Unwarper]:
-    """Return the way back of outputs, by their paths, that some of the places of a clip come behind."""
-    if not isinstance(to_video, DeepVideo):
-        return {}
-    first = int(to_video.genotype.begins_at_image)
-    ways: dict[str, Unwarper] = {}
-    for number, site in reversed([*enumerate(plan.clip_sites, first)]):
-        if number:  # an output before the first place is that of the images
-            ways |= dict.fromkeys(site.outputs_before, _deep_way_back(to_video, plan.clip_sites, size, number))
-    return ways
-
-
-def way_behind(to_video: Video, sites: Sequence[ClipSite], size: tuple[int, int], passed: int) -> Unwarper:
-    """Return the way back of maps behind so many of the clip sites of a clip at several places."""
-    assert isinstance(to_video, DeepVideo), "one place alone has one way back"
-    count = passed + int(to_video.genotype.begins_at_image)
-    return _deep_way_back(to_video, sites, size, count)
-
-
-def _deep_way_back(to_video: DeepVideo, sites: Sequence[ClipSite], size: tuple[int, int], count: int) -> Unwarper:
-    """Return the way back of frames that have passed the first `count` places."""
-    maps: list[tuple[int, int] | None] = [None] if to_video.genotype.begins_at_image else []
-    for site, video in zip(sites, inner_videos(to_video), strict=True):
-        map_size = site.map_size_of(size) if video.genotype.has_cells else None
-        if map_size is None and video.genotype.has_cells and len(maps) < count:
-            return no_way_back(site.name, video.genotype, size)
-        maps.append(map_size)
-    return to_video.at_maps(tuple(maps), count)
-
-
-def no_way_back(name: str, genotype: Clip, size: tuple[int, int]) -> NoWayBack:
-    """Return what refuses the way back, since the size of a map is not known whose cells a genotype counts."""
-    return NoWayBack(
-        f"clip_at={name!r}: the size of the map there is not known for images of {size[0]}×{size[1]}, and the genotype "
-        f"{genotype} counts its cells; wrap the backbone at this size: input_size=(C, {size[0]}, {size[1]})"
-    )
 
 
 def named_as(to_video: Video, plan: Plan) -> Video:

@@ -28,7 +28,6 @@ from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
 from image2video.trace.capture import refuse_symbols
 from image2video.trace.sizes import nominal_size
-from image2video.trace.trace import tensors_of
 from image2video.wrap import pretrained
 from image2video.wrap.aggregate import Aggregation, OutputFormats, aggregate, check_aggregation
 from image2video.wrap.builders import Builder
@@ -42,9 +41,6 @@ from image2video.wrap.inside import (
     check_several,
     map_shape,
     named_as,
-    way_back,
-    way_behind,
-    ways_between,
 )
 from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
 from image2video.wrap.keywords import image_name, images_and_flags
@@ -63,6 +59,7 @@ from image2video.wrap.steps import (
     wanted_clip,
 )
 from image2video.wrap.timm_like import TimmLike
+from image2video.wrap.ways import LateWays, way_back, way_behind, ways_between
 
 
 class VideoWrap(ClipState, TimmLike):
@@ -170,7 +167,7 @@ class VideoWrap(ClipState, TimmLike):
         self._image_name = image_name(backbone)
         self._unwrapped = False
         self._late: dict[bool, tuple[OutputLayout, ...]] = {}
-        self._passed: dict[tuple[bool, str], dict[str, int]] = {}
+        self._late_ways = LateWays()
         self._seen = Seen()
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
@@ -409,7 +406,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         super().reset_classifier(num_classes, global_pool, **kwargs)
         self._late.clear()
-        self._passed.clear()
+        self._late_ways.clear()
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
@@ -549,7 +546,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         ways = ways_between(self.to_video, self.plan, given.size)
         if self.plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
-            ways |= self._late_ways(outputs, given, frames, flags or {})
+            ways |= self._late_ways.of(self.backbone, self.fusion, self.to_video, given, outputs, flags or {})
         later = None if frames is None else partial(self._late_formats, frames)
         return aggregate(
             outputs,
@@ -561,21 +558,6 @@ class VideoWrap(ClipState, TimmLike):
             rows=given.rows,
             ways=ways,
         )
-
-    def _late_ways(self, outputs: Any, given: Given, frames: Tensor, flags: Mapping[str, Any]) -> dict[str, Unwarper]:
-        """Return the ways back of maps that the plan does not know: training and keywords may return other ones."""
-        planned = {output.path for output in self.plan.outputs}
-        unknown = [path for path, found in tensors_of(outputs) if path not in planned and found.ndim > 2]
-        if not unknown:
-            return {}
-        key = (self.backbone.training, repr(sorted(flags.items())))
-        if key not in self._passed:
-            self._passed[key] = passed_places(self.backbone, self.fusion, frames, dict(flags))
-        passed = self._passed[key]
-        # What has passed none is of the images; its rows, which are not B·T, are refused.
-        behind = [path for path in unknown if passed.get(path, 0) or (path in passed and self.plan.clip_site is None)]
-        sites = self.plan.clip_sites
-        return {path: way_behind(self.to_video, sites, given.size, passed[path]) for path in behind}
 
     def _late_formats(self, frames: Tensor) -> OutputFormats:
         """Trace the outputs that the plan does not know, once for each training mode."""
