@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from image2video.errors import InputError
 from image2video.inject.clip_places import Place, Places
@@ -16,14 +16,16 @@ from image2video.trace.places import IMAGE
 from image2video.trace.recorder import Call
 
 
-def find_clip_sites(backbone: nn.Module, graph: Graph, example: Tensor, names: Sequence[str]) -> list[ClipSite]:
+def find_clip_sites(
+    backbone: nn.Module, graph: Graph, names: Sequence[str], rows: Callable[[], Rows]
+) -> list[ClipSite]:
     """Return the sites at the inputs of modules, each of which is behind the one before it.
 
     Args:
         backbone: the traced network; it stays as it is.
         graph: of its traced forward.
-        example: an image like the traced ones.
         names: paths of the modules; `"image"` may come first.
+        rows: traces how the network has its rows, where that matters.
 
     Raises:
         InputError: maps cannot be moved at one of them; the message says why, and where they can.
@@ -42,7 +44,7 @@ def find_clip_sites(backbone: nn.Module, graph: Graph, example: Tensor, names: S
             )
         _check_order(places, [*found], place, name)
         if not begun:  # The rows change where the clip begins, and nowhere else.
-            _check_rows(places, backbone, example, place, name)
+            _check_rows(backbone, rows(), place, name)
         begun, found[place] = True, site
     return list(found.values())
 
@@ -86,9 +88,9 @@ def _check_order(places: Places, before: Sequence[Place], place: Place, name: st
     )
 
 
-def _check_rows(places: Places, backbone: nn.Module, example: Tensor, place: Place, name: str) -> None:
+def _check_rows(backbone: nn.Module, rows: Rows, place: Place, name: str) -> None:
     """Raise `InputError` where a network uses behind a place a number of rows that it read before."""
-    foreign = Rows(backbone, places.graph, example).foreign([place])
+    foreign = rows.foreign([place])
     if foreign is None:
         return
     raise InputError(

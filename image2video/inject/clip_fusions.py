@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor, nn
+from collections.abc import Callable, Sequence
 
 from image2video.errors import InputError
 from image2video.inject.clip_places import Place
@@ -45,22 +43,20 @@ def split_at_clip(
 
 
 def shared_places(
-    backbone: nn.Module,
     graph: Graph,
-    example: Tensor,
     clip_site: ClipSite | None,
     later: Sequence[ClipSite],
     sites: Sequence[Site],
+    rows: Callable[[], Rows],
 ) -> int:
     """Count the places behind which frames that are the same may be one row until the next place.
 
     Args:
-        backbone: the traced network; it stays as it is.
         graph: the traced forward.
-        example: an image like the traced ones.
         clip_site: where the clip begins; None for the image.
         later: where its frames are moved once more.
         sites: of fusions, which have to see all frames.
+        rows: traces how the network has its rows, where that matters.
 
     Returns:
         A number from the first place on, at most that of the later places.
@@ -74,7 +70,7 @@ def shared_places(
     # Until the last of them the number of rows grows from place to place, which the network has to follow.
     growing = [] if clip_site is None else [clip_site]
     places = [place_of(graph, site) for site in (*growing, *later[:count])]
-    return count if count and Rows(backbone, graph, example).foreign(places) is None else 0
+    return count if count and rows().foreign(places) is None else 0
 
 
 def _split(graph: Graph, clip_site: ClipSite, sites: Sequence[Site]) -> tuple[list[Site], list[Site]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from image2video.fusion.registry import resolve_fusion
 from image2video.inject.checks import check_backbone
 from image2video.inject.clip_choice import find_clip_sites
 from image2video.inject.clip_fusions import shared_places, split_at_clip
+from image2video.inject.clip_rows import Rows
 from image2video.inject.plan import OutputLayout, Plan, Site, Skipped, some
 from image2video.inject.rule import (
     Candidate,
@@ -88,7 +90,8 @@ def plan(
     _check_images(graph, backbone, example)
     found, skipped = _sites(backbone, graph, config) if config.active else ([], [])
     chosen = selection.choose(backbone, graph, config, found, skipped)
-    later = find_clip_sites(backbone, graph, example, places)
+    rows = functools.cache(functools.partial(Rows, backbone, graph, example))  # two more traces, where it is asked
+    later = find_clip_sites(backbone, graph, places, rows)
     clip_site = later.pop(0) if places[0] != IMAGE else None
     if clip_site is not None:
         chosen, before = split_at_clip(graph, clip_site, chosen, named=selection.names)
@@ -105,7 +108,7 @@ def plan(
         outputs=_outputs(graph),
         clip_site=clip_site,
         later_sites=tuple(later),
-        shared=shared_places(backbone, graph, example, clip_site, later, chosen) if later else 0,
+        shared=shared_places(graph, clip_site, later, chosen, rows) if later else 0,
     )
 
 
