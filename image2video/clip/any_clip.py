@@ -14,7 +14,7 @@ from image2video.clip.genotype_json import MAX_FILE_BYTES, decode, is_deep
 from image2video.clip.genotype_text import FRAME_BAR, NO_DEEP
 from image2video.clip.options import ClipOptions
 from image2video.clip.schedules import schedule_steps
-from image2video.errors import InputError, InputTypeError
+from image2video.errors import Image2VideoError, InputError, InputTypeError
 from image2video.runs.texts import parse_json, read_text
 
 Clip = Genotype | FrameSet
@@ -107,10 +107,18 @@ def as_any_clip(value: object) -> AnyClip:
     if isinstance(value, DeepClip):
         return value
     if isinstance(value, Mapping):
-        return DeepClip(tuple((place, as_clip(clip)) for place, clip in value.items()))
+        return DeepClip(tuple((place, _clip_at(place, clip)) for place, clip in value.items()))
     if _is_file(value):
         return any_clip_from_json(read_text(value, "genotype file", max_bytes=MAX_FILE_BYTES), repr(os.fsdecode(value)))
     return DeepClip.parse(value) if is_deep_text(value) else as_clip(value)  # type: ignore[arg-type]  # as_clip refuses
+
+
+def _clip_at(place: object, value: Any) -> Clip:
+    """Read the clip of one place; errors name the place."""
+    try:
+        return as_clip(value)
+    except Image2VideoError as error:
+        raise type(error)(f"at the place {place!r:.80}: {error}") from None
 
 
 def _is_file(value: object) -> TypeGuard[str | os.PathLike[str]]:

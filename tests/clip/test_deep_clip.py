@@ -173,7 +173,13 @@ def test_a_deep_clip_holds_clips_at_places(sites: object, error: type[Exception]
         DeepClip(sites)  # type: ignore[arg-type]
 
 
-def test_a_mapping_holds_clips_too() -> None:
+def test_a_mapping_holds_clips_too(tmp_path: Path) -> None:
+    Genotype.parse("rotate(3)").save(tmp_path / "chain.json")
+    found = as_any_clip({"image": tmp_path / "chain.json", "a": "preset:cifar10"})
+    assert found == DeepClip.of({"image": "rotate(3)", "a": Genotype.preset("cifar10")})
+    for wrong, message in (("spin(3)", "unknown op"), (3, "given as a"), (["identity"], "FrameSet"), (TEXT, NO_DEEP)):
+        with pytest.raises(Image2VideoError, match=f"(?s)at the place 'b': .*{message}"):
+            as_any_clip({"a": "identity", "b": wrong})
     with pytest.raises(InputError, match=r"(?s)at 'b': unknown op 'spin'.*at position 0"):
         DeepClip.of({"a": "identity", "b": "spin(3)"})
     with pytest.raises(InputError, match="at 'a' must be a chain or a frame set, got places again"):
