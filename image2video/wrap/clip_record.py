@@ -158,7 +158,7 @@ def _check(record: Mapping[str, Any]) -> None:
     if isinstance(record["clip_at"], list):
         names += record["clip_at"]
         deep = parse_any_clip(record["genotype"]) if record.get("genotype") is not None else None
-        if not isinstance(deep, DeepClip) or [*deep.places] != record["clip_at"]:
+        if not isinstance(deep, DeepClip) or len(deep.sites) < 2 or [*deep.places] != record["clip_at"]:
             raise ValueError("clip_at")
     elif record.get("genotype") is not None and is_deep_text(record["genotype"]):
         raise ValueError("clip_at")

@@ -1,6 +1,7 @@
 """Clips at several places of a backbone: every promise of the wrapper, against frames that are made one by one."""
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -177,23 +178,32 @@ def test_a_model_that_follows_its_checkpoint_takes_all_places_or_none():
 
 
 def test_a_record_that_contradicts_itself_is_refused():
-    import json
-
     model = deep("none")
     text = bytes(model.state_dict()["_extra_state"].tolist()).decode()
     record = json.loads(text)
-    for change in (
-        {"clip_at": ["image", "layer2"]},
-        {"clip_at": "layer2"},
-        {"genotype": "rotate(3)"},
-        {"clip_at": [3]},
-    ):
+    one = {"genotype": "layer2: rotate(3)", "clip_at": ["layer2"]}
+    other_places = {"clip_at": ["image", "layer2"]}
+    for change in (other_places, {"clip_at": "layer2"}, {"genotype": "rotate(3)"}, {"clip_at": [3]}, one):
         data = json.dumps({**record, **change}).ljust(1024).encode()
         with pytest.raises(InputError, match="cannot be read"):
             model.load_clip({"_extra_state": torch.frombuffer(bytearray(data), dtype=torch.uint8)})
     later = json.dumps({**record, "image2video": 4}).ljust(1024).encode()
     with pytest.raises(InputError, match="has the format 4, this version of image2video reads 1 … 3; install"):
         model.load_clip({"_extra_state": torch.frombuffer(bytearray(later), dtype=torch.uint8)})
+
+
+@torch.no_grad()
+def test_a_config_that_names_one_place_is_the_clip_there(tmp_path):
+    deep("none").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["genotype"] = json.loads(DeepClip.of({"layer2": "rotate(3)"}).to_json())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.warns(ClipWarning, match="another clip"):  # the weights say the one that they were saved with
+        found = VideoWrap.from_pretrained(tmp_path, backbone())
+    model = VideoWrap(backbone(), "none", genotype="rotate(5)", T=3, input_size=SIZE)
+    model.load_clip(tmp_path)
+    assert found.clip_at == model.clip_at == "layer2"
+    assert torch.equal(found(images(size=SIZE)), model(images(size=SIZE)))
 
 
 @torch.no_grad()
