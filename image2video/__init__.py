@@ -1,6 +1,7 @@
 """Turn an image into a short video, and a backbone into a network that fuses its frames."""
 
 from image2video.clip.colours import Colours
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
@@ -35,6 +36,7 @@ from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import FreshFusionWarning
 from image2video.wrap.clip_record import ClipWarning
 from image2video.wrap.param_groups import param_groups
+from image2video.wrap.phases import phases
 from image2video.wrap.video_wrap import VideoWrap
 
 install_old_paths()
@@ -50,6 +52,7 @@ __all__ = [
     "ClipWarning",
     "Colours",
     "Conv3dConfig",
+    "DeepClip",
     "ExistsError",
     "FrameSet",
     "FrameSource",
@@ -81,6 +84,7 @@ __all__ = [
     "frames_to_clip",
     "inject_",
     "param_groups",
+    "phases",
     "plan",
     "register_fusion",
     "register_op",

@@ -12,13 +12,12 @@ from typing import Any
 from jsonargparse import Namespace
 
 from image2video.cli.arguments import dashed, plain_values
-from image2video.clip.any_clip import as_clip
-from image2video.clip.frame_set import FrameSet
+from image2video.clip.any_clip import as_any_clip, listed_frames
 from image2video.data.source import short_name
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.fusion.registry import config_from_dict, resolve_fusion
-from image2video.inject.clip_site import IMAGE
 from image2video.runs.origin import BEST
+from image2video.trace.places import IMAGE
 from image2video.training.trained import CONFIG_FILE, PRETRAINED, TrainedRun
 
 NETWORK = ("model", "model_kwargs")
@@ -153,9 +152,9 @@ def _wrapping(run: TrainedRun, options: Namespace, given: set[str]) -> dict[str,
     if "genotype" in given and not _same("genotype", options.genotype, network["genotype"]):
         # Another genotype brings its own clip, where its file says how it was found; what a frame set has of it suits
         # no other.
-        here, there = as_clip(options.genotype), as_clip(network["genotype"])
+        here, there = as_any_clip(options.genotype), as_any_clip(network["genotype"])
         own = set(here.provenance or ())
-        if isinstance(here, FrameSet) or isinstance(there, FrameSet):
+        if listed_frames(here) is not None or listed_frames(there) is not None:
             own |= {"T", "schedule"}
         found = {name: value for name, value in found.items() if _CLIP.get(name) not in own}
     return found
@@ -185,7 +184,7 @@ def _same(name: str, a: Any, b: Any) -> bool:
         return bool((a or IMAGE) == (b or IMAGE))
     if name == "genotype" and isinstance(a, str) and isinstance(b, str) and "none" not in (a, b):
         try:
-            return as_clip(a) == as_clip(b)
+            return as_any_clip(a) == as_any_clip(b)
         except Image2VideoError:
             return False
     return bool(plain_values({"": a}) == plain_values({"": b}))

@@ -13,16 +13,17 @@ from image2video.cli.arguments import dashed, plain_values
 from image2video.cli.heads import load_weights_file, published_head, wrapped_head
 from image2video.cli.images import bare_builder
 from image2video.cli.options import BackboneOptions, WrapOptions
-from image2video.clip.any_clip import Clip, as_clip
+from image2video.clip.any_clip import AnyClip, as_any_clip
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.random_clips import RandomClips
 from image2video.data import Augmentation, AugmentedFrames, Clips, DataSource
 from image2video.errors import InputError
-from image2video.inject.clip_site import IMAGE
 from image2video.search import get_space
+from image2video.trace.places import IMAGE
 from image2video.training import read_weights
 from image2video.wrap.builders import Builder
+from image2video.wrap.phases import PHASES
 from image2video.wrap.video_wrap import VideoWrap
 
 DEFAULT_FRAMES = 3
@@ -103,9 +104,9 @@ def _lines(*notes: str | None) -> list[str]:
     return [note for note in notes if note is not None]
 
 
-def found_at(genotype: Clip) -> str | None:
-    """The place inside of the network with which a genotype was found; None for the image."""
-    place = (genotype.provenance or {}).get("clip_at")
+def found_at(genotype: AnyClip | str) -> str | None:
+    """The place inside of the network with which a genotype was found; None for the image, or if it names its own."""
+    place = None if isinstance(genotype, str) else (genotype.provenance or {}).get("clip_at")
     # A provenance is free text of whoever wrote it.
     return place if isinstance(place, str) and place != IMAGE else None
 
@@ -130,10 +131,11 @@ def _clip_options(wrap: WrapOptions, data: DataSource, seed: int) -> dict[str, A
         if given:
             raise InputError(f"--frame-source makes the frames itself; leave out {' and '.join(given)}")
         return {"frames": frame_source(wrap.frame_source, data, seed, wrap.frames)}
-    genotype = as_clip(DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype)
+    genotype = DEFAULT_GENOTYPE if wrap.genotype is None else wrap.genotype
+    clip = genotype if genotype == PHASES else as_any_clip(genotype)  # which the network decides
     # What is not given is as the genotype was found with.
     how = {name: getattr(wrap, name) for name in _HOW}
-    return {"genotype": genotype, "T": wrap.frames, **how, "mean": data.mean, "std": data.std}
+    return {"genotype": clip, "T": wrap.frames, **how, "mean": data.mean, "std": data.std}
 
 
 def settings(*groups: Any) -> dict[str, Any]:

@@ -127,8 +127,9 @@ class WrapOptions:
     """How the network sees an image as a video.
 
     Attributes:
-        genotype: text such as "translate_x(0.06) > rotate(10)", or "identity | flip_x" for a frame set, a .json file,
-            preset:NAME, identity, or none for the bare network (default: the small shift of VideoWrap)
+        genotype: text such as "translate_x(0.06) > rotate(10)", "identity | flip_x" for a frame set, or "image:
+            scale(1.1) | layer3: rotate(10)" for several places of the network; a .json file, preset:NAME, identity, or
+            none for the bare network (default: the small shift of VideoWrap)
         frame_source: frames drawn at random in place of a genotype's: clips:SPACE for a new random chain of a search
             space per batch, or a policy as for --augment, for copies that are each augmented on their own
         frames: frames of the clip, T (default: as the genotype's file was found with, else 3; all of a frame set)

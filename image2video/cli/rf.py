@@ -26,7 +26,6 @@ from image2video.cli.rf_job import (
 from image2video.cli.rf_theory import clip_figure, clip_sentence, expected_rows, layer_sentence
 from image2video.clip.image_to_video import Image2Video
 from image2video.experiments.output import environment
-from image2video.inject.clip_site import IMAGE
 from image2video.receptive_field import Unit
 from image2video.receptive_field.survey import Survey, survey, survey_units
 from image2video.report import (
@@ -40,6 +39,7 @@ from image2video.report import (
     write_field_page,
 )
 from image2video.runs.folders import OutputDirectory, atomic_write_bytes, atomic_write_json
+from image2video.trace.places import IMAGE
 from image2video.training import make_accelerator
 
 SCHEMA_VERSION = 1

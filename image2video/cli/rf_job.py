@@ -237,7 +237,8 @@ def _saved(options: RfOptions, device: torch.device) -> Networks:
         raise InputError(f"{options.weights} says itself how its model is wrapped; leave out {', '.join(given)}")
     model = VideoWrap.from_pretrained(options.weights)
     if not isinstance(model.to_video, Image2Video):
-        raise InputError(f"a field needs frames of a fixed shape; the model in {options.weights} draws them at random")
+        what = "moves maps at several places" if model.plan.clip_sites else "draws them at random"
+        raise InputError(f"a field needs frames of a fixed shape; the model in {options.weights} {what}")
     made = model.plan.input_size  # of the images that it was wrapped for, which may be others than its family's
     if options.size is None and min(made) > 0:
         size = (made[0], made[1], made[2])

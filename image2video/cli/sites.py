@@ -25,7 +25,8 @@ class SitesOptions:
     Attributes:
         fusion: how frames mix; a name from `fusion_names()`
         sites: regular expression on module names (default: all that the rule finds)
-        clip_at: module at whose input the clip begins, one that --clip-sites lists (default: the image)
+        clip_at: module at whose input the clip begins, one that --clip-sites lists (default: the image); several
+            places with commas between them: it begins at the first, and its frames are moved once more at the others
         clip_sites: list every place where a clip may begin, with its cost
         input_size: channels, height and width as [C, H, W] (default: the model's own)
         model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
@@ -63,7 +64,7 @@ def run(options: Namespace) -> None:
             fusion=chosen.fusion,
             sites=chosen.sites,
             input_size=chosen.input_size,
-            clip_at=chosen.clip_at,
+            clip_at=None if chosen.clip_at is None else [place.strip() for place in chosen.clip_at.split(",")],
         )
     )
 

@@ -43,7 +43,8 @@ def print_fields(model: VideoWrap, data: DataSource, name: str, out: Path, conso
     """Print the fields' table and write `erf.png` into the run's folder; a line says why where there are none."""
     size = (data.input_size[0], data.input_size[1], data.input_size[2])
     if not isinstance(model.to_video, Image2Video):
-        console.print("receptive fields: none to draw, since the frames are drawn at random", highlight=False)
+        why = "maps are moved inside of the network" if model.plan.clip_sites else "the frames are drawn at random"
+        console.print(f"receptive fields: none to draw, since {why}", highlight=False)
         return
     weights = f"trained on {data.short_name}"
     try:

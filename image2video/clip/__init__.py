@@ -1,6 +1,7 @@
 """An image becomes a clip: genotypes, the geometry and colours of their ops, and the frames that come of them."""
 
 from image2video.clip.colours import Colours
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype, Transform
@@ -14,6 +15,7 @@ __all__ = [
     "DEFAULT_GENOTYPE",
     "ClipOptions",
     "Colours",
+    "DeepClip",
     "FrameSet",
     "FrameSource",
     "Genotype",

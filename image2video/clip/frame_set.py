@@ -12,7 +12,7 @@ from torch import Tensor
 from image2video.clip.checks import check_size
 from image2video.clip.genotype import Genotype
 from image2video.clip.genotype_json import decode, encode_frames
-from image2video.clip.genotype_text import FRAME_BAR, MAX_FRAMES, MAX_TEXT, parse_frames
+from image2video.clip.genotype_text import FRAME_BAR, MAX_FRAMES, MAX_TEXT, NO_CHAIN, parse_frames
 from image2video.clip.slices import Shift
 from image2video.clip.stored import Stored
 from image2video.errors import InputError, InputTypeError
@@ -42,6 +42,8 @@ class FrameSet(Stored):
     >>> FrameSet.parse("identity | flip_x | scale(1.2) > translate_x(0.03)").T
     3
     """
+
+    refusal = NO_CHAIN
 
     frames: tuple[Genotype, ...]
     provenance: Mapping[str, Any] | None = field(default=None, compare=False)

@@ -151,6 +151,11 @@ class Genotype(Stored):
         Raises:
             MissingError: another name; the message lists all.
         """
+        if name == "phases":
+            raise MissingError(
+                "preset:phases depends on the network: VideoWrap(network, genotype='preset:phases') makes it, and "
+                "image2video.phases(network) returns it, to be printed and saved"
+            )
         if name not in cls.presets():
             raise MissingError(f"unknown preset {name!r:.80}; known presets: {', '.join(cls.presets()) or '(none)'}")
         return cls._decode(_preset_folder().joinpath(f"{name}.json").read_text("utf-8"), f"preset {name!r}")
@@ -173,7 +178,7 @@ class Genotype(Stored):
         if isinstance(value, os.PathLike):
             return cls.load(value)
         if isinstance(value, Stored):
-            raise InputTypeError(f"{NO_CHAIN}: {str(value)!r:.80}")
+            raise InputTypeError(f"{value.refusal}: {str(value)!r:.80}")
         if not isinstance(value, str):
             raise InputTypeError(
                 f"a genotype is given as a Genotype, a text such as {DEFAULT_GENOTYPE!r}, the path of a .json file or "

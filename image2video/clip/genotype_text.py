@@ -20,6 +20,10 @@ NO_CHAIN = (
     "expected a chain, got a frame set; VideoWrap, Image2Video and receptive fields take frame sets, "
     "searches, rankings of chains and random clips do not"
 )
+NO_DEEP = (
+    "expected a clip of images, got one with places of a network; VideoWrap(network, genotype=…) takes it; receptive "
+    "fields, searches, rankings, random clips and mmsegmentation do not"
+)
 
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
@@ -49,7 +53,7 @@ def parse_chain(text: str) -> tuple[Item, ...]:
     syntax error, an unknown op, a magnitude that is no finite number in the op's range, a text of more than
     10 000 characters or a chain of more than 64 ops.
     """
-    parser = _Parser(_checked_length(text))
+    parser = Parser(checked_length(text))
     chain = parser.chain()
     if text.startswith(FRAME_BAR, parser.at):
         raise parser.error(NO_CHAIN)
@@ -63,7 +67,7 @@ def parse_frames(text: str) -> tuple[tuple[Item, ...], ...]:
 
     Raises as `parse_chain` does, and `InputError` for a set of more than 256 frames or a text without a bar.
     """
-    parser = _Parser(_checked_length(text))
+    parser = Parser(checked_length(text))
     chains = [parser.chain()]
     while parser.at < len(text):
         parser.expect(FRAME_BAR, "between two frames, or '>' between two ops")
@@ -78,7 +82,8 @@ def parse_frames(text: str) -> tuple[tuple[Item, ...], ...]:
     return tuple(chains)
 
 
-def _checked_length(text: str) -> str:
+def checked_length(text: str) -> str:
+    """Return a genotype's text; raise for what is none, or is too long."""
     if not isinstance(text, str):
         raise InputTypeError(f"a genotype's text is a string, got {text!r:.80} of type {type(text).__name__}")
     if len(text) > MAX_TEXT:
@@ -86,7 +91,7 @@ def _checked_length(text: str) -> str:
     return text
 
 
-class _Parser:
+class Parser:
     """Reads a text from left to right; `at` is where it stands."""
 
     def __init__(self, text: str) -> None:
@@ -114,6 +119,8 @@ class _Parser:
             what = "the text ends" if start == len(self.text) else f"found {self.text[start]!r}"
             raise self.error(f"expected an op, as in 'rotate(10)' or 'identity', but {what}")
         name = match.group()
+        if self.text[match.end() :].lstrip().startswith(":"):
+            raise self.error(NO_DEEP)
         try:
             op = get_op(name)
         except Image2VideoError as error:

@@ -113,7 +113,18 @@ class Image2Video(nn.Module, WayBack):
         """
         check_images(images)
         check_clip_memory(images, self.T if T is None else check_frames(T))
-        steps = self._steps(T)
+        return self.clip_of_steps(images, self._steps(T))
+
+    def clip_of_steps(self, images: Tensor, steps: tuple[float, ...]) -> Tensor:
+        """Make the frames of images at given steps.
+
+        Args:
+            images: as in `forward`, which checks them.
+            steps: the powers of a genotype's frames, or the numbers of a set's.
+
+        Returns:
+            The clip `(B, S, C, H, W)`.
+        """
         height, width = images.shape[-2:]
         if not goes_into_export(height, width):
             self.genotype.check_cells((height, width))

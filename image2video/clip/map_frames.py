@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from image2video.clip.checks import check_size
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.matrices import conjugated
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import matrix_device, sampled_frames, stack_frames
+from image2video.clip.sampling import matrix_device, sampled_frames, stack_frames, warp_frames
 from image2video.clip.slices import Shift, sliced_frames
 from image2video.errors import InputError, InputTypeError
 from image2video.trace.capture import constant, goes_into_export
@@ -29,22 +29,45 @@ def map_clip(
     maps, bit for bit, as long as the sizes are numbers (in a graph with sizes of its own they are sampled). Magnitudes
     in cells count those of the maps.
     """
+    return moved_clip((maps,), clip, steps, (0,) * len(steps), image_size, options)
+
+
+def moved_clip(
+    sources: Sequence[Tensor],
+    clip: Clip,
+    steps: tuple[float, ...],
+    parents: tuple[int, ...],
+    image_size: tuple[int, int],
+    options: ClipOptions,
+) -> Tensor:
+    """Make the clip `(B, S, C, h, w)` whose frame s is the map `sources[parents[s]]`, moved at the power `steps[s]`.
+
+    Each source is `(B, C, h, w)`: the map of the images, or those of frames that were moved further ahead. Everything
+    else is as in `map_clip`.
+    """
     check_inside(clip, "at maps inside a network")
     H, W = check_size(image_size, "image_size")
-    h, w = maps.shape[-2:]
+    like = sources[0]
+    h, w = like.shape[-2:]
     if not goes_into_export(h, w):
         clip.check_cells((h, w))
-    shifts = [_shift(clip, step, h, w) for step in steps]
-    whole = [shift for shift in shifts if shift is not None]
-    sliced = iter(sliced_frames(maps, whole, options.padding) if whole else ())
-    powers = [step for step, shift in zip(steps, shifts, strict=True) if shift is None]
-    moved: Iterator[Tensor] = iter(())
-    if powers:
-        matrices = clip.step_matrices(powers, H, W, matrix_device(maps), cells=(h, w))
+    frames: dict[int, Tensor] = {}
+    for parent in dict.fromkeys(parents):
+        shifts = {s: _shift(clip, steps[s], h, w) for s, source in enumerate(parents) if source == parent}
+        whole = {s: shift for s, shift in shifts.items() if shift is not None}
+        if whole:
+            frames |= zip(whole, sliced_frames(sources[parent], [*whole.values()], options.padding), strict=True)
+    rest = [s for s in range(len(steps)) if s not in frames]
+    if rest:
+        matrices = clip.step_matrices([steps[s] for s in rest], H, W, matrix_device(like), cells=(h, w))
         matrices = constant(conjugated, matrices, h / H, w / W)
         how = {"padding": options.padding, "interpolation": options.interpolation}
-        moved = iter(sampled_frames(maps, matrices, tuple(range(len(powers))), **how))
-    return stack_frames([next(moved if shift is None else sliced) for shift in shifts], like=maps)
+        if len({parents[s] for s in rest}) == 1:
+            moved = sampled_frames(sources[parents[rest[0]]], matrices, tuple(range(len(rest))), **how)
+        else:
+            moved = warp_frames(torch.stack([sources[parents[s]] for s in rest]), matrices, **how).unbind(0)
+        frames |= zip(rest, moved, strict=True)
+    return stack_frames([frames[s] for s in range(len(steps))], like=like)
 
 
 def check_inside(clip: Clip, where: str) -> None:

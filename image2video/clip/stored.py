@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 from image2video.clip import hub
 from image2video.clip.genotype_json import MAX_FILE_BYTES, freeze
@@ -20,6 +20,8 @@ class Stored(ABC):
     """A frozen dataclass with a `provenance`, written as JSON."""
 
     provenance: Mapping[str, Any] | None
+    refusal: ClassVar[str]
+    """What a reader of chains says of it."""
 
     @abstractmethod
     def to_json(self) -> str:

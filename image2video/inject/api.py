@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from image2video.errors import InputError, StateError
+from image2video.errors import InputError, InputTypeError, StateError
 from image2video.fusion.base import Fusion
 from image2video.fusion.config import FusionConfig
 from image2video.inject.checks import check_backbone, check_plan
-from image2video.inject.clip_hook import ClipHook, FrameMaker
+from image2video.inject.clip_hook import ClipHook, FrameMaker, OnePlace, PlaceMaker
 from image2video.inject.context import FrameContext
 from image2video.inject.exit import ExitHook
 from image2video.inject.hooks import (
@@ -137,13 +137,12 @@ class Injection(nn.Module):
         for hook in self._hooks:
             self._put(hook)
         self._handles: list[RemovableHandle] = []
-        self._clip_hooks = [] if plan.clip_site is None else [ClipHook(plan.clip_site, self._context)]
+        self._clip_hooks = [ClipHook(site, self._context, place) for place, site in enumerate(plan.clip_sites)]
         for clip_hook in self._clip_hooks:
             # Before the fusions': one at the same module gets the frames.
             self._handles.append(clip_hook.register(backbone.get_submodule(clip_hook.site.module)))
         self._handles += [hook.register(module) for hook, module in zip(self._hooks, self._modules_at, strict=True)]
-        enter = EnterHook(self._context, inside=bool(self._clip_hooks))
-        self._handles.append(backbone.register_forward_pre_hook(enter, with_kwargs=True))
+        self._handles.append(backbone.register_forward_pre_hook(EnterHook(self._context), with_kwargs=True))
         fired = (*plan.names, *(clip_hook.fired for clip_hook in self._clip_hooks))
         self._exit = ExitHook(self._context, fired, fusions)
         self._handles.append(backbone.register_forward_hook(self._exit))
@@ -163,7 +162,7 @@ class Injection(nn.Module):
         enabled: bool = True,
         rows: int | None = None,
         size: tuple[int, int] | None = None,
-        maker: FrameMaker | None = None,
+        maker: FrameMaker | PlaceMaker | None = None,
     ) -> FramesScope:
         """Open the scope in which the backbone may be called, with T frames per clip.
 
@@ -174,8 +173,9 @@ class Injection(nn.Module):
                 of the backbone itself is counted by its input.
             size: (height, width) of the images, where the backbone is entered by another door; the grid of tokens
                 follows from it. A call of the backbone itself is measured by its input.
-            maker: what makes the frames, where the plan has a clip site inside of the backbone: an `Image2Video`. The
-                backbone then takes B images.
+            maker: what makes the frames, where the plan has a clip site inside of the backbone: an `Image2Video`, or
+                of several places what `DeepVideo.frames_of_call` returns. Where the clip begins inside of it, the
+                backbone takes B images.
 
         Returns:
             A context manager.
@@ -187,10 +187,11 @@ class Injection(nn.Module):
         """
         if isinstance(T, bool) or not isinstance(T, int) or T < 1:
             raise InputError(f"T must be a whole number of frames, 1 or more, got {T!r}")
-        if T > 1 and (maker is None) != (self.plan.clip_site is None):
+        if T > 1 and (maker is None) != (len(self.plan.clip_sites) == 0):
             raise InputError(self._maker_wanted())
+        makers = None if maker is None else self._makers(maker, T)
         self._check_usable()
-        return FramesScope(self, FrameState(T, rows, enabled, size, maker))
+        return FramesScope(self, FrameState(T, rows, enabled, size, makers))
 
     def tie(self, outputs: Any) -> Any:
         """Make `outputs` depend on all fusion parameters where fusion is off and processes train together.
@@ -253,7 +254,7 @@ class Injection(nn.Module):
             InputError: a plan of other sites.
         """
         kept = [(site.name, site.placement, site.channels, site.index) for site in self.plan.sites]
-        same_clip = _place(plan) == _place(self.plan)
+        same_clip = _places(plan) == _places(self.plan)
         same_sites = kept == [(s.name, s.placement, s.channels, s.index) for s in plan.sites]
         if plan.fusion != self.plan.fusion or not same_sites or not same_clip:
             raise InputError(
@@ -262,9 +263,8 @@ class Injection(nn.Module):
             )
         for hook, site in zip(self._hooks, plan.sites, strict=True):
             hook.site = site
-        for clip_hook in self._clip_hooks:
-            assert plan.clip_site is not None, "compared above"
-            clip_hook.site = plan.clip_site
+        for clip_hook, clip_site in zip(self._clip_hooks, plan.clip_sites, strict=True):
+            clip_hook.site = clip_site
         self.plan = plan
 
     def fuse(self) -> nn.Module:
@@ -322,12 +322,38 @@ class Injection(nn.Module):
 
     def _maker_wanted(self) -> str:
         """Say that a maker of frames is missing, or that nothing would ask it."""
-        if self.plan.clip_site is None:
+        if not self.plan.clip_sites:
             return "got a maker of frames, and the clip begins at the image; pass its frames, or plan with clip_at=…"
+        names = ", ".join(repr(site.name) for site in self.plan.clip_sites)
         return (
-            f"the clip begins at {self.plan.clip_site.name!r}, inside of the backbone, and nothing makes its frames; "
-            "pass maker=Image2Video(…), or plan without clip_at"
+            f"maps are moved at {names}, inside of the backbone, and nothing makes the frames there; pass "
+            f"{self._maker_words()}, or plan without clip_at"
         )
+
+    def _maker_words(self) -> str:
+        """Name what makes the frames of the plan."""
+        one = self.plan.clip_site is not None and len(self.plan.later_sites) == 0
+        return "maker=Image2Video(…)" if one else "maker=DeepVideo(…).frames_of_call(T)"
+
+    def _makers(self, maker: Any, T: int) -> PlaceMaker:
+        """Return what makes the frames at every place; raise where it makes them for other places."""
+        sites = self.plan.clip_sites
+        one = self.plan.clip_site is not None and len(self.plan.later_sites) == 0
+        if torch.compiler.is_compiling():  # a graph cannot ask for protocols
+            return OnePlace(maker, T) if one else maker
+        if one and isinstance(maker, FrameMaker):
+            return OnePlace(maker, T)
+        if one or not isinstance(maker, PlaceMaker):
+            raise InputTypeError(
+                f"maker must make frames at {len(sites)} places, got a {type(maker).__name__}; pass "
+                f"{self._maker_words()}"
+            )
+        if len(maker.counts) != len(sites) + 1 or maker.counts[-1] != T:
+            raise InputError(
+                f"the maker makes {maker.counts[-1]} frames at {len(maker.counts) - 1} places inside of the backbone; "
+                f"the plan has {len(sites)}, {', '.join(site.name for site in sites)}, and T = {T}; make it for these"
+            )
+        return maker
 
     def _is_in_place(self, hook: SiteHook, module: nn.Module) -> bool:
         """Whether a site's module is still in the backbone with its hook, and the hook's fusion still in here."""
@@ -352,10 +378,9 @@ class FramesScope:
         self._injection._context.end(self)
 
 
-def _place(plan: Plan) -> tuple[str, int, int] | None:
-    """Return what of a clip site has to stay, whatever the size of the images."""
-    site = plan.clip_site
-    return None if site is None else (site.name, site.index, site.channels)
+def _places(plan: Plan) -> tuple[bool, list[tuple[str, int, int]]]:
+    """Return what of the clip sites has to stay, whatever the size of the images."""
+    return plan.clip_site is None, [(site.name, site.index, site.channels) for site in plan.clip_sites]
 
 
 def _take_out(handles: list[RemovableHandle]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import jit, nn
 
 from image2video.errors import InputError, InputTypeError, StateError, UnsupportedError
+from image2video.inject.clip_hook import ClipHook
 from image2video.inject.exit import ExitHook
 from image2video.inject.hooks import EnterHook, LeaveHook, SiteHook
 from image2video.inject.plan import Plan, Site
 
-OUR_HOOKS = (SiteHook, EnterHook, ExitHook, LeaveHook)
+OUR_HOOKS = (SiteHook, ClipHook, EnterHook, ExitHook, LeaveHook)
 
 
 def check_backbone(backbone: nn.Module) -> None:
@@ -94,12 +95,13 @@ def check_plan(backbone: nn.Module, plan: Plan) -> None:
         )
     _check_names(plan)
     modules = dict(backbone.named_modules(remove_duplicate=False))
-    place = plan.clip_site
-    if place is not None and place.module not in modules:
-        raise InputError(
-            f"the plan (for {plan.model or 'an unnamed model'}) lets the clip begin at {place.module!r}, which is not "
-            f"there in this {type(backbone).__name__}; make the plan from this backbone"
-        )
+    for place in plan.clip_sites:
+        if place.module not in modules:
+            what = "lets the clip begin" if place is plan.clip_site else "moves maps"
+            raise InputError(
+                f"the plan (for {plan.model or 'an unnamed model'}) {what} at {place.module!r}, which is not there in "
+                f"this {type(backbone).__name__}; make the plan from this backbone"
+            )
     mismatches = [_mismatch(modules, site) for site in plan.sites]
     wrong = [line for line in mismatches if line is not None]
     if wrong:

@@ -1,32 +1,57 @@
-"""One place by its name: the site where a clip begins, or the reason why it cannot begin there."""
+"""Places by their names: the sites where maps are moved, or the reason why they cannot be moved there."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from image2video.errors import InputError
 from image2video.inject.clip_places import Place, Places
 from image2video.inject.clip_rows import Rows
-from image2video.inject.clip_site import IMAGE, ClipSite
+from image2video.inject.clip_site import ClipSite
 from image2video.trace.graph import Graph, Residual, has
+from image2video.trace.places import IMAGE
 from image2video.trace.recorder import Call
 
 
-def find_clip_site(backbone: nn.Module, graph: Graph, example: Tensor, name: str) -> ClipSite:
-    """Return the site at the input of a module.
+def find_clip_sites(
+    backbone: nn.Module, graph: Graph, names: Sequence[str], rows: Callable[[], Rows]
+) -> list[ClipSite]:
+    """Return the sites at the inputs of modules, each of which is behind the one before it.
 
     Args:
         backbone: the traced network; it stays as it is.
         graph: of its traced forward.
-        example: an image like the traced ones.
-        name: path of the module.
+        names: paths of the modules; `"image"` may come first.
+        rows: traces how the network has its rows, where that matters.
 
     Raises:
-        InputError: no clip can begin there; the message says why, and where one can.
+        InputError: maps cannot be moved at one of them; the message says why, and where they can.
     """
+    begun = bool(names) and names[0] == IMAGE
+    if not names[begun:]:
+        return []
     places = Places(graph)
+    found: dict[Place, ClipSite] = {}
+    for name in names[begun:]:
+        place, site = _find(places, backbone, name)
+        if place in found:
+            raise InputError(
+                f"clip_at names one place twice, {found[place].name!r} and {name!r}: both modules have the same input; "
+                "leave one of them out"
+            )
+        _check_order(places, [*found], place, name)
+        if not begun:  # The rows change where the clip begins, and nowhere else.
+            _check_rows(backbone, rows(), place, name)
+        begun, found[place] = True, site
+    return list(found.values())
+
+
+def _find(places: Places, backbone: nn.Module, name: str) -> tuple[Place, ClipSite]:
+    """Return the place whose module is hooked, and the site; raise `InputError` where there is none."""
+    graph = places.graph
     call = _only_call(places, backbone, name)
     given = [value for value in call.inputs if value >= 0 and graph.values[value].depends]
     if not given:
@@ -44,15 +69,36 @@ def find_clip_site(backbone: nn.Module, graph: Graph, example: Tensor, name: str
         raise InputError(
             f"clip_at={name!r} needs a map or tokens with a known grid: {site}; {_places_near(places, name)}"
         )
-    foreign = Rows(backbone, graph, example).foreign([places.hooked(alike)])
-    if foreign is not None:
+    return places.hooked(alike), site
+
+
+def _check_order(places: Places, before: Sequence[Place], place: Place, name: str) -> None:
+    """Raise `InputError` unless a place is behind the last one before it."""
+    if not before or has(before[-1].behind, place.value):
+        return
+    last = places.graph.calls[before[-1].call].name
+    if has(place.behind, before[-1].value):
         raise InputError(
-            f"clip_at={name!r} needs a network that uses nothing behind the site but what comes in there; "
-            f"{type(backbone).__name__} uses the number of images that it read before it, or a tensor from there "
-            f"({foreign.where}); let the clip begin with the image, clip_at={IMAGE!r}, or at another site; in your own "
-            "code read the number where it is used (x.shape[0])"
+            f"clip_at names {name!r} after {last!r}, and the network passes {name!r} first; list the places in the "
+            "order in which it passes them"
         )
-    return site
+    raise InputError(
+        f"clip_at names {name!r} after {last!r}, and nothing that comes from {last!r} reaches it; choose places on one "
+        "path to the outputs"
+    )
+
+
+def _check_rows(backbone: nn.Module, rows: Rows, place: Place, name: str) -> None:
+    """Raise `InputError` where a network uses behind a place a number of rows that it read before."""
+    foreign = rows.foreign([place])
+    if foreign is None:
+        return
+    raise InputError(
+        f"clip_at={name!r} needs a network that uses nothing behind the site but what comes in there; "
+        f"{type(backbone).__name__} uses the number of images that it read before it, or a tensor from there "
+        f"({foreign.where}); let the clip begin with the image, clip_at={IMAGE!r}, or at another site; in your own "
+        "code read the number where it is used (x.shape[0])"
+    )
 
 
 def _only_call(places: Places, backbone: nn.Module, name: str) -> Call:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from image2video.errors import InputError
+from image2video.inject.clip_places import Place
+from image2video.inject.clip_rows import Rows
 from image2video.inject.clip_site import ClipSite
 from image2video.inject.plan import Site, Skipped, some
 from image2video.trace.cuts import behind
@@ -29,14 +31,7 @@ def split_at_clip(
     Raises:
         InputError: a site before the place that was asked for by name.
     """
-    begin = next(call for call in graph.calls if call.name == clip_site.module)
-    value = begin.inputs[clip_site.index]
-    frames = behind(graph, value, begin)
-    kept: list[Site] = []
-    before: list[Site] = []
-    for site in sites:
-        calls = [call for call in graph.calls if call.name == site.name and call.stop >= 0]
-        (kept if all(_sees_frames(site, call, begin, value, frames) for call in calls) else before).append(site)
+    kept, before = _split(graph, clip_site, sites)
     refused = [site.name for site in before if named is not None and site.name in named]
     if refused:
         raise InputError(
@@ -45,6 +40,62 @@ def split_at_clip(
         )
     reason = f"before the clip site {clip_site.name!r}: it sees one frame per image"
     return kept, [Skipped(site.name, site.block, reason) for site in before]
+
+
+def shared_places(
+    graph: Graph,
+    clip_site: ClipSite | None,
+    later: Sequence[ClipSite],
+    sites: Sequence[Site],
+    rows: Callable[[], Rows],
+) -> int:
+    """Count the places behind which frames that are the same may be one row until the next place.
+
+    Args:
+        graph: the traced forward.
+        clip_site: where the clip begins; None for the image.
+        later: where its frames are moved once more.
+        sites: of fusions, which have to see all frames.
+        rows: traces how the network has its rows, where that matters.
+
+    Returns:
+        A number from the first place on, at most that of the later places.
+    """
+    outside = set() if clip_site is None else {*clip_site.outputs_before}
+    count = 0
+    for site in later:
+        if _split(graph, site, sites)[1] or {*site.outputs_before} - outside:
+            break
+        count += 1
+    # Until the last of them the number of rows grows from place to place, which the network has to follow.
+    growing = [] if clip_site is None else [clip_site]
+    places = [place_of(graph, site) for site in (*growing, *later[:count])]
+    return count if count and rows().foreign(places) is None else 0
+
+
+def _split(graph: Graph, clip_site: ClipSite, sites: Sequence[Site]) -> tuple[list[Site], list[Site]]:
+    """Separate the fusion sites behind a place from those before it."""
+    begin = call_of(graph, clip_site)
+    value = begin.inputs[clip_site.index]
+    frames = behind(graph, value, begin)
+    kept: list[Site] = []
+    before: list[Site] = []
+    for site in sites:
+        calls = [call for call in graph.calls if call.name == site.name and call.stop >= 0]
+        (kept if all(_sees_frames(site, call, begin, value, frames) for call in calls) else before).append(site)
+    return kept, before
+
+
+def call_of(graph: Graph, clip_site: ClipSite) -> Call:
+    """Return the run of the module that is hooked at a clip site."""
+    return next(call for call in graph.calls if call.name == clip_site.module)
+
+
+def place_of(graph: Graph, clip_site: ClipSite) -> Place:
+    """Return the place of a clip site in the trace."""
+    call = call_of(graph, clip_site)
+    value = call.inputs[clip_site.index]
+    return Place(call.index, value, behind(graph, value, call))
 
 
 def _sees_frames(site: Site, call: Call, begin: Call, value: int, frames: int) -> bool:

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from image2video.trace.layout import Layout
 from image2video.trace.token_grid import TokenGrid
 
-IMAGE = "image"
-"""The name of the place before the network: the clip begins with the image."""
-
 
 @dataclass(frozen=True)
 class ClipSite:

@@ -154,28 +154,27 @@ class EnterHook:
 
     Args:
         context: what all hooks of an injection share.
-        inside: whether the clip begins inside of the backbone, which images enter then.
     """
 
-    def __init__(self, context: FrameContext, *, inside: bool = False) -> None:
+    def __init__(self, context: FrameContext) -> None:
         self.context = context
-        self.inside = inside
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at the leading dimension of the backbone's first tensor, and open a forward."""
         refuse_replica(module)
         state = self.context.current("forward")
         tensor = first_tensor((args, kwargs))
-        rows = None if tensor is None or tensor.ndim == 0 else tensor.shape[0]
-        if rows is not None and self.inside:
-            rows *= state.T
+        entering = None if tensor is None or tensor.ndim == 0 else tensor.shape[0]
+        # One row per image where the clip begins inside of the backbone.
+        count = state.T if state.maker is None else state.maker.counts[0]
+        rows = entering if entering is None or count == state.T else entering // count * state.T
         size = (tensor.shape[2], tensor.shape[3]) if tensor is not None and tensor.ndim == 4 else state.size
         # Before the check: `LeaveHook` closes what stands open, after errors too.
         self.context.begin(FORWARD, state._replace(rows=rows, size=size))
-        if rows is not None and rows % state.T:
+        if entering is not None and entering % count:
             raise InputError(
-                f"the rows of the backbone must be a multiple of T = {state.T}, got {rows}; frames are "
-                "(B·T, C, H, W), batch-major: row b·T + t is frame t of image b"
+                f"the rows of the backbone must be a multiple of {f'T = {count}' if count == state.T else count}, got "
+                f"{entering}; frames are (B·T, C, H, W), batch-major: row b·T + t is frame t of image b"
             )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from image2video.fusion.config import FusionConfig
 from image2video.inject.clip_site import ClipSite
 from image2video.trace.layout import Layout
+from image2video.trace.places import IMAGE
 from image2video.trace.token_grid import TokenGrid
 
 
@@ -85,6 +87,9 @@ class Plan:
         model: class name of the backbone.
         outputs: layouts of what the backbone returns.
         clip_site: where the clip begins; None for the image.
+        later_sites: where its frames are moved once more, in the order of execution.
+        shared: behind how many of the places, from the first, frames that are the same up to there may be one row until
+            the next place: no fusion acts between the two, nothing is returned, and no number of rows is kept.
     """
 
     fusion: FusionConfig
@@ -94,6 +99,38 @@ class Plan:
     model: str = ""
     outputs: tuple[OutputLayout, ...] = ()
     clip_site: ClipSite | None = None
+    later_sites: tuple[ClipSite, ...] = ()
+    shared: int = 0
+
+    @property
+    def clip_sites(self) -> tuple[ClipSite, ...]:
+        """All places inside of the backbone where maps are moved, in the order of execution."""
+        return (() if self.clip_site is None else (self.clip_site,)) + self.later_sites
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names of all places where the image or maps are moved; the first is where the clip begins."""
+        begin = IMAGE if self.clip_site is None else self.clip_site.name
+        return (begin, *(site.name for site in self.later_sites))
+
+    def cost(self, T: int, rows: Sequence[int] | None = None) -> float:
+        """Return the multiply-accumulates of T frames as a multiple of those of the image alone.
+
+        Args:
+            T: how many frames.
+            rows: rows per image before the first of `clip_sites` and behind each of them; by default T from where the
+                clip begins.
+
+        Returns:
+            Such as 2.11; T where the clip begins at the image.
+        """
+        sites = self.clip_sites
+        if not sites or sites[0].macs_before + sites[0].macs_after == 0:
+            return float(T)
+        counts = [T if self.clip_site is None else 1, *[T] * len(sites)] if rows is None else rows
+        ends = [0, *(site.macs_before for site in sites), sites[0].macs_before + sites[0].macs_after]
+        parts = (count * (end - begin) for count, (begin, end) in zip(counts, pairwise(ends), strict=True))
+        return sum(parts) / ends[-1]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,7 +140,9 @@ class Plan:
     def __str__(self) -> str:
         size = "×".join(map(str, self.input_size))
         text = [f"{self.model}: {len(self.sites)} {self.fusion.name} sites at input {size}"]
-        if self.clip_site is not None:
+        if self.later_sites:
+            text += ["", *_places_table(self), ""]
+        elif self.clip_site is not None:
             text += ["", *plain_table(_clip_rows(self.clip_site)), ""]
         if self.sites:
             head = ("site", "placement", "channels", "layout", "shape", "parts", "rule", "block")
@@ -142,14 +181,35 @@ def _clip_rows(site: ClipSite) -> list[tuple[str, ...]]:
     """Say where the clip begins and what it costs."""
     rows, columns = site.map_size
     down, across = site.stride
-    behind = f"{site.macs_after:,}".replace(",", " ")
-    ahead = f"{site.macs_before:,}".replace(",", " ")
+    behind, ahead = _grouped(site.macs_after), _grouped(site.macs_before)
     return [
         ("clip begins at", site.name),
         ("map", f"{rows}×{columns}, stride {down:g}×{across:g}, {site.channels} channels, {layout_words(site.layout)}"),
         ("MACs per image", f"{ahead} before it, {behind} behind it"),
         ("cost", f"{site.cost(3):.2f} times the image for T = 3, {site.cost(5):.2f} for T = 5"),
     ]
+
+
+def _places_table(plan: Plan) -> list[str]:
+    """Say at which places maps are moved, what lies behind each, and what that costs."""
+    rows: list[tuple[str, ...]] = [("place", "map", "stride", "channels", "layout", "MACs behind it", "there")]
+    if plan.clip_site is None:
+        channels, height, width = plan.input_size
+        whole = _grouped(plan.later_sites[0].macs_before + plan.later_sites[0].macs_after)
+        rows.append((IMAGE, f"{height}×{width}", "1×1", str(channels), "(N, C, H, W)", whole, "the clip begins"))
+    for site in plan.clip_sites:
+        sides = ("×".join(f"{side:g}" for side in pair) for pair in (site.map_size, site.stride))
+        what = "the clip begins" if site is plan.clip_site else "its frames move"
+        rows.append((site.name, *sides, str(site.channels), layout_words(site.layout), _grouped(site.macs_after), what))
+    words = f"cost: {plan.cost(3):.2f} times the image for T = 3, {plan.cost(5):.2f} for T = 5"
+    if plan.shared:
+        words += "; less where frames are the same up to a place"
+    return [*plain_table(rows), words]
+
+
+def _grouped(number: int) -> str:
+    """Write a number in groups of three digits."""
+    return f"{number:,}".replace(",", " ")
 
 
 def _row(site: Site) -> tuple[str, ...]:

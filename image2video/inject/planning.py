@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ from image2video.errors import InputError, InputTypeError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.checks import check_backbone
-from image2video.inject.clip_choice import find_clip_site
-from image2video.inject.clip_fusions import split_at_clip
-from image2video.inject.clip_site import IMAGE
+from image2video.inject.clip_choice import find_clip_sites
+from image2video.inject.clip_fusions import shared_places, split_at_clip
+from image2video.inject.clip_rows import Rows
 from image2video.inject.plan import OutputLayout, Plan, Site, Skipped, some
 from image2video.inject.rule import (
     Candidate,
@@ -28,11 +29,9 @@ from image2video.inject.selection import selector
 from image2video.inject.sites import site_of
 from image2video.trace.graph import Graph
 from image2video.trace.layouts import placed
+from image2video.trace.places import IMAGE, MAX_PATH, MAX_PLACES
 from image2video.trace.sizes import example_for
 from image2video.trace.trace import trace_forward
-
-MAX_PATH = 1000
-"""Characters of the path of a module, which may come from a file."""
 
 
 def plan(
@@ -42,7 +41,7 @@ def plan(
     sites: str | Iterable[str] | Callable[[Site], bool] | None = None,
     input_size: Sequence[int] | None = None,
     example_input: Tensor | None = None,
-    clip_at: str | None = None,
+    clip_at: str | Sequence[str] | None = None,
 ) -> Plan:
     """Find where the fusions of a backbone go, from the dataflow of one traced forward; the backbone stays as it is.
 
@@ -59,7 +58,8 @@ def plan(
         input_size: `(C, H, W)`; without it and an example, the size that timm says the backbone was made for.
         example_input: images `(B, C, H, W)`, of which the size and type count.
         clip_at: path of the module at whose input the clip begins (`clip_sites(backbone)` lists where it can); None or
-            `"image"` for the image. Fusion sites before it are left out: they see one frame per image.
+            `"image"` for the image. Fusion sites before it are left out: they see one frame per image. A list of
+            places: the clip begins at the first, and its frames are moved once more at the others.
 
     Returns:
         The frozen plan; `print(plan)` shows it as a table.
@@ -67,8 +67,8 @@ def plan(
     Raises:
         InputError: no input size known, a forward that fails on it, an unknown fusion, a selection that matches
             nothing, no site left, or a place where no clip can begin.
-        InputTypeError: a backbone that is no module, images that are no floating-point tensor, a `clip_at` that is no
-            string.
+        InputTypeError: a backbone that is no module, images that are no floating-point tensor, a `clip_at` that is
+            neither a string nor a list of strings.
         StateError: a backbone that is wrapped or compiled already.
         UnsupportedError: a backbone that is scripted or cannot be copied.
 
@@ -82,7 +82,7 @@ def plan(
         2     before     8         (N, C, H, W)  1×8×14×22  1      fallback  (root)
     """
     config = resolve_fusion(fusion)
-    check_clip_at(clip_at)
+    places = checked_places(clip_at)
     check_backbone(backbone)
     selection = selector(sites, config)
     example = example_for(backbone, input_size, example_input)
@@ -90,9 +90,10 @@ def plan(
     _check_images(graph, backbone, example)
     found, skipped = _sites(backbone, graph, config) if config.active else ([], [])
     chosen = selection.choose(backbone, graph, config, found, skipped)
-    clip_site = None
-    if clip_at not in (None, IMAGE):
-        clip_site = find_clip_site(backbone, graph, example, clip_at)
+    rows = functools.cache(functools.partial(Rows, backbone, graph, example))  # two more traces, where it is asked
+    later = find_clip_sites(backbone, graph, places, rows)
+    clip_site = later.pop(0) if places[0] != IMAGE else None
+    if clip_site is not None:
         chosen, before = split_at_clip(graph, clip_site, chosen, named=selection.names)
         skipped = [*before, *skipped]
     if config.active and not chosen:
@@ -106,26 +107,37 @@ def plan(
         model=type(backbone).__name__,
         outputs=_outputs(graph),
         clip_site=clip_site,
+        later_sites=tuple(later),
+        shared=shared_places(graph, clip_site, later, chosen, rows) if later else 0,
     )
 
 
-def check_clip_at(clip_at: str | None) -> None:
-    """Refuse what names no place of a network.
+def checked_places(clip_at: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the places that are named, the image where none is; refuse what names no place of a network.
 
     Raises:
-        InputTypeError: something else than a string or None.
-        InputError: a text that is longer than any path.
+        InputTypeError: something else than strings or None.
+        InputError: a text that is longer than any path, too many, none, or the image behind another place.
     """
-    if clip_at is not None and not isinstance(clip_at, str):
-        raise InputTypeError(
-            f"clip_at must be the path of a module, {IMAGE!r} or None, got {clip_at!r:.80}; clip_sites(backbone) lists "
-            "them"
-        )
-    if clip_at is not None and len(clip_at) > MAX_PATH:
-        raise InputError(
-            f"clip_at must be the path of a module, which has at most {MAX_PATH} characters, got {len(clip_at)}: "
-            f"{clip_at!r:.80}"
-        )
+    if clip_at is None:
+        return (IMAGE,)
+    places = (clip_at,) if isinstance(clip_at, str) or not isinstance(clip_at, Sequence) else tuple(clip_at)
+    if not 1 <= len(places) <= MAX_PLACES:
+        raise InputError(f"clip_at must name 1 … {MAX_PLACES} places, got {len(places)}; None is the image")
+    for place in places:
+        if not isinstance(place, str):
+            raise InputTypeError(
+                f"clip_at must be the path of a module, {IMAGE!r}, None, or a list of such places, got {place!r:.80}; "
+                "clip_sites(backbone) lists them"
+            )
+        if len(place) > MAX_PATH:
+            raise InputError(
+                f"clip_at must be the path of a module, which has at most {MAX_PATH} characters, got {len(place)}: "
+                f"{place!r:.80}"
+            )
+    if IMAGE in places[1:]:
+        raise InputError(f"clip_at names {IMAGE!r} after {places[0]!r}; the image comes before the network: first")
+    return places
 
 
 def output_layouts(model: nn.Module, example: Tensor) -> tuple[OutputLayout, ...]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from image2video.errors import InputError
 from image2video.receptive_field.target import Target
 from image2video.trace.trace import tensors_of
-from image2video.wrap.inside import way_back
 from image2video.wrap.video_wrap import VideoWrap
+from image2video.wrap.ways import way_back
 
 
 class Reading:
@@ -102,7 +102,7 @@ class Reading:
         assert self._wrapper is not None, "a model without frames has nothing to aggregate"
         maps = layout.to_maps(layout.split_prefix(tensor)[1])
         y, x = self._position
-        back = way_back(self._wrapper.to_video, self._wrapper.plan.clip_site, self.target.size)
+        back = way_back(self._wrapper.to_video, self._wrapper.plan.clip_sites, self.target.size)
         return back.unwarped_mean(maps, self.target.size, T)[:, :, y, x]
 
     @property

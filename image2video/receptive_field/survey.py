@@ -8,6 +8,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.schedules import schedule_steps
 from image2video.errors import InputError, UnsupportedError
 from image2video.inject.planning import plan
@@ -132,7 +133,7 @@ def _is_first(model: nn.Module, first: nn.Module, unit: Unit) -> bool:
     """Whether a unit of a wrapper is, bit for bit, the first network on the image itself."""
     if not isinstance(model, VideoWrap) or isinstance(first, VideoWrap) or unit.frame is None:
         return False
-    if model.plan.sites or model.genotype is None:
+    if model.plan.sites or model.genotype is None or isinstance(model.genotype, DeepClip):
         return False
     if not model.genotype.is_still(schedule_steps(str(model.to_video.schedule), model.T)[unit.frame]):
         return False

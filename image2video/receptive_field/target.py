@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from image2video.clip.checks import check_size
+from image2video.clip.deep_video import DeepVideo
 from image2video.errors import InputError, UnsupportedError
 from image2video.receptive_field.inside import begin_of
 from image2video.receptive_field.models import bare_network, uncompiled
@@ -121,6 +122,11 @@ def _frames(model: nn.Module, unit: Unit) -> int | None:
                 "wrap it: VideoWrap(model)"
             )
         return None
+    if isinstance(model.to_video, DeepVideo):
+        raise UnsupportedError(
+            f"maps are moved at several places ({model.genotype}), and receptive fields are measured of clips that "
+            "begin at one; wrap a copy with one genotype, and clip_at for its place"
+        )
     if unit.frame is not None and unit.frame >= model.T:
         raise InputError(f"frame {unit.frame} is outside the clip of T = {model.T} frames; give 0 … {model.T - 1}")
     if unit.frame is None and unit.layer is None and model.aggregate == "none":

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from image2video.clip.genotype import Genotype
 from image2video.errors import StateError
-from image2video.inject.clip_site import IMAGE
 from image2video.protocols import ImageSet
 from image2video.search.rank.fixed_weights import rank_genotypes
 from image2video.search.rank.frame_choice import FrameChoice
@@ -24,6 +23,7 @@ from image2video.search.score.scores import Scores
 from image2video.search.setup import Setup
 from image2video.search.state.config import AVERAGES
 from image2video.search.state.state import SearchState
+from image2video.trace.places import IMAGE
 
 Found = TypeVar("Found", Ranking, FrameChoice)
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -42,7 +42,7 @@ class FrameState(NamedTuple):
             None where that was not seen.
         enabled: whether frames are fused.
         size: (height, width) of the images; None where they were not seen.
-        maker: what makes the frames where the clip begins inside of the backbone, else None.
+        maker: what makes the frames at places inside of the backbone; None where there are none.
     """
 
     T: int

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from image2video.clip.any_clip import clip_from_json
-from image2video.clip.image_to_video import Image2Video
+from image2video.clip.any_clip import any_clip_from_json
+from image2video.clip.frame_sources import FrameSource
 from image2video.errors import InputError
 from image2video.runs.origin import run_behind
 from image2video.runs.texts import MAX_RECORD_BYTES, read_json
@@ -81,9 +81,9 @@ def network_record(model: nn.Module) -> dict[str, Any]:
         "aggregate": model.aggregate if isinstance(model.aggregate, str) else None,
         "freeze_bn": model.freeze_bn,
         "clip_at": model.clip_at,
-        "drawn": not isinstance(model.to_video, Image2Video),
+        "drawn": isinstance(model.to_video, FrameSource),
     }
-    if isinstance(model.to_video, Image2Video):
+    if not isinstance(model.to_video, FrameSource):
         options = model.to_video.options.to_dict()
         record |= {name: options[name] for name in ("schedule", "padding", "interpolation")}
     return record
@@ -109,7 +109,7 @@ def _older_network(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
             kept = {name: config[name] for name in names if name in config}
             kept["clip_at"] = config.get("clip_at")
             sites = [site["name"] for site in config.get("sites", [])]
-            genotype = str(clip_from_json(json.dumps(config["genotype"])))
+            genotype = str(any_clip_from_json(json.dumps(config["genotype"])))
             return {"genotype": genotype, "sites": sites, "drawn": False, **kept}
     if options.get("genotype") == "none" and options.get("frame_source") is None:
         return {"genotype": None}

@@ -68,6 +68,7 @@ def aggregate(
     image_size: tuple[int, int],
     formats: OutputFormats | None = None,
     rows: int | None = None,
+    ways: Mapping[str, Unwarper] | None = None,
 ) -> Any:
     """Turn what a backbone returned for frames `(B·T, …)` into outputs for B images.
 
@@ -94,6 +95,7 @@ def aggregate(
         image_size: (height, width) of the images, for unwarping.
         formats: what is known of the layouts of the outputs.
         rows: B·T, where the caller knows it.
+        ways: by path, what brings maps of an output back whose frames were not moved at all places.
 
     Returns:
         The outputs of the images, in the same structure.
@@ -106,7 +108,7 @@ def aggregate(
     check_aggregation(how)
     if not isinstance(how, str):
         return how(outputs, T)
-    aggregator = _Aggregator(T, how, to_video, image_size, formats or OutputFormats(), rows)
+    aggregator = _Aggregator(T, how, to_video, image_size, formats or OutputFormats(), rows, ways or {})
     result = aggregator.walk(outputs, "")
     if how == "unwarp" and not aggregator.unwarped:
         raise InputError(
@@ -126,6 +128,7 @@ class _Aggregator:
     image_size: tuple[int, int]
     formats: OutputFormats
     rows: int | None
+    ways: Mapping[str, Unwarper]
     unwarped: bool = False
 
     def walk(self, value: Any, path: str) -> Any:
@@ -181,7 +184,7 @@ class _Aggregator:
             return _mean(clip)
         if value.ndim == 3:
             return self._tokens(value, path)
-        return self._unwarped_mean(value, self._map_layout(value, path))
+        return self._unwarped_mean(value, self._map_layout(value, path), path)
 
     def _check_rows(self, value: Tensor, path: str) -> None:
         """Refuse a tensor without one row per frame."""
@@ -219,18 +222,19 @@ class _Aggregator:
             )
         layout = self._map_layout(value, path)
         if value.shape[layout.channel_dim] == 1:
-            log_yes = self._log_of_mean(_wide(value).sigmoid(), layout)
-            return (log_yes - self._log_of_mean(_wide(-value).sigmoid(), layout)).to(value.dtype)
-        return self._log_of_mean(_wide(value).softmax(layout.channel_dim), layout).to(value.dtype)
+            log_yes = self._log_of_mean(_wide(value).sigmoid(), layout, path)
+            return (log_yes - self._log_of_mean(_wide(-value).sigmoid(), layout, path)).to(value.dtype)
+        return self._log_of_mean(_wide(value).softmax(layout.channel_dim), layout, path).to(value.dtype)
 
-    def _log_of_mean(self, probs: Tensor, layout: Layout) -> Tensor:
+    def _log_of_mean(self, probs: Tensor, layout: Layout, path: str) -> Tensor:
         """Return the log of the unwarped mean of maps of probabilities; the log of 0, −inf, is cut off."""
-        return self._unwarped_mean(probs, layout).clamp_min(torch.finfo(torch.float32).tiny).log()
+        return self._unwarped_mean(probs, layout, path).clamp_min(torch.finfo(torch.float32).tiny).log()
 
-    def _unwarped_mean(self, body: Tensor, layout: Layout) -> Tensor:
+    def _unwarped_mean(self, body: Tensor, layout: Layout, path: str) -> Tensor:
         """Return the unwarped mean of maps or of tokens without their prefix, in the layout and dtype they came in."""
         self.unwarped = True
-        mean = self.to_video.unwarped_mean(_wide(layout.to_maps(body)), self.image_size, self.T)
+        way_back = self.ways.get(path, self.to_video)
+        mean = way_back.unwarped_mean(_wide(layout.to_maps(body)), self.image_size, self.T)
         one_row_per_image = body[:: self.T]
         return layout.from_maps(mean, one_row_per_image).to(body.dtype)
 
@@ -279,7 +283,7 @@ class _Aggregator:
         """Unwarp and average tokens on their grid; prefix tokens have no place in the image and get the plain mean."""
         layout = self._token_layout(value, path)
         prefix, body = layout.split_prefix(value)
-        images = self._unwarped_mean(body, layout)
+        images = self._unwarped_mean(body, layout, path)
         if prefix is None:
             return images
         return layout.join_prefix(_mean(self._clip(prefix)), images)

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from image2video.clip.any_clip import clip_from_json
+from image2video.clip.any_clip import AnyClip, any_clip_from_json
+from image2video.clip.deep_clip import DeepClip
 from image2video.errors import InputError, MissingError
-from image2video.inject.clip_site import IMAGE
 from image2video.runs.folders import torch_load
+from image2video.trace.places import IMAGE
 from image2video.wrap import pretrained
 from image2video.wrap.clip_record import CLIP, CLIP_OPTIONS, decode, is_clip
 
@@ -84,14 +85,24 @@ def _one(records: list[dict[str, Any]], what: str) -> dict[str, Any]:
     return records[0]
 
 
+def at_one_place(clip: DeepClip) -> tuple[AnyClip, str | list[str]]:
+    """Return the clip of the only place and its name, or a clip at several places and their names."""
+    places = [*clip.places]
+    return (clip, places) if len(places) > 1 else (clip.clips[0], places[0])
+
+
 def _record_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a wrapper from its config."""
+    place: str | list[str] = config["clip_at"] or IMAGE
     record = {name: config[name] for name in (*CLIP_OPTIONS, "frames", "fusion", "residual", "aggregate")}
     if config["frames"] is not None:
         record["T"] = config["frames"]["T"]
         record["frames"] = {name: value for name, value in config["frames"].items() if name != "T"}
     else:
-        record["genotype"] = str(clip_from_json(json.dumps(config["genotype"])))
+        clip = any_clip_from_json(json.dumps(config["genotype"]))
+        if isinstance(clip, DeepClip):
+            clip, place = at_one_place(clip)
+        record["genotype"] = str(clip)
     record["sites"] = [site["name"] for site in config["sites"]]
-    record["clip_at"] = config["clip_at"] or IMAGE
+    record["clip_at"] = place
     return record

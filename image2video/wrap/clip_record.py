@@ -13,11 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.any_clip import parse_any_clip
+from image2video.clip.deep_clip import DeepClip
+from image2video.clip.deep_text import is_deep_text
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.frame_sources import FrameSource, source_record
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.inject.api import Injection
-from image2video.inject.clip_site import IMAGE
+from image2video.trace.places import IMAGE
 
 CLIP = "_extra_state"
 """The key of the clip below the model's own prefix: torch's name for what a module's state holds beside tensors."""
@@ -28,11 +32,15 @@ _FORMAT_KEY = "image2video"
 _FORMAT = 1
 _INSIDE_FORMAT = 2
 """Of a clip that begins inside of the backbone: readers of format 1 alone refuse it as newer than they are."""
+_DEEP_FORMAT = 3
+"""Of a clip at several places, which `clip_at` lists: earlier readers refuse it as newer than they are."""
+_FORMATS = (_FORMAT, _INSIDE_FORMAT, _DEEP_FORMAT)
 _BLOCK = 1024
 _LONGEST_T = 20  # digits
 _SHOWN = 120  # characters of one value in a message
 _TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("genotype", "schedule", "padding", "interpolation", "aggregate", "clip_at"), (str,)),
+    **dict.fromkeys(("genotype", "schedule", "padding", "interpolation", "aggregate"), (str,)),
+    "clip_at": (str, list),
     **dict.fromkeys(("mean", "std"), (list, float, int)),
     **dict.fromkeys(("frames", "fusion"), (dict,)),
     "T": (int,),
@@ -41,13 +49,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+Video = Image2Video | DeepVideo | FrameSource
+"""What makes the frames of a wrapper."""
+
+
 class ClipWarning(UserWarning):
     """A checkpoint was loaded whose clip is another than the model's or is not known, or a clip that shows little."""
 
 
-def record_of(
-    to_video: Image2Video | FrameSource, injection: Injection, residual: bool, aggregate: Any = None
-) -> dict[str, Any]:
+def record_of(to_video: Video, injection: Injection, residual: bool, aggregate: Any = None) -> dict[str, Any]:
     """Record the clip, the fusion and the aggregation of a model as JSON values.
 
     Args:
@@ -73,7 +83,7 @@ def record_of(
         "fusion": injection.plan.fusion.to_dict(),
         "sites": list(injection.plan.names),
         "residual": residual if injection.plan.names else None,
-        "clip_at": IMAGE if injection.plan.clip_site is None else injection.plan.clip_site.name,
+        "clip_at": [*injection.plan.places] if injection.plan.later_sites else injection.plan.places[0],
         "aggregate": aggregate if isinstance(aggregate, str) else None,
     }
 
@@ -91,9 +101,11 @@ def encode(record: Mapping[str, Any], module: nn.Module) -> Tensor:
         still fit each other after `set_frames`.
     """
     # A clip of the image is written as before there were others.
-    inside = record.get("clip_at", IMAGE) != IMAGE
-    written = {name: value for name, value in record.items() if name != "clip_at" or inside}
-    text = json.dumps({_FORMAT_KEY: _INSIDE_FORMAT if inside else _FORMAT, **written})
+    place = record.get("clip_at", IMAGE)
+    written = {name: value for name, value in record.items() if name != "clip_at" or place != IMAGE}
+    several = isinstance(place, list)
+    version = _DEEP_FORMAT if several else _FORMAT if place == IMAGE else _INSIDE_FORMAT
+    text = json.dumps({_FORMAT_KEY: version, **written})
     blocks = -(-(len(text) - len(str(record["T"])) + _LONGEST_T) // _BLOCK)
     data = torch.frombuffer(bytearray(text.ljust(blocks * _BLOCK), "ascii"), dtype=torch.uint8)
     first = next(module.parameters(), None)
@@ -118,7 +130,7 @@ def decode(state: Any) -> dict[str, Any]:
             values = values.float().round()
         record = json.loads(bytes(values.to(torch.uint8).tolist()).decode("ascii"))
         version = record.pop(_FORMAT_KEY)
-        if version in (_FORMAT, _INSIDE_FORMAT):
+        if version in _FORMATS:
             record.setdefault("clip_at", IMAGE)
             _check(record)
     except (AttributeError, KeyError, RecursionError, RuntimeError, TypeError, ValueError) as error:
@@ -126,10 +138,10 @@ def decode(state: Any) -> dict[str, Any]:
             f"the checkpoint's clip (the key {CLIP!r}) cannot be read ({type(error).__name__}); it must be the tensor "
             "that the model's state_dict() gave; delete the key to load the weights without their clip"
         ) from error
-    if version not in (_FORMAT, _INSIDE_FORMAT):
+    if version not in _FORMATS:
         raise InputError(
-            f"the checkpoint's clip has the format {version!r}, this version of image2video reads {_FORMAT} and "
-            f"{_INSIDE_FORMAT}; install the version that wrote it, or delete the key {CLIP!r} to load the weights "
+            f"the checkpoint's clip has the format {version!r}, this version of image2video reads {_FORMAT} … "
+            f"{_DEEP_FORMAT}; install the version that wrote it, or delete the key {CLIP!r} to load the weights "
             "without their clip"
         )
     return dict(record)
@@ -142,7 +154,15 @@ def _check(record: Mapping[str, Any]) -> None:
             raise TypeError(name)
     if record.get("T") is None or (record.get("genotype") is None and record.get("frames") is None):
         raise KeyError("genotype")
-    if not all(isinstance(site, str) for site in record.get("sites") or ()):
+    names = [*(record.get("sites") or ())]
+    if isinstance(record["clip_at"], list):
+        names += record["clip_at"]
+        deep = parse_any_clip(record["genotype"]) if record.get("genotype") is not None else None
+        if not isinstance(deep, DeepClip) or len(deep.sites) < 2 or [*deep.places] != record["clip_at"]:
+            raise ValueError("clip_at")
+    elif record.get("genotype") is not None and is_deep_text(record["genotype"]):
+        raise ValueError("clip_at")
+    if not all(isinstance(name, str) for name in names):
         raise TypeError("sites")
 
 

@@ -10,28 +10,28 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from image2video.clip.any_clip import parse_clip
-from image2video.clip.frame_set import FrameSet
+from image2video.clip.any_clip import listed_frames, options_for, parse_any_clip
 from image2video.clip.frame_sources import FrameSource, source_from_record
 from image2video.clip.genotype_text import FRAME_BAR
-from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.fusion.registry import config_from_dict
 from image2video.inject.api import Injection, inject_
-from image2video.inject.clip_site import IMAGE
 from image2video.inject.planning import plan
+from image2video.trace.places import IMAGE
 from image2video.wrap.aggregate import check_aggregation
 from image2video.wrap.clip_files import record_in
 from image2video.wrap.clip_record import (
     CLIP_OPTIONS,
     FUSION_OPTIONS,
     ClipWarning,
+    Video,
     describe,
     differing,
     encode,
     record_of,
 )
 from image2video.wrap.inside import check_begin
+from image2video.wrap.steps import video_of
 
 OPTIONS = (*CLIP_OPTIONS, "frames", *FUSION_OPTIONS, "aggregate")
 """The arguments of `VideoWrap` that its state dict records."""
@@ -40,7 +40,7 @@ OPTIONS = (*CLIP_OPTIONS, "frames", *FUSION_OPTIONS, "aggregate")
 class ClipState(nn.Module):
     """What `VideoWrap` does with the clip in state dicts; see `image2video.wrap.clip_record`."""
 
-    to_video: Image2Video | FrameSource
+    to_video: Video
     backbone: nn.Module
     fusion: Injection
     aggregate: Any
@@ -125,14 +125,14 @@ class ClipState(nn.Module):
         aggregate = saved["aggregate"] if "aggregate" in differ else self.aggregate
         check_aggregation(aggregate)
         place = saved["clip_at"] if "clip_at" in differ else own["clip_at"]
-        if place != IMAGE:
+        if place != IMAGE and isinstance(place, str):
             check_begin(to_video, place)
         if set(FUSION_OPTIONS) & set(differ):
             self._remake_fusions({**own, **{name: saved[name] for name in differ}})
         self.to_video = to_video.train(self.training)
         self.aggregate = aggregate
 
-    def _clip_of(self, saved: Mapping[str, Any], names: set[str]) -> Image2Video | FrameSource:
+    def _clip_of(self, saved: Mapping[str, Any], names: set[str]) -> Video:
         """Make what makes the frames: the record's where named, and as it is now elsewhere."""
         if saved.get("frames") is not None and "frames" in names:
             source = source_from_record({**saved["frames"], "T": saved["T"]})
@@ -149,8 +149,10 @@ class ClipState(nn.Module):
         known = {name for name in CLIP_OPTIONS if name in names and saved.get(name) is not None}
         taken = {name: saved[name] for name in known}
         if "genotype" in taken:  # parsed here: a text that came from a file names no other file
-            taken["genotype"] = parse_clip(taken["genotype"])
-        return Image2Video(**{**now, **taken})
+            taken["genotype"] = parse_any_clip(taken["genotype"])
+        arguments = {**now, **taken}
+        clip = arguments.pop("genotype")
+        return video_of(clip, options_for(clip, **arguments))
 
     def _remake_fusions(self, record: Mapping[str, Any]) -> None:
         """Hook the fusions of a record into the backbone in place of the present ones; tried on a copy first."""
@@ -186,6 +188,8 @@ def _adoptable(saved: Mapping[str, Any], own: Mapping[str, Any], follows: frozen
         names -= set() if rest <= names else rest
     if not drawn and _set_is_torn(saved, own, names):
         names -= {"genotype", "T", "schedule"}
+    if _places_are_torn(saved, own, names):
+        names -= {"genotype", "T", "schedule", *FUSION_OPTIONS}
     if not {"fusion", "sites"} <= names and saved.get("fusion") != own["fusion"]:
         names -= set(FUSION_OPTIONS)
     if "clip_at" not in names and saved["clip_at"] != own["clip_at"]:
@@ -200,5 +204,11 @@ def _set_is_torn(saved: Mapping[str, Any], own: Mapping[str, Any], names: set[st
         return False
     if not names >= {"genotype", "schedule"}:
         return True
-    theirs = parse_clip(texts[0])
-    return isinstance(theirs, FrameSet) and "T" not in names and own["T"] > theirs.T
+    listed = listed_frames(parse_any_clip(texts[0]))
+    return listed is not None and "T" not in names and own["T"] > listed
+
+
+def _places_are_torn(saved: Mapping[str, Any], own: Mapping[str, Any], names: set[str]) -> bool:
+    """Return whether taking over these options would part a clip at several places from its places."""
+    several = isinstance(saved["clip_at"], list) or isinstance(own["clip_at"], list)
+    return several and not names >= {"genotype", "clip_at"}

@@ -1,20 +1,25 @@
-"""Clips that begin inside of the backbone: what may be asked of them, and the way back from their frames."""
+"""Clips that move inside of the backbone: what may be asked of them, and what a call gives the backbone."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from image2video.clip.deep_clip import DeepClip
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.map_frames import check_inside
 from image2video.errors import InputError
+from image2video.inject.clip_hook import FrameMaker, PlaceMaker
 from image2video.inject.clip_site import ClipSite
+from image2video.inject.plan import Plan
 from image2video.protocols import Unwarper
 from image2video.trace.capture import is_captured
-from image2video.wrap.clip_record import ClipWarning
+from image2video.wrap.clip_record import ClipWarning, Video
 
 LITTLE = 0.5
 """The share of a map that a frame should show."""
@@ -26,19 +31,21 @@ class Given(NamedTuple):
     Args:
         inputs: their frames `(B·T, C, H, W)`, or the images themselves where the clip begins inside of the backbone.
         T: frames per image.
-        rows: B·T.
+        rows: B·T; None where it is not known.
         size: (height, width) of the images.
         unwarper: what brings maps of the frames back.
+        maker: what makes the frames at places inside of the backbone; None where there are none.
     """
 
     inputs: Tensor
     T: int
-    rows: int
+    rows: int | None
     size: tuple[int, int]
     unwarper: Unwarper
+    maker: FrameMaker | PlaceMaker | None = None
 
 
-def check_begin(to_video: Image2Video | FrameSource, name: str) -> None:
+def check_begin(to_video: Video, name: str) -> None:
     """Raise `InputError` for a clip that cannot begin inside of a backbone: drawn frames, colours, one frame."""
     if not isinstance(to_video, Image2Video):
         raise InputError(
@@ -59,45 +66,45 @@ def check_several(T: int, name: str) -> None:
 
 
 class Seen:
-    """Warns, once for each size of images and T, of frames that show little of the map where the clip begins."""
+    """Warns, once for each size of images and T, of frames that show little of the map at a place."""
 
     def __init__(self) -> None:
         self._known: set[tuple[tuple[int, int], int, str]] = set()
 
-    def look(self, to_video: Image2Video | FrameSource, site: ClipSite, size: tuple[int, int], T: int) -> None:
+    def look(self, to_video: Video, sites: Sequence[ClipSite], size: tuple[int, int], T: int) -> None:
         """Warn of a clip of images of this (height, width) where a frame's map shows less than half of it."""
-        if is_captured() or not isinstance(to_video, Image2Video):
+        if is_captured() or isinstance(to_video, FrameSource):
             return
         key = (size, T, str(to_video.genotype))
-        map_size = site.map_size_of(size)
-        if key in self._known or map_size is None:
+        if key in self._known:
             return
         self._known.add(key)
-        shares = to_video.valid_share(map_size, size, T)
-        least = min(shares)
-        if least < LITTLE:
-            warnings.warn(
-                f"the map at {site.name!r} has {map_size[0]}×{map_size[1]} cells for images of {size[0]}×{size[1]}, "
-                f"and frame {shares.index(least)} of {to_video.genotype} shows {100 * least:.0f} % of them, padding "
-                "the rest; use milder magnitudes, another schedule, or a place with a larger map",
-                ClipWarning,
-                stacklevel=4,
-            )
+        for site, video in zip(sites, inner_videos(to_video), strict=True):
+            map_size = site.map_size_of(size)
+            if map_size is not None:
+                _look(video, site.name, map_size, size, T)
 
 
-class NoWayBack:
-    """Stands for the way back where it is not known; vectors need none.
+def _look(video: Image2Video, name: str, map_size: tuple[int, int], size: tuple[int, int], T: int) -> None:
+    """Warn where a frame shows little of the map at one place."""
+    shares = video.valid_share(map_size, size, T)
+    least = min(shares)
+    if least < LITTLE:
+        warnings.warn(
+            f"the map at {name!r} has {map_size[0]}×{map_size[1]} cells for images of {size[0]}×{size[1]}, and frame "
+            f"{shares.index(least)} of {video.genotype} shows {100 * least:.0f} % of them, padding the rest; use "
+            "milder magnitudes, another schedule, or a place with a larger map",
+            ClipWarning,
+            stacklevel=5,
+        )
 
-    Args:
-        reason: what it says to whoever asks for it.
-    """
 
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    def unwarped_mean(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
-        """Raise `InputError`."""
-        raise InputError(self._reason)
+def inner_videos(to_video: Image2Video | DeepVideo) -> list[Image2Video]:
+    """List what makes the frames of maps at each place inside of the backbone."""
+    if isinstance(to_video, Image2Video):
+        return [to_video]
+    videos = to_video.place_videos()
+    return videos[1:] if to_video.genotype.begins_at_image else videos
 
 
 def map_shape(site: ClipSite) -> tuple[int, int, int]:
@@ -105,15 +112,9 @@ def map_shape(site: ClipSite) -> tuple[int, int, int]:
     return (site.channels, *site.map_size)
 
 
-def way_back(to_video: Image2Video | FrameSource, site: ClipSite | None, size: tuple[int, int]) -> Unwarper:
-    """Return what brings maps of the frames back to images of this (height, width)."""
-    if site is None or not isinstance(to_video, Image2Video) or not to_video.genotype.has_cells:
+def named_as(to_video: Video, plan: Plan) -> Video:
+    """Name the places of a clip as the plan does, which knows the other names of a place; without changing them."""
+    if not isinstance(to_video, DeepVideo) or to_video.genotype.places == plan.places:
         return to_video
-    map_size = site.map_size_of(size)
-    if map_size is None:
-        return NoWayBack(
-            f"clip_at={site.name!r}: the size of the map there is not known for images of {size[0]}×{size[1]}, and the "
-            f"genotype {to_video.genotype} counts its cells; wrap the backbone at this size: "
-            f"input_size=(C, {size[0]}, {size[1]})"
-        )
-    return to_video.at_map(map_size)
+    clips = zip(plan.places, to_video.genotype.clips, strict=True)
+    return DeepVideo(DeepClip(tuple(clips), to_video.genotype.provenance), to_video.options)

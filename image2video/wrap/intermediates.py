@@ -27,7 +27,7 @@ def check_format(output_fmt: str) -> None:
 
 def aggregated(
     found: Any,
-    of_images: Callable[[Any, OutputFormats], Any],
+    of_images: Callable[[Any, OutputFormats, str], Any],
     backbone: nn.Module,
     the_plan: Plan,
     output_fmt: str,
@@ -37,7 +37,7 @@ def aggregated(
 
     Args:
         found: the intermediates, or `(final features, intermediates)`.
-        of_images: aggregates tensors of known formats over T.
+        of_images: aggregates tensors of known formats over T; it is told their paths in `found`.
         backbone: what returned them.
         the_plan: its plan.
         output_fmt: of the intermediates that are returned.
@@ -48,17 +48,18 @@ def aggregated(
     """
     final, maps = (None, found) if intermediates_only else found
 
-    def one(item: Any) -> Any:
+    def one(item: Any, path: str) -> Any:
         if isinstance(item, tuple):  # a map and its prefix tokens, which have no place in the image
             body, prefix = item
-            vectors = of_images(prefix.flatten(1), _MAPS)
-            return _formatted(of_images(body, _MAPS), output_fmt), vectors.unflatten(-1, prefix.shape[1:])
-        return _formatted(of_images(item, _MAPS), output_fmt)
+            vectors = of_images(prefix.flatten(1), _MAPS, f"{path}[1]")
+            return _formatted(of_images(body, _MAPS, f"{path}[0]"), output_fmt), vectors.unflatten(-1, prefix.shape[1:])
+        return _formatted(of_images(item, _MAPS, path), output_fmt)
 
-    images = [one(item) for item in maps]
+    where = "" if intermediates_only else "[1]"
+    images = [one(item, f"{where}[{number}]") for number, item in enumerate(maps)]
     if intermediates_only:
         return images
-    return of_images(final, _final_formats(final, maps, backbone, the_plan)), images
+    return of_images(final, _final_formats(final, maps, backbone, the_plan), "[0]"), images
 
 
 def _final_formats(final: Any, maps: list[Any], backbone: nn.Module, the_plan: Plan) -> OutputFormats:
@@ -104,5 +105,5 @@ def plan_of_size(model: nn.Module, img_size: int | tuple[int, int] | None, optio
     if img_size is not None:
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     sites = list(known.names) or None
-    place = None if known.clip_site is None else known.clip_site.name
-    return plan(bare, fusion=known.fusion, sites=sites, input_size=(channels, height, width), clip_at=place)
+    size = (channels, height, width)
+    return plan(bare, fusion=known.fusion, sites=sites, input_size=size, clip_at=known.places)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from image2video.clip import hub
-from image2video.clip.any_clip import clip_from_json
+from image2video.clip.any_clip import any_clip_from_json
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.frame_sources import FrameSource, source_from_record, source_record
-from image2video.clip.image_to_video import Image2Video
 from image2video.errors import Image2VideoError, InputError, InputTypeError, MissingError, UnsupportedError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import config_from_dict
@@ -30,8 +30,10 @@ from image2video.runs.texts import user_path
 from image2video.runs.weights import read_safetensors
 from image2video.version import __version__
 from image2video.wrap.builders import Builder
+from image2video.wrap.clip_record import Video
 from image2video.wrap.pretrained_config import (
     CLIP,
+    DEEP_VERSION,
     INSIDE_VERSION,
     LIBRARY,
     OPTIONS,
@@ -63,9 +65,7 @@ class Saved:
     source: str = "the saved weights"
 
 
-def config_of(
-    to_video: Image2Video | FrameSource, the_plan: Plan, builder: Builder | None, **options: Any
-) -> dict[str, Any]:
+def config_of(to_video: Video, the_plan: Plan, builder: Builder | None, **options: Any) -> dict[str, Any]:
     """Everything that loading needs beside the weights, as JSON values; `options` are those of `OPTIONS`."""
     how = options["aggregate"]
     if not isinstance(how, str):
@@ -75,9 +75,9 @@ def config_of(
         )
     return {
         "library": LIBRARY,
-        "schema_version": SCHEMA_VERSION if the_plan.clip_site is None else INSIDE_VERSION,
+        "schema_version": _version(the_plan),
         **_clip_record(to_video),
-        **({} if the_plan.clip_site is None else {"clip_at": the_plan.clip_site.name}),
+        **({} if the_plan.clip_site is None or the_plan.later_sites else {"clip_at": the_plan.clip_site.name}),
         **options,
         "fusion": the_plan.fusion.to_dict(),
         "sites": [_site_record(site) for site in the_plan.sites],
@@ -85,6 +85,13 @@ def config_of(
         "builder": builder.to_dict() if builder is not None else None,
         "versions": {"image2video": __version__, "torch": torch.__version__},
     }
+
+
+def _version(the_plan: Plan) -> int:
+    """Return the version that a config needs."""
+    if the_plan.later_sites:
+        return DEEP_VERSION
+    return SCHEMA_VERSION if the_plan.clip_site is None else INSIDE_VERSION
 
 
 def write(directory: str | os.PathLike[str], config: dict[str, Any], state: Mapping[str, Any]) -> None:
@@ -117,8 +124,10 @@ def read(
         **_clip_arguments(config),
     }
     size = tuple(config["input_size"])
+    clip = arguments.get("genotype")
+    places = clip.places if isinstance(clip, DeepClip) else config["clip_at"]
     if config["sites"]:
-        arguments["sites"] = _matching_plan(backbone, arguments["fusion"], size, config["sites"], config["clip_at"])
+        arguments["sites"] = _matching_plan(backbone, arguments["fusion"], size, config["sites"], places)
     else:
         arguments["clip_at"] = config["clip_at"]
         if any(size):
@@ -147,8 +156,8 @@ def _built(builder: Builder | None, source: Path, allow_download: bool) -> nn.Mo
         ) from error
 
 
-def _clip_record(to_video: Image2Video | FrameSource) -> dict[str, Any]:
-    """Record a `FrameSource` under `frames`, or the genotype and options of an `Image2Video`; None for the rest."""
+def _clip_record(to_video: Video) -> dict[str, Any]:
+    """Record a `FrameSource` under `frames`, or the genotype and options of any other; None for the rest."""
     if isinstance(to_video, FrameSource):
         return {**dict.fromkeys(("genotype", *CLIP)), "frames": source_record(to_video)}
     return {"genotype": json.loads(to_video.genotype.to_json()), **to_video.options.to_dict(), "frames": None}
@@ -158,7 +167,7 @@ def _clip_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `VideoWrap` that `_clip_record` recorded."""
     if config["frames"] is not None:
         return {"frames": source_from_record(config["frames"])}
-    genotype = clip_from_json(json.dumps(config["genotype"]))  # an object: a text could name a file
+    genotype = any_clip_from_json(json.dumps(config["genotype"]))  # an object: a text could name a file
     return {"genotype": genotype, **{key: config[key] for key in CLIP}}
 
 
@@ -222,7 +231,7 @@ def _matching_plan(
     fusion: FusionConfig,
     size: tuple[int, ...],
     saved: list[dict[str, Any]],
-    clip_at: str | None,
+    clip_at: str | tuple[str, ...] | None,
 ) -> Plan:
     """Return the plan of the saved sites in this backbone; raise `InputError` with both lists where they differ."""
     found = plan(backbone, fusion=fusion, input_size=size, clip_at=clip_at)

@@ -19,6 +19,8 @@ LIBRARY = "image2video"
 SCHEMA_VERSION = 1
 INSIDE_VERSION = 2
 """Of a clip that begins inside of the backbone: readers of version 1 alone refuse it as newer than they are."""
+DEEP_VERSION = 3
+"""Of a clip at several places, which its genotype names: earlier readers refuse it as newer than they are."""
 CLIP = tuple(ClipOptions().arguments())
 OPTIONS = ("aggregate", "residual", "freeze_bn")
 MAX_FRAMES = 100_000
@@ -48,11 +50,10 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, Mapping) or config.get("library") != LIBRARY:
         raise InputError(f"{path} is not a config of image2video; it must be written by save_pretrained")
     version = config.get("schema_version")
-    if version not in (SCHEMA_VERSION, INSIDE_VERSION) or isinstance(version, bool):
+    if version not in (SCHEMA_VERSION, INSIDE_VERSION, DEEP_VERSION) or isinstance(version, bool):
         raise InputError(
-            f"{path} has schema_version {version!r:.80}, this version of image2video reads {SCHEMA_VERSION} and "
-            f"{INSIDE_VERSION}; "
-            "install the version that wrote it"
+            f"{path} has schema_version {version!r:.80}, this version of image2video reads {SCHEMA_VERSION} … "
+            f"{DEEP_VERSION}; install the version that wrote it"
         )
     known = {"library", "schema_version", *_FORMS}
     wrong = sorted(known ^ (set(config) | set(_LATER)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -10,20 +9,24 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from image2video.clip.any_clip import Clip, as_clip, options_for
+from image2video.clip.any_clip import AnyClip, as_any_clip, options_for
+from image2video.clip.deep_clip import DeepClip
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video
-from image2video.clip.options import WRAP_CLIP
+from image2video.clip.options import WRAP_CLIP, ClipOptions
 from image2video.errors import Image2VideoError, InputError, InputTypeError, StateError
 from image2video.fusion.base import Fusion
 from image2video.fusion.config import FusionConfig
-from image2video.inject.clip_site import IMAGE
 from image2video.inject.plan import OutputLayout, Plan, Site
-from image2video.inject.planning import plan
+from image2video.inject.planning import checked_places, plan
 from image2video.protocols import Unwarper
+from image2video.trace.places import IMAGE
 from image2video.trace.sizes import nominal_size
 from image2video.wrap.aggregate import OutputFormats
+from image2video.wrap.clip_record import Video
+from image2video.wrap.phases import PHASES
 
 UNKNOWN_SIZE = (0, 0, 0)
 """The input size in a plan that was made without a trace, which only a plan without sites can be."""
@@ -31,22 +34,48 @@ UNKNOWN_SIZE = (0, 0, 0)
 Sites = str | Sequence[str] | Callable[[Site], bool] | Plan | None
 
 
-def clip_maker(
-    backbone: nn.Module, source: FrameSource | None, genotype: Clip | str | os.PathLike[str], **options: Any
-) -> Image2Video | FrameSource:
+def wanted_clip(
+    genotype: object, clip_at: object, resolve: Callable[[], DeepClip]
+) -> tuple[AnyClip, str | tuple[str, ...] | None]:
+    """Return the clip that a user asks for, and the place or places where it moves.
+
+    A clip with one place alone is the clip there; `resolve` makes that of `preset:phases` for the backbone.
+
+    Raises `InputError` for a `clip_at` beside a genotype that names its places, and `InputTypeError` for one that is no
+    name.
+    """
+    clip = resolve() if isinstance(genotype, str) and genotype == PHASES else as_any_clip(genotype)
+    if not isinstance(clip, DeepClip):
+        if isinstance(clip_at, list | tuple):
+            raise InputTypeError(
+                f"clip_at is the one place where the clip begins, got {clip_at!r:.80}; a clip at several places names "
+                "a clip for each: genotype={'image': …, 'layer3': …}"
+            )
+        return clip, clip_at  # type: ignore[return-value]  # the plan refuses other types
+    if clip_at is not None:
+        raise InputError(
+            f"the genotype names its places, {', '.join(clip.places):.200}, got clip_at={clip_at!r:.80} beside it; "
+            "leave clip_at out"
+        )
+    if len(clip.sites) > 1:
+        return clip, clip.places
+    place, only = clip.sites[0]
+    return only.with_provenance(clip.provenance), place
+
+
+def clip_maker(backbone: nn.Module, source: FrameSource | None, genotype: AnyClip, **options: Any) -> Video:
     """Return what makes a wrapper's clips: the source, or an `Image2Video` of the genotype and the options.
 
-    `mean` and `std` default to what the backbone's config says, other options to what the genotype was found with.
-    Raises `InputTypeError` for a source of another type, and `InputError` for a source beside options that it decides
-    itself.
+    Clips at several places are made by a `DeepVideo`. `mean` and `std` default to what the backbone's config says,
+    other options to what the genotype was found with. Raises `InputTypeError` for a source of another type, and
+    `InputError` for a source beside options that it decides itself.
     """
     if source is None:
-        clip = as_clip(genotype)
-        return Image2Video.of(clip, options_for(clip, WRAP_CLIP, **options).with_colours_of(backbone))
+        return video_of(genotype, options_for(genotype, WRAP_CLIP, **options).with_colours_of(backbone))
     if not isinstance(source, FrameSource):
         meant = f"; the number of frames is T: write T={source}" if isinstance(source, int) else ""
         raise InputTypeError(f"frames must be a FrameSource such as RandomClips, got {type(source).__name__}{meant}")
-    given = ["genotype"] if genotype != DEFAULT_GENOTYPE else []
+    given = ["genotype"] if str(genotype) != DEFAULT_GENOTYPE else []
     given += [name for name, value in options.items() if value is not None]
     if given:
         raise InputError(
@@ -55,9 +84,17 @@ def clip_maker(
     return source
 
 
-def make_clip(to_video: Image2Video | FrameSource, images: Tensor, T: int | None) -> tuple[Tensor, Unwarper]:
+def video_of(clip: AnyClip, options: ClipOptions) -> Image2Video | DeepVideo:
+    """Return what makes the frames of a clip."""
+    return DeepVideo(clip, options) if isinstance(clip, DeepClip) else Image2Video.of(clip, options)
+
+
+def make_clip(to_video: Video, images: Tensor, T: int | None) -> tuple[Tensor, Unwarper]:
     """Return the clip `(B, T, C, H, W)` of images, and what brings maps of its frames back to them."""
-    return to_video.make(images, T) if isinstance(to_video, FrameSource) else (to_video(images, T), to_video)
+    if isinstance(to_video, FrameSource):
+        return to_video.make(images, T)
+    assert isinstance(to_video, Image2Video), "clips at several places are made by hooks"
+    return to_video(images, T), to_video
 
 
 def plan_for(
@@ -66,7 +103,7 @@ def plan_for(
     sites: Sites,
     input_size: tuple[int, int, int] | None,
     example_input: Tensor | None,
-    clip_at: str | None = None,
+    clip_at: str | Sequence[str] | None = None,
 ) -> Plan:
     """Return the given plan, or make one at the given size or at the size that the backbone's config tells.
 
@@ -75,20 +112,32 @@ def plan_for(
     if isinstance(sites, Plan):
         if sites.fusion != config:
             raise InputError(f"the plan is for {sites.fusion}, got fusion={config}; pass the plan's own fusion")
-        planned = None if sites.clip_site is None else sites.clip_site.name
-        if clip_at is not None and (None if clip_at == IMAGE else clip_at) != planned:
+        if (clip_at is not None or sites.later_sites) and not _is_planned(sites, checked_places(clip_at)):
+            planned = sites.places if sites.later_sites else sites.places[0]
             raise InputError(
-                f"the plan has clip_at={planned or IMAGE!r}, got clip_at={clip_at!r}; pass the plan's own, or leave it "
-                "out"
+                f"the plan has clip_at={planned!r}, got clip_at={clip_at!r}; pass the plan's own, or leave it out; a "
+                "genotype names its places itself where there are several"
             )
         return sites
     known = input_size is not None or example_input is not None or nominal_size(backbone) is not None
     if not known and not config.active and sites is None and clip_at in (None, IMAGE):
         # Without fusion the trace only tells the layouts of the outputs: the first maps or tokens trace the backbone.
         return Plan(config, (), UNKNOWN_SIZE, model=type(backbone).__name__)
-    return plan(
-        backbone, fusion=config, sites=sites, input_size=input_size, example_input=example_input, clip_at=clip_at
-    )
+    try:
+        return plan(
+            backbone, fusion=config, sites=sites, input_size=input_size, example_input=example_input, clip_at=clip_at
+        )
+    except InputError as error:
+        if not isinstance(clip_at, tuple) or "clip_at" not in str(error):
+            raise
+        raise InputError(f"{error}; the genotype names the places, {', '.join(clip_at):.200}") from error
+
+
+def _is_planned(the_plan: Plan, places: Sequence[str]) -> bool:
+    """Whether places are those of a plan, by any of their names."""
+    known: list[tuple[str, ...]] = [(IMAGE,)] if the_plan.clip_site is None else []
+    known += [(site.name, *site.aliases) for site in the_plan.clip_sites]
+    return len(known) == len(places) and all(place in names for place, names in zip(places, known, strict=True))
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

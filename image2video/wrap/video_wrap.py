@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from image2video.clip.any_clip import Clip
+from image2video.clip.any_clip import AnyClip, Clip
 from image2video.clip.checks import check_frames, check_images, names_explained
 from image2video.clip.colours import Values
+from image2video.clip.deep_video import CallFrames, DeepVideo
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video, clip_to_frames
@@ -34,10 +35,19 @@ from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
 from image2video.wrap.clip_record import CLIP
 from image2video.wrap.clip_state import ClipState
-from image2video.wrap.inside import Given, Seen, check_begin, check_several, map_shape, way_back
+from image2video.wrap.inside import (
+    Given,
+    Seen,
+    check_begin,
+    check_several,
+    map_shape,
+    named_as,
+)
 from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
 from image2video.wrap.keywords import image_name, images_and_flags
 from image2video.wrap.late_layouts import Late, late_layouts
+from image2video.wrap.passed import passed_places
+from image2video.wrap.phases import phases
 from image2video.wrap.steps import (
     CallWords,
     Sites,
@@ -47,8 +57,10 @@ from image2video.wrap.steps import (
     make_clip,
     output_formats,
     plan_for,
+    wanted_clip,
 )
 from image2video.wrap.timm_like import TimmLike
+from image2video.wrap.ways import LateWays, way_back, way_behind, ways_between
 
 
 class VideoWrap(ClipState, TimmLike):
@@ -64,7 +76,9 @@ class VideoWrap(ClipState, TimmLike):
             `GSFConfig(ratio=0.25)`.
         genotype: a `Genotype` or `FrameSet`, its text, the path of a .json file or `"preset:NAME"`. With the defaults
             (ours) the frames are the image and the image moved by 3 % either way, which costs a trained network no
-            accuracy.
+            accuracy. Of a clip that moves at several places (ours) a `DeepClip`, its text or file, or a dict from
+            places to clips, `{"image": "translate_x(0.03)", "layer3": "rotate(10)"}`: it begins at the first place;
+            `"preset:phases"` is that of this backbone (see `phases`).
         T: frames per image, 1 or more; `set_frames` and `model(images, T=…)` change it. None: as the genotype was
             found with, else 3; all frames of a frame set.
         schedule: as in `Image2Video`; likewise, else `centred`. A frame set has no schedule but `from_zero`.
@@ -86,12 +100,13 @@ class VideoWrap(ClipState, TimmLike):
             options of the clip.
         clip_at: the module at whose input the clip begins, such as `"layer3"` (ours): up to there the backbone sees
             every image once, and what comes in there is warped as the image would be. `clip_sites(backbone)` lists
-            all such places. None: at the image.
+            all such places. None: at the image, or where the genotype says.
 
     Raises:
         InputError: an unknown option, one that a frame set cannot have, `sites` that match nothing, no known input
             size, no mean and std where needed, a T whose clip of one image is larger than the machine's memory; a
-            `clip_at` where no clip can begin, with colours, with `frames`, or with T = 1.
+            `clip_at` where no clip can begin, with colours, with `frames`, or with T = 1; places of a genotype that
+            the backbone does not have or does not pass in this order, beside `clip_at`, or with T = 1.
         StateError: a backbone that is wrapped or compiled already.
 
     >>> import torch
@@ -107,7 +122,7 @@ class VideoWrap(ClipState, TimmLike):
         backbone: nn.Module,
         fusion: str | FusionConfig = "gsf",
         *,
-        genotype: Clip | str | os.PathLike[str] = DEFAULT_GENOTYPE,
+        genotype: AnyClip | str | os.PathLike[str] | Mapping[str, Clip | str] = DEFAULT_GENOTYPE,
         T: int | None = None,
         schedule: str | None = None,
         aggregate: Aggregation = "auto",
@@ -128,15 +143,21 @@ class VideoWrap(ClipState, TimmLike):
         check_backbone(backbone)
         check_aggregation(aggregate)
         config = resolve_fusion(fusion)
+        own = partial(phases, backbone, input_size=input_size, example_input=example_input)
+        if isinstance(sites, Plan):
+            own = partial(phases, backbone, input_size=sites.input_size)
+        clip, places = wanted_clip(genotype, clip_at, own)
         how = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
-        self.to_video = clip_maker(backbone, frames, genotype, **how, mean=mean, std=std)
-        the_plan = plan_for(backbone, config, sites, input_size, example_input, clip_at)
+        to_video = clip_maker(backbone, frames, clip, **how, mean=mean, std=std)
+        the_plan = plan_for(backbone, config, sites, input_size, example_input, places)
+        self.to_video = named_as(to_video, the_plan)
         if the_plan.clip_site is None:
-            size = nominal_size(backbone) if input_size is None else input_size
+            nominal = nominal_size(backbone) if input_size is None else input_size
         else:
-            check_begin(self.to_video, the_plan.clip_site.name)
-            size = map_shape(the_plan.clip_site)
-        check_frames_memory(self.to_video.T, size)
+            if not the_plan.later_sites:
+                check_begin(self.to_video, the_plan.clip_site.name)
+            nominal = map_shape(the_plan.clip_site)
+        check_frames_memory(self.to_video.T, nominal)
         # Before the backbone: timm's reparameterize_model goes through the children and meets the fusions' refusal.
         self.fusion = inject_(backbone, the_plan, residual=residual)
         self.backbone = backbone
@@ -147,6 +168,7 @@ class VideoWrap(ClipState, TimmLike):
         self._image_name = image_name(backbone)
         self._unwrapped = False
         self._late: dict[bool, Late] = {}
+        self._late_ways = LateWays()
         self._seen = Seen()
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
@@ -170,10 +192,11 @@ class VideoWrap(ClipState, TimmLike):
         """
         refuse_symbols(images, "a model that makes clips")
         images, flags = images_and_flags(images, flags, self._image_name)
-        given = self._given(images, T)
+        # Keywords may ask for outputs between the places.
+        given = self._given(images, T, share=not flags)
         with self._scope(given), CallWords(self.backbone, self.fusion, given.inputs):
             outputs = self.backbone(given.inputs, **flags)
-        return self._aggregate(outputs, given.T, given.size, given.rows, given.unwarper, given.inputs)
+        return self._aggregate(outputs, given, given.inputs, flags)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
         """Return the features of every frame; `forward_head` aggregates them.
@@ -219,10 +242,11 @@ class VideoWrap(ClipState, TimmLike):
         # A clip that begins inside of the head gets the features of images: their rows are not those of the outputs.
         rows = features.shape[0] if isinstance(features, Tensor) and not inside else None
         size = self.plan.input_size[1:] if image_size is None else image_size
-        with self.fusion.frames(T, rows=rows, size=size, maker=self._maker(T)):
+        given = Given(features, T, rows, (size[0], size[1]), self._way_back(size), self._maker(T))
+        with self.fusion.frames(T, rows=rows, size=given.size, maker=given.maker):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
             outputs = self.fusion.tie(outputs)
-        return self._aggregate(outputs, T, size, rows, self._way_back(size))
+        return self._aggregate(outputs, given)
 
     def forward_intermediates(
         self,
@@ -260,14 +284,21 @@ class VideoWrap(ClipState, TimmLike):
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
             found = method(given.inputs, **options)
 
-        def of_images(outputs: Any, formats: OutputFormats) -> Any:
+        passed: dict[str, int] = {}
+        if self.plan.later_sites and how in ("auto", "unwarp"):
+            passed = passed_places(self.backbone, self.fusion, given.inputs, options, "forward_intermediates")
+
+        def of_images(outputs: Any, formats: OutputFormats, path: str) -> Any:
             if self.plan.clip_site is not None and outputs.shape[0] == given.inputs.shape[0]:
                 return outputs  # from before the clip
+            way = given.unwarper
+            if path in passed:
+                way = way_behind(self.to_video, self.plan.clip_sites, given.size, passed[path])
             return aggregate(
                 outputs,
                 given.T,
                 how,
-                to_video=given.unwarper,
+                to_video=way,
                 image_size=given.size,
                 formats=formats,
                 rows=given.rows,
@@ -317,8 +348,8 @@ class VideoWrap(ClipState, TimmLike):
         self._follows -= {"T"}  # a checkpoint loaded later does not undo it
 
     @property
-    def genotype(self) -> Clip | None:
-        """The chain or frame set that makes the frames (the chain of evaluation, where they are drawn), or None."""
+    def genotype(self) -> AnyClip | None:
+        """The chain, frame set or deep clip that makes the frames (where they are drawn, in evaluation), or None."""
         return self.to_video.genotype
 
     @property
@@ -326,10 +357,32 @@ class VideoWrap(ClipState, TimmLike):
         """The frozen plan: every site, its layout and channels, and the rule that chose it."""
         return self.fusion.plan
 
+    def cost(self, T: int | None = None) -> float:
+        """Tell what a call in evaluation costs, in multiply-accumulates at the planned size.
+
+        Frames that are the same up to a place of a deep clip count once until there, where no fusion stands between.
+
+        Args:
+            T: frames per image; by default `self.T`.
+
+        Returns:
+            The cost as a multiple of the bare backbone's on the images.
+
+        Raises:
+            InputError: a T below 1, or one that a clip at several places cannot have.
+        """
+        T = self.T if T is None else check_frames(T)
+        if not isinstance(self.to_video, DeepVideo):
+            return self.plan.cost(T)
+        return self.plan.cost(T, self.to_video.frames_of_call(T, shared=self.plan.shared).counts)
+
     @property
     def clip_at(self) -> str | None:
-        """The module at whose input the clip begins; None where it begins at the image."""
-        return None if self.plan.clip_site is None else self.plan.clip_site.name
+        """The module at whose input the clip begins; None where it begins at the image.
+
+        It is None too of a clip at several places, which its genotype names.
+        """
+        return None if self.plan.clip_site is None or self.plan.later_sites else self.plan.clip_site.name
 
     def train(self, mode: bool = True) -> VideoWrap:
         """Set the training mode; with `freeze_bn`, the backbone's batch norms stay in eval mode.
@@ -354,6 +407,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         super().reset_classifier(num_classes, global_pool, **kwargs)
         self._late.clear()
+        self._late_ways.clear()
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
@@ -428,40 +482,48 @@ class VideoWrap(ClipState, TimmLike):
             The fusion and the options of the wrapper.
         """
         fusion = f"{self.plan.fusion} at {len(self.plan.sites)} sites"
-        place = "" if self.clip_at is None else f"clip_at={self.clip_at}, "
+        place = f"clip_at={', '.join(self.plan.places)}, " if self.plan.clip_sites else ""
         options = f"aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
         return f"fusion={fusion}, {place}{options}"
 
-    def _given(self, images: Tensor, T: int | None) -> Given:
+    def _given(self, images: Tensor, T: int | None, *, share: bool = False) -> Given:
         """Return what the backbone gets for images: their frames, or themselves where the clip begins inside of it."""
         self._check_use()
         T = self.T if T is None else T  # read once: another thread may call set_frames
-        if self.plan.clip_site is None:
+        if len(self.plan.clip_sites) == 0:
             clip, unwarper = make_clip(self.to_video, images, T)
             inputs = clip_to_frames(clip)
-            rows = inputs.shape[0]
+            given = Given(inputs, T, inputs.shape[0], (images.shape[-2], images.shape[-1]), unwarper)
         else:
             check_images(images)
             self._check_inside(check_frames(T))
-            inputs, rows = images, images.shape[0] * T
             size = (images.shape[-2], images.shape[-1])
-            unwarper = self._way_back(size)
-            self._seen.look(self.to_video, self.plan.clip_site, size, T)
+            maker = self._maker(T, share=share)
+            inputs = maker.image_frames(images) if isinstance(maker, CallFrames) and maker.begins_at_image else images
+            self._seen.look(self.to_video, self.plan.clip_sites, size, T)
+            given = Given(inputs, T, images.shape[0] * T, size, self._way_back(size), maker)
         channels = self.plan.input_size[0]
         if channels and images.shape[1] != channels:
             raise InputError(
                 f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; the backbone was planned for "
                 f"{channels}: pass images (B, {channels}, H, W)"
             )
-        return Given(inputs, T, rows, (images.shape[-2], images.shape[-1]), unwarper)
+        return given
 
     def _scope(self, given: Given, *, by_door: bool = False) -> FramesScope:
         """Open the scope of a call of the backbone; `by_door` where another method than its call is entered."""
         rows, size = (given.rows, given.size) if by_door else (None, None)
-        return self.fusion.frames(given.T, rows=rows, size=size, maker=self._maker(given.T))
+        return self.fusion.frames(given.T, rows=rows, size=size, maker=given.maker)
 
-    def _maker(self, T: int) -> FrameMaker | None:
-        """Return what makes T frames inside of the backbone; None where the clip begins at the image."""
+    def _maker(self, T: int, *, share: bool = False) -> FrameMaker | CallFrames | None:
+        """Return what makes T frames inside of the backbone; None where maps are moved nowhere.
+
+        With `share`, frames that are the same up to a place are one row until there, in evaluation: in training, norms
+        would weigh them otherwise.
+        """
+        if isinstance(self.to_video, DeepVideo):
+            shared = self.plan.shared if share and not (self.training or self.backbone.training) else 0
+            return self.to_video.frames_of_call(T, shared=shared)
         if self.plan.clip_site is None or T == 1:
             return None
         assert isinstance(self.to_video, Image2Video), "a source of frames is refused with clip_at"
@@ -469,7 +531,7 @@ class VideoWrap(ClipState, TimmLike):
 
     def _way_back(self, size: Sequence[int]) -> Unwarper:
         """Return what brings maps of the frames back to images of this (height, width)."""
-        return way_back(self.to_video, self.plan.clip_site, (size[0], size[1]))
+        return way_back(self.to_video, self.plan.clip_sites, (size[0], size[1]))
 
     def _check_inside(self, T: int) -> None:
         """Raise `InputError` for one frame, where the clip begins inside of the backbone."""
@@ -477,18 +539,26 @@ class VideoWrap(ClipState, TimmLike):
             check_several(T, self.plan.clip_site.name)
 
     def _aggregate(
-        self,
-        outputs: Any,
-        T: int,
-        size: Sequence[int],
-        rows: int | None,
-        unwarper: Unwarper,
-        frames: Tensor | None = None,
+        self, outputs: Any, given: Given, frames: Tensor | None = None, flags: Mapping[str, Any] | None = None
     ) -> Any:
-        """Aggregate the outputs of the frames of images of this (height, width) over T."""
+        """Aggregate the outputs of the frames of images over T.
+
+        `frames` are traced, with the keywords of the call, where the plan does not know an output.
+        """
+        ways = ways_between(self.to_video, self.plan, given.size)
+        if self.plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
+            ways |= self._late_ways.of(self.backbone, self.fusion, self.to_video, given, outputs, flags or {})
         later = None if frames is None else partial(self._late_formats, frames)
-        formats, size = output_formats(self.backbone, self.plan, later=later), (size[0], size[1])
-        return aggregate(outputs, T, self.aggregate, to_video=unwarper, image_size=size, formats=formats, rows=rows)
+        return aggregate(
+            outputs,
+            given.T,
+            self.aggregate,
+            to_video=given.unwarper,
+            image_size=given.size,
+            formats=output_formats(self.backbone, self.plan, later=later),
+            rows=given.rows,
+            ways=ways,
+        )
 
     def _late_formats(self, frames: Tensor) -> OutputFormats:
         """Trace the outputs that the plan does not know, once for each training mode."""

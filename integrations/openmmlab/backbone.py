@@ -28,7 +28,8 @@ from image2video.integrations.openmmlab import options
 from image2video.integrations.openmmlab.loading import compare_record, saved_record
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.wrap.clip_record import encode, record_of
-from image2video.wrap.inside import check_begin, way_back
+from image2video.wrap.inside import check_begin
+from image2video.wrap.ways import way_back
 
 KEY = "model.backbone.video"
 NAME = "VideoWrap"
@@ -147,14 +148,14 @@ class VideoBackbone(BaseModule):
                 f"VideoWrap takes images (B, {needed}, H, W), got {tuple(images.shape)}; {needed} is "
                 "model.backbone.backbone.in_channels (3 where it is not given)"
             )
-        site, size = self.fusion.plan.clip_site, (images.shape[2], images.shape[3])
-        given = clip_to_frames(self.to_video(images, T)) if site is None else images
-        with self.fusion.frames(T, maker=None if site is None else self.to_video):
+        sites, size = self.fusion.plan.clip_sites, (images.shape[2], images.shape[3])
+        given = images if sites else clip_to_frames(self.to_video(images, T))
+        with self.fusion.frames(T, maker=self.to_video if sites else None):
             outputs = self.backbone(given)
         return aggregate(
             outputs,
             T,
-            to_video=way_back(self.to_video, site, size),
+            to_video=way_back(self.to_video, sites, size),
             image_size=size,
             formats=self._formats(),
             rows=images.shape[0] * T,

@@ -18,7 +18,7 @@ from image2video.functional import (
     InputError,
     resolve_fusion,
 )
-from image2video.inject.clip_site import IMAGE
+from image2video.trace.places import IMAGE
 
 UNWARP = ("label", "head")
 KEY = "model.video"

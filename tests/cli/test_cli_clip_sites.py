@@ -33,9 +33,23 @@ def test_a_plan_from_a_place_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert "before the clip site 'layer2': it sees one frame per image" in out
 
 
+def test_a_plan_of_several_places(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sites", "cifar_resnet8", "--clip-at", "layer2, layer3", "--fusion", "tsm"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["place", "layer2", "layer3"]
+    assert lines[3].endswith("the clip begins")
+    assert lines[4].endswith("its frames move")
+    assert lines[5].startswith("cost: 2.17 times the image for T = 3")
+    assert main(["sites", "cifar_resnet8", "--clip-at", "image,layer3"]) == 0
+    assert "cost: 3.00 times the image for T = 3" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--clip-at", "layer3,layer2"], "the network passes 'layer2' first; list the places in the order"),
+        (["--clip-at", "layer2,image"], "names 'image' after 'layer2'"),
+        (["--clip-at", "layer2,layer2.0"], "names one place twice"),
         (["--clip-at", "layer9"], "choose one of layer3, layer2, layer1"),
         (["--clip-at", "layer2.0.conv2"], "inside of a residual branch of 'layer2.0'"),
         (["--clip-sites", "--clip-at", "layer2"], "--clip-at has no effect on it"),

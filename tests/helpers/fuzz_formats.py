@@ -26,7 +26,8 @@ from safetensors.torch import save
 from torch import nn
 
 from image2video.cli import main
-from image2video.clip.any_clip import as_clip, clip_from_json, parse_clip
+from image2video.clip.any_clip import any_clip_from_json, as_any_clip, parse_any_clip
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.data import Augmentation, load_data
@@ -168,14 +169,14 @@ def _genotype(data: bytes, folder: Path) -> object:
 
 
 def _clip_text(text: str) -> object:
-    found = parse_clip(text)
-    assert parse_clip(str(found)) == found
+    found = parse_any_clip(text)
+    assert parse_any_clip(str(found)) == found
     return found
 
 
 def _clip(data: bytes, folder: Path) -> object:
-    found = as_clip(_put(data, folder / "clip.json"))
-    assert clip_from_json(found.to_json()) == found
+    found = as_any_clip(_put(data, folder / "clip.json"))
+    assert any_clip_from_json(found.to_json()) == found
     return found
 
 
@@ -375,10 +376,18 @@ def _inside_config() -> Any:
     return {**_seed_config(), "schema_version": 2, "clip_at": "layer1"}
 
 
+def _deep_config() -> Any:
+    clip = DeepClip.of({"image": "rotate(5)", "layer1": "translate_x(0.1)"})
+    return {**_seed_config(), "schema_version": 3, "genotype": json.loads(clip.to_json())}
+
+
 _GENOTYPE = Genotype.parse("translate_x(0.06) > rotate(-10) > brightness(1.1)").with_provenance({"seed": 1, "a": [1.5]})
 _CELLS = Genotype.parse("translate_x(1 cell) > rotate(5) > translate_y(-2 cells)").with_provenance({"seed": 1})
 _CELL_SET = FrameSet.parse("identity | translate_x(1 cell) | flip_y > translate_y(-0.5 cells)")
 _SET = FrameSet.parse("identity | flip_x | scale(1.2) > brightness(1.1)").with_provenance({"seed": 1})
+_DEEP = DeepClip.of({"image": "translate_x(0.03)", "layer3.0": "rotate(10) > scale(1.1)"}).with_provenance({"T": 3})
+_DEEP_SET = DeepClip.of({"image": "identity | flip_x", 'a "b"': "identity | translate_y(1 cell)"})
+_CLIPS = (_SET, _GENOTYPE, _CELLS, _CELL_SET, _DEEP, _DEEP_SET)
 _SPACES = (
     {"name": "turns", "ops": {"rotate": [5, -5], "scale": None, "identity": None}, "nodes": 2, "inputs": 1},
     {"candidates": ["translate_x(0.1) > translate_y(0.1)", "identity"], "reduce": "sum", "schedule": "centred"},
@@ -404,14 +413,8 @@ FORMATS: dict[str, Format] = {
         share=6,
     ),
     "genotype JSON": Format((json.loads(_GENOTYPE.to_json()), json.loads(_CELLS.to_json())), _genotype, _json, share=6),
-    "clip text": Format(
-        tuple(text.encode() for text in (str(_SET), "rotate(5) |", str(_GENOTYPE), str(_CELL_SET))),
-        _text(_clip_text),
-        share=6,
-    ),
-    "clip JSON": Format(
-        tuple(json.loads(clip.to_json()) for clip in (_SET, _GENOTYPE, _CELLS, _CELL_SET)), _clip, _json, share=6
-    ),
+    "clip text": Format(tuple(str(clip).encode() for clip in ("rotate(5) |", *_CLIPS)), _text(_clip_text), share=6),
+    "clip JSON": Format(tuple(json.loads(clip.to_json()) for clip in _CLIPS), _clip, _json, share=6),
     "space YAML": Format(_SPACES, _space(".yaml"), _yaml, share=4),
     "space JSON": Format(_SPACES, _space(".json"), _json, share=4),
     "policy text": Format(
@@ -459,7 +462,7 @@ FORMATS: dict[str, Format] = {
 
 def slow_formats() -> dict[str, Format]:
     """Those whose seeds or doors cost more: whole models, whole commands."""
-    both = (_seed_config(), _frames_config(), _set_config(), _inside_config())
+    both = (_seed_config(), _frames_config(), _set_config(), _inside_config(), _deep_config())
     weights = (SAVED["model.safetensors"],)
     checkpoint = TRAINING.checkpoint()
     values = (*VALUES, *_TENSORS)

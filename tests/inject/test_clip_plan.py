@@ -5,11 +5,12 @@ import pickle
 
 import pytest
 import timm
+import torch
 from plan_cases import SIZE, Residual, conv, network
 from torch import nn
 
 from image2video.errors import InputError
-from image2video.inject import clip_sites, plan
+from image2video.inject import clip_sites, inject_, plan
 
 SIDE = (3, 64, 96)
 
@@ -109,3 +110,70 @@ def test_a_plan_with_a_place_is_frozen_and_can_be_kept() -> None:
     assert made != dataclasses.replace(made, clip_site=None)
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.clip_site = None  # type: ignore[misc]
+
+
+def test_a_plan_of_several_places_lists_them_all() -> None:
+    made = plan(net(), fusion="tsm", input_size=SIZE, clip_at=["1.1", "1.2"])
+    alone = plan(net(), fusion="tsm", input_size=SIZE, clip_at="1.1")
+    assert (made.sites, made.skipped, made.clip_site) == (alone.sites, alone.skipped, alone.clip_site)
+    assert [site.name for site in made.clip_sites] == ["1.1", "1.2"]
+    assert made.later_sites == made.clip_sites[1:]
+    assert (made.places, alone.places) == (("1.1", "1.2"), ("1.1",))
+    assert (made.shared, alone.shared) == (0, 0), "a fusion stands between"
+    assert made.cost(3) == alone.cost(3) == made.clip_sites[0].cost(3)
+    first, second = (site.share_after for site in made.clip_sites)
+    assert made.cost(3, (1, 2, 3)) == pytest.approx((1 - first) + 2 * (first - second) + 3 * second)
+    assert pickle.loads(pickle.dumps(made)) == made
+    image = plan(net(), fusion="tsm", input_size=SIZE, clip_at=("image", "1.2"))
+    assert (image.clip_site, image.places, image.cost(3)) == (None, ("image", "1.2"), 3)
+    assert image.sites == plan(net(), fusion="tsm", input_size=SIZE).sites
+    assert plan(net(), fusion="none", input_size=SIZE, clip_at=["image", "1.1", "1.2"]).shared == 2
+
+
+def test_the_table_of_several_places() -> None:
+    made = plan(net(), fusion="none", input_size=SIZE, clip_at=["image", "1.1"])
+    assert str(made).splitlines()[2:6] == [
+        "place  map    stride  channels  layout        MACs behind it  there",
+        "image  24×40  1×1     3         (N, C, H, W)  875 600         the clip begins",
+        "1.1    6×10   4×4     16        (N, C, H, W)  553 040         its frames move",
+        "cost: 3.00 times the image for T = 3, 5.00 for T = 5; less where frames are the same up to a place",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (["1.2", "1.1"], r"names '1\.1' after '1\.2', and the network passes '1\.1' first"),
+        (["1.1", "1.1"], r"names one place twice, '1\.1' and '1\.1'"),
+        (["1.1", "image"], r"names 'image' after '1\.1'; the image comes before the network"),
+        ([], r"must name 1 … 64 places, got 0"),
+        (["1.1"] * 65, r"must name 1 … 64 places, got 65"),
+        (["image", "1.1.body.2"], r"inside of a residual branch of '1\.1'"),
+        (["image", "nowhere"], r"'nowhere' must name a module that runs once; it is not there"),
+        (["1.1", "x" * 1001], r"at most 1000 characters, got 1001"),
+    ],
+)
+def test_places_that_cannot_be_together(places: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        plan(net(), fusion="none", input_size=SIZE, clip_at=places)
+
+
+def test_places_on_two_paths_are_refused() -> None:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.left, self.right = conv(3, 4), conv(4, 4), conv(4, 4)
+            self.first, self.second = conv(4, 4), conv(4, 4)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = self.stem(x)
+            return self.first(self.left(x)), self.second(self.right(x))
+
+    with pytest.raises(InputError, match=r"names 'second' after 'first', and nothing that comes from 'first' reaches"):
+        plan(TwoHeads(), fusion="none", input_size=SIZE, clip_at=["first", "second"])
+
+
+def test_a_plan_whose_later_place_is_gone_is_refused() -> None:
+    made = plan(net(), fusion="none", input_size=SIZE, clip_at=["image", "1.1"])
+    with pytest.raises(InputError, match=r"moves maps at '1\.1', which is not there in this Sequential"):
+        inject_(nn.Sequential(conv(3, 3)), made)

@@ -492,7 +492,9 @@ def test_names_that_are_no_place() -> None:
     assert "choose one of 1.1, 1" in said
     assert "is where the images come in; a clip there begins with the image: 'image'" in refusal(net, "0")
     assert "is the network itself" in refusal(net, "")
-    with pytest.raises(InputTypeError, match="clip_at must be the path of a module, 'image' or None, got 3"):
+    with pytest.raises(
+        InputTypeError, match="clip_at must be the path of a module, 'image', None, or a list of such places, got 3"
+    ):
         plan(net, input_size=SIZE, clip_at=3)  # type: ignore[arg-type]
 
 

@@ -341,7 +341,7 @@ def test_a_site_that_is_gone_is_missed():
 def test_plans_and_makers_belong_together():
     bare = backbone()
     injection = inject_(bare, plan(bare, fusion="tsm", input_size=SIZE, clip_at="layer2"))
-    with pytest.raises(InputError, match="nothing makes its frames"):
+    with pytest.raises(InputError, match="nothing makes the frames there"):
         injection.frames(3)
     injection.remove_()
     other = inject_(bare, plan(bare, fusion="tsm", input_size=SIZE))

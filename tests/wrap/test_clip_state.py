@@ -295,13 +295,13 @@ def test_a_damaged_clip_is_refused_by_name(change):
         "shorter": clip[:100],
         "zeros": torch.zeros_like(clip),
         "random": torch.randint(256, clip.shape, generator=torch.Generator().manual_seed(0)),
-        "later": text({"image2video": 3}),
+        "later": text({"image2video": 4}),
         "list": text([1, 2]),
         "string": "clip",
         "types": text({"image2video": 1, **record, "sites": [3]}),
         "deep": torch.tensor(list(b'{"image2video": 1, "a": ' + b"[" * 100_000), dtype=torch.uint8),
     }[change]
-    words = "has the format 3" if change == "later" else r"clip \(the key '_extra_state'\) cannot be read"
+    words = "has the format 4" if change == "later" else r"clip \(the key '_extra_state'\) cannot be read"
     with pytest.raises(InputError, match=words):
         wrapped().load_state_dict(state)
 

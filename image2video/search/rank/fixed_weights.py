@@ -16,7 +16,6 @@ from image2video.clip.colours import Colours, Values
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
-from image2video.inject.clip_site import IMAGE
 from image2video.protocols import ImageSet, Progress
 from image2video.search.rank.averaging import check_bare
 from image2video.search.rank.candidates import candidate_chains, given_chains
@@ -31,6 +30,7 @@ from image2video.search.rank.same_frames import SameFrames
 from image2video.search.score.network import device_of, in_mode, macs_per_frame
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
+from image2video.trace.places import IMAGE
 from image2video.version import __version__
 
 

@@ -23,7 +23,7 @@ from image2video.search.rank.averaging import FrameKey, averages, check_float, m
 from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.shared_weights import FULL, Precision
 from image2video.search.score.task import ClassificationTask, Task
-from image2video.wrap.inside import way_back
+from image2video.wrap.ways import way_back
 
 Size = tuple[int, int]
 
@@ -145,7 +145,7 @@ class MapClips:
             with injection.frames(video.T, maker=video):
                 outputs = self.model(images)
             self.task.check(outputs, images.shape[0] * video.T)
-            back = way_back(video, self.site, size)
+            back = way_back(video, (self.site,), size)
             return self.task.predict(outputs, video.T, lambda maps: back.unwarped_mean(maps, size))
 
 

@@ -11,7 +11,8 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.map_frames import check_inside
 from image2video.errors import InputError, InputTypeError
 from image2video.inject import clip_sites, plan
-from image2video.inject.clip_site import IMAGE, ClipSite
+from image2video.inject.clip_site import ClipSite
+from image2video.trace.places import IMAGE
 
 ALL = "all"
 """The name of the image and of all places inside of a network together."""

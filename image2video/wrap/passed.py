@@ -1,0 +1,68 @@
+"""Which places of a clip the outputs of a backbone have passed: traced, where neither plan nor shapes tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from image2video.errors import UnsupportedError
+from image2video.inject.api import Injection
+from image2video.trace.cuts import behind
+from image2video.trace.graph import Graph, has
+from image2video.trace.trace import trace_forward
+
+
+class Door(nn.Module):
+    """An injected backbone that is entered by one of its methods, on single frames, which its hooks leave as they are.
+
+    Args:
+        backbone: the backbone.
+        fusion: the injection that hooked it.
+        method: the name of the method.
+        options: its further arguments.
+    """
+
+    def __init__(self, backbone: nn.Module, fusion: Injection, method: str, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fusion = fusion
+        self.method = method
+        self.options = options
+        self.training = backbone.training
+
+    def forward(self, images: Tensor) -> Any:
+        """Return what the method returns for images that are one frame each."""
+        with self.fusion.frames(1):
+            return getattr(self.backbone, self.method)(images, **self.options)
+
+
+def passed_places(
+    backbone: nn.Module, fusion: Injection, images: Tensor, options: dict[str, Any], method: str = "__call__"
+) -> dict[str, int]:
+    """Count for every tensor that a method returns, by its path, the clip sites that it has passed.
+
+    Args:
+        backbone: an injected backbone with several clip sites, in the mode that it is in.
+        fusion: the injection that hooked it.
+        images: `(B, C, H, W)`, of which the size, type and device count.
+        options: further arguments of the method.
+        method: its name.
+
+    Raises:
+        UnsupportedError: within a compiled or exported graph.
+        InputError: a forward that fails.
+    """
+    if torch.compiler.is_compiling():
+        raise UnsupportedError(
+            f"which places of the clip the outputs of {type(backbone).__name__} have passed is traced here, which "
+            'cannot be done within a graph: call the model uncompiled, or use aggregate="mean" or "none"'
+        )
+    graph = Graph(trace_forward(Door(backbone, fusion, method, options), images[:1].detach(), as_is=True))
+    regions = []
+    for site in fusion.plan.clip_sites:
+        # `stop_early` of timm's intermediates may leave a place out.
+        calls = [call for call in graph.calls if call.name == f"backbone.{site.module}"]
+        regions += [behind(graph, call.inputs[site.index], call) for call in calls]
+    return {path: sum(has(region, value) for region in regions) for path, value in graph.trace.outputs}
