@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from image2video.inject import planning
+
 
 def pytest_collection_finish() -> None:
     """Garbage collection leaves out the million objects of the imported libraries: mmengine collects at every data set.
@@ -24,3 +26,17 @@ def _nothing_waits_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         yield
+
+
+@pytest.fixture
+def trace_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All plans of the test share the trace of its one network, which must be the same whenever it is planned."""
+    trace_forward = planning.trace_forward
+    traces = {}
+
+    def once(backbone, example, **options):
+        key = (id(backbone), tuple(example.shape), *options.items())
+        traces[key] = traces.get(key) or (trace_forward(backbone, example, **options), backbone)
+        return traces[key][0]
+
+    monkeypatch.setattr(planning, "trace_forward", once)

@@ -6,8 +6,7 @@ import torch
 import torchvision
 from plan_cases import check_frames_outermost
 
-from image2video.inject import plan, planning
-from image2video.trace.trace import trace_forward
+from image2video.inject import plan
 
 TEST_MODELS = timm.list_models("test_*")
 SMALL = {
@@ -113,26 +112,19 @@ def test_torchvision_models():
     assert len(plan(swin, fusion="tsm", input_size=(3, 224, 224)).sites) == 24
 
 
-@pytest.mark.parametrize("fusion", ["tsm", "gsf"])
 @pytest.mark.parametrize("name", TEST_MODELS)
-def test_the_small_test_models_on_real_tensors(name, fusion):
+def test_the_small_test_models_on_real_tensors(name, trace_once):
     net = timm.create_model(name)
-    made = plan(net, fusion=fusion)
-    assert made.sites
-    assert all(site.placement == made.fusion.placement for site in made.sites)
-    assert check_frames_outermost(net, made, count=2) >= len(made.sites)
+    for fusion in ("tsm", "gsf"):
+        made = plan(net, fusion=fusion)
+        assert made.sites
+        assert all(site.placement == made.fusion.placement for site in made.sites)
+        assert check_frames_outermost(net, made, count=2) >= len(made.sites)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_families_have_sites_for_both_placements(name, monkeypatch):
+def test_families_have_sites_for_both_placements(name, trace_once):
     net = make(name)
-    traces = []  # of one forward, for both
-
-    def once(*args):
-        traces[:] = traces or [trace_forward(*args)]
-        return traces[0]
-
-    monkeypatch.setattr(planning, "trace_forward", once)
     for fusion in ("tsm", "gsf"):
         made = plan(net, fusion=fusion, input_size=(3, SMALL[name], SMALL[name]))
         assert len(made.sites) >= 4
