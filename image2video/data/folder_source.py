@@ -21,7 +21,7 @@ def load_folder(rest: str, options: LoadOptions) -> Pool:
     """train/ and val/ with one sub-folder per class; val/ is the test set. Tiny-ImageNet's own layout is understood.
 
     A part that is not asked for need not be there: the classes are then those of train/ where there is one, else those
-    of val/.
+    of val/. Where the test set alone is asked for and there is neither of them, the folder itself is it.
     """
     root = user_path(rest)
     if not os.path.isdir(root):
@@ -32,7 +32,8 @@ def load_folder(rest: str, options: LoadOptions) -> Pool:
         classes, paths, labels = scan_folder(root / "train")
         train = (ImageFiles(tuple(paths)), torch.tensor(labels))
     if "test" in options.parts:
-        classes, paths, labels = _test_files(root / "val", classes, alone=train is None)
+        flat = options.parts == ("test",) and not any((root / part).is_dir() for part in ("train", "val"))
+        classes, paths, labels = _test_files(root if flat else root / "val", classes, alone=train is None)
         test = (ImageFiles(tuple(paths)), torch.tensor(labels))
     return loaded_pool(train, test, classes, options)
 

@@ -58,6 +58,19 @@ def test_folder_is_train_and_val(tmp_path):
     assert data.test.raw(0).shape == (3, 20, 30)
 
 
+def test_a_folder_of_classes_is_a_test_set(tmp_path):
+    write_folder(tmp_path)
+    flat = load(f"folder:{tmp_path / 'val'}", parts=("test",))
+    parts = load(f"folder:{tmp_path}", parts=("test",))
+    assert flat.classes == parts.classes
+    assert all(map(torch.equal, epoch_of(flat.test), epoch_of(parts.test)))
+    with pytest.raises(MissingError, match="train/ and val/"):
+        load(f"folder:{tmp_path / 'val'}")
+    (tmp_path / "val" / "train").mkdir()  # then it is a folder with parts, of which one is missing
+    with pytest.raises(MissingError, match="val/val"):
+        load(f"folder:{tmp_path / 'val'}", parts=("test",))
+
+
 def test_augmentation_depends_on_seed_epoch_and_image_alone(tmp_path):
     data = load(write_folder(tmp_path), holdout=0, augment="trivialaugment")
     options = {"augment": True, "shuffle": True, "seed": 5}
