@@ -13,6 +13,7 @@ MODULES = [
     "image2video.receptive_field",
     "image2video.data",
     "image2video.training",
+    "image2video.assess",
     "image2video.report",
 ]
 

@@ -21,6 +21,7 @@ PUBLIC = [
     "image2video.receptive_field",
     "image2video.data",
     "image2video.training",
+    "image2video.assess",
     "image2video.report",
 ]
 NAMES = [(module, name) for module in PUBLIC for name in importlib.import_module(module).__all__]

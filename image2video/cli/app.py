@@ -19,6 +19,7 @@ from image2video.errors import Image2VideoError
 from image2video.version import __version__
 
 COMMANDS = {
+    "assess": "say whether a clip helps a trained classifier, at which cost",
     "demo": "compare the bare and the wrapped network on real images and write a report",
     "search": "search the genotype for a network and a data set",
     "train": "train a network, bare or wrapped",

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from image2video.assess import Assessment
 from image2video.search import FrameChoice, RankedGenotype, Ranking
+from image2video.search.rank.gain import INTERVAL
 from image2video.training import Cost, Metrics
 
 _RANKS_SHOWN = 10
@@ -87,6 +89,31 @@ def curve_table(choice: FrameChoice) -> Table:
         chosen = "chosen" if entry is point else ""
         added = str(entry.frames.frames[-1])
         table.add_row(str(entry.T), added, f"{100 * scores.accuracy:.2f}", gain, loss, chosen)
+    return table
+
+
+def assessment_table(assessment: Assessment) -> Table:
+    """The clips of an assessment, on the images that chose nothing; the chosen one marked."""
+    images = assessment.bare.gain.images
+    title = f"on {images} images that chose nothing; ← was chosen by the others; ±: half of the 95 % interval"
+    table = Table(title=title, title_justify="left")
+    table.add_column("clip", overflow="fold")
+    table.add_column("frames", overflow="fold")
+    for name in ("cost", "top-1 %", "gain", "loss", "scaled", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in assessment.rows:
+        clip, gain = row.finalist, row.gain
+        chosen = " ←" if row is assessment.chosen else ""
+        table.add_row(
+            f"{clip.name}{chosen}",
+            clip.genotype.replace("identity | ", "… | "),
+            f"{clip.cost}",
+            f"{100 * row.judging.accuracy:.2f}",
+            "–" if clip.is_bare else f"{100 * gain.gain:+.2f} ± {100 * INTERVAL * gain.gain_error:.2f}",
+            f"{row.judging.loss:.4f}",
+            f"{row.judging.scaled_loss:.4f}",
+            "" if row.single is None else f"{row.single.ms_per_image:.1f}",
+        )
     return table
 
 

@@ -27,6 +27,7 @@ SHARED = {
         *("model", "data", "genotype", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume"),
         *("overwrite", "weights", "batch_size", "lr", "device"),
     },
+    "assess": {"model", "data", "seed", "weights", "device", "out", "overwrite"},
     "evaluate": {"model", "data", "genotype", "frames", "fusion", "train_images", "seed", "weights", "batch_size"},
     "demo": {"model", "data", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume", "overwrite"},
     "show": {"image", "genotype", "frames", "out", "overwrite"},

@@ -1,0 +1,97 @@
+"""What predictions of labelled images are worth: accuracy, cross-entropy, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one part of the images.
+
+    Attributes:
+        images: how many.
+        accuracy: share of right answers, 0 … 1.
+        loss: mean cross-entropy, nats.
+        calibration_error: expected calibration error (Guo et al., ICML 2017), 15 bins of equal width, 0 … 1.
+        scaled_loss: the cross-entropy after temperature scaling.
+        scaled_calibration_error: the calibration error after temperature scaling.
+    """
+
+    images: int
+    accuracy: float
+    loss: float
+    calibration_error: float
+    scaled_loss: float
+    scaled_calibration_error: float
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor, temperature: float) -> Figures:
+        """The figures of logits.
+
+        Args:
+            logits: `(n, K)`.
+            labels: `(n,)` int64.
+            temperature: that the logits are divided by for the scaled figures, fitted on other images.
+
+        Returns:
+            The figures.
+        """
+        logits = logits.double()
+        scaled = logits / temperature
+        return cls(
+            images=len(labels),
+            accuracy=(logits.argmax(1) == labels).double().mean().item(),
+            loss=cross_entropy(logits, labels).item(),
+            calibration_error=calibration_error(logits, labels),
+            scaled_loss=cross_entropy(scaled, labels).item(),
+            scaled_calibration_error=calibration_error(scaled, labels),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures for records.
+
+        Returns:
+            Plain JSON values.
+        """
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Figures:
+        """The figures that `to_dict` gave.
+
+        Args:
+            record: what it gave.
+
+        Returns:
+            Equal figures.
+        """
+        return cls(**record)
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = _BINS) -> float:
+    """Expected calibration error: the mean distance of confidence and accuracy over bins, weighted by their images.
+
+    Args:
+        logits: `(n, K)`.
+        labels: `(n,)` int64.
+        bins: of equal width over confidences 0 … 1.
+
+    Returns:
+        0 … 1; lower is better.
+    """
+    confidence, answer = logits.softmax(1).max(1)
+    right = (answer == labels).double()
+    # Bin b holds confidences in (b / bins, (b + 1) / bins].
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    excess = torch.zeros(bins, dtype=torch.double, device=logits.device)
+    excess.index_add_(0, place, confidence.double() - right)
+    return excess.abs().sum().item() / len(labels)

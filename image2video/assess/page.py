@@ -1,0 +1,172 @@
+"""An assessment as one HTML page: three sentences, a table, a figure, and what the words mean."""
+
+from __future__ import annotations
+
+from html import escape
+
+from matplotlib.figure import Figure
+
+from image2video.assess.assessment import Assessment, Row
+from image2video.report.page import Section, document, facts_list, figure_html, table_html
+from image2video.report.style import GREY, colours, drawing, new_figure
+from image2video.search.rank.gain import INTERVAL
+
+_COLUMNS = (
+    "clip",
+    "frames",
+    "cost",
+    "accuracy where it was chosen (%)",
+    "accuracy (%)",
+    "gain (points)",
+    "cross-entropy",
+    "after temperature scaling",
+    "gain after scaling",
+    "calibration error (%)",
+    "after temperature scaling (%)",
+)
+_FIRST_NUMBER = 2
+
+
+def page(assessment: Assessment) -> str:
+    """The report of an assessment.
+
+    Args:
+        assessment: what was found.
+
+    Returns:
+        The HTML, with everything in it.
+    """
+    sections = [
+        Section("All clips that were compared to the end", _table(assessment)),
+        Section("Gain against cost", figure_html(gain_figure(assessment), _CAPTION)),
+        Section("Time", _times(assessment)),
+        Section("How to read it", "".join(f"<p>{escape(text)}</p>" for text in _reading(assessment))),
+    ]
+    if assessment.about:
+        sections.append(Section("About", facts_list(assessment.about)))
+    return document("Does a clip help this model?", assessment.sentences(), sections)
+
+
+def gain_figure(assessment: Assessment) -> Figure:
+    """Gain in accuracy against cost, a point per clip with its 95 % interval; the chosen one is filled.
+
+    Args:
+        assessment: what was found.
+
+    Returns:
+        The figure.
+    """
+    ours, other = colours(2)
+    with drawing():
+        figure = new_figure(6.0, 3.2)
+        axis = figure.add_subplot()
+        axis.axhline(0, color=GREY, linewidth=0.8)
+        rows = list(assessment.rows)
+        for number, row in enumerate(rows):
+            low, high = (100 * end for end in row.gain.interval)
+            alike = [before.finalist.cost for before in rows[:number]].count(row.finalist.cost)
+            x, y = row.finalist.cost + 0.12 * alike, 100 * row.gain.gain
+            chosen = row is assessment.chosen
+            colour = ours if chosen else other
+            axis.errorbar(
+                [x],
+                [y],
+                yerr=[[y - low], [high - y]],
+                fmt="o",
+                color=colour,
+                mfc=colour if chosen else "white",
+                markersize=5,
+                capsize=3,
+            )
+            axis.annotate(row.finalist.name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+        axis.set_xlabel("cost, as a multiple of the bare network")
+        axis.set_ylabel("gain in accuracy (points)")
+        axis.set_xlim(0.8, max(row.finalist.cost for row in rows) + 0.8)
+    return figure
+
+
+_CAPTION = (
+    "Gain in accuracy over the bare network with its 95 % interval, on the images that chose nothing. The filled "
+    "point was chosen, by other images."
+)
+
+
+def _table(assessment: Assessment) -> str:
+    """All rows, the chosen one marked."""
+    rows = [_cells(row, chosen=row is assessment.chosen) for row in assessment.rows]
+    others = len(assessment.rows) - 2
+    note = (
+        f'<p class="note">Accuracy, gain, cross-entropy and calibration: on {assessment.bare.gain.images} images that '
+        "chose nothing; ± is the half width of the 95 % interval, paired over these images. The row that the searches "
+        f"chose is marked; the intervals of the {max(others, 0)} others hold for each alone, and the best of them is "
+        "flattered by being the best.</p>"
+    )
+    table = table_html(_COLUMNS, rows, numbers=range(_FIRST_NUMBER, len(_COLUMNS)))
+    return f'<div style="overflow-x: auto">{table}</div>{note}'
+
+
+def _cells(row: Row, *, chosen: bool) -> tuple[str, ...]:
+    finalist, gain = row.finalist, row.gain
+    scaled = ""
+    if gain.scaled_loss_gain is not None and gain.scaled_loss_gain_error is not None:
+        scaled = f"{gain.scaled_loss_gain:+.4f} ± {INTERVAL * gain.scaled_loss_gain_error:.4f}"
+    bare = finalist.is_bare
+    frames = finalist.genotype
+    if "|" not in frames and not bare:
+        frames += f", T = {finalist.T}, {finalist.schedule}"
+    return (
+        finalist.title + (" ← chosen" if chosen else ""),
+        frames + ("" if finalist.aggregate == "mean" else f", {finalist.aggregate}"),
+        f"{finalist.cost:g}",
+        f"{100 * row.choosing.accuracy:.2f}",
+        f"{100 * row.judging.accuracy:.2f}",
+        "" if bare else f"{100 * gain.gain:+.2f} ± {100 * INTERVAL * gain.gain_error:.2f}",
+        f"{row.judging.loss:.4f}",
+        f"{row.judging.scaled_loss:.4f}",
+        "" if bare else scaled,
+        f"{100 * row.judging.calibration_error:.2f}",
+        f"{100 * row.judging.scaled_calibration_error:.2f}",
+    )
+
+
+def _times(assessment: Assessment) -> str:
+    """Latency and throughput of the bare network and of the chosen clip."""
+    rows = []
+    for row in dict.fromkeys((assessment.bare, assessment.chosen)):
+        if row.single is not None and row.batched is not None:
+            rows.append(
+                (
+                    row.finalist.title,
+                    f"{row.single.ms_per_image:.3g}",
+                    f"{1000 / row.batched.ms_per_image:,.0f}",
+                    f"{row.single.macs_per_image:,.0f}",
+                    f"{row.batched.peak_mib_per_image:.3g}",
+                )
+            )
+    columns = (
+        "network",
+        "ms for one image",
+        f"images per second, {assessment.batch} at once",
+        "multiply-accumulates per image",
+        "peak MiB per image",
+    )
+    table = table_html(columns, rows, numbers=range(1, 5))
+    return f'<div style="overflow-x: auto">{table}</div><p class="note">Medians of repeated passes on this machine.</p>'
+
+
+def _reading(assessment: Assessment) -> list[str]:
+    """What the words of the page mean."""
+    return [
+        "Bare network: your model as it is. A clip: the frames that the model sees of one image; its predictions of "
+        "them are averaged. The best chain: the best of those that were ranked, over numbers of frames, schedules, "
+        "paddings and averages. The best set of frames: frames chosen greedily, one after the other.",
+        "Cost: how often the network runs for one image. Cross-entropy in nats, lower is better. Calibration error: "
+        "how far the confidence of the answers is from how often they are right (expected calibration error, 15 "
+        "bins).",
+        "Temperature scaling divides the logits by one number, which was fitted on the images that chose: "
+        f"{assessment.temperature:.3f} for the bare network. It costs nothing, changes no answer, and is the fair "
+        "control of a gain in cross-entropy.",
+        f"The images that chose: {assessment.bare.choosing.images}; those that judged: {assessment.bare.gain.images}. "
+        "Of all clips the cheapest was taken whose cross-entropy after scaling and whose accuracy are within one "
+        "standard error of the best one's.",
+    ]
