@@ -77,6 +77,7 @@ class Assessment:
         batch: images of a batch in `Row.batched`.
         seconds: time taken.
         input_size: (C, H, W) of the images.
+        notes: what could not be looked at, and why.
         about: model, weights and data in words, for the report; empty where nobody said.
     """
 
@@ -88,6 +89,7 @@ class Assessment:
     batch: int
     seconds: float
     input_size: tuple[int, int, int]
+    notes: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -160,13 +162,14 @@ class Assessment:
             return done, self._kept(), "Keep your model as it is."
         low, high = (100 * end for end in chosen.gain.interval)
         schedule = "" if isinstance(clip.clip, FrameSet) else f", {clip.schedule}"
-        found = f"{clip.genotype} (T = {clip.T}{schedule}, {clip.aggregate})"
+        place = "" if clip.clip_at is None else f" at {clip.clip_at}"
+        found = f"{clip.genotype}{place} (T = {clip.T}{schedule}, {clip.aggregate})"
         points = (
             f"accuracy {100 * bare.judging.accuracy:.2f} → {100 * chosen.judging.accuracy:.2f} %, "
             f"{100 * chosen.gain.gain:+.2f} points (95 % interval {low:+.2f} … {high:+.2f})"
         )
         loss = self._loss_words()
-        out = f"{found} costs {clip.cost} times the image and is {_VERDICTS[self.verdict]}: {points}{loss}."
+        out = f"{found} costs {clip.cost:.3g} times the image and is {_VERDICTS[self.verdict]}: {points}{loss}."
         return done, out, self._next()
 
     def _kept(self) -> str:
@@ -213,6 +216,7 @@ class Assessment:
             "sentences": list(self.sentences()),
             **{name: getattr(self, name) for name in plain},
             "input_size": list(self.input_size),
+            "notes": list(self.notes),
             "about": dict(self.about),
             "rows": [row.to_dict() for row in self.rows],
         }
@@ -227,10 +231,10 @@ class Assessment:
         Returns:
             An equal assessment.
         """
-        left_out = ("kind", "schema_version", "verdict", "sentences", "rows", "input_size")
+        left_out = ("kind", "schema_version", "verdict", "sentences", "rows", "input_size", "notes")
         values = {name: value for name, value in record.items() if name not in left_out}
         rows = tuple(Row.from_dict(row) for row in record["rows"])
-        return cls(rows, **values, input_size=tuple(record["input_size"]))
+        return cls(rows, **values, input_size=tuple(record["input_size"]), notes=tuple(record["notes"]))
 
 
 _VERDICTS: dict[Verdict, str] = {

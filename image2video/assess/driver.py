@@ -16,13 +16,15 @@ from image2video.assess.assessment import Assessment, Row
 from image2video.assess.choice import smallest_of_the_best
 from image2video.assess.figures import Figures
 from image2video.assess.finalists import Finalist, bare_finalist, plain_finalists
+from image2video.assess.places import places_to_try
 from image2video.assess.scoring import Images, Network
 from image2video.clip.checks import check_images
 from image2video.clip.colours import Values
+from image2video.clip.genotype import Genotype
 from image2video.clip.schedules import schedule_steps
-from image2video.errors import InputError
+from image2video.errors import Image2VideoError, InputError
 from image2video.protocols import ImageSet, Progress
-from image2video.search import greedy_frames, rank_genotypes
+from image2video.search import Ranking, greedy_frames, rank_genotypes
 from image2video.search.rank.averaging import check_bare
 from image2video.search.rank.calibration import fit_temperature
 from image2video.search.rank.estimate import estimate_of_logits
@@ -41,6 +43,10 @@ _SPARE = 0.9
 _FRAMES = (2, 3, 5)
 _SCHEDULES, _PADDINGS = ("from_zero", "centred"), ("reflection", "zeros")
 """What a ranking chooses from, beside the chains and the averages."""
+_SEARCHES = 3
+_INSIDE = ("translate_x(1 cell) > translate_y(1 cell)", "flip_x")
+_TRIED = 6
+"""Chains of the ranking at the image that are tried inside of the network."""
 _FIRST = 128
 """Images of the first round of a ranking."""
 _BATCH = 32
@@ -70,7 +76,8 @@ def assess(
 
     Nothing is trained. On one part of the images the bare network is scored, chains are ranked over T, schedule,
     padding and average (`rank_genotypes`), a set of frames is chosen greedily (`greedy_frames`), and both stand beside
-    the averages that people use without a search (mirror image, zoom, shifts). Of all these the cheapest is chosen that
+    the averages that people use without a search (mirror image, zoom, shifts), and clips that begin inside of the
+    network, just before its maps become smaller. Of all these the cheapest is chosen that
     is as good as the best. The other part of the images, which chose nothing, judges: the gain over the bare network
     with its 95 % interval, in accuracy and in cross-entropy after temperature scaling of both. All numbers are those of
     the wrapper that `Assessment.wrap_options` makes.
@@ -119,7 +126,8 @@ def assess(
     choosing, judging = images.part(0, cut), images.part(cut, len(images))
     if batch_size is None:
         batch_size = _ON_A_CPU if device.type == "cpu" else _ELSEWHERE
-    network = Network(model, batch_size, autocast, mean, std)
+    channels, height, width = images.images.shape[1:]
+    network = Network(model, (channels, height, width), batch_size, autocast, mean, std)
     stages = _Stages(progress)
 
     finalists = [bare_finalist(), *plain_finalists(max_cost)]
@@ -128,10 +136,10 @@ def assess(
     per_frame = (time.perf_counter() - first) / len(images)
     _look(logits["bare"][:cut], choosing.labels)
     # The plain averages, and what the two searches find, go through the network once more at the end.
-    ends = (sum(finalist.T for finalist in finalists) + 2 * int(max_cost)) * len(images)
+    ends = (sum(finalist.T for finalist in finalists) + _SEARCHES * int(max_cost)) * len(images)
     frames = None if minutes is None else _affordable(minutes, per_frame, ends, len(choosing))
     searches = _Searches(network, choosing, space, seed, max_cost, max(_FEW, candidates // 2), frames, stages)
-    for found in (searches.chain(), searches.frames()):
+    for found in (searches.chain(), searches.inside(), searches.frames()):
         if found is not None and found.frames not in [finalist.frames for finalist in finalists]:
             finalists.append(found)
     for number, finalist in enumerate(finalists):
@@ -142,9 +150,8 @@ def assess(
 
     rows, choice = _rows(finalists, [logits[finalist.name] for finalist in finalists], choosing, judging)
     batch = min(_BATCH, len(images))
-    channels, height, width = images.images.shape[1:]
     for number in sorted({0, choice}):
-        single, batched = network.costs(finalists[number], (channels, height, width), batch)
+        single, batched = network.costs(finalists[number], batch)
         rows[number] = replace(rows[number], single=single, batched=batched)
     return Assessment(
         rows=tuple(rows),
@@ -155,6 +162,7 @@ def assess(
         batch=batch,
         seconds=time.perf_counter() - began,
         input_size=(channels, height, width),
+        notes=tuple(searches.notes),
         about=dict(about or {}),
     )
 
@@ -184,7 +192,9 @@ class _Searches:
             "mean": network.mean,
             "std": network.std,
         }
+        self._chains: list[Genotype] = []
         self.looked = 0
+        self.notes: list[str] = []
 
     def chain(self) -> Finalist | None:
         """The best chain over T, schedule, padding and average; None where the image itself is it."""
@@ -193,7 +203,7 @@ class _Searches:
         if self._frames is not None:  # the first round of a ranking is whole, whatever it costs
             powers = {step for schedule in _SCHEDULES for T in numbers for step in schedule_steps(schedule, T) if step}
             first = min(_FIRST, len(self._images)) * len(powers) * len(_PADDINGS)
-            count = min(count, self._frames // 2 // max(1, first))
+            count = min(count, self._frames // _SEARCHES // max(1, first))
         if not numbers or count < _FEW:
             return None
         ranking = rank_genotypes(
@@ -206,20 +216,50 @@ class _Searches:
             first_images=_FIRST,
             aggregate=("mean", "mean_prob"),
             max_cost=self._max_cost,
-            max_frames=None if self._frames is None else self._frames // 2,
+            max_frames=None if self._frames is None else self._frames // _SEARCHES,
             progress=self._stages.of("chains"),
             **self._options,
         )
         self.looked += len({entry.genotype for entry in ranking.entries})
-        if not ranking.best.chain:
+        self._chains = list(dict.fromkeys(entry.genotype for entry in ranking.entries if entry.genotype.chain))[:_TRIED]
+        return _found("chain", "the best chain", ranking)
+
+    def inside(self) -> Finalist | None:
+        """The best clip that begins inside of the network; None where the image itself is better.
+
+        The chains are those that were best at the image, a shift by one cell, and the mirror image.
+        """
+        model = self._network.model
+        try:
+            places = places_to_try(model, self._images.images[:1].to(device_of(model)))
+        except Image2VideoError as error:
+            self.notes.append(f"Clips inside of the network were not looked at: {error}")
             return None
-        return Finalist.found("chain", "the best chain", ranking.best_entry.wrap_options())
+        names = [place.name for place in places if place.cost(2) <= self._max_cost]
+        if not names:
+            return None
+        ranking = rank_genotypes(
+            model,
+            _Batches(self._images),
+            candidates=[chain for chain in (*self._chains, *map(Genotype.parse, _INSIDE)) if chain.is_geometric],
+            T=(2, 3),
+            schedule="from_zero",
+            aggregate=("mean", "mean_prob"),
+            max_cost=self._max_cost,
+            clip_at=names,
+            first_images=_FIRST,
+            max_frames=None if self._frames is None else self._frames // _SEARCHES,
+            progress=self._stages.of("inside"),
+            **{name: value for name, value in self._options.items() if name != "space"},
+        )
+        self.looked += len({(entry.genotype, entry.place) for entry in ranking.entries if entry.place is not None})
+        return _found("inside", "the best clip inside of the network", ranking)
 
     def frames(self) -> Finalist | None:
         """The best set of frames; None where the image itself is it."""
         count = self._count
         if self._frames is not None:
-            count = max(_FEW, min(count, self._frames // 2 // len(self._images)))
+            count = max(_FEW, min(count, self._frames // _SEARCHES // len(self._images)))
         choice = greedy_frames(
             self._network.model,
             _Batches(self._images),
@@ -232,7 +272,15 @@ class _Searches:
         self.looked += choice.candidates
         if choice.found_nothing:
             return None
-        return Finalist.found("frames", "the best set of frames", choice.wrap_options())
+        return Finalist.found("frames", "the best set of frames", choice.wrap_options(), choice.best.T)
+
+
+def _found(name: str, title: str, ranking: Ranking) -> Finalist | None:
+    """The best clip of a ranking; None for the image itself."""
+    entry = ranking.best_entry
+    if not entry.genotype.chain or entry.cost is None:
+        return None
+    return Finalist.found(name, title, entry.wrap_options(), entry.cost)
 
 
 def _rows(
@@ -272,8 +320,8 @@ def _scaled(bare: Tensor, clip: Tensor, labels: Tensor) -> dict[str, Any]:
 def _affordable(minutes: float, per_frame: float, ends: int, choosing: int) -> int:
     """How many frames the searches may look at."""
     frames = int(_SPARE * minutes * 60 / per_frame) - ends
-    if frames < 2 * _FEW * choosing:
-        least = (ends + 2 * _FEW * choosing) * per_frame / 60 / _SPARE
+    if frames < _SEARCHES * _FEW * choosing:
+        least = (ends + _SEARCHES * _FEW * choosing) * per_frame / 60 / _SPARE
         raise InputError(
             f"minutes={minutes:g} is too little for these images; give at least {least:.2g}, or fewer images "
             "(max_images)"

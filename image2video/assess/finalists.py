@@ -24,7 +24,8 @@ class Finalist:
     """A clip whose averaged predictions are scored on all images.
 
     Attributes:
-        name: `bare`, a key of `PLAIN`, `chain` (the best of a ranking) or `frames` (the best set of frames).
+        name: `bare`, a key of `PLAIN`, `chain` (the best of a ranking), `inside` (the best that begins inside of the
+            network) or `frames` (the best set of frames).
         title: for people.
         genotype: the text of a genotype or of a frame set.
         T: frames per image.
@@ -32,6 +33,8 @@ class Finalist:
         padding: what stands outside the image.
         interpolation: how frames are sampled.
         aggregate: how the predictions of the frames are averaged, `mean` or `mean_prob`.
+        clip_at: the module at whose input the clip begins; None for the image.
+        cost: multiply-accumulates per image, as a multiple of the bare network's.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Finalist:
     padding: str = "reflection"
     interpolation: str = "bilinear"
     aggregate: str = "mean"
+    clip_at: str | None = None
+    cost: float = 1.0
 
     @property
     def is_bare(self) -> bool:
@@ -58,36 +63,33 @@ class Finalist:
         """What is averaged, and how: equal for a set of frames in whatever order."""
         clip = self.clip
         if isinstance(clip, FrameSet):
-            return tuple(sorted(map(str, clip.frames[: self.T]))), self.aggregate
-        return (str(clip), self.T, self.schedule, self.padding), self.aggregate
-
-    @property
-    def cost(self) -> int:
-        """Frames per image, the multiple of the bare network's cost."""
-        return self.T
+            return (*sorted(map(str, clip.frames[: self.T])), self.clip_at), self.aggregate
+        return (str(clip), self.T, self.schedule, self.padding, self.clip_at), self.aggregate
 
     def wrap_options(self) -> dict[str, Any]:
         """What makes it of a trained network: `VideoWrap(net, "none", **finalist.wrap_options())`.
 
         Returns:
-            Genotype, T, schedule, padding, interpolation and aggregate.
+            Genotype, T, schedule, padding, interpolation, aggregate and, for a clip inside of the network, `clip_at`.
         """
-        said = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("name", "title")}
+        left_out = ("name", "title", "cost", *(() if self.clip_at else ("clip_at",)))
+        said = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
         return said | {"genotype": self.clip}
 
     @classmethod
-    def found(cls, name: str, title: str, options: Mapping[str, Any]) -> Finalist:
+    def found(cls, name: str, title: str, options: Mapping[str, Any], cost: float) -> Finalist:
         """The clip that a ranking or a search of frames found.
 
         Args:
             name: of the finalist.
             title: for people.
             options: what `wrap_options()` of the found clip gives.
+            cost: as a multiple of the bare network's.
 
         Returns:
             The finalist.
         """
-        return cls(name, title, **{**options, "genotype": str(options["genotype"])})
+        return cls(name, title, **{**options, "genotype": str(options["genotype"])}, cost=cost)
 
 
 def bare_finalist() -> Finalist:
@@ -97,5 +99,5 @@ def bare_finalist() -> Finalist:
 
 def plain_finalists(max_cost: float) -> list[Finalist]:
     """The plain averages of at most so many frames."""
-    sets = [Finalist(name, title, text, FrameSet.parse(text).T) for name, (title, text) in PLAIN.items()]
-    return [finalist for finalist in sets if max_cost >= finalist.T]
+    sets = [Finalist(name, title, text, T := FrameSet.parse(text).T, cost=T) for name, (title, text) in PLAIN.items()]
+    return [finalist for finalist in sets if max_cost >= finalist.cost]

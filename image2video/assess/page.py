@@ -42,6 +42,8 @@ def page(assessment: Assessment) -> str:
         Section("Time", _times(assessment)),
         Section("How to read it", "".join(f"<p>{escape(text)}</p>" for text in _reading(assessment))),
     ]
+    if assessment.notes:
+        sections.append(Section("Notes", "".join(f"<p>{escape(text)}</p>" for text in assessment.notes)))
     if assessment.about:
         sections.append(Section("About", facts_list(assessment.about)))
     return document("Does a clip help this model?", assessment.sentences(), sections)
@@ -114,10 +116,12 @@ def _cells(row: Row, *, chosen: bool) -> tuple[str, ...]:
     frames = finalist.genotype
     if "|" not in frames and not bare:
         frames += f", T = {finalist.T}, {finalist.schedule}"
+    if finalist.clip_at is not None:
+        frames += f", at {finalist.clip_at}"
     return (
         finalist.title + (" ← chosen" if chosen else ""),
         frames + ("" if finalist.aggregate == "mean" else f", {finalist.aggregate}"),
-        f"{finalist.cost:g}",
+        f"{finalist.cost:.3g}",
         f"{100 * row.choosing.accuracy:.2f}",
         f"{100 * row.judging.accuracy:.2f}",
         "" if bare else f"{100 * gain.gain:+.2f} ± {100 * INTERVAL * gain.gain_error:.2f}",

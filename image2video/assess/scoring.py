@@ -50,6 +50,7 @@ class Network:
 
     Attributes:
         model: images `(N, C, H, W)` -> logits `(N, K)`.
+        input_size: (C, H, W) of the images.
         frames_at_once: of a forward pass.
         autocast: reduced precision of the forward passes; None for none.
         mean: how the images are normalised, for clips that change colours; None for what the model says.
@@ -57,6 +58,7 @@ class Network:
     """
 
     model: nn.Module
+    input_size: tuple[int, int, int]
     frames_at_once: int
     autocast: torch.dtype | None
     mean: Values = None
@@ -78,11 +80,11 @@ class Network:
                 found.append(outputs.float().cpu())
         return torch.cat(found)
 
-    def costs(self, finalist: Finalist, size: tuple[int, int, int], batch: int) -> tuple[Cost, Cost]:
+    def costs(self, finalist: Finalist, batch: int) -> tuple[Cost, Cost]:
         """What an image costs under a clip, alone and in a batch."""
         with self._wrapped(finalist) as network:
-            single = measure_cost(network, size, batch=1, repeats=_TIMED)
-            return single, measure_cost(network, size, batch=batch, repeats=_TIMED)
+            single = measure_cost(network, self.input_size, batch=1, repeats=_TIMED)
+            return single, measure_cost(network, self.input_size, batch=batch, repeats=_TIMED)
 
     @contextmanager
     def _wrapped(self, finalist: Finalist) -> Iterator[nn.Module]:
@@ -90,7 +92,10 @@ class Network:
         if finalist.is_bare:
             yield self.model
             return
-        network = VideoWrap(self.model, "none", **finalist.wrap_options(), mean=self.mean, std=self.std)
+        size = None if finalist.clip_at is None else self.input_size  # a place is found by a trace
+        network = VideoWrap(
+            self.model, "none", **finalist.wrap_options(), mean=self.mean, std=self.std, input_size=size
+        )
         try:
             yield network
         finally:

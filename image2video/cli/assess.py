@@ -128,6 +128,8 @@ def run(options: Namespace) -> None:
     for sentence in assessment.sentences():
         console.print(sentence, highlight=False, markup=False)
     script = f", {Path(how.out) / SCRIPT}" if data.resizing is not None else ""
+    for note in assessment.notes:
+        console.print(note, highlight=False, markup=False)
     console.print(f"report: {Path(how.out) / REPORT}{script}", highlight=False, markup=False)
 
 

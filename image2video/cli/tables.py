@@ -106,8 +106,8 @@ def assessment_table(assessment: Assessment) -> Table:
         chosen = " ←" if row is assessment.chosen else ""
         table.add_row(
             f"{clip.name}{chosen}",
-            clip.genotype.replace("identity | ", "… | "),
-            f"{clip.cost}",
+            clip.genotype + ("" if clip.clip_at is None else f" at {clip.clip_at}"),
+            f"{clip.cost:.3g}",
             f"{100 * row.judging.accuracy:.2f}",
             "–" if clip.is_bare else f"{100 * gain.gain:+.2f} ± {100 * INTERVAL * gain.gain_error:.2f}",
             f"{row.judging.loss:.4f}",

@@ -15,6 +15,8 @@ from image2video.assess.choice import smallest_of_the_best
 from image2video.assess.figures import calibration_error
 from image2video.assess.finalists import plain_finalists
 from image2video.assess.page import gain_figure, page
+from image2video.assess.places import places_to_try
+from image2video.assess.scoring import Images, Network
 from image2video.errors import InputError, InputTypeError, StateError
 
 IMAGES = 300
@@ -136,6 +138,45 @@ def test_minutes_leave_candidates_out(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match="minutes=1e-07 is too little for these images; give at least"):
         assess(random_net(), [(images, labels)], minutes=1e-7)
+
+
+def test_places_are_those_before_the_maps_shrink():
+    images, _ = unseen()
+    places = places_to_try(network(0), images[:1])
+    assert [(place.name, place.map_size) for place in places] == [("layer2", (16, 16)), ("layer3", (8, 8))]
+    assert places_to_try(random_net(), torch.rand(1, 3, 8, 8)) == []
+
+
+def test_a_clip_inside_of_the_network_is_predicted_and_named(tilt):
+    found, net, images, labels = tilt
+    clip = Finalist("inside", "inside", "flip_x", 2, clip_at="layer3", cost=1.3)
+    part = Images(images[:8], labels[:8])
+    logits = Network(net, (1, 16, 16), 4, None).predicted(clip, part)
+    model = VideoWrap(
+        net, "none", genotype="flip_x", T=2, schedule="from_zero", clip_at="layer3", input_size=(1, 16, 16)
+    )
+    try:
+        with torch.no_grad():
+            assert torch.allclose(model(images[:8]), logits, atol=1e-5)
+    finally:
+        model.unwrap()
+    row = dataclasses.replace(found.chosen, finalist=clip)
+    inside = dataclasses.replace(found, rows=(found.bare, row), choice=1)
+    _, out, then = inside.sentences()
+    assert out.startswith("flip_x at layer3 (T = 2, from_zero, mean) costs 1.3 times the image")
+    assert "clip_at='layer3'" in then
+    assert "at layer3" in page(inside)
+    assert Assessment.from_dict(json.loads(json.dumps(inside.to_dict()))) == inside
+
+
+def test_a_network_without_places_that_can_be_found_is_said(monkeypatch):
+    def refuse(*about):
+        raise InputError("it cannot be traced")
+
+    monkeypatch.setattr(driver, "places_to_try", refuse)
+    found = assess(random_net(), [batch()], candidates=8)
+    assert found.notes == ("Clips inside of the network were not looked at: it cannot be traced",)
+    assert found.notes[0] in page(found)
 
 
 def random_net(outputs=3):
