@@ -106,9 +106,13 @@ def evaluate(
             check_outputs(logits, labels)
             check_targets(labels, logits.shape[1])
             tally.add(logits, labels)
-            if progress is not None:
-                progress(stage, done, max(total, done))
-    return tally.metrics()
+            if progress is not None and done != total:
+                progress(stage, done, max(total, done + 1))
+    metrics = tally.metrics()
+    if progress is not None:
+        score = {"accuracy": metrics.top1} if metrics.miou is None else {"mIoU": metrics.miou}
+        progress(stage, done, done, loss=metrics.loss, **score)
+    return metrics
 
 
 class _Tally:

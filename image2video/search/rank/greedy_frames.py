@@ -159,6 +159,7 @@ def greedy_frames(
         for number, average in enumerate(averages):
             report = _steps(progress, number * T, len(averages) * T)
             order = greedy_order(cache, T, average=average, criterion=criterion, start=start, on_step=report)
+            report(T)  # it may end early, where no frame raises the criterion
             sets += prefixes(order, average)
         if choosing < total:
             # They could not choose if they would: nobody has looked at them before.
