@@ -120,6 +120,12 @@ class HelpFormatter(DefaultHelpFormatter):
 def add_common(parser: ArgumentParser) -> None:
     """The options of every command."""
     parser.add_argument("--config", action=ConfigFile, help="YAML file with options, such as the config.yaml of a run")
+    parser.add_argument(
+        "--import",
+        type=str | list[str] | None,
+        default=None,
+        help="Python files or modules to import first, with commas between them: own ops, fusions, spaces, models",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -204,6 +210,8 @@ def record(options: Namespace) -> dict[str, Any]:
     """The options as plain values, for `config.yaml`; given to `--config` they repeat the run."""
     place = ("config", "debug", "given", "out", "resume", "overwrite")
     kept = {name: value for name, value in vars(options).items() if name not in place}
+    if kept.get("import") is None:  # records from before there was this option go on
+        kept.pop("import", None)
     return plain_values(kept)
 
 

@@ -13,6 +13,7 @@ from image2video.cli.follow import follow_run, say
 from image2video.cli.images import load_matching_data
 from image2video.cli.models import build_model, check_classes, settings
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, WrapOptions
+from image2video.cli.own_code import imported
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
 from image2video.cli.train_fields import FieldOptions, print_fields
@@ -61,7 +62,7 @@ def run(options: Namespace) -> None:
                 overwrite=output.overwrite,
                 progress=progress,
                 accelerator=accelerator,
-                settings=settings(data_options, backbone, wrap),
+                settings=settings(data_options, backbone, wrap) | imported(options),
             )
         if not accelerator.is_main_process or result.out is None:
             return
