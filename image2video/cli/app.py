@@ -21,7 +21,7 @@ from image2video.version import __version__
 
 COMMANDS = {
     "assess": "say whether a clip helps a trained classifier, at which cost",
-    "demo": "compare the bare and the wrapped network on real images and write a report",
+    "demo": "see what helps a trained network where it is used, and write a report",
     "search": "search the genotype for a network and a data set",
     "train": "train a network, bare or wrapped",
     "rf": "measure receptive fields, bare and wrapped, and draw them",

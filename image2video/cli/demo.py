@@ -2,27 +2,96 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+from rich.table import Table
 
+from image2video.assess.deployments import Deployment, run_deployments
+from image2video.assess.story import columns, opening, rows
 from image2video.cli.arguments import add_fields, collect
 from image2video.cli.progress import progress_bars
+from image2video.data import load_data
 from image2video.experiments import DemoConfig, render_table, report_path, run_demo, verdict_sentence
+from image2video.integrations.timm_backbones import build
+from image2video.protocols import Progress
+from image2video.report import Opening
+from image2video.runs.folders import add_to_run, atomic_write_json
 
 EXAMPLE = "image2video demo --seeds 1 --out demo"
+DEPLOYMENTS = "deployments.json"
+
+
+@dataclass(frozen=True)
+class StoryOptions:
+    """What comes before the comparison.
+
+    Attributes:
+        deployments: put a trained network into four deployments first and assess it in each; images in memory alone
+        deployment_epochs: epochs of the networks of the deployments
+        deployment_tune_epochs: epochs of fine-tuning on the labelled images of a deployment
+        deployment_candidates: how many chains and frames are looked at in a deployment
+    """
+
+    deployments: bool | None = None
+    deployment_epochs: int = 12
+    deployment_tune_epochs: int = 10
+    deployment_candidates: int = 32
 
 
 def add_options(parser: ArgumentParser) -> None:
     """The command's options."""
-    add_fields(parser, DemoConfig)
+    add_fields(parser, StoryOptions, DemoConfig)
 
 
 def run(options: Namespace) -> None:
-    """Runs the comparison, prints its table and the path of the report."""
-    config = collect(DemoConfig, options)
-    with progress_bars() as progress:
-        result = run_demo(config, progress=progress)
+    """Tells what helps a trained network where it is used, runs the comparison, and prints the path of the report."""
+    config, story = collect(DemoConfig, options), collect(StoryOptions, options)
     console = Console()
+    told: list[Deployment] = []
+
+    def tell(progress: Progress | None) -> Opening:
+        told.extend(_deployments(config, story, progress))
+        console.print(_table(told))
+        first = opening(told, f"{config.model} on {config.data}")
+        for sentence in first.sentences:
+            console.print(sentence, highlight=False, markup=False)
+        return first
+
+    wanted = story.deployments if story.deployments is not None else config.data.startswith(("digits", "npz:"))
+    with progress_bars() as progress:
+        result = run_demo(config, progress=progress, opening=(lambda: tell(progress)) if wanted else None)
+    if told:
+        atomic_write_json(add_to_run(config.out, DEPLOYMENTS), {"deployments": [one.to_dict() for one in told]})
     console.print(render_table(result))
     console.print(verdict_sentence(result), highlight=False)
     console.print(f"report: {report_path(config).resolve()}", soft_wrap=True)
+
+
+def _deployments(config: DemoConfig, story: StoryOptions, progress: Progress | None) -> tuple[Deployment, ...]:
+    """A network that is trained on all training images, where it is used."""
+    data = load_data(
+        config.data, train_images=config.train_images, holdout=0.0, seed=config.seed, image_size=config.image_size
+    )
+    return run_deployments(
+        lambda seed: build(config.model, num_classes=data.num_classes, in_chans=data.input_size[0]),
+        data,
+        config.training,
+        epochs=story.deployment_epochs,
+        tune_epochs=story.deployment_tune_epochs,
+        seed=config.seed,
+        candidates=story.deployment_candidates,
+        progress=progress,
+    )
+
+
+def _table(deployments: list[Deployment]) -> Table:
+    """What helps where."""
+    title = f"accuracy in percent on {deployments[0].images} test images of each place, and the gain (95 % interval)"
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(columns(deployments)):
+        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows(deployments):
+        table.add_row(*row)
+    return table

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
+import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def import_code(given: str | Sequence[str] | None) -> None:
     texts = given.split(",") if isinstance(given, str) else given or ()
     for text in filter(None, (text.strip() for text in texts)):
         try:
-            _import_file(Path(text).expanduser()) if text.endswith(".py") else _import_module(text)
+            _run_file(Path(text).expanduser()) if text.endswith(".py") else _run_module(text)
         except Image2VideoError as error:
             raise type(error)(f"--import {text}: {error}") from error
         except Exception as error:
@@ -42,7 +42,7 @@ def imported(options: Namespace) -> dict[str, Any]:
     return {} if given is None else {"import": given}
 
 
-def _import_file(path: Path) -> None:
+def _run_file(path: Path) -> None:
     """Run a file as the module of its name."""
     if not path.is_file():
         raise MissingError(f"no file {path}; give a .py file, or the name of a module")
@@ -64,12 +64,12 @@ def _import_file(path: Path) -> None:
         raise
 
 
-def _import_module(name: str) -> None:
+def _run_module(name: str) -> None:
     """Import a module by its name, from the working folder too."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        importlib.import_module(name)
+        pkgutil.resolve_name(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise

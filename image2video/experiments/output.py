@@ -19,7 +19,7 @@ from image2video.experiments.config import DemoConfig
 from image2video.experiments.fields import fields_record
 from image2video.experiments.outcome import result_record
 from image2video.experiments.settings import CompareConfig
-from image2video.report import ComparisonResult, Contrast, film_figure, film_strip, write_report
+from image2video.report import ComparisonResult, Contrast, Opening, film_figure, film_strip, write_report
 from image2video.runs.folders import OutputDirectory, atomic_write_json, read_record
 from image2video.version import __version__
 
@@ -97,7 +97,9 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def write_outputs(folder: OutputDirectory, record: dict[str, Any], bench: Bench) -> ComparisonResult:
+def write_outputs(
+    folder: OutputDirectory, record: dict[str, Any], bench: Bench, opening: Opening | None = None
+) -> ComparisonResult:
     """Write the result, the film strip of a few training images, and the report; return what the report reads."""
     data, options = bench.data, bench.clip
     result = ComparisonResult.from_dict(record)
@@ -113,7 +115,7 @@ def write_outputs(folder: OutputDirectory, record: dict[str, Any], bench: Bench)
         look = {**colours, "labels": [data.classes[int(i)] for i in labels]}
         film_strip(images, genotype, options.T, options.schedule, folder / "film.png", **look)
         film = film_figure(images, Image2Video(genotype, **options.arguments()), **look)
-    write_report(folder / "report.html", result, film=film)
+    write_report(folder / "report.html", result, film=film, opening=opening)
     folder.finish(seconds=record["seconds"], runs=sum(len(arm.runs) for arm in result.arms))
     return result
 

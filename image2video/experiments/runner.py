@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -17,12 +17,14 @@ from image2video.experiments.genotypes import DemoGenotypes
 from image2video.experiments.output import check_settings, comparison_record, write_outputs
 from image2video.integrations.timm_backbones import build
 from image2video.protocols import Progress
-from image2video.report import ComparisonResult, Contrast
+from image2video.report import ComparisonResult, Contrast, Opening
 from image2video.runs.folders import OutputDirectory
 from image2video.training import make_accelerator
 
 
-def run_demo(config: DemoConfig | None = None, progress: Progress | None = None) -> ComparisonResult:
+def run_demo(
+    config: DemoConfig | None = None, progress: Progress | None = None, opening: Callable[[], Opening] | None = None
+) -> ComparisonResult:
     """Search a genotype, train all `standard_arms` with every seed, and write `report.html` and `result.json`.
 
     Every choice (genotypes, magnitudes) is made on held-out training images. The test set is read once per run, at the
@@ -31,6 +33,7 @@ def run_demo(config: DemoConfig | None = None, progress: Progress | None = None)
     Args:
         config: what is compared; None for the defaults.
         progress: called with the steps of the search and of every training.
+        opening: makes what the report tells first; called before anything is compared.
 
     Returns:
         The comparison, as `result.json` holds it.
@@ -42,11 +45,16 @@ def run_demo(config: DemoConfig | None = None, progress: Progress | None = None)
     """
     config = config or DemoConfig()
     arms = select_arms(standard_arms(config.frames, config.fusion), config.arms)
-    return run_comparison(config, arms, standard_contrasts(), progress=progress)
+    return run_comparison(config, arms, standard_contrasts(), progress=progress, opening=opening)
 
 
 def run_comparison(
-    config: DemoConfig, arms: Sequence[Arm], contrasts: Sequence[Contrast], *, progress: Progress | None = None
+    config: DemoConfig,
+    arms: Sequence[Arm],
+    contrasts: Sequence[Contrast],
+    *,
+    progress: Progress | None = None,
+    opening: Callable[[], Opening] | None = None,
 ) -> ComparisonResult:
     """Run arms with every seed of `config`.
 
@@ -58,6 +66,7 @@ def run_comparison(
         arms: those that start from another come after it.
         contrasts: the questions of the report; those whose arms are not among `arms` are left out.
         progress: called with the steps of the search and of every training.
+        opening: makes what the report tells first; called before anything is compared.
 
     Returns:
         The comparison, as `result.json` holds it.
@@ -72,6 +81,7 @@ def run_comparison(
     contrasts = [contrast for contrast in contrasts if {contrast.a, contrast.b} <= names]
     with OutputDirectory(config.out, "demo", overwrite=config.overwrite, resume=config.resume) as folder:
         check_settings(folder, config)
+        first = None if opening is None else opening()
         bench = demo_bench(config)
         genotypes = DemoGenotypes(config, bench, folder, progress)
         comparison = Comparison(
@@ -88,7 +98,7 @@ def run_comparison(
             for arm in arms:
                 comparison.run(arm, seed)
         record = comparison_record(comparison, config, contrasts, genotypes.search_record, genotypes.rankings)
-        return write_outputs(folder, record, bench)
+        return write_outputs(folder, record, bench, first)
 
 
 def demo_bench(config: DemoConfig) -> Bench:

@@ -7,7 +7,7 @@ from image2video.report.erf_panel import ErfGrid, ErfPanel
 from image2video.report.field_page import FieldReport, field_tables, fields_html, write_field_page
 from image2video.report.fields import fields_figure, variance_square
 from image2video.report.film import film_figure, film_strip
-from image2video.report.html import report_html, write_report
+from image2video.report.html import Opening, report_html, write_report
 from image2video.report.receptive_field import comparison_figure, erf_caption, erf_figure, save_figure
 from image2video.report.result import ArmRuns, ComparisonResult, Contrast, CurvePoint, Run, SearchRecord
 from image2video.report.search import random_sentence, search_report_html, write_search_report
@@ -28,6 +28,7 @@ __all__ = [
     "ErfPanel",
     "FieldReport",
     "Interval",
+    "Opening",
     "RankedChain",
     "Run",
     "SearchRecord",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -11,36 +13,67 @@ from image2video.report.cell import cell_figure
 from image2video.report.curves import learning_figure, scores_figure, tau_figure
 from image2video.report.erf_panel import ErfGrid
 from image2video.report.field_page import fields_html
-from image2video.report.page import Section, document, facts_list, figure_html, write_page
+from image2video.report.page import Section, document, facts_list, figure_html, sections_html, write_page
 from image2video.report.result import ComparisonResult, SearchRecord
 from image2video.report.table import count_text, genotype_text, html_table, metric_name
 from image2video.report.verdict import html_verdicts, verdict_sentence
 
 
-def write_report(path: str | Path, result: ComparisonResult, *, film: Figure | None = None) -> Path:
+@dataclass(frozen=True)
+class Opening:
+    """What a report tells first; the comparison stands folded behind it.
+
+    Attributes:
+        title: of the page.
+        sentences: what was found.
+        sections: the parts of the page.
+        folded: what the comparison is called where it is folded away.
+    """
+
+    title: str
+    sentences: Sequence[str]
+    sections: Sequence[Section]
+    folded: str
+
+
+def write_report(
+    path: str | Path, result: ComparisonResult, *, film: Figure | None = None, opening: Opening | None = None
+) -> Path:
     """Write the report of a comparison.
 
     Args:
         path: of the file.
         result: the comparison.
         film: the strip of sample images (`film_figure`).
+        opening: what is told first; None for nothing.
 
     Returns:
         The path.
     """
-    return write_page(path, report_html(result, film=film))
+    return write_page(path, report_html(result, film=film, opening=opening))
 
 
-def report_html(result: ComparisonResult, *, film: Figure | None = None) -> str:
+def report_html(result: ComparisonResult, *, film: Figure | None = None, opening: Opening | None = None) -> str:
     """The report of a comparison as one HTML document; figures are base64 SVG, pictures base64 PNG.
 
     Args:
         result: the comparison.
         film: the strip of sample images (`film_figure`).
+        opening: what is told first, with the comparison folded behind it; None for nothing.
 
     Returns:
         The document.
     """
+    sections = _sections(result, film)
+    if opening is None:
+        return document(result.title, [verdict_sentence(result)], sections)
+    body = sections_html([Section(result.title, f"<p>{escape(verdict_sentence(result))}</p>"), *sections])
+    folded = Section(opening.folded, f"<details><summary>Show it</summary>{body}</details>")
+    return document(opening.title, opening.sentences, [*opening.sections, folded])
+
+
+def _sections(result: ComparisonResult, film: Figure | None) -> list[Section]:
+    """The parts of a comparison's report."""
     sections = [Section("Accuracy and cost", accuracy_html(result))]
     if any(point.holdout is not None for arm in result.arms for run in arm.runs for point in run.curve):
         curves = figure_html(learning_figure(result), "Mean over seeds; thin: single seeds.")
@@ -57,7 +90,7 @@ def report_html(result: ComparisonResult, *, film: Figure | None = None) -> str:
     if result.fixed_weights:
         sections.append(Section("Genotypes for trained weights", _rankings(result)))
     sections.append(Section("How this was made", _setup(result)))
-    return document(result.title, [verdict_sentence(result)], sections)
+    return sections
 
 
 def accuracy_html(result: ComparisonResult) -> str:

@@ -40,12 +40,17 @@ class Section:
 
 def document(title: str, verdicts: Sequence[str], sections: Sequence[Section]) -> str:
     """The page: its title, what it found (a framed paragraph each), and the sections."""
-    body = "".join(f"<h2>{escape(section.title)}</h2>{section.body}" for section in sections)
+    body = sections_html(sections)
     found = "".join(f'<p class="verdict">{escape(text)}</p>' for text in verdicts)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{found}{body}</body></html>\n"
     )
+
+
+def sections_html(sections: Sequence[Section]) -> str:
+    """The sections, one below the other."""
+    return "".join(f"<h2>{escape(section.title)}</h2>{section.body}" for section in sections)
 
 
 def write_page(path: str | Path, html: str) -> Path:

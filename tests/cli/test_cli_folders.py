@@ -21,6 +21,7 @@ import image2video
 from image2video.cli import main
 from image2video.runs.lock import LOCK_FILE, FolderLock
 
+STORY = ("--deployments", "false", "--arms", '["bare","searched"]')
 CPU = ("--device", "cpu")
 NETWORK = ("--data", "npz:noise.npz", "--holdout", "0.2", "--model", "cifar_resnet8", "--batch-size", "16")
 CLIP = ("--frames", "2", "--fusion", "tsm")
@@ -40,7 +41,7 @@ PLAIN = ("--model", "cifar_resnet8", "--model-kwargs", '{"num_classes": 3, "in_c
 COMMANDS: dict[str, list[str]] = {
     "train": ["train", *NETWORK, *CLIP, "--epochs", "1", "--genotype", "rotate(8)", *CPU],
     "search": ["search", *NETWORK, *CLIP, *SEARCH, "--final-seeds", "1", *CPU],
-    "demo": ["demo", "--train-images", "40", "--epochs", "1", "--seeds", "1", "--arms", '["bare","searched"]', *CPU],
+    "demo": ["demo", "--train-images", "40", "--epochs", "1", "--seeds", "1", *STORY, *CPU],
     "rf": ["rf", *PLAIN, *CLIP, "--genotype", "rotate(8)", "--layer", "layer3", "--count", "3", *CPU],
     "reproduce": ["reproduce", "own.yaml", *CPU],
 }
