@@ -21,7 +21,6 @@ from jsonargparse import (
 )
 
 from image2video.errors import Image2VideoError, InputError
-from image2video.fusion.registry import fusion_names
 from image2video.runs.yaml_text import check_yaml, read_yaml
 
 T = TypeVar("T")
@@ -146,6 +145,10 @@ def add_fields(
     rename: field → option, so that one thing has one name in all commands; skip: fields without an option; defaults:
     other defaults, by field. A field that is False by default becomes a flag.
     """
+    from image2video.fusion.registry import (
+        fusion_names,
+    )  # it imports torch, which the help of all commands does not need
+
     # jsonargparse's own add_class_arguments knows neither dashes, nor flags, nor groups, nor other names.
     rename, defaults = rename or {}, defaults or {}
     for source in sources:
