@@ -104,7 +104,7 @@ def _table(assessment: Assessment) -> str:
         "flattered by being the best.</p>"
     )
     table = table_html(_COLUMNS, rows, numbers=range(_FIRST_NUMBER, len(_COLUMNS)))
-    return f'<div style="overflow-x: auto">{table}</div>{note}'
+    return f"{table}{note}"
 
 
 def _cells(row: Row, *, chosen: bool) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ def _times(assessment: Assessment) -> str:
         "peak MiB per image",
     )
     table = table_html(columns, rows, numbers=range(1, 5))
-    return f'<div style="overflow-x: auto">{table}</div><p class="note">Medians of repeated passes on this machine.</p>'
+    return f'{table}<p class="note">Medians of repeated passes on this machine.</p>'
 
 
 def _reading(assessment: Assessment) -> list[str]:

@@ -79,7 +79,7 @@ def _table(deployments: Sequence[Deployment], about: str) -> str:
         "moved."
     )
     table = table_html(columns(deployments), rows(deployments), numbers=range(1, 3 + len(deployments)))
-    return f'<div style="overflow-x: auto">{table}</div><p class="note">{escape(note)}</p>'
+    return f'{table}<p class="note">{escape(note)}</p>'
 
 
 def _place(deployment: Deployment) -> str:

@@ -27,6 +27,8 @@ p.verdict { background: #f4f7fa; border-left: 4px solid #0072B2; padding: 0.7em 
 figure { margin: 1em 0; } img { max-width: 100%; } figcaption, p.note { color: #555; font-size: 0.87em; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0.1em 1em; font-size: 0.87em; } dd { margin: 0; }
 dl.facts { grid-template-columns: repeat(2, max-content auto); }
+div.wide { overflow-x: auto; }
+@media (max-width: 600px) { body { margin: 1em auto; } dl, dl.facts { display: block; } dd { margin: 0 0 0.5em 1em; } }
 """
 
 
@@ -43,7 +45,8 @@ def document(title: str, verdicts: Sequence[str], sections: Sequence[Section]) -
     body = sections_html(sections)
     found = "".join(f'<p class="verdict">{escape(text)}</p>' for text in verdicts)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{found}{body}</body></html>\n"
     )
 
@@ -72,10 +75,14 @@ def figure_html(figure: Figure, caption: str, *, picture: bool = False) -> str:
 
 
 def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> str:
-    """A table of texts; the columns at the positions `numbers` are right-aligned."""
+    """A table of texts, which scrolls where it is wider than the page; the columns `numbers` are right-aligned."""
     head = cells_html("th", columns, numbers)
-    body = "".join(f"<tr>{cells_html('td', row, numbers)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return wide_table(head, "".join(f"<tr>{cells_html('td', row, numbers)}</tr>" for row in rows))
+
+
+def wide_table(head: str, body: str) -> str:
+    """A table of the cells of its head and the rows of its body, which scrolls where it is wider than the page."""
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def cells_html(tag: str, texts: Sequence[str], numbers: Collection[int]) -> str:

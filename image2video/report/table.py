@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from image2video.report.page import cells_html
+from image2video.report.page import cells_html, wide_table
 from image2video.report.result import ArmRuns, ComparisonResult
 from image2video.report.stats import Interval, mean_interval
 
@@ -170,4 +170,4 @@ def html_table(result: ComparisonResult) -> str:
             genotype = "; ".join(map(genotype_text, row.genotypes))
         cells = f'<td>{escape(title)}</td><td class="genotype">{escape(genotype)}</td>'
         body.append(f"<tr>{cells}{cells_html('td', figures, range(len(figures)))}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return wide_table(head, "".join(body))

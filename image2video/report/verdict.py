@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from image2video.report.page import cells_html
+from image2video.report.page import cells_html, wide_table
 from image2video.report.result import ArmRuns, ComparisonResult, Contrast
 from image2video.report.stats import Interval, pooled_difference
 
@@ -123,4 +123,4 @@ def html_verdicts(result: ComparisonResult) -> str:
         cells = (verdict.contrast.lead, verdict.a, verdict.b, signed(d.mean, 2), interval, verdict.n, verdict.outcome)
         rows.append(f'<tr class="{verdict.outcome}">{cells_html("td", cells, {3, 4, 5})}</tr>')
     head = "".join(f"<th>{name}</th>" for name in ("", "A", "B", "A − B, points", "95 % interval", "n", "A is"))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return wide_table(head, "".join(rows))
