@@ -12,7 +12,8 @@ from accelerate.utils import broadcast_object_list
 
 from image2video.errors import InputError
 from image2video.experiments.book import RunFiles
-from image2video.reproduce.spec import Cell, Experiment, Setting, run_key
+from image2video.reproduce.keys import run_key
+from image2video.reproduce.spec import Cell, Experiment, Setting
 
 SCHEMA = 1
 T = TypeVar("T")
