@@ -11,6 +11,7 @@ from typing import Any
 from image2video.data import DataSource, load_data
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.reproduce.places import FOLDERS, SOURCES
+from image2video.reproduce.pretrained import PRETRAINED
 from image2video.reproduce.spec import Setting
 from image2video.runs.folders import atomic_write_json, read_record
 
@@ -48,6 +49,7 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
         raise MissingError(f"data set {setting.data!r} is not known; give --data {setting.data}=SOURCE")
     default, how = SOURCES.get(setting.data, ("", "give it by --data"))
     spec = specs.get(setting.data, default)
+    known = None if setting.weights is None else PRETRAINED[setting.weights]
     try:
         return load_data(
             spec,
@@ -55,6 +57,8 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
             seed=setting.seed,
             train_images=setting.train_images,
             image_size=setting.image_size,
+            mean=None if known is None else known.mean,
+            std=None if known is None else known.std,
         )
     except (Image2VideoError, OSError, RuntimeError) as error:
         raise MissingError(
@@ -81,9 +85,12 @@ class Shelf:
         results of other images under the same name, or of a config that was another.
         """
         told: list[Any] = [setting.data, setting.image_size, setting.train_images, setting.holdout, setting.seed]
+        told += [] if setting.weights is None else [setting.weights]
         told += [] if setting.config is None else [setting.config, dict(setting.options)]
         key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
         if key not in self._loaded:
+            if setting.redraw:  # the images of the seed before are of no more use, and may be gigabytes
+                self._loaded.clear()
             try:
                 self._loaded[key] = self._read(setting, key)
             except MissingError as error:

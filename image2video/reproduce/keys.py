@@ -11,12 +11,13 @@ from image2video.version import __version__
 
 _NOT_HASHED = ("seeds", "more_seeds", "hours", "machine", "device")
 """Fields of a setting that may differ between runs that are compared: how many seeds there are, where they ran."""
-_NOT_HASHED_UNSET = ("steps", "elsewhere")
+_NOT_HASHED_UNSET = ("steps", "elsewhere", "weights", "padding", "rank_space", "redraw", "measures")
 """Fields that count only where they are set, so that results from before they existed keep their keys."""
-_ARM_UNSET = ("sites",)
+_ARM_UNSET = ("sites", "clip_at", "ranked_for", "pose")
 """Fields of an arm that count only where they are set, likewise."""
-_SHOWN = ("name", "title", "group", "pool", "scales", "start")
-"""Fields of an arm that do not count: its names, its place, and its start, which counts by its own key."""
+_SHOWN = ("name", "title", "group", "pool", "scales", "start", "ranked_for")
+"""Fields of an arm that do not count: its names, its place, and the arm whose weights it needs, which counts by its own
+key."""
 
 
 def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str = __version__) -> str:
@@ -28,7 +29,7 @@ def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str 
     Args:
         setting: of the row; of `elsewhere`, only what the arm asks for counts.
         arm: the arm.
-        start: the key of the arm that this one starts from.
+        start: the key of the arm whose weights this one needs, to start from or to rank a clip for.
         version: of the library.
 
     Returns:
@@ -41,5 +42,7 @@ def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str 
     told = {name: value for name, value in fields.items() if name not in left_out}
     unset = {name for name in _ARM_UNSET if getattr(arm, name) is None}
     asked = {name: value for name, value in dataclasses.asdict(arm).items() if name not in {*_SHOWN, *unset}}
+    if arm.ranked_for is not None:
+        start = f"ranked for {start}"  # to start from the same weights is something else
     text = json.dumps([told, asked, start, version], sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

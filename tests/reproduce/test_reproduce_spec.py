@@ -298,7 +298,7 @@ def test_other_images_under_the_same_name_are_refused(tmp_path):
     [
         ([], "TABLE must be one of figure1, "),
         (["table9"], "unknown table 'table9'; did you mean table8? There are figure1"),
-        (["table5", "--scale", "huge"], "unknown scale 'huge'; the scales are smoke, cpu, gpu, paper"),
+        (["table5", "--scale", "huge"], "unknown scale 'huge'; the scales are smoke, cpu, converged, gpu, paper"),
         (["schedules", "--scale", "paper"], "schedules has no row at scale 'paper'; it has rows at smoke, cpu, gpu"),
         (["table5", "--data", "cifar10"], "--data 'cifar10': needed NAME=SOURCE"),
         (["table5", "--data", "cifra10=npz:a.npz"], "--data says where 'cifra10' is, which nothing here reads"),
