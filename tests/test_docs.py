@@ -105,7 +105,7 @@ def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPat
                 if launched := LAUNCHED.fullmatch(command):
                     words = shlex.split(launched[1])
                     assert build_parser(words[0]).parse_args(words).command == words[0]
-                elif re.search(r" --task | --data digit_scenes | reproduce .*--scale (cpu|gpu)", command):
+                elif re.search(r" --task | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)", command):
                     # They need a data set, or time: test_mmseg_search_run.py, test_cli_search.py, test_reproduce_run.py
                     words = shlex.split(command)[1:]
                     assert build_parser(words[0]).parse_args(words).command == words[0]

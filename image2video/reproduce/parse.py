@@ -24,7 +24,7 @@ from image2video.reproduce.spec import SCALES, Cell, Experiment, Row, Setting, U
 from image2video.search import get_space
 
 LAYOUTS = ("right", "scrambled")
-FIGURES = ("depth", "fields", "predictions", "unions")
+FIGURES = ("depth", "fields", "gains", "predictions", "unions")
 _TEXTS = ("title", "source", "notes")
 _OF_TABLES = (*_TEXTS, "rows", "arms", "contrasts", "figure", "images", "unions")
 _OF_UNIONS = (*_TEXTS, "figure", "unions")
@@ -54,6 +54,8 @@ def experiment_from(record: Any, name: str, defaults: Mapping[str, Mapping[str, 
         check_arms(arms, contrasts)
         if figure is not None:
             check_choice("figure", figure, FIGURES)
+        if figure == "gains" and not any(arm.equal_compute for arm in arms):
+            raise InputError("figure: gains needs an arm with equal_compute: true, over which gains are")
         _check_least("images", images)
         _check_different("rows", [row.name for row in rows])
     _check_arms_of_rows(rows, [arm.name for arm in arms], name)
