@@ -40,6 +40,7 @@ class ReproduceOptions:
         out: folder of all results; tables share their runs
         max_minutes: begin no further run after so many minutes; the same command goes on
         retry: try failed runs again
+        arms: do only the runs of these arms, as bare,replica, and of those whose weights they need
         report_only: run nothing, render what there is
         check: train nothing; build every arm without data or memory, and print parameters, multiply-accumulates,
             machines and hours
@@ -55,6 +56,7 @@ class ReproduceOptions:
     out: str = "image2video-paper"
     max_minutes: float | None = None
     retry: bool = False
+    arms: str | None = None
     report_only: bool = False
     check: bool = False
     rehearse: bool = False
@@ -98,6 +100,7 @@ def run(options: Namespace) -> None:
                 places=places,
                 max_minutes=asked.max_minutes,
                 retry=asked.retry,
+                arms=None if asked.arms is None else asked.arms.split(","),
                 progress=progress,
                 accelerator=accelerator,
             )

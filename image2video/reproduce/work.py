@@ -6,7 +6,7 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from image2video.errors import InputError, MissingError
+from image2video.experiments.arms import select_arms
 from image2video.experiments.output import environment
 from image2video.experiments.run import train_steps
 from image2video.protocols import Progress
@@ -39,6 +40,7 @@ class Worker:
         device: auto, cpu, cuda or mps, where no accelerator is given.
         max_minutes: begin no further run after so many minutes.
         retry: try failed runs again.
+        arms: do only the runs of these arms and of those whose weights they need; None for all.
         progress: called with the table's runs, and with the steps of each.
         accelerator: of Hugging Face accelerate.
     """
@@ -52,12 +54,13 @@ class Worker:
         device: str = "auto",
         max_minutes: float | None = None,
         retry: bool = False,
+        arms: Sequence[str] | None = None,
         progress: Progress | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.book = Book(out)
         self.retry, self._progress = retry, progress
-        self.places = dict(places or {})
+        self.places, self.arms = dict(places or {}), arms
         self._end = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.accelerator = accelerator or make_accelerator(device)
         self.shelf = Shelf(specs or {}, self.book.folder / "data", writes=self.accelerator.is_main_process)
@@ -116,7 +119,7 @@ class Worker:
             scale: one of `SCALES`.
 
         Returns:
-            The runs that are still missing.
+            The runs that are still missing, of the arms that were asked for.
 
         Raises:
             MissingError: the data of all missing runs are not there.
@@ -150,7 +153,8 @@ class Worker:
 
     def _todo(self, runs: list[Run]) -> list[Run]:
         """The runs that are to be done, the same in every process."""
-        wanted = agreed(self.accelerator, [self._is_missing(run, runs) for run in runs])
+        chosen = {arm.name for arm in select_arms([run.arm for run in runs], self.arms)}
+        wanted = agreed(self.accelerator, [run.arm.name in chosen and self._is_missing(run, runs) for run in runs])
         return [run for run, missing in zip(runs, wanted, strict=True) if missing]
 
     def _is_missing(self, run: Run, runs: list[Run]) -> bool:

@@ -1,5 +1,7 @@
 """The figure of gains against cost."""
 
+import itertools
+
 import pytest
 
 from image2video.errors import InputError
@@ -16,7 +18,7 @@ def test_arms_stand_by_cost_and_those_of_equal_cost_together():
     names = [label.get_text() for label in axis.get_xticklabels()]
     assert names == ["cheap", "middle", "dear", "dear too"]
     places = list(axis.get_xticks())
-    steps = [after - before for before, after in zip(places, places[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(places)]
     assert steps == [1.5, 1.5, 1.0]
     assert [text.get_text() for text in axis.texts] == ["1.00 M\n1×", "2.00 M\n2×", "3.00 M\n3×"]
 
