@@ -4,7 +4,8 @@ r"""Collects the runs of `image2video reproduce` at one scale into one result fi
     python benchmarks/reproduce_summary.py --runs runs/paper --scale cpu --figures docs/figures
 
 A list of rows per table, and one of its questions (`table5`, `table5_questions`); tables share the runs of arms that
-are equal. `front` is what the front page shows of Table 5.
+are equal. `front` is what the front page shows of Table 5. Rows of measured runs also have calibration, stability under
+shifts, and the questions over seeds and test images; their figure is that of gains against cost.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from image2video.report import save_figure, verdicts
 from image2video.report.arms import arms_figure
 from image2video.reproduce import Worker, experiments, load_experiment
 from image2video.reproduce.book import Book
+from image2video.reproduce.gains import row_gains
 from image2video.reproduce.learned import ranges_text
 from image2video.reproduce.outcome import Line, RowOutcome, outcomes
+from image2video.reproduce.paired import Gap
 
 COLUMNS = ("table", "title", "score", "half_width_95", "n", "epochs", "frames", "ms")
 FRONT = ("table5", ("bare", "bare_long", "none", "replica", "searched"))
@@ -48,7 +51,17 @@ def line_row(table: str, outcome: RowOutcome, line: Line) -> dict[str, Any]:
         "ms": _rounded(line.ms, 3),
         "peak_mib": _rounded(line.peak_mib, 3),
         "search_minutes": _rounded(line.search_minutes or None, 1),
+        **measures_row(line),
     }
+
+
+def measures_row(line: Line) -> dict[str, Any]:
+    """What a measured arm has beside its score; shares in percent."""
+    found = {"name": line.arm.name} if line.measures else {}
+    for key, value in line.measures.items():
+        percent = key == "scaled_ece" or key.startswith("stays_")
+        found[key] = round(100 * value, 2) if percent else round(value, 4)
+    return found
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -68,7 +81,17 @@ def question_rows(outcome: RowOutcome) -> Iterator[dict[str, Any]]:
             "half_width_95": None if gap.n == 1 else round(gap.half_width, 2),
             "n": verdict.n,
             "a_is": "one seed" if gap.n == 1 else verdict.outcome,
+            **both_row(outcome.gap(verdict.contrast.a, verdict.contrast.b)),
         }
+
+
+def both_row(gap: Gap | None) -> dict[str, Any]:
+    """The same difference over seeds and test images, where both sides were measured."""
+    if gap is None:
+        return {}
+    ends = [f"{round(end, 2):+.2f}".replace("-", "−") for end in (gap.low, gap.high)]
+    reading = ("ahead" if gap.low > 0 else "behind") if gap.decided else "undecided"
+    return {"over_both": " … ".join(ends), "reading": reading, "seeds": gap.seeds, "images": gap.images}
 
 
 def finished(options: Namespace) -> dict[str, list[RowOutcome]]:
@@ -141,7 +164,9 @@ def main() -> None:
     for name, rows in found.items():
         for number, row in enumerate(rows, 1):
             stem = f"{options.figures}/{name}_{options.scale}" + ("" if number == 1 else f"_{number}")
-            paths = save_figure(arms_figure(row.result, row.row.paper), stem, dpi=144)
+            gains = row_gains(row)
+            figure = arms_figure(row.result, row.row.paper) if gains is None else gains
+            paths = save_figure(figure, stem, dpi=144)
             Console().print(f"{name}, {row.row.name}:", *paths, highlight=False)
 
 

@@ -5,21 +5,17 @@ import json
 
 import numpy as np
 import pytest
-import torch
+from measured_cases import IMAGES, measured_rows
 from reproduce_cases import TABLE, pretended, table
 
 from image2video.errors import InputError
-from image2video.reproduce import Worker, load_experiment, work
+from image2video.reproduce import load_experiment
 from image2video.reproduce.gains import row_gains
-from image2video.reproduce.measures import packed
-from image2video.reproduce.outcome import outcomes
 from image2video.reproduce.paired import paired_gap
 from image2video.reproduce.render import markdown, write
 from image2video.reproduce.render_measures import gap_cells, measured
 
 __all__ = ["pretended"]  # a fixture
-
-IMAGES = 400
 
 
 def answers(share, seeds=3, shift=0):
@@ -71,22 +67,8 @@ def test_other_test_sets_are_refused():
 
 @pytest.fixture
 def rows(tmp_path, pretended, monkeypatch):
-    """The outcome of a table whose runs were measured: what one arm gets right, a better one gets right too."""
-    share = {"bare": 0.5, "bare_long": 0.6, "averaged": 0.6, "moving": 0.8}
-
-    def run(arm, setting, seed, **more):
-        record, weights = pretended(arm, setting, seed, **more)
-        right = torch.arange(IMAGES) < share[arm.name] * IMAGES + seed
-        return record | {
-            **{"temperature": 1.5, "scaled_loss": 0.9, "ece": 0.2, "scaled_ece": 0.0123, "right": packed(right)},
-            **{"consistency": {"2": 0.95, "4": 0.9}, "test_images": IMAGES, "curve": []},
-        }, weights
-
-    monkeypatch.setattr(work, "run_classification", run)
-    experiment = dataclasses.replace(load_experiment(str(table(tmp_path))), figure="gains")
-    worker = Worker(tmp_path / "out", device="cpu")
-    worker.run(experiment, "smoke")
-    return experiment, outcomes(experiment, "smoke", worker.planned(experiment, "smoke"), worker.book)
+    """A table whose runs were measured, and the outcome of its one row."""
+    return measured_rows(tmp_path, pretended, monkeypatch)
 
 
 def test_a_measured_row_shows_measures_and_gaps(rows, tmp_path):
