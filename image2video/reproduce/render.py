@@ -46,8 +46,8 @@ COLUMNS = (
 SCALE_NOTES = {
     "smoke": "Smoke scale: whether everything runs. The figures mean nothing.",
     "converged": (
-        "Converged scale: networks that were trained until longer training no longer helps; the first question below "
-        "says how far that is so."
+        "Converged scale: trained networks, and networks trained so long that more training gains little; where bare "
+        "networks of two lengths are compared, the gain is among the questions."
     ),
     "cpu": (
         "CPU scale: a small network, few images, short runs. Short runs cannot settle equal compute: they say that "
