@@ -11,7 +11,7 @@ from typing import Any
 from image2video.data import DataSource, load_data
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.reproduce.places import FOLDERS, SOURCES
-from image2video.reproduce.pretrained import PRETRAINED
+from image2video.reproduce.pretrained import PRETRAINED, timm_file
 from image2video.reproduce.spec import Setting
 from image2video.runs.folders import atomic_write_json, read_record
 
@@ -70,11 +70,14 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
 class Shelf:
     """The data sets of settings, each loaded once, and the record of which images a folder's results were made with.
 
-    specs: where data sets are, by name; folder: for the records; writes: whether this process writes them.
+    specs: where data sets are, by name; folder: for the records; writes: whether this process writes them; places:
+    where trained weights are, by name.
     """
 
-    def __init__(self, specs: Mapping[str, str], folder: Path, *, writes: bool = True) -> None:
-        self.specs = dict(specs)
+    def __init__(
+        self, specs: Mapping[str, str], folder: Path, *, writes: bool = True, places: Mapping[str, str] | None = None
+    ) -> None:
+        self.specs, self._places = dict(specs), dict(places or {})
         self._folder, self._writes = folder, writes
         self._loaded: dict[str, Any] = {}
 
@@ -103,6 +106,9 @@ class Shelf:
     def _read(self, setting: Setting, key: str) -> Any:
         if setting.config is not None:
             config, now = _segmentation(setting, self.specs, self._folder)
+            if setting.weights is not None:
+                path = timm_file(setting.weights, self._places, self._folder)
+                config.model.backbone.checkpoint_path = str(path)
             self._check(setting.data, self._folder / f"{setting.data}-{key}.json", now)
             return config
         data = load(setting, self.specs)

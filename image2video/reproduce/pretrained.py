@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from image2video.errors import InputError, MissingError
-from image2video.training import read_weights
+from image2video.integrations.timm_backbones import build
+from image2video.training import read_weights, save_weights
 from image2video.training.head import head_names
 
 
@@ -125,6 +126,16 @@ def pretrained_state(name: str, places: Mapping[str, str], model: nn.Module) -> 
             f"{PRETRAINED[name].sha256}; {PRETRAINED[name].how}"
         )
     return named
+
+
+def timm_file(name: str, places: Mapping[str, str], folder: Path) -> Path:
+    """A safetensors file of published weights under timm's names, written into `folder` once; raises as above."""
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        published = build(PRETRAINED[name].model)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(path, pretrained_state(name, places, published))
+    return path
 
 
 def begin_trained(model: nn.Module, published: nn.Module, name: str, places: Mapping[str, str]) -> None:

@@ -81,6 +81,7 @@ def cut_down(setting: Setting, others: Iterable[str] = ()) -> Setting:
         finetune_epochs=1,
         batch_size=classes if digits else BATCH,
         seeds=1,
+        more_seeds={},
         weights=None,
         recipe={key: value for key, value in setting.recipe.items() if key != "compile"},
         search={key: value for key, value in setting.search.items() if key != "batch_size"} | _SEARCH,
@@ -96,7 +97,8 @@ def _options(setting: Setting) -> dict[str, Any]:
         from image2video.reproduce.segment_reading import read_config
     except ImportError:  # mmsegmentation is optional; arms that need it will say so
         return dict(setting.options)
-    return {**setting.options, **small_options(read_config(setting).to_dict(), batch_size=BATCH)}
+    random = {} if setting.weights is None else {"model.backbone.checkpoint_path": ""}
+    return {**setting.options, **random, **small_options(read_config(setting).to_dict(), batch_size=BATCH)}
 
 
 def _elsewhere(setting: Setting, data: str) -> dict[str, Any]:

@@ -63,7 +63,8 @@ class Worker:
         self.places, self.arms = dict(places or {}), arms
         self._end = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.accelerator = accelerator or make_accelerator(device)
-        self.shelf = Shelf(specs or {}, self.book.folder / "data", writes=self.accelerator.is_main_process)
+        writes = self.accelerator.is_main_process
+        self.shelf = Shelf(specs or {}, self.book.folder / "data", writes=writes, places=self.places)
 
     @staticmethod
     def planned(experiment: Experiment, scale: str) -> list[Run]:

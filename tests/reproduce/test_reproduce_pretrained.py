@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from image2video.cli import main
-from image2video.errors import InputError, MissingError
-from image2video.reproduce import Setting, pretrained
+from image2video.errors import InputError, MissingError, UnsupportedError
+from image2video.reproduce import Cell, Setting, load_experiment, pretrained
 from image2video.reproduce.check import stand_in
+from image2video.reproduce.data import Shelf
 from image2video.reproduce.networks import beginning_network
 from image2video.reproduce.parse import experiment_from
 from image2video.reproduce.pretrained import (
@@ -22,7 +23,7 @@ from image2video.reproduce.pretrained import (
     pretrained_state,
     weights_file,
 )
-from image2video.training import save_weights
+from image2video.training import read_weights, save_weights
 
 NAME = "test_efficientnet"
 
@@ -154,6 +155,8 @@ def test_rows_without_weights_are_left_out_with_the_way_to_get_them(tmp_path, mo
         ),
         ({"padding": "mirror"}, "unknown padding 'mirror'"),
         ({"rank_space": "nowhere"}, "nowhere"),
+        ({"redraw": True, "config": "c.py"}, "redraw: true is for classification"),
+        ({"measures": True, "config": "c.py"}, "measures: true is for classification"),
         ({"measures": True, "holdout": 0}, "measures: true is for classification with held-out images"),
     ],
 )
@@ -162,3 +165,33 @@ def test_settings_that_cannot_be(setting, message):
     record = {"title": "t", "source": "s", "rows": rows, "arms": [{"name": "bare", "title": "b"}]}
     with pytest.raises(InputError, match=message):
         experiment_from(record, "own", {})
+
+
+def test_a_segmentor_begins_with_them_under_timms_names(tmp_path, monkeypatch):
+    pytest.importorskip("mmseg")
+    from image2video.reproduce.miniatures import make_camvid
+
+    name = "tf_efficientnet_lite0"
+    torch.manual_seed(5)
+    state = timm.create_model(name).state_dict()
+    entry = dataclasses.replace(PRETRAINED[name], sha256=content_hash(state.values()))
+    monkeypatch.setattr(pretrained, "PRETRAINED", {name: entry})
+    torch.save({f"_other.{i}": value for i, value in enumerate(state.values())}, tmp_path / "package.pth")
+    root = make_camvid(tmp_path / "camvid", size=(48, 64))
+    (row,) = load_experiment("camvid").rows
+    setting = row.settings["converged"]
+    shelf = Shelf({"camvid": str(root)}, tmp_path / "data", places={name: str(tmp_path / "package.pth")})
+    path = shelf(setting).model.backbone.checkpoint_path
+    assert path == str(tmp_path / "data" / f"{name}.safetensors")
+    found = read_weights(path)
+    assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("change", [{"clip_at": "neck"}, {"pose": "rotate(9)"}])
+def test_what_only_classification_varies_is_refused_in_segmentation(change):
+    pytest.importorskip("mmseg")
+    from image2video.reproduce.segment_model import arm_model
+
+    arm = Cell("moved", "moved", "rotate(3)", "gsf", **change)
+    with pytest.raises(UnsupportedError, match="which rows of segmentation do not know; leave it out"):
+        arm_model(arm, Setting(config="c.py"), {"type": "EncoderDecoder"}, None)

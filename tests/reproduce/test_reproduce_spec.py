@@ -22,7 +22,8 @@ NAMES = experiments()
 def test_the_tables_and_figures_are_there():
     assert {*(f"table{n}" for n in range(1, 9)), "figure5", "scramble", "schedules"} <= set(NAMES)
     with pytest.raises(
-        InputError, match=r"unknown table 'table99'; did you mean table8\? There are deployments, .*table8, or a .yaml file"
+        InputError,
+        match=r"unknown table 'table99'; did you mean table8\? There are camvid, .*table8, or a .yaml file",
     ):
         load_experiment("table99")
     with pytest.raises(InputError, match="unknown table"):
@@ -313,8 +314,8 @@ def test_other_images_under_the_same_name_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "TABLE must be one of deployments, figure1, "),
-        (["table9"], "unknown table 'table9'; did you mean table8? There are deployments"),
+        ([], "TABLE must be one of camvid, deployments, figure1, "),
+        (["table9"], "unknown table 'table9'; did you mean table8? There are camvid"),
         (["table5", "--scale", "huge"], "unknown scale 'huge'; the scales are smoke, cpu, converged, gpu, paper"),
         (["schedules", "--scale", "paper"], "schedules has no row at scale 'paper'; it has rows at smoke, cpu, gpu"),
         (["table5", "--data", "cifar10"], "--data 'cifar10': needed NAME=SOURCE"),
