@@ -61,7 +61,7 @@ def gains_figure(gains: Sequence[Gain], over: str, macs: float, *, width: float 
         InputError: no arm.
     """
     if not gains:
-        raise InputError(f"no arm is measured beside {over!r}, so there is nothing to draw")
+        raise InputError(f"no arm is measured beside {over!r}, so there is nothing to draw; run one more")
     points = sorted(gains, key=lambda gain: gain.macs)
     places, costs = _places(points)
     with drawing():
