@@ -5,7 +5,8 @@ r"""Collects the runs of `image2video reproduce` at one scale into one result fi
 
 A list of rows per table, and one of its questions (`table5`, `table5_questions`); tables share the runs of arms that
 are equal. `front` is what the front page shows of Table 5. Rows of measured runs also have calibration, stability under
-shifts, and the questions over seeds and test images; their figure is that of gains against cost.
+shifts, and the questions over seeds and test images; their figure is that of gains against cost. `gains` sorts the arms
+of all tables by what they gain over the bare network at equal compute.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from image2video.report import save_figure, verdicts
 from image2video.report.arms import arms_figure
 from image2video.reproduce import Worker, experiments, load_experiment
 from image2video.reproduce.book import Book
-from image2video.reproduce.gains import row_gains
+from image2video.reproduce.gains import gains_of, over_of, row_gains
 from image2video.reproduce.learned import ranges_text
 from image2video.reproduce.outcome import Line, RowOutcome, outcomes
 from image2video.reproduce.paired import Gap
@@ -94,6 +95,19 @@ def both_row(gap: Gap | None) -> dict[str, Any]:
     return {"over_both": " … ".join(ends), "reading": reading, "seeds": gap.seeds, "images": gap.images}
 
 
+def gain_rows(name: str, outcome: RowOutcome) -> Iterator[dict[str, Any]]:
+    """What the arms of a measured row gain over the bare network at equal compute, at which cost."""
+    over = over_of(outcome)
+    for line, gap in gains_of(outcome):
+        assert over is not None
+        times = None if line.macs is None or over.macs is None else round(line.macs / over.macs, 2)
+        yield {
+            **{"table": name, "row": outcome.row.name, "title": line.arm.title, "points": round(gap.mean, 2)},
+            **both_row(gap),
+            "times_macs": times,
+        }
+
+
 def finished(options: Namespace) -> dict[str, list[RowOutcome]]:
     """The rows of every table that have a finished run in the folder.
 
@@ -117,10 +131,12 @@ def summary(found: dict[str, list[RowOutcome]], scale: str) -> dict[str, Any]:
     lists: dict[str, list[dict[str, Any]]] = {}
     gaps: dict[str, dict[str, Any]] = {}
     environments: list[dict[str, Any]] = []
+    gains: list[dict[str, Any]] = []
     for name, rows in found.items():
         lines, questions, errors, missing = [], [], [], 0
         for row in rows:
             questions += question_rows(row)
+            gains += gain_rows(name, row)
             for environment in row.environments:
                 if environment not in environments:
                     environments.append(environment)
@@ -140,6 +156,7 @@ def summary(found: dict[str, list[RowOutcome]], scale: str) -> dict[str, Any]:
         "made_with": environments,
         "gaps": gaps,
         "results": results,
+        **({"gains": sorted(gains, key=lambda gain: -gain["points"])} if gains else {}),
         "front": sorted(front, key=lambda line: arms.index(line["arm"])),
         **lists,
     }

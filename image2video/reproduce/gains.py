@@ -6,22 +6,40 @@ from typing import Any
 
 from image2video.report.gains import Gain, Kind, gains_figure
 from image2video.reproduce.outcome import Line, RowOutcome
+from image2video.reproduce.paired import Gap
+
+
+def over_of(outcome: RowOutcome) -> Line | None:
+    """The bare network at equal compute of a row; None where it is not measured yet."""
+    return next((line for line in outcome.lines if line.arm.equal_compute and line.right), None)
+
+
+def gains_of(outcome: RowOutcome) -> list[tuple[Line, Gap]]:
+    """What the other measured arms gain over it, in the row's order; arms that are tested in a pose are left out."""
+    over = over_of(outcome)
+    if over is None:
+        return []
+    found = []
+    for line in outcome.lines:
+        if line is over or line.arm.pose is not None or not line.right:
+            continue
+        gap = outcome.gap(line.arm.name, over.arm.name)
+        if gap is not None:
+            found.append((line, gap))
+    return found
 
 
 def row_gains(outcome: RowOutcome) -> Any:
-    """The (matplotlib) figure of a row's gains.
-
-    None where the bare network at equal compute or every other arm is not measured yet.
-    """
-    over = next((line for line in outcome.lines if line.arm.equal_compute), None)
-    if over is None or not over.right or over.macs is None:
+    """The (matplotlib) figure of a row's gains against cost; None where there is nothing to draw yet."""
+    over = over_of(outcome)
+    gains = [
+        Gain(line.arm.name, _kind(line), line.macs, gap.mean, gap.low, gap.high, gap.seeds)
+        for line, gap in gains_of(outcome)
+        if line.macs is not None
+    ]
+    if over is None or over.macs is None or not gains:
         return None
-    gains = []
-    for line in outcome.lines:
-        gap = None if line is over or not line.right else outcome.gap(line.arm.name, over.arm.name)
-        if gap is not None and line.macs is not None:
-            gains.append(Gain(line.arm.name, _kind(line), line.macs, gap.mean, gap.low, gap.high, gap.seeds))
-    return gains_figure(gains, over.arm.name, over.macs) if gains else None
+    return gains_figure(gains, over.arm.name, over.macs)
 
 
 def _kind(line: Line) -> Kind:

@@ -71,6 +71,12 @@ def test_measured_rows_have_calibration_and_gaps_over_seeds_and_images(tmp_path,
     assert (lines["bare"]["scaled_ece"], lines["bare"]["stays_2"]) == (1.23, 95.0)
     (question,) = payload["own_questions"]
     assert (question["reading"], question["seeds"], question["images"]) == ("ahead", 2, 400)
+    assert [(gain["title"], gain["points"]) for gain in payload["gains"]] == [
+        ("translation, TSM", 20.0),
+        ("averaged at test time", 0.0),
+        ("bare network", -10.0),
+    ]
+    assert payload["gains"][0]["times_macs"] == 2
     low, high = (float(end.replace("−", "-")) for end in question["over_both"].split(" … "))
     assert low < 20 < high
     assert json.dumps(payload)
