@@ -91,8 +91,9 @@ def both_row(gap: Gap | None) -> dict[str, Any]:
     if gap is None:
         return {}
     ends = [f"{round(end, 2):+.2f}".replace("-", "−") for end in (gap.low, gap.high)]
-    reading = ("ahead" if gap.low > 0 else "behind") if gap.decided else "undecided"
-    return {"over_both": " … ".join(ends), "reading": reading, "seeds": gap.seeds, "images": gap.images}
+    half = None if gap.seeds == 1 else round(gap.over_seeds.half_width, 2)
+    found = {"over_both": " … ".join(ends), "over_seeds": half, "reading": gap.reading}
+    return found | {"seeds": gap.seeds, "images": gap.images}
 
 
 def gain_rows(name: str, outcome: RowOutcome) -> Iterator[dict[str, Any]]:

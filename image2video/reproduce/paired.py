@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from image2video.errors import InputError
+from image2video.report.stats import Interval, pooled_difference
 
 RESAMPLES = 2000
 _AT_ONCE = 100  # draws, each of which needs a count per image
@@ -28,20 +29,32 @@ class Gap:
         mean: of all shared seeds and all images.
         low: the 2.5 % quantile of the bootstrap.
         high: the 97.5 % quantile.
-        seeds: how many are shared; with one, only images are drawn.
+        over_seeds: the t interval of the differences by seed, with the spread between the arms of a pool.
         images: of the test set.
     """
 
     mean: float
     low: float
     high: float
-    seeds: int
+    over_seeds: Interval
     images: int
 
     @property
-    def decided(self) -> bool:
-        """Whether the interval says a sign: it comes from two seeds or more, and 0 is outside."""
-        return self.seeds > 1 and (self.low > 0 or self.high < 0)
+    def seeds(self) -> int:
+        """How many seeds are shared; with one, only images are drawn."""
+        return self.over_seeds.n
+
+    @property
+    def reading(self) -> str:
+        """`ahead` or `behind` where both intervals leave 0 out, else `undecided`; `one seed` decides nothing.
+
+        The bootstrap is too narrow where seeds are few, the t interval knows nothing of other images.
+        """
+        if self.seeds == 1:
+            return "one seed"
+        if self.over_seeds.decided and (self.low > 0 or self.high < 0):
+            return "ahead" if self.low > 0 else "behind"
+        return "undecided"
 
 
 def paired_gap(a: Sequence[Answers], b: Sequence[Answers], resamples: int = RESAMPLES) -> Gap | None:
@@ -69,7 +82,11 @@ def paired_gap(a: Sequence[Answers], b: Sequence[Answers], resamples: int = RESA
     differences = 100 * (_side(a, shared) - _side(b, shared))
     means = _draws(differences, resamples)
     low, high = np.quantile(means, (0.025, 0.975))
-    return Gap(float(differences.mean()), float(low), float(high), len(shared), differences.shape[1])
+    side = {seed: 100 * float(share) for seed, share in zip(shared, _side(a, shared).mean(1), strict=True)}
+    others = [{seed: 100 * float(arm[seed].mean()) for seed in shared} for arm in b]
+    over_seeds = pooled_difference(side, others)
+    assert over_seeds is not None  # the seeds are shared
+    return Gap(float(differences.mean()), float(low), float(high), over_seeds, differences.shape[1])
 
 
 def _side(arms: Sequence[Answers], seeds: Sequence[int]) -> np.ndarray:

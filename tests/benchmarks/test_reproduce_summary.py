@@ -70,7 +70,7 @@ def test_measured_rows_have_calibration_and_gaps_over_seeds_and_images(tmp_path,
     assert (lines["bare"]["name"], lines["bare"]["scaled_loss"]) == ("bare", 0.9)
     assert (lines["bare"]["scaled_ece"], lines["bare"]["stays_2"]) == (1.23, 95.0)
     (question,) = payload["own_questions"]
-    assert (question["reading"], question["seeds"], question["images"]) == ("ahead", 2, 400)
+    assert (question["reading"], question["seeds"], question["images"]) == ("undecided", 2, 400)
     assert [(gain["title"], gain["points"]) for gain in payload["gains"]] == [
         ("translation, TSM", 20.0),
         ("averaged at test time", 0.0),

@@ -27,7 +27,6 @@ def test_the_mean_is_over_shared_seeds_and_the_sign_is_a_minus_b():
     gap = paired_gap([answers(0.75)], [answers(0.5, seeds=2)])
     assert (gap.mean, gap.seeds, gap.images) == (25.0, 2, IMAGES)
     assert gap.low < 25 < gap.high
-    assert gap.decided
     assert paired_gap([answers(0.5)], [answers(0.75)]).mean == -25
     assert paired_gap([answers(0.5, seeds=1)], [{7: np.ones(IMAGES, bool)}]) is None
     assert paired_gap([], [answers(0.5)]) is None
@@ -35,14 +34,14 @@ def test_the_mean_is_over_shared_seeds_and_the_sign_is_a_minus_b():
 
 def test_equal_answers_have_no_gap_and_no_width():
     gap = paired_gap([answers(0.5)], [answers(0.5)])
-    assert (gap.mean, gap.low, gap.high, gap.decided) == (0, 0, 0, False)
+    assert (gap.mean, gap.low, gap.high, gap.reading) == (0, 0, 0, "undecided")
 
 
 def test_with_one_seed_the_interval_is_that_of_the_images():
     gap = paired_gap([answers(0.6, seeds=1)], [answers(0.5, seeds=1)])
     error = 100 * np.sqrt(0.1 * 0.9 / IMAGES)  # a tenth of the images differ
     assert gap.high - gap.low == pytest.approx(2 * 1.96 * error, rel=0.1)
-    assert not gap.decided  # images alone decide nothing about trainings
+    assert gap.reading == "one seed"  # images alone decide nothing about trainings
 
 
 def test_the_spread_of_seeds_is_in_the_interval():
@@ -52,6 +51,26 @@ def test_the_spread_of_seeds_is_in_the_interval():
     over_seeds = gaps.std() / np.sqrt(8)
     assert restless.high - restless.low > 2 * 1.96 * over_seeds * 0.9
     assert restless.high - restless.low > 1.5 * (calm.high - calm.low)
+
+
+def test_ahead_and_behind_need_both_intervals():
+    better = {0: answers(0.6)[0], 1: answers(0.61)[0], 2: answers(0.62)[0]}
+    assert paired_gap([better], [answers(0.5)]).reading == "ahead"
+    assert paired_gap([answers(0.5)], [better]).reading == "behind"
+    lucky = {0: answers(0.5)[0], 1: answers(0.51)[0], 2: answers(0.65)[0]}
+    unsure = paired_gap([lucky], [answers(0.5)])
+    assert unsure.over_seeds.low < 0
+    assert unsure.reading == "undecided"
+    # Two seeds leave a wide t interval, whatever the images say.
+    wide = paired_gap([{0: better[0], 1: answers(0.7)[0]}], [answers(0.5, seeds=2)])
+    assert wide.low > 0
+    assert wide.reading == "undecided"
+
+
+def test_the_spread_of_a_pool_is_in_the_interval_over_seeds():
+    better = {0: answers(0.6)[0], 1: answers(0.61)[0], 2: answers(0.62)[0]}
+    alike, apart = [answers(0.5), answers(0.5)], [answers(0.3), answers(0.7)]
+    assert paired_gap([better], apart).over_seeds.half_width > 10 * paired_gap([better], alike).over_seeds.half_width
 
 
 def test_a_pool_counts_as_the_mean_of_its_arms():
@@ -74,24 +93,25 @@ def rows(tmp_path, pretended, monkeypatch):
 def test_a_measured_row_shows_measures_and_gaps(rows, tmp_path):
     experiment, (outcome,) = rows
     assert [line.arm.name for line in measured(outcome)] == [arm["name"] for arm in TABLE["arms"]]
-    ((lead, a, b, points, interval, over_seeds, n),) = gap_cells(outcome)
+    ((lead, a, b, points, interval, over_seeds, n, reading),) = gap_cells(outcome)
     assert (lead, a, b, points, n) == (
         *("at equal compute", "translation, TSM", "bare network, T times the epochs"),
         *("+20.00", "2"),
     )
     assert "…" in interval
     assert "…" in over_seeds
+    assert reading == "undecided"  # both seeds differ by the same, which gives no interval
     text = markdown(experiment, "smoke", [outcome])
     for part in (
         "| bare network | bare | 1.000 | 0.900 | 1.2 % | 95.0 % | 90.0 % | 1 |",
-        "1 comparisons",
+        "Comparisons: 1",
         "own-smoke-gains.png",
     ):
         assert part in text
     files = write(experiment, "smoke", [outcome], tmp_path)
     assert files["png-gains"].read_bytes().startswith(b"\x89PNG")
     (gap,) = json.loads(files["json"].read_text())["rows"][0]["gaps"]
-    assert (gap["points"], gap["n"], gap["images"], gap["decided"]) == (20.0, 2, IMAGES, True)
+    assert (gap["points"], gap["n"], gap["images"], gap["a_is"]) == (20.0, 2, IMAGES, "undecided")
     assert "right" not in files["json"].read_text().replace("copyright", "")
 
 
