@@ -23,7 +23,7 @@ from image2video.report import save_figure, verdicts
 from image2video.report.arms import arms_figure
 from image2video.reproduce import Worker, experiments, load_experiment
 from image2video.reproduce.book import Book
-from image2video.reproduce.gains import gains_of, over_of, row_gains
+from image2video.reproduce.gains import gains_of, over_of, row_curves, row_gains
 from image2video.reproduce.learned import ranges_text
 from image2video.reproduce.outcome import Line, RowOutcome, outcomes
 from image2video.reproduce.paired import Gap
@@ -185,6 +185,9 @@ def main() -> None:
             gains = row_gains(row)
             figure = arms_figure(row.result, row.row.paper) if gains is None else gains
             paths = save_figure(figure, stem, dpi=144)
+            curves = row_curves(row)
+            if curves is not None:
+                paths += save_figure(curves, f"{stem}_curves", dpi=144)
             Console().print(f"{name}, {row.row.name}:", *paths, highlight=False)
 
 

@@ -1,9 +1,11 @@
-"""What every arm of a measured row gains over the bare network at equal compute."""
+"""The figures of a measured row: what arms gain over the bare network at equal compute, and how that converged."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from image2video.report.curves import learning_figure
 from image2video.report.gains import Gain, Kind, gains_figure
 from image2video.reproduce.outcome import Line, RowOutcome
 from image2video.reproduce.paired import Gap
@@ -40,6 +42,16 @@ def row_gains(outcome: RowOutcome) -> Any:
     if over is None or over.macs is None or not gains:
         return None
     return gains_figure(gains, over.arm.name, over.macs)
+
+
+def row_curves(outcome: RowOutcome) -> Any:
+    """The (matplotlib) figure of the held-out accuracy of the bare networks over epochs; None where there is none yet.
+
+    It says how far longer training still helps.
+    """
+    result = outcome.result
+    bare = [arm for arm in result.arms if arm.fusion is None and any(run.curve for run in arm.runs)]
+    return learning_figure(dataclasses.replace(result, arms=tuple(bare))) if bare else None
 
 
 def _kind(line: Line) -> Kind:

@@ -210,6 +210,7 @@ def _arm_record(arm: Cell, done: Records) -> dict[str, Any]:
             "epochs": round(record["epochs"]),
             "frames": record["own_frames"],
             **{key: record[key] for key in ("start_frames", "parameters", "macs", "ms", "seconds")},
+            **({"curve": record["curve"]} if record.get("curve") else {}),
         }
         for seed, record in done.items()
     ]

@@ -13,7 +13,7 @@ from image2video.report.page import Section, document, figure_html, table_html
 from image2video.report.style import png_bytes, svg_text
 from image2video.report.table import count_text, genotype_text
 from image2video.reproduce.drawing import Drawing, markdown_table, one_line
-from image2video.reproduce.gains import row_gains
+from image2video.reproduce.gains import row_curves, row_gains
 from image2video.reproduce.learned import ranges_text
 from image2video.reproduce.outcome import Line, RowOutcome
 from image2video.reproduce.render_measures import COLUMNS as MEASURE_COLUMNS
@@ -202,6 +202,8 @@ def _measures_markdown(outcome: RowOutcome, file: str) -> list[str]:
         parts.append(markdown_table(GAP_COLUMNS, gaps_found, range(3, len(GAP_COLUMNS))))
     if row_gains(outcome) is not None:
         parts.append(f"![Gains against cost]({file})")
+    if row_curves(outcome) is not None:
+        parts.append(f"![Held-out accuracy of the bare networks]({file.replace('-gains', '-curves')})")
     return [*parts, measure_note(outcome)]
 
 
@@ -244,6 +246,9 @@ def _section(outcome: RowOutcome) -> Section:
         gains = row_gains(outcome)
         if gains is not None:
             body += figure_html(gains, f"{heading(outcome)}: gains over the bare network at equal compute.")
+        curves = row_curves(outcome)
+        if curves is not None:
+            body += figure_html(curves, "Bare networks: held-out accuracy over the training; thin: single seeds.")
     items = "".join(f"<li>{escape(text)}</li>" for text in sentences(outcome))
     if items:
         body += f"<ul>{items}</ul>"
@@ -267,7 +272,7 @@ def write(
     """Write NAME-SCALE.md, .html, .json, and figures as .png and .svg, into a folder; gives the files by kind.
 
     The figure of the n-th row, from the second on, is NAME-SCALE-n, that over all rows NAME-SCALE-all, that of a
-    measured row's gains NAME-SCALE-gains. Where something
+    measured row's gains NAME-SCALE-gains, that of its bare networks' training NAME-SCALE-curves. Where something
     is drawn, that has these names, and the scores of the rows are NAME-SCALE-scores, NAME-SCALE-scores-2, ….
     """
     stem = Path(out) / f"{experiment.name}-{scale}"
@@ -279,6 +284,7 @@ def write(
     figures = {scores + _suffix(n): _arms(outcome) for n, outcome in enumerate(rows, 1) if outcome.started}
     figures |= {_suffix(n): one.figure for n, one in enumerate(drawings, 1) if one.figure is not None}
     gains = {f"-gains{_suffix(n)}": row_gains(outcome) for n, outcome in enumerate(rows, 1)}
+    gains |= {f"-curves{_suffix(n)}": row_curves(outcome) for n, outcome in enumerate(rows, 1)}
     figures |= {suffix: figure for suffix, figure in gains.items() if figure is not None}
     over = overview(experiment, rows)
     for suffix, figure in (figures if over is None else figures | {"-all": over}).items():

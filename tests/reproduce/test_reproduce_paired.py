@@ -10,7 +10,7 @@ from reproduce_cases import TABLE, pretended, table
 
 from image2video.errors import InputError
 from image2video.reproduce import load_experiment
-from image2video.reproduce.gains import row_gains
+from image2video.reproduce.gains import row_curves, row_gains
 from image2video.reproduce.paired import paired_gap
 from image2video.reproduce.render import markdown, write
 from image2video.reproduce.render_measures import gap_cells, measured
@@ -109,7 +109,9 @@ def test_a_measured_row_shows_measures_and_gaps(rows, tmp_path):
     ):
         assert part in text
     files = write(experiment, "smoke", [outcome], tmp_path)
-    assert files["png-gains"].read_bytes().startswith(b"\x89PNG")
+    for kind in ("png-gains", "png-curves"):
+        assert files[kind].read_bytes().startswith(b"\x89PNG")
+        assert f"]({files[kind].name})" in text
     (gap,) = json.loads(files["json"].read_text())["rows"][0]["gaps"]
     assert (gap["points"], gap["n"], gap["images"], gap["a_is"]) == (20.0, 2, IMAGES, "undecided")
     assert "right" not in files["json"].read_text().replace("copyright", "")
@@ -123,6 +125,16 @@ def test_gains_stand_in_the_order_of_costs_over_the_bare_network_at_equal_comput
     assert axis.get_ylabel() == "points over “bare_long”"
     means = [float(line.get_ydata()[0]) for container in axis.containers for line in [container.lines[0]]]
     assert means == [-10, 0, 20]
+
+
+def test_curves_are_those_of_the_bare_networks(rows):
+    _, (outcome,) = rows
+    epochs, _ = row_curves(outcome).axes
+    titles = [line.get_label() for line in epochs.lines if not line.get_label().startswith("_")]
+    assert titles == ["bare network", "bare network, T times the epochs"]
+    assert {tuple(line.get_ydata()) for line in epochs.lines} == {(41.0, 42.0, 43.0)}
+    wrapped = tuple(arm for arm in outcome.result.arms if arm.fusion is not None)
+    assert row_curves(dataclasses.replace(outcome, result=dataclasses.replace(outcome.result, arms=wrapped))) is None
 
 
 def test_without_the_reference_there_are_no_gains(rows):
