@@ -21,6 +21,7 @@ from rich.console import Console
 from image2video.errors import MissingError
 from image2video.report import save_figure, verdicts
 from image2video.report.arms import arms_figure
+from image2video.report.verdict import signed
 from image2video.reproduce import Worker, experiments, load_experiment
 from image2video.reproduce.book import Book
 from image2video.reproduce.gains import gains_of, over_of, row_curves, row_gains
@@ -90,7 +91,7 @@ def both_row(gap: Gap | None) -> dict[str, Any]:
     """The same difference over seeds and test images, where both sides were measured."""
     if gap is None:
         return {}
-    ends = [f"{round(end, 2):+.2f}".replace("-", "−") for end in (gap.low, gap.high)]
+    ends = [signed(end, 2) for end in (gap.low, gap.high)]
     half = None if gap.seeds == 1 else round(gap.over_seeds.half_width, 2)
     found = {"over_both": " … ".join(ends), "over_seeds": half, "reading": gap.reading}
     return found | {"seeds": gap.seeds, "images": gap.images}
@@ -152,12 +153,13 @@ def summary(found: dict[str, list[RowOutcome]], scale: str) -> dict[str, Any]:
     table, arms = FRONT
     front = [line for line in lists.get(table, []) if line["arm"] in arms]
     results = [line for name in found for line in lists[name]]
+    is_measured = any(line.measures for rows in found.values() for row in rows for line in row.lines)
     return {
         "settings": {"scale": scale, "tables": list(found)},
         "made_with": environments,
         "gaps": gaps,
         "results": results,
-        **({"gains": sorted(gains, key=lambda gain: -gain["points"])} if gains else {}),
+        **({"gains": sorted(gains, key=lambda gain: -gain["points"])} if is_measured else {}),
         "front": sorted(front, key=lambda line: arms.index(line["arm"])),
         **lists,
     }

@@ -17,7 +17,10 @@ def over_of(outcome: RowOutcome) -> Line | None:
 
 
 def gains_of(outcome: RowOutcome) -> list[tuple[Line, Gap]]:
-    """What the other measured arms gain over it, in the row's order; arms that are tested in a pose are left out."""
+    """What the other measured arms gain over it, in the row's order; none before an arm with a clip is measured.
+
+    Arms that are tested in a pose are left out.
+    """
     over = over_of(outcome)
     if over is None:
         return []
@@ -28,11 +31,11 @@ def gains_of(outcome: RowOutcome) -> list[tuple[Line, Gap]]:
         gap = outcome.gap(line.arm.name, over.arm.name)
         if gap is not None:
             found.append((line, gap))
-    return found
+    return found if any(line.arm.fusion is not None for line, _ in found) else []
 
 
 def row_gains(outcome: RowOutcome) -> Any:
-    """The (matplotlib) figure of a row's gains against cost; None where there is nothing to draw yet."""
+    """The (matplotlib) figure of a row's gains against cost; None where no arm with a clip is measured yet."""
     over = over_of(outcome)
     gains = [
         Gain(line.arm.name, _kind(line), line.macs, gap.mean, gap.low, gap.high, gap.seeds)
