@@ -11,7 +11,7 @@ from typing import Any
 from image2video.data import DataSource, load_data
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.reproduce.places import FOLDERS, SOURCES
-from image2video.reproduce.pretrained import PRETRAINED, timm_file
+from image2video.reproduce.pretrained import PRETRAINED, check_pretrained, timm_file
 from image2video.reproduce.spec import Setting
 from image2video.runs.folders import atomic_write_json, read_record
 
@@ -107,8 +107,14 @@ class Shelf:
         if setting.config is not None:
             config, now = _segmentation(setting, self.specs, self._folder)
             if setting.weights is not None:
-                path = timm_file(setting.weights, self._places, self._folder)
-                config.model.backbone.checkpoint_path = str(path)
+                backbone = config.model.backbone
+                if backbone.get("type") != "TimmFeatures":
+                    raise InputError(
+                        f"{setting.config}: weights={setting.weights!r} need a backbone of type TimmFeatures, got "
+                        f"{backbone.get('type')!r}; leave weights out, and let the config say where its own are"
+                    )
+                check_pretrained(setting.weights, backbone.model_name)
+                backbone.checkpoint_path = str(timm_file(setting.weights, self._places, self._folder))
             self._check(setting.data, self._folder / f"{setting.data}-{key}.json", now)
             return config
         data = load(setting, self.specs)

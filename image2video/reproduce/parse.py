@@ -155,8 +155,8 @@ def _setting(record: Any, where: str) -> Setting:
         if not 0 <= setting.holdout < 1:
             raise InputError(f"holdout must be at least 0 and below 1, got {setting.holdout}")
         check_choice("schedule", setting.clip_schedule, SCHEDULES)
-        if setting.weights is not None and setting.config is None:
-            check_pretrained(setting.weights, setting.model)
+        if setting.weights is not None:
+            check_pretrained(setting.weights, setting.model if setting.config is None else None)
         if setting.redraw and setting.config is not None:
             raise InputError(
                 "redraw: true is for classification; the frames of segmentation are divided by the first seed"

@@ -70,11 +70,11 @@ def parse_weights(text: str | None) -> dict[str, str]:
     return found
 
 
-def check_pretrained(name: str, model: str) -> None:
-    """Raise `InputError` where a name is unknown, or the weights are another network's."""
+def check_pretrained(name: str, model: str | None) -> None:
+    """Raise `InputError` where a name is unknown, or `model` is another network than that of the weights."""
     if name not in PRETRAINED:
         raise InputError(f"weights: unknown {name!r:.80}; known are {', '.join(PRETRAINED)}")
-    if PRETRAINED[name].model != model:
+    if model is not None and PRETRAINED[name].model != model:
         raise InputError(f"weights {name!r} are those of {PRETRAINED[name].model}, got model {model!r}")
 
 

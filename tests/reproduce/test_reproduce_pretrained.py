@@ -183,6 +183,9 @@ def test_a_segmentor_begins_with_them_under_timms_names(tmp_path, monkeypatch):
     shelf = Shelf({"camvid": str(root)}, tmp_path / "data", places={name: str(tmp_path / "package.pth")})
     path = shelf(setting).model.backbone.checkpoint_path
     assert path == str(tmp_path / "data" / f"{name}.safetensors")
+    other = dataclasses.replace(setting, config="camvid/pspnet_r18-d8_1xb8-20k_camvid-480x360.py")
+    with pytest.raises(InputError, match="need a backbone of type TimmFeatures, got 'ResNetV1c'"):
+        shelf(other)
     found = read_weights(path)
     assert all(torch.equal(found[key], state[key]) for key in state)
 
