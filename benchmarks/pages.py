@@ -28,7 +28,7 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
     if isinstance(value, list):
-        return "; ".join(f"`{item}`" for item in dict.fromkeys(value)) or "–"
+        return "; ".join(f"`{item}`".replace("|", "\\|") for item in dict.fromkeys(value)) or "–"
     return str(value).replace("|", "\\|")
 
 

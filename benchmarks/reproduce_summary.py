@@ -4,7 +4,9 @@ r"""Collects the runs of `image2video reproduce` at one scale into one result fi
     python benchmarks/reproduce_summary.py --runs runs/paper --scale cpu --figures docs/figures
 
 A list of rows per table, and one of its questions (`table5`, `table5_questions`); tables share the runs of arms that
-are equal. `front` is what the front page shows of Table 5.
+are equal. `front` is what the front page shows of Table 5. Rows of measured runs also have calibration, stability under
+shifts, and the questions over seeds and test images; their figure is that of gains against cost. `gains` sorts the arms
+of all tables by what they gain over the bare network at equal compute.
 """
 
 from __future__ import annotations
@@ -19,10 +21,13 @@ from rich.console import Console
 from image2video.errors import MissingError
 from image2video.report import save_figure, verdicts
 from image2video.report.arms import arms_figure
+from image2video.report.verdict import signed
 from image2video.reproduce import Worker, experiments, load_experiment
 from image2video.reproduce.book import Book
+from image2video.reproduce.gains import gains_of, over_of, row_curves, row_gains
 from image2video.reproduce.learned import ranges_text
 from image2video.reproduce.outcome import Line, RowOutcome, outcomes
+from image2video.reproduce.paired import Gap
 
 COLUMNS = ("table", "title", "score", "half_width_95", "n", "epochs", "frames", "ms")
 FRONT = ("table5", ("bare", "bare_long", "none", "replica", "searched"))
@@ -48,7 +53,17 @@ def line_row(table: str, outcome: RowOutcome, line: Line) -> dict[str, Any]:
         "ms": _rounded(line.ms, 3),
         "peak_mib": _rounded(line.peak_mib, 3),
         "search_minutes": _rounded(line.search_minutes or None, 1),
+        **measures_row(line),
     }
+
+
+def measures_row(line: Line) -> dict[str, Any]:
+    """What a measured arm has beside its score; shares in percent."""
+    found = {"name": line.arm.name} if line.measures else {}
+    for key, value in line.measures.items():
+        percent = key == "scaled_ece" or key.startswith("stays_")
+        found[key] = round(100 * value, 2) if percent else round(value, 4)
+    return found
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -68,6 +83,30 @@ def question_rows(outcome: RowOutcome) -> Iterator[dict[str, Any]]:
             "half_width_95": None if gap.n == 1 else round(gap.half_width, 2),
             "n": verdict.n,
             "a_is": "one seed" if gap.n == 1 else verdict.outcome,
+            **both_row(outcome.gap(verdict.contrast.a, verdict.contrast.b)),
+        }
+
+
+def both_row(gap: Gap | None) -> dict[str, Any]:
+    """The same difference over seeds and test images, where both sides were measured."""
+    if gap is None:
+        return {}
+    ends = [signed(end, 2) for end in (gap.low, gap.high)]
+    half = None if gap.seeds == 1 else round(gap.over_seeds.half_width, 2)
+    found = {"over_both": " … ".join(ends), "over_seeds": half, "reading": gap.reading}
+    return found | {"seeds": gap.seeds, "images": gap.images}
+
+
+def gain_rows(name: str, outcome: RowOutcome) -> Iterator[dict[str, Any]]:
+    """What the arms of a measured row gain over the bare network at equal compute, at which cost."""
+    over = over_of(outcome)
+    for line, gap in gains_of(outcome):
+        assert over is not None
+        times = None if line.macs is None or over.macs is None else round(line.macs / over.macs, 2)
+        yield {
+            **{"table": name, "row": outcome.row.name, "title": line.arm.title, "points": round(gap.mean, 2)},
+            **both_row(gap),
+            "times_macs": times,
         }
 
 
@@ -94,10 +133,12 @@ def summary(found: dict[str, list[RowOutcome]], scale: str) -> dict[str, Any]:
     lists: dict[str, list[dict[str, Any]]] = {}
     gaps: dict[str, dict[str, Any]] = {}
     environments: list[dict[str, Any]] = []
+    gains: list[dict[str, Any]] = []
     for name, rows in found.items():
         lines, questions, errors, missing = [], [], [], 0
         for row in rows:
             questions += question_rows(row)
+            gains += gain_rows(name, row)
             for environment in row.environments:
                 if environment not in environments:
                     environments.append(environment)
@@ -112,11 +153,13 @@ def summary(found: dict[str, list[RowOutcome]], scale: str) -> dict[str, Any]:
     table, arms = FRONT
     front = [line for line in lists.get(table, []) if line["arm"] in arms]
     results = [line for name in found for line in lists[name]]
+    is_measured = any(line.measures for rows in found.values() for row in rows for line in row.lines)
     return {
         "settings": {"scale": scale, "tables": list(found)},
         "made_with": environments,
         "gaps": gaps,
         "results": results,
+        **({"gains": sorted(gains, key=lambda gain: -gain["points"])} if is_measured else {}),
         "front": sorted(front, key=lambda line: arms.index(line["arm"])),
         **lists,
     }
@@ -141,7 +184,12 @@ def main() -> None:
     for name, rows in found.items():
         for number, row in enumerate(rows, 1):
             stem = f"{options.figures}/{name}_{options.scale}" + ("" if number == 1 else f"_{number}")
-            paths = save_figure(arms_figure(row.result, row.row.paper), stem, dpi=144)
+            gains = row_gains(row)
+            figure = arms_figure(row.result, row.row.paper) if gains is None else gains
+            paths = save_figure(figure, stem, dpi=144)
+            curves = row_curves(row)
+            if curves is not None:
+                paths += save_figure(curves, f"{stem}_curves", dpi=144)
             Console().print(f"{name}, {row.row.name}:", *paths, highlight=False)
 
 

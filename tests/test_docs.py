@@ -105,7 +105,9 @@ def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPat
                 if launched := LAUNCHED.fullmatch(command):
                     words = shlex.split(launched[1])
                     assert build_parser(words[0]).parse_args(words).command == words[0]
-                elif re.search(r" --task | --data digit_scenes | reproduce .*--scale (cpu|gpu)| lite0\.", command):
+                elif re.search(
+                    r" --task | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)| lite0\.", command
+                ):
                     # They need data, weights, or time: test_mmseg_search_run.py, test_cli_search.py,
                     # test_reproduce_run.py, test_cli_assess.py
                     words = shlex.split(command)[1:]

@@ -18,6 +18,7 @@ from image2video.reproduce import Experiment, Run, Worker, experiments, load_exp
 from image2video.reproduce.check import with_rows
 from image2video.reproduce.figures import drawings
 from image2video.reproduce.outcome import outcomes
+from image2video.reproduce.pretrained import parse_weights
 from image2video.reproduce.render import write
 from image2video.runs.folders import FolderLock
 from image2video.training import make_accelerator
@@ -30,12 +31,16 @@ class ReproduceOptions:
     """Which table, at which size.
 
     Attributes:
-        scale: smoke (digits, seconds), cpu (a small network, hours in all), gpu, paper (as the paper states it)
+        scale: smoke (digits, seconds), cpu (a small network, hours in all), converged (trained networks on two cores, a
+            day in all), gpu, paper (as the paper states it)
         data: where data sets are, as cifar10=npz:cifar10.npz,imagenet=folder:/data/imagenet (default: data/, as
             torchvision downloads them)
+        weights: where trained weights are, as tf_efficientnet_lite0=lite0.safetensors (default: data/, or the Python
+            package that brings them)
         out: folder of all results; tables share their runs
         max_minutes: begin no further run after so many minutes; the same command goes on
         retry: try failed runs again
+        arms: do only the runs of these arms, as bare,replica, and of those whose weights they need
         report_only: run nothing, render what there is
         check: train nothing; build every arm without data or memory, and print parameters, multiply-accumulates,
             machines and hours
@@ -47,9 +52,11 @@ class ReproduceOptions:
 
     scale: str = "smoke"
     data: str | None = None
+    weights: str | None = None
     out: str = "image2video-paper"
     max_minutes: float | None = None
     retry: bool = False
+    arms: str | None = None
     report_only: bool = False
     check: bool = False
     rehearse: bool = False
@@ -74,6 +81,7 @@ def run(options: Namespace) -> None:
     if options.table is None:
         raise InputError(f"TABLE must be one of {', '.join(experiments())}, or a .yaml file of your own; got none")
     experiment, specs = load_experiment(options.table), parse_data(asked.data)
+    places = parse_weights(asked.weights)
     runs = Worker.planned(experiment, asked.scale)
     if asked.max_minutes is not None and not 0 < asked.max_minutes < float("inf"):
         raise InputError(f"--max-minutes {asked.max_minutes:g}: it must be above 0")
@@ -89,8 +97,10 @@ def run(options: Namespace) -> None:
             worker = Worker(
                 asked.out,
                 specs=specs,
+                places=places,
                 max_minutes=asked.max_minutes,
                 retry=asked.retry,
+                arms=None if asked.arms is None else asked.arms.split(","),
                 progress=progress,
                 accelerator=accelerator,
             )

@@ -67,7 +67,8 @@ class Arm:
                 f"arm {self.name!r} got genotype={self.genotype!r:.200} and fusion={self.fusion!r}; the bare network "
                 "has genotype='none' and fusion=None, a wrapped one has both"
             )
-        if self.start is None and (self.budget != "scratch" or self.genotype == "fixed_weights"):
+        lacks_weights = self.genotype == "fixed_weights" and self.needed is None
+        if lacks_weights or (self.start is None and self.budget != "scratch"):
             raise InputError(f"arm {self.name!r} needs start=, the arm whose weights it takes")
         if self.epochs_factor < 1:
             raise InputError(f"arm {self.name!r}: epochs_factor must be at least 1, got {self.epochs_factor}")
@@ -75,6 +76,11 @@ class Arm:
             options = options_for(FrameSet.parse(self.genotype), T=self.T, schedule=self.schedule)
             object.__setattr__(self, "T", options.T)
             object.__setattr__(self, "schedule", options.schedule)
+
+    @property
+    def needed(self) -> str | None:
+        """The arm whose weights it needs."""
+        return self.start
 
     def epochs(self, epochs: int, finetune_epochs: int, T: int = 1) -> int:
         """All epochs of the arm.
@@ -190,11 +196,12 @@ def check_arms(arms: Sequence[Arm], contrasts: Iterable[Contrast] = ()) -> None:
     for arm in arms:
         if arm.name in seen:
             raise InputError(f"two arms are called {arm.name!r}; names must differ")
-        if arm.start is not None:
-            start = seen.get(arm.start)
-            if start is None or start.fusion is not None:
+        if arm.needed is not None:
+            needed = seen.get(arm.needed)
+            if needed is None or needed.fusion is not None:
+                how = "starts from" if arm.start is not None else "is ranked for"
                 raise InputError(
-                    f"arm {arm.name!r} starts from {arm.start!r}; that must be a bare arm listed before it, one of "
+                    f"arm {arm.name!r} {how} {arm.needed!r}; that must be a bare arm listed before it, one of "
                     f"{', '.join(a.name for a in seen.values() if a.fusion is None) or '(none)'}"
                 )
         seen[arm.name] = arm
@@ -226,8 +233,8 @@ def select_arms(arms: Sequence[Arm], names: Sequence[str] | None) -> tuple[Arm, 
         raise InputError(f"unknown arm {unknown[0]!r}; the arms are {', '.join(known)}")
     wanted = set(names)
     for arm in reversed(arms):
-        if arm.name in wanted and arm.start is not None:
-            wanted.add(arm.start)
+        if arm.name in wanted and arm.needed is not None:
+            wanted.add(arm.needed)
     return tuple(arm for arm in arms if arm.name in wanted)
 
 

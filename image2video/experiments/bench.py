@@ -81,6 +81,7 @@ def wrap_arm(
     input_size: tuple[int, int, int],
     trained: bool = False,
     sites: str | None = None,
+    clip_at: str | None = None,
 ) -> nn.Module:
     """The bare network as an arm sees it; without a fusion or a genotype it stays as it is.
 
@@ -97,6 +98,7 @@ def wrap_arm(
             residual=residual,
             sites=sites,
             input_size=input_size,
+            clip_at=clip_at,
             **clip.arguments(),
         )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from image2video.experiments.genotypes import Chosen
 from image2video.protocols import Progress
 from image2video.training import Cost, Metrics, TrainConfig, TrainResult, evaluate, measure_cost, train
 from image2video.training.recipe import autocast_dtype
+
+Test = Callable[[nn.Module, TrainConfig], tuple[Metrics, dict[str, Any]]]
+"""Tests a network as its training was configured: the metrics, and what else its record says."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,16 @@ def run_arm(
     images: DataSource | None = None,
     training: Path | None = None,
     progress: Progress | None = None,
+    test: Test | None = None,
 ) -> Finished:
     """Train, test and measure the network of an arm with one seed.
 
     All arms of a seed see the same batches with the same crops and flips. The test set is read once, at the end, with
     the last weights. `model` is the arm's network, wrapped; `images` stand in for those of the bench, for an arm that
     augments them. In the folder `training`, a killed run goes on where it was; without one it begins anew.
+
+    `test` takes the place of the usual test. It alone reads the test set then, and the training ends with another look
+    at the held-out images, which there must be.
     """
     began = time.perf_counter()
     T = arm.clip(bench.clip).T
@@ -59,7 +67,7 @@ def run_arm(
     if epochs:
         result = train(
             model,
-            images or bench.data,
+            _without_test(images or bench.data) if test else images or bench.data,
             config,
             out=training,
             resume=training is not None,
@@ -69,7 +77,12 @@ def run_arm(
         metrics, seconds = result.test_last, result.seconds
         curve = _curve(result, bench.data.train.num_images * per_image)
     else:
-        metrics, seconds, curve = _tested(bench, model, config), 0.0, []
+        seconds, curve = 0.0, []
+    more: dict[str, Any] = {}
+    if test is not None:
+        metrics, more = test(model, config)
+    elif not epochs:
+        metrics = _tested(bench, model, config)
     if not math.isfinite(metrics.loss):
         raise StateError(
             f"the test loss of {arm.name}, seed {seed}, must be finite, got {metrics.loss}; lower the learning rate"
@@ -78,11 +91,18 @@ def run_arm(
     record = {
         "score": 100 * metrics.score,
         "loss": metrics.loss,
+        **more,
         "genotype": None if chosen is None else str(chosen.genotype),
         **costs(cost, T=per_image, epochs=epochs, images_seen=seen, seconds=seconds),
         "seconds": time.perf_counter() - began,
     }
     return Finished(record, curve, model)
+
+
+def _without_test(data: DataSource) -> DataSource:
+    """The data with the held-out images in place of the test set."""
+    assert data.holdout is not None  # a test that takes this one's place fits something on them
+    return replace(data, test=data.holdout)
 
 
 def train_steps(progress: Progress | None, name: str) -> Progress | None:

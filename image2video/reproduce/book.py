@@ -12,7 +12,8 @@ from accelerate.utils import broadcast_object_list
 
 from image2video.errors import InputError
 from image2video.experiments.book import RunFiles
-from image2video.reproduce.spec import Cell, Experiment, Setting, run_key
+from image2video.reproduce.keys import run_key
+from image2video.reproduce.spec import Cell, Experiment, Setting
 
 SCHEMA = 1
 T = TypeVar("T")
@@ -126,13 +127,14 @@ def planned_runs(experiment: Experiment, scale: str) -> list[Run]:
         arms = experiment.arms_at(scale, row)
         keys: dict[str, str] = {}
         for arm in arms:
-            if arm.start is not None and arm.start not in keys:
+            needed = arm.needed
+            if needed is not None and needed not in keys:
                 raise InputError(
-                    f"arm {arm.name!r} starts from {arm.start!r}, which must be an arm before it at this scale"
+                    f"arm {arm.name!r} starts from {needed!r}, which must be an arm before it at this scale"
                 )
-            if arm.start is not None and not set(setting.seeds_of(arm.name)) <= set(setting.seeds_of(arm.start)):
-                raise InputError(f"arm {arm.name!r} needs as many seeds of {arm.start!r}, from which it starts")
-            keys[arm.name] = run_key(setting, arm, None if arm.start is None else keys[arm.start])
+            if needed is not None and not set(setting.seeds_of(arm.name)) <= set(setting.seeds_of(needed)):
+                raise InputError(f"arm {arm.name!r} needs as many seeds of {needed!r}, from which it starts")
+            keys[arm.name] = run_key(setting, arm, None if needed is None else keys[needed])
         for seed in range(setting.seed, setting.seed + max([setting.seeds, *setting.more_seeds.values()])):
             for arm in arms:
                 if seed not in setting.seeds_of(arm.name):

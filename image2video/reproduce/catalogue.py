@@ -55,7 +55,7 @@ def starting_arms() -> frozenset[str]:
     """The names of the arms that others start from, in any table: tables share runs, so all of them keep weights."""
     found: set[str] = set()
     for name in experiments():
-        found |= {arm.start for arm in load_experiment(name).arms if arm.start is not None}
+        found |= {arm.needed for arm in load_experiment(name).arms if arm.needed is not None}
     return frozenset(found)
 
 

@@ -111,7 +111,7 @@ def _network(run: Run, done: dict[_Key, Network]) -> Network:
     T, schedule = arm.frames(setting), arm.schedule or setting.clip_schedule
     if chosen is not None:
         Image2Video(chosen.genotype, T=T, schedule=schedule, mean=data.mean, std=data.std)
-    starts = arm.start is not None and arm.fusion not in (None, "none")
+    starts = (arm.start is not None or setting.weights is not None) and arm.fusion not in (None, "none")
     key: _Key = (
         setting.model,
         data.classes,
@@ -121,6 +121,7 @@ def _network(run: Run, done: dict[_Key, Network]) -> Network:
         arm.learned,
         arm.layout,
         arm.sites,
+        arm.clip_at,
         starts,
     )
     key += (T if arm.fusion is not None else 1,)

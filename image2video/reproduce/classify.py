@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from accelerate import Accelerator
@@ -20,13 +23,16 @@ from image2video.reproduce.genotypes import (
     Load,
     decided,
     ranked_choice,
+    ranked_once,
     row_clip,
     search_classifier,
     table_bench,
 )
 from image2video.reproduce.learned import LearnedAveraging
+from image2video.reproduce.measures import measured
 from image2video.reproduce.networks import build_network
 from image2video.reproduce.policies import choose_policy
+from image2video.reproduce.poses import posed
 from image2video.reproduce.record import Named, found
 from image2video.reproduce.scramble import ScrambledClips
 from image2video.reproduce.spec import Cell, Setting
@@ -42,18 +48,24 @@ def run_classification(
     accelerator: Accelerator,
     load: Load,
     start: Path | None = None,
+    ranked_for: Path | None = None,
+    places: Mapping[str, str] = MappingProxyType({}),
     progress: Named = lambda stage: None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and test one arm with one seed: its record and its last weights.
 
     `searches` keeps genotypes and policies that were searched for; `training` is the run's own folder, from which a
-    killed run goes on; `start` is the file of the weights to begin with. All arms of a seed start from equal weights of
-    the bare network. `seconds` of the record are those of this process, with any search that it did.
+    killed run goes on; `start` is the file of the weights to begin with, `ranked_for` that of the weights to rank a
+    clip for; `places` says where trained weights are. All arms of a seed start from equal weights of the bare network.
+    `seconds` of the record are those of this process, with any search that it did.
     """
     began = time.perf_counter()
-    data = load(setting)
-    bench = table_bench(setting, data, accelerator, variant=arm.variant)
+    data = load(setting.divided_by(seed))
+    if arm.pose is not None:
+        data = posed(data, arm.pose, setting.padding or "zeros")
+    bench = table_bench(setting, data, accelerator, variant=arm.variant, places=places)
     model = bench.network(seed, start)
+    judged = ranked_for or start
     chosen = choose(
         arm,
         setting,
@@ -61,16 +73,23 @@ def run_classification(
         searches,
         accelerator,
         load=load,
-        model=None if start is None else model,
+        model=None if judged is None else bench.network(seed, judged),
+        weights=None if judged is None else judged.stem,
+        places=places,
         progress=progress("searching a clip"),
     )
     policy = choose_policy(
         arm, setting, data, searches, accelerator, lambda: bench.network(setting.seed), progress("searching a policy")
     )
     model = wrapped(model, arm, setting, data, seed, chosen).to(accelerator.device)
+    test = partial(measured, data=data, device=accelerator.device) if setting.measures else None
     images = data if policy.text is None else data.with_policy(Augmentation.parse(policy.text))
-    finished = run_arm(bench, arm, seed, model, chosen, images=images, training=training, progress=progress(""))
+    finished = run_arm(
+        bench, arm, seed, model, chosen, images=images, training=training, progress=progress(""), test=test
+    )
     record = finished.record | found(chosen, policy) | {"seconds": time.perf_counter() - began}
+    if setting.measures:
+        record["curve"] = finished.curve
     if isinstance(model, LearnedAveraging):
         record["widths"] = model.width.tolist()
     return record, finished.weights()
@@ -85,25 +104,36 @@ def choose(
     *,
     load: Load,
     model: nn.Module | None = None,
+    weights: str | None = None,
+    places: Mapping[str, str] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Chosen | None:
     """The genotype of an arm of classification; None for the bare network and learned averaging.
 
     `searched` is found on the setting's own data and network, `searched@NAME` on those of data set NAME;
-    `fixed_weights` is ranked on the held-out images for the weights of `model`. A search is kept in `folder`, goes on
-    where it was killed, and never runs twice; all seeds share it.
+    `fixed_weights` is ranked on the held-out images for the weights of `model`; where `weights` names them, the ranking
+    is kept in `folder`. A search is kept there too, goes on where it was killed, and never runs twice; all seeds share
+    it. `places` says where the trained weights are that a search begins with.
 
     Raises:
         InputError: an unknown word, or a ranking without held-out images.
     """
 
+    def rank() -> Chosen:
+        bench = table_bench(setting, data, accelerator, places=places)
+        space = setting.rank_space or RANK_SPACE
+        return ranked_choice(rank_on(bench, arm, model, seed=setting.seed, space=space), accelerator)
+
     def ranked() -> Chosen:
-        bench = table_bench(setting, data, accelerator)
-        return ranked_choice(rank_on(bench, arm, model, seed=setting.seed, space=RANK_SPACE), accelerator)
+        if weights is None:
+            return rank()
+        clip = row_clip(setting, data)
+        told = [weights, setting.rank_space, clip.T, clip.schedule, clip.padding, setting.seed, arm.pose]
+        return ranked_once(told, folder, accelerator, rank)
 
     def searched(target: Setting) -> Chosen:
         if target.config is None:
-            return search_classifier(target, folder, accelerator, load, progress)
+            return search_classifier(target, folder, accelerator, load, progress, places)
         from image2video.reproduce.segment_genotypes import search_segmentor  # mmsegmentation is optional
 
         return search_segmentor(target, load(target), folder, accelerator, progress)
@@ -132,8 +162,18 @@ def wrapped(
                 model,
                 arm.fusion,
                 frames=frames,
-                residual=arm.start is not None,
+                residual=arm.start is not None or setting.weights is not None,
                 sites=arm.sites,
                 input_size=data.input_size,
             )
-    return wrap_arm(model, arm, genotype, clip, seed=seed, input_size=data.input_size, sites=arm.sites)
+    return wrap_arm(
+        model,
+        arm,
+        genotype,
+        clip,
+        seed=seed,
+        input_size=data.input_size,
+        trained=setting.weights is not None,
+        sites=arm.sites,
+        clip_at=arm.clip_at,
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from image2video.data import DataSource, load_data
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.reproduce.places import FOLDERS, SOURCES
+from image2video.reproduce.pretrained import PRETRAINED, check_pretrained, timm_file
 from image2video.reproduce.spec import Setting
 from image2video.runs.folders import atomic_write_json, read_record
 
@@ -48,6 +49,7 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
         raise MissingError(f"data set {setting.data!r} is not known; give --data {setting.data}=SOURCE")
     default, how = SOURCES.get(setting.data, ("", "give it by --data"))
     spec = specs.get(setting.data, default)
+    known = None if setting.weights is None else PRETRAINED[setting.weights]
     try:
         return load_data(
             spec,
@@ -55,6 +57,8 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
             seed=setting.seed,
             train_images=setting.train_images,
             image_size=setting.image_size,
+            mean=None if known is None else known.mean,
+            std=None if known is None else known.std,
         )
     except (Image2VideoError, OSError, RuntimeError) as error:
         raise MissingError(
@@ -66,11 +70,14 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
 class Shelf:
     """The data sets of settings, each loaded once, and the record of which images a folder's results were made with.
 
-    specs: where data sets are, by name; folder: for the records; writes: whether this process writes them.
+    specs: where data sets are, by name; folder: for the records; writes: whether this process writes them; places:
+    where trained weights are, by name.
     """
 
-    def __init__(self, specs: Mapping[str, str], folder: Path, *, writes: bool = True) -> None:
-        self.specs = dict(specs)
+    def __init__(
+        self, specs: Mapping[str, str], folder: Path, *, writes: bool = True, places: Mapping[str, str] | None = None
+    ) -> None:
+        self.specs, self._places = dict(specs), dict(places or {})
         self._folder, self._writes = folder, writes
         self._loaded: dict[str, Any] = {}
 
@@ -81,9 +88,12 @@ class Shelf:
         results of other images under the same name, or of a config that was another.
         """
         told: list[Any] = [setting.data, setting.image_size, setting.train_images, setting.holdout, setting.seed]
+        told += [] if setting.weights is None else [setting.weights]
         told += [] if setting.config is None else [setting.config, dict(setting.options)]
         key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
         if key not in self._loaded:
+            if setting.redraw:  # the images of the seed before are of no more use, and may be gigabytes
+                self._loaded.clear()
             try:
                 self._loaded[key] = self._read(setting, key)
             except MissingError as error:
@@ -96,6 +106,15 @@ class Shelf:
     def _read(self, setting: Setting, key: str) -> Any:
         if setting.config is not None:
             config, now = _segmentation(setting, self.specs, self._folder)
+            if setting.weights is not None:
+                backbone = config.model.backbone
+                if backbone.get("type") != "TimmFeatures":
+                    raise InputError(
+                        f"{setting.config}: weights={setting.weights!r} need a backbone of type TimmFeatures, got "
+                        f"{backbone.get('type')!r}; leave weights out, and let the config say where its own are"
+                    )
+                check_pretrained(setting.weights, backbone.model_name)
+                backbone.checkpoint_path = str(timm_file(setting.weights, self._places, self._folder))
             self._check(setting.data, self._folder / f"{setting.data}-{key}.json", now)
             return config
         data = load(setting, self.specs)

@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from accelerate import Accelerator
 
+from image2video.clip.any_clip import parse_clip
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.data import DataSource
@@ -21,7 +23,7 @@ from image2video.experiments.bench import Bench
 from image2video.experiments.genotypes import Chosen, search_on
 from image2video.protocols import Progress
 from image2video.reproduce.book import agreed
-from image2video.reproduce.networks import build_network
+from image2video.reproduce.networks import beginning_network
 from image2video.reproduce.spec import Cell, Setting
 from image2video.runs.folders import atomic_write_json, read_record
 from image2video.search import Ranking, SearchConfig, SearchResult
@@ -88,33 +90,49 @@ def ranked_choice(ranking: Ranking, accelerator: Accelerator) -> Chosen:
 
 def row_clip(setting: Setting, data: DataSource) -> ClipOptions:
     """The clip of a table's row, for arms that say nothing else."""
-    return ClipOptions(T=setting.T, schedule=setting.clip_schedule, padding="zeros", mean=data.mean, std=data.std)
+    padding = setting.padding or "zeros"
+    return ClipOptions(T=setting.T, schedule=setting.clip_schedule, padding=padding, mean=data.mean, std=data.std)
 
 
-def table_bench(setting: Setting, data: DataSource, accelerator: Accelerator, *, variant: str | None = None) -> Bench:
-    """The images, the network, the clip and the recipe of a table's row."""
+def table_bench(
+    setting: Setting,
+    data: DataSource,
+    accelerator: Accelerator,
+    *,
+    variant: str | None = None,
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> Bench:
+    """The images, the network, the clip and the recipe of a table's row; `places` says where trained weights are."""
     return Bench(
         data=data,
-        build=lambda seed: build_network(setting, data, variant=variant),
+        build=lambda seed: beginning_network(setting, data, places, variant=variant),
         clip=row_clip(setting, data),
         recipe=setting.training,
         epochs=setting.epochs,
         finetune_epochs=setting.finetune_epochs,
         accelerator=accelerator,
+        trained=setting.weights is not None,
         cost_batch=min(_COST_BATCH, setting.batch_size),
     )
 
 
 def search_classifier(
-    setting: Setting, folder: Path, accelerator: Accelerator, load: Load, progress: Progress | None
+    setting: Setting,
+    folder: Path,
+    accelerator: Accelerator,
+    load: Load,
+    progress: Progress | None,
+    places: Mapping[str, str] = MappingProxyType({}),
 ) -> Chosen:
     """The result of the one search with a setting's options, network and images, kept in `folder`."""
     images = [setting.data, setting.model, setting.image_size, setting.train_images, setting.holdout]
     options = [setting.T, setting.space, setting.batch_size, setting.seed, setting.search_options]
     options.append(selecting(setting.searching()))
+    if setting.weights is not None:
+        options.append(setting.weights)
 
     def find(out: Path) -> SearchResult:
-        bench = table_bench(setting, load(setting), accelerator)
+        bench = table_bench(setting, load(setting), accelerator, places=places)
         return search_on(bench, setting.searching(), out, model=setting.model, seed=setting.seed, progress=progress)
 
     return found_once(setting.data, [*images, *options, __version__], folder, accelerator, find)
@@ -141,3 +159,17 @@ def found_once(
         accelerator.wait_for_everyone()
     found = read_record(record_file, needed=("genotype", "seconds"))
     return Chosen(Genotype.parse(found["genotype"]), f"searched on {data}", found["seconds"])
+
+
+def ranked_once(told: list[Any], folder: Path, accelerator: Accelerator, rank: Callable[[], Chosen]) -> Chosen:
+    """What `rank` chooses, kept in `folder` under a hash of `told`, which is all that decides it."""
+    key = hashlib.sha256(json.dumps([*told, __version__], sort_keys=True).encode()).hexdigest()[:12]
+    record_file = folder / f"ranked-{key}.json"
+    if not record_file.is_file():
+        chosen = rank()
+        record = {"genotype": str(chosen.genotype), "origin": chosen.origin, "seconds": chosen.seconds, "told": told}
+        if accelerator.is_main_process:
+            atomic_write_json(record_file, record)
+        accelerator.wait_for_everyone()
+    found = read_record(record_file, needed=("genotype", "origin", "seconds"))
+    return Chosen(parse_clip(found["genotype"]), found["origin"], found["seconds"])

@@ -8,14 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from image2video.experiments.outcome import arm_record, result_record
 from image2video.report import ComparisonResult
 from image2video.report.stats import Interval, mean_interval
 from image2video.reproduce.book import Book, Run
+from image2video.reproduce.measures import unpacked
+from image2video.reproduce.paired import Gap, paired_gap
 from image2video.reproduce.spec import Cell, Experiment, Row
 
 Records = Mapping[int, dict[str, Any]]
 _SEEN = ("epochs", "images_seen", "frames")
+MEASURES = ("loss", "scaled_loss", "scaled_ece", "temperature", "training_seconds")
+"""What a measured run records beside its score, a number each; `consistency` holds one per shift."""
 _COSTS = (*_SEEN, "parameters", "macs", "ms", "peak_mib", "search_minutes")
 
 
@@ -24,7 +30,8 @@ class Line:
     """One arm of a row: what the paper reports, what came out, and at what cost (means over seeds, per image).
 
     `epochs`, `images_seen` and `frames` are what its weights have seen in training, that of the arm which it starts
-    from included; `widths` are those of learned averaging; `missing` counts seeds without a record.
+    from included; `widths` are those of learned averaging; `measures` are means over seeds and `right` the answers by
+    seed, where runs were measured; `missing` counts seeds without a record.
     """
 
     arm: Cell
@@ -43,12 +50,15 @@ class Line:
     ms: float | None
     peak_mib: float | None
     search_minutes: float | None
+    measures: dict[str, float]
+    right: dict[int, np.ndarray]
     errors: tuple[str, ...]
     missing: int
 
     def record(self) -> dict[str, Any]:
         """The line as JSON values."""
-        told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("arm", "score")}
+        left_out = ("arm", "score", "right") if self.measures else ("arm", "score", "right", "measures")
+        told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         half = None if self.score is None or self.score.n == 1 else self.score.half_width
         score = None if self.score is None else {"mean": self.score.mean, "half_width_95": half, "n": self.score.n}
         told["by_seed"] = {str(seed): value for seed, value in self.by_seed.items()}
@@ -67,6 +77,15 @@ class RowOutcome:
     lines: tuple[Line, ...]
     result: ComparisonResult
     environments: tuple[dict[str, Any], ...]
+
+    def side(self, name: str) -> list[Line]:
+        """The measured lines of an arm or of a pool."""
+        lines = [line for line in self.lines if name in (line.arm.name, line.arm.pool)]
+        return [line for line in lines if line.right]
+
+    def gap(self, a: str, b: str) -> Gap | None:
+        """The difference of two arms or pools, paired by seed and image; None where they share no measured seed."""
+        return paired_gap([line.right for line in self.side(a)], [line.right for line in self.side(b)])
 
     @property
     def started(self) -> bool:
@@ -137,6 +156,8 @@ def _line(row: Row, arm: Cell, records: Mapping[int, dict[str, Any] | None], don
         genotypes=_different(done, "genotype"),
         policies=_different(done, "policy"),
         classes=_classes(done),
+        measures=_measures(done),
+        right={seed: unpacked(record) for seed, record in done.items() if "right" in record},
         widths=tuple(sum(column) / len(column) for column in zip(*widths, strict=True)),
         errors=tuple(f"seed {seed}: {r['error']}" for seed, r in records.items() if r is not None and "error" in r),
         missing=sum(record is None for record in records.values()),
@@ -159,6 +180,17 @@ def _classes(done: Records) -> dict[str, float | None]:
     return found
 
 
+def _measures(done: Records) -> dict[str, float]:
+    """The means over seeds of what was measured; nothing where a run was not."""
+    if not done or not all("right" in record for record in done.values()):
+        return {}
+    found = {name: _mean(done, name) for name in MEASURES}
+    for pixels in next(iter(done.values()))["consistency"]:
+        shares = [record["consistency"][pixels] for record in done.values()]
+        found[f"stays_{pixels}"] = sum(shares) / len(shares)
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _mean(done: Records, key: str) -> float | None:
     known = [record[key] for record in done.values() if record[key] is not None]
     if not known:
@@ -178,6 +210,7 @@ def _arm_record(arm: Cell, done: Records) -> dict[str, Any]:
             "epochs": round(record["epochs"]),
             "frames": record["own_frames"],
             **{key: record[key] for key in ("start_frames", "parameters", "macs", "ms", "seconds")},
+            **({"curve": record["curve"]} if record.get("curve") else {}),
         }
         for seed, record in done.items()
     ]

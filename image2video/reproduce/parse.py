@@ -8,6 +8,7 @@ from typing import Any
 
 from image2video.clip.any_clip import as_clip, steps_of
 from image2video.clip.checks import check_choice, check_frames
+from image2video.clip.sampling import PADDINGS
 from image2video.clip.schedules import SCHEDULES
 from image2video.data import Augmentation
 from image2video.data.augment import FAMILIES
@@ -17,10 +18,13 @@ from image2video.fusion.registry import resolve_fusion
 from image2video.report import Contrast
 from image2video.reproduce.networks import VARIANTS
 from image2video.reproduce.parse_values import build, check_keys, check_type, listed, located
+from image2video.reproduce.poses import check_pose
+from image2video.reproduce.pretrained import check_pretrained
 from image2video.reproduce.spec import SCALES, Cell, Experiment, Row, Setting, UnionCase
+from image2video.search import get_space
 
 LAYOUTS = ("right", "scrambled")
-FIGURES = ("depth", "fields", "predictions", "unions")
+FIGURES = ("depth", "fields", "gains", "predictions", "unions")
 _TEXTS = ("title", "source", "notes")
 _OF_TABLES = (*_TEXTS, "rows", "arms", "contrasts", "figure", "images", "unions")
 _OF_UNIONS = (*_TEXTS, "figure", "unions")
@@ -50,6 +54,8 @@ def experiment_from(record: Any, name: str, defaults: Mapping[str, Mapping[str, 
         check_arms(arms, contrasts)
         if figure is not None:
             check_choice("figure", figure, FIGURES)
+        if figure == "gains" and not any(arm.equal_compute for arm in arms):
+            raise InputError("figure: gains needs an arm with equal_compute: true, over which gains are")
         _check_least("images", images)
         _check_different("rows", [row.name for row in rows])
     _check_arms_of_rows(rows, [arm.name for arm in arms], name)
@@ -149,6 +155,20 @@ def _setting(record: Any, where: str) -> Setting:
         if not 0 <= setting.holdout < 1:
             raise InputError(f"holdout must be at least 0 and below 1, got {setting.holdout}")
         check_choice("schedule", setting.clip_schedule, SCHEDULES)
+        if setting.weights is not None:
+            check_pretrained(setting.weights, setting.model if setting.config is None else None)
+        if setting.redraw and setting.config is not None:
+            raise InputError(
+                "redraw: true is for classification; the frames of segmentation are divided by the first seed"
+            )
+        if setting.padding is not None:
+            check_choice("padding", setting.padding, PADDINGS)
+        if setting.rank_space is not None:
+            get_space(setting.rank_space)
+        if setting.measures and (setting.config is not None or not setting.holdout):
+            raise InputError(
+                "measures: true is for classification with held-out images, which holdout above 0 sets aside"
+            )
         # These refuse what they do not take.
         setting.training(setting.epochs, setting.seed, finetune=False)
         setting.searching()
@@ -173,6 +193,8 @@ def _cell(record: Any, where: str) -> Cell:
             resolve_fusion(cell.fusion)
         _check_clip(cell)
         _check_genotype(cell.genotype)
+        if cell.pose is not None:
+            check_pose(cell.pose)
         if cell.augment is not None:
             _check_policy(cell.augment)
     return cell
@@ -184,6 +206,8 @@ def _check_clip(cell: Cell) -> None:
         raise InputError("learned: true goes with genotype: learned and fusion: none, and they with it")
     if cell.equal_compute and cell.fusion is not None:
         raise InputError("equal_compute: true is for the bare network; a clip's compute is what it is equal to")
+    if cell.clip_at is not None and (cell.fusion is None or cell.learned or cell.layout == "scrambled"):
+        raise InputError(f"clip_at: {cell.clip_at} needs a clip of the right layout whose motion is not learned")
     if cell.layout == "scrambled" and cell.fusion is None:
         raise InputError("layout: scrambled needs a clip; the bare network has none")
     if not 0 < cell.magnitude < float("inf"):

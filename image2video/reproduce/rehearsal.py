@@ -24,7 +24,7 @@ _IMAGES, _MINUTES = 6, 0.5
 _SEARCH = {"epochs": 1, "tune_epochs": 0}
 _CUT = (
     *("train_images", "holdout", "epochs", "finetune_epochs", "batch_size", "seeds", "recipe", "search"),
-    *("augment_minutes", "steps", "options"),
+    *("augment_minutes", "steps", "options", "weights"),
 )
 
 
@@ -68,8 +68,8 @@ def cut_down(setting: Setting, others: Iterable[str] = ()) -> Setting:
     """A setting for two steps on a miniature; `others` are the data sets that its arms search on besides.
 
     Smaller are: the images that are used (six, two of them held out; of digits three of each class), batches (two
-    images; digits, ten), epochs and steps, the search (one epoch, no tuning) and the time for policies; nothing is
-    compiled. For segmentation see `small_options`.
+    images; digits, ten), epochs and steps, the search (one epoch, no tuning) and the time for policies; weights are
+    random, and nothing is compiled. For segmentation see `small_options`.
     """
     digits = setting.config is None and setting.data == "digits"
     classes = SHAPES["digits"][0]
@@ -81,6 +81,8 @@ def cut_down(setting: Setting, others: Iterable[str] = ()) -> Setting:
         finetune_epochs=1,
         batch_size=classes if digits else BATCH,
         seeds=1,
+        more_seeds={},
+        weights=None,
         recipe={key: value for key, value in setting.recipe.items() if key != "compile"},
         search={key: value for key, value in setting.search.items() if key != "batch_size"} | _SEARCH,
         augment_minutes=min(setting.augment_minutes, _MINUTES),
@@ -95,7 +97,8 @@ def _options(setting: Setting) -> dict[str, Any]:
         from image2video.reproduce.segment_reading import read_config
     except ImportError:  # mmsegmentation is optional; arms that need it will say so
         return dict(setting.options)
-    return {**setting.options, **small_options(read_config(setting).to_dict(), batch_size=BATCH)}
+    random = {} if setting.weights is None else {"model.backbone.checkpoint_path": ""}
+    return {**setting.options, **random, **small_options(read_config(setting).to_dict(), batch_size=BATCH)}
 
 
 def _elsewhere(setting: Setting, data: str) -> dict[str, Any]:

@@ -13,8 +13,18 @@ from image2video.report.page import Section, document, figure_html, table_html
 from image2video.report.style import png_bytes, svg_text
 from image2video.report.table import count_text, genotype_text
 from image2video.reproduce.drawing import Drawing, markdown_table, one_line
+from image2video.reproduce.gains import row_curves, row_gains
 from image2video.reproduce.learned import ranges_text
 from image2video.reproduce.outcome import Line, RowOutcome
+from image2video.reproduce.render_measures import COLUMNS as MEASURE_COLUMNS
+from image2video.reproduce.render_measures import (
+    GAP_COLUMNS,
+    gap_cells,
+    gaps_record,
+    measure_cells,
+    measure_note,
+    measured,
+)
 from image2video.reproduce.spec import Experiment
 from image2video.runs.folders import atomic_write_bytes, atomic_write_json, atomic_write_text
 from image2video.version import __version__
@@ -35,6 +45,10 @@ COLUMNS = (
 )
 SCALE_NOTES = {
     "smoke": "Smoke scale: whether everything runs. The figures mean nothing.",
+    "converged": (
+        "Converged scale: trained networks, and networks trained so long that more training gains little; where bare "
+        "networks of two lengths are compared, the gain is among the questions."
+    ),
     "cpu": (
         "CPU scale: a small network, few images, short runs. Short runs cannot settle equal compute: they say that "
         "longer training helps, which is known."
@@ -168,10 +182,29 @@ def markdown(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], dra
         parts += [f"## {heading(outcome)}", caption(outcome)]
         numbers = range(2, len(COLUMNS))
         parts.append(markdown_table(COLUMNS, [cells(line) for line in outcome.lines], numbers))
-        parts.append("\n".join(f"- {text}" for text in sentences(outcome)))
+        if measured(outcome):
+            parts += _measures_markdown(
+                outcome, f"{experiment.name}-{scale}-gains{_suffix(rows.index(outcome) + 1)}.png"
+            )
+        else:
+            parts.append("\n".join(f"- {text}" for text in sentences(outcome)))
         parts += gaps(outcome)
         parts += [f"Made with {text}." for text in machines(outcome)]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def _measures_markdown(outcome: RowOutcome, file: str) -> list[str]:
+    """The measures of a row, its gaps, and the figure of them, which is `file`, beside the text."""
+    lines = [measure_cells(line) for line in measured(outcome)]
+    parts = [markdown_table(MEASURE_COLUMNS, lines, range(2, len(MEASURE_COLUMNS)))]
+    gaps_found = gap_cells(outcome)
+    if gaps_found:
+        parts.append(markdown_table(GAP_COLUMNS, gaps_found, range(3, len(GAP_COLUMNS))))
+    if row_gains(outcome) is not None:
+        parts.append(f"![Gains against cost]({file})")
+    if row_curves(outcome) is not None:
+        parts.append(f"![Held-out accuracy of the bare networks]({file.replace('-gains', '-curves')})")
+    return [*parts, measure_note(outcome)]
 
 
 def html(experiment: Experiment, scale: str, rows: Sequence[RowOutcome], drawings: Sequence[Drawing] = ()) -> str:
@@ -205,6 +238,17 @@ def _section(outcome: RowOutcome) -> Section:
     body += f'<p class="note">{escape(caption(outcome))}</p>'
     if outcome.started:
         body += figure_html(_arms(outcome), f"{heading(outcome)}: mean, 95 % interval and seeds.")
+    if measured(outcome):
+        lines = [measure_cells(line) for line in measured(outcome)]
+        body += table_html(MEASURE_COLUMNS, lines, numbers=range(2, len(MEASURE_COLUMNS)))
+        body += table_html(GAP_COLUMNS, gap_cells(outcome), numbers=range(3, len(GAP_COLUMNS)))
+        body += f'<p class="note">{escape(measure_note(outcome))}</p>'
+        gains = row_gains(outcome)
+        if gains is not None:
+            body += figure_html(gains, f"{heading(outcome)}: gains over the bare network at equal compute.")
+        curves = row_curves(outcome)
+        if curves is not None:
+            body += figure_html(curves, "Bare networks: held-out accuracy over the training; thin: single seeds.")
     items = "".join(f"<li>{escape(text)}</li>" for text in sentences(outcome))
     if items:
         body += f"<ul>{items}</ul>"
@@ -227,7 +271,8 @@ def write(
 ) -> dict[str, Path]:
     """Write NAME-SCALE.md, .html, .json, and figures as .png and .svg, into a folder; gives the files by kind.
 
-    The figure of the n-th row, from the second on, is NAME-SCALE-n, that over all rows NAME-SCALE-all. Where something
+    The figure of the n-th row, from the second on, is NAME-SCALE-n, that over all rows NAME-SCALE-all, that of a
+    measured row's gains NAME-SCALE-gains, that of its bare networks' training NAME-SCALE-curves. Where something
     is drawn, that has these names, and the scores of the rows are NAME-SCALE-scores, NAME-SCALE-scores-2, ….
     """
     stem = Path(out) / f"{experiment.name}-{scale}"
@@ -238,6 +283,9 @@ def write(
     scores = "-scores" if drawings else ""
     figures = {scores + _suffix(n): _arms(outcome) for n, outcome in enumerate(rows, 1) if outcome.started}
     figures |= {_suffix(n): one.figure for n, one in enumerate(drawings, 1) if one.figure is not None}
+    gains = {f"-gains{_suffix(n)}": row_gains(outcome) for n, outcome in enumerate(rows, 1)}
+    gains |= {f"-curves{_suffix(n)}": row_curves(outcome) for n, outcome in enumerate(rows, 1)}
+    figures |= {suffix: figure for suffix, figure in gains.items() if figure is not None}
     over = overview(experiment, rows)
     for suffix, figure in (figures if over is None else figures | {"-all": over}).items():
         png = files[f"png{suffix}"] = stem.with_name(f"{stem.name}{suffix}.png")
@@ -268,6 +316,7 @@ def record(
                 "model": outcome.row.settings[scale].network,
                 "arms": [line.record() for line in outcome.lines],
                 "verdicts": sentences(outcome),
+                **({"gaps": gaps_record(outcome)} if measured(outcome) else {}),
                 "environments": list(outcome.environments),
             }
             for outcome in rows

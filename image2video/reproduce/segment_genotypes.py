@@ -113,16 +113,17 @@ def _ranked(
     progress: Progress | None,
 ) -> Chosen:
     check_ranking(arm, weights=weights is not None, held_out=bool(config.get("val_dataloader")))
-    options = dataclasses.replace(_search_options(setting, config), selection="fixed_weights", space=RANK_SPACE)
+    space = setting.rank_space or RANK_SPACE
+    options = dataclasses.replace(_search_options(setting, config), selection="fixed_weights", space=space)
     problem = _problem(setting, config, options, weights)
     assert problem.holdout is not None
     ranking = rank_genotypes(
         problem.network.to(accelerator.device),
         problem.holdout,
-        space=RANK_SPACE,
+        space=space,
         T=setting.T,
         schedule=setting.clip_schedule,
-        padding="zeros",
+        padding=setting.padding or "zeros",
         judge=0,  # the arm that is trained with the winner judges it
         seed=setting.seed,
         batch_size=options.batch_size * setting.T,

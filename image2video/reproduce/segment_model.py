@@ -28,6 +28,9 @@ def arm_model(arm: Cell, setting: Setting, model: Mapping[str, Any], chosen: Cho
         ("variant", arm.variant, None),
         ("layout", arm.layout, "right"),
         ("sites", arm.sites, None),
+        ("clip_at", arm.clip_at, None),
+        ("ranked_for", arm.ranked_for, None),
+        ("pose", arm.pose, None),
     ):
         if value != plain:
             raise UnsupportedError(
@@ -46,7 +49,7 @@ def arm_model(arm: Cell, setting: Setting, model: Mapping[str, Any], chosen: Cho
         "genotype": str(chosen.genotype),
         "T": arm.frames(setting),
         "schedule": arm.schedule or setting.clip_schedule,
-        "padding": "zeros",
+        "padding": setting.padding or "zeros",
         "fusion": arm.fusion,
         "residual": arm.start is not None or _pretrained(model),
     }

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from image2video.errors import InputError
 from image2video.experiments import Arm
 from image2video.experiments.settings import warmup_epochs
 from image2video.report import Contrast
 from image2video.search import SearchConfig, get_space
 from image2video.training import TrainConfig
-from image2video.version import __version__
 
-SCALES = ("smoke", "cpu", "gpu", "paper")
-_NOT_HASHED = ("seeds", "more_seeds", "hours", "machine", "device")
-"""Fields of a setting that may differ between runs that are compared: how many seeds there are, where they ran."""
-_NOT_HASHED_UNSET = ("steps", "elsewhere")
-"""Fields that count only where they are set, so that results from before they existed keep their keys."""
-_ARM_UNSET = ("sites",)
-"""Fields of an arm that count only where they are set, likewise."""
-_SHOWN = ("name", "title", "group", "pool", "scales", "start")
-"""Fields of an arm that do not count: its names, its place, and its start, which counts by its own key."""
+SCALES = ("smoke", "cpu", "converged", "gpu", "paper")
 
 
 @dataclass(frozen=True)
@@ -60,6 +50,14 @@ class Setting:
         elsewhere: data set -> the fields that differ from this setting's, such as the network, where an arm's genotype
             is `searched@` that data set.
         device: auto, cpu, cuda or mps.
+        weights: the trained weights with which the bare network begins, a name of `pretrained.PRETRAINED`; None for
+            random ones. Its classifier begins at zero, and images are normalised as the weights want it.
+        padding: what lies outside the image in clips; None for `zeros`.
+        rank_space: the space that rankings for trained weights draw from; None for `gentle`.
+        redraw: every seed draws its own training images and divides them, in place of all seeds having those of the
+            first; the intervals then hold the spread between sets of training images.
+        measures: also record what `measures.measured` gives: calibration, stability under shifts, and which test images
+            are right; needs held-out images.
 
     """
 
@@ -89,6 +87,11 @@ class Setting:
     steps: int | None = None
     elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    weights: str | None = None
+    padding: str | None = None
+    rank_space: str | None = None
+    redraw: bool = False
+    measures: bool = False
 
     @property
     def network(self) -> str:
@@ -99,6 +102,17 @@ class Setting:
     def clip_schedule(self) -> str:
         """The power of each frame."""
         return self.schedule or get_space(self.space).schedule
+
+    def divided_by(self, seed: int) -> Setting:
+        """The setting with the division of the data that a seed has.
+
+        Args:
+            seed: of the run.
+
+        Returns:
+            This setting, its `seed` replaced where every seed draws its own images.
+        """
+        return dataclasses.replace(self, seed=seed) if self.redraw else self
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """The seeds of an arm.
@@ -153,6 +167,14 @@ class Cell(Arm):
             arm trains on the same images as the others.
         scales: the scales at which it runs.
         sites: where its fusion acts: what `VideoWrap(sites=…)` takes as a text, such as `published`.
+        clip_at: the module at whose input its clip begins, as in `VideoWrap`; None for the image.
+        ranked_for: the arm for whose last weights of the same seed a `fixed_weights` clip is ranked, where this arm
+            does not start from them.
+        pose: a genotype that moves all test and held-out images before anything sees them, or a frame set, whose frames
+            take turns from image to image; training images stay.
+
+    Raises:
+        InputError: as in `Arm`; a `ranked_for` beside `start` or another genotype.
     """
 
     layout: str = "right"
@@ -161,6 +183,22 @@ class Cell(Arm):
     learned: bool = False
     scales: tuple[str, ...] = SCALES
     sites: str | None = None
+    clip_at: str | None = None
+    ranked_for: str | None = None
+    pose: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ranked_for is not None and (self.start is not None or self.genotype != "fixed_weights"):
+            raise InputError(
+                f"arm {self.name!r} got ranked_for={self.ranked_for!r}; it goes with genotype='fixed_weights' and "
+                f"without start, got genotype={self.genotype!r:.200} and start={self.start!r}"
+            )
+
+    @property
+    def needed(self) -> str | None:
+        """The arm whose weights it needs, to start from or to rank a clip for."""
+        return self.start or self.ranked_for
 
     def frames(self, setting: Setting) -> int:
         """T of this arm.
@@ -274,29 +312,3 @@ class Experiment:
             The arms, in the table's order.
         """
         return tuple(arm for arm in self.arms if scale in arm.scales and arm.name not in row.without)
-
-
-def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str = __version__) -> str:
-    """The key of an arm's runs with a setting.
-
-    Titles, groups and the number of seeds do not count, so tables share runs. A field that is added to `Setting` or
-    `Cell` changes all keys and so parts earlier results from new ones, unless it is left out where it has its default.
-
-    Args:
-        setting: of the row; of `elsewhere`, only what the arm asks for counts.
-        arm: the arm.
-        start: the key of the arm that this one starts from.
-        version: of the library.
-
-    Returns:
-        12 hexadecimal digits.
-    """
-    other_data = arm.genotype.partition("@")[2]
-    elsewhere = {name: fields for name, fields in setting.elsewhere.items() if name == other_data}
-    fields = dataclasses.asdict(dataclasses.replace(setting, elsewhere=elsewhere))
-    left_out = {*_NOT_HASHED, *(name for name in _NOT_HASHED_UNSET if not fields[name])}
-    told = {name: value for name, value in fields.items() if name not in left_out}
-    unset = {name for name in _ARM_UNSET if getattr(arm, name) is None}
-    asked = {name: value for name, value in dataclasses.asdict(arm).items() if name not in {*_SHOWN, *unset}}
-    text = json.dumps([told, asked, start, version], sort_keys=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -6,7 +6,7 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from image2video.errors import InputError, MissingError
+from image2video.experiments.arms import select_arms
 from image2video.experiments.output import environment
 from image2video.experiments.run import train_steps
 from image2video.protocols import Progress
@@ -23,6 +24,7 @@ from image2video.reproduce.catalogue import drawn_runs, starting_arms
 from image2video.reproduce.classify import run_classification
 from image2video.reproduce.data import Shelf, check_names
 from image2video.reproduce.genotypes import data_settings
+from image2video.reproduce.pretrained import weights_file
 from image2video.reproduce.spec import SCALES, Experiment
 from image2video.runs.folders import FolderLock, WriteError, atomic_torch_save
 from image2video.training import make_accelerator
@@ -34,9 +36,11 @@ class Worker:
     Args:
         out: the folder of all results; one worker at a time, another is refused.
         specs: where data sets are, by name (see `parse_data`).
+        places: where trained weights are, by name (see `parse_weights`).
         device: auto, cpu, cuda or mps, where no accelerator is given.
         max_minutes: begin no further run after so many minutes.
         retry: try failed runs again.
+        arms: do only the runs of these arms and of those whose weights they need; None for all.
         progress: called with the table's runs, and with the steps of each.
         accelerator: of Hugging Face accelerate.
     """
@@ -46,17 +50,21 @@ class Worker:
         out: str | Path,
         *,
         specs: Mapping[str, str] | None = None,
+        places: Mapping[str, str] | None = None,
         device: str = "auto",
         max_minutes: float | None = None,
         retry: bool = False,
+        arms: Sequence[str] | None = None,
         progress: Progress | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.book = Book(out)
         self.retry, self._progress = retry, progress
+        self.places, self.arms = dict(places or {}), arms
         self._end = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.accelerator = accelerator or make_accelerator(device)
-        self.shelf = Shelf(specs or {}, self.book.folder / "data", writes=self.accelerator.is_main_process)
+        writes = self.accelerator.is_main_process
+        self.shelf = Shelf(specs or {}, self.book.folder / "data", writes=writes, places=self.places)
 
     @staticmethod
     def planned(experiment: Experiment, scale: str) -> list[Run]:
@@ -81,14 +89,14 @@ class Worker:
         return runs
 
     def missing_data(self, experiment: Experiment, scale: str) -> dict[str, str]:
-        """The data sets that are not there and that missing runs of a table need. All others are loaded.
+        """The data sets and weights that are not there and that missing runs of a table need. Other data are loaded.
 
         Args:
             experiment: the table.
             scale: one of `SCALES`.
 
         Returns:
-            Name of a data set -> how to get it.
+            Name of a data set, or of trained weights -> how to get it.
 
         Raises:
             InputError: an unknown scale, or a place of a data set that nothing needs.
@@ -112,7 +120,7 @@ class Worker:
             scale: one of `SCALES`.
 
         Returns:
-            The runs that are still missing.
+            The runs that are still missing, of the arms that were asked for.
 
         Raises:
             MissingError: the data of all missing runs are not there.
@@ -146,7 +154,8 @@ class Worker:
 
     def _todo(self, runs: list[Run]) -> list[Run]:
         """The runs that are to be done, the same in every process."""
-        wanted = agreed(self.accelerator, [self._is_missing(run, runs) for run in runs])
+        chosen = {arm.name for arm in select_arms([run.arm for run in runs], self.arms)}
+        wanted = agreed(self.accelerator, [run.arm.name in chosen and self._is_missing(run, runs) for run in runs])
         return [run for run, missing in zip(runs, wanted, strict=True) if missing]
 
     def _is_missing(self, run: Run, runs: list[Run]) -> bool:
@@ -159,18 +168,23 @@ class Worker:
         # Its weights may be gone, or from a time when no arm started from it and no figure was drawn with it.
         if self.book.weights_path(run).is_file():
             return False
-        followers = [one for one in runs if (one.row, one.arm.start, one.seed) == (run.row, run.arm.name, run.seed)]
+        followers = [one for one in runs if (one.row, one.arm.needed, one.seed) == (run.row, run.arm.name, run.seed)]
         return run.drawn or any(self._is_missing(one, runs) for one in followers)
 
     @staticmethod
     def _keeps(run: Run, runs: list[Run]) -> bool:
         """Whether the last weights of a run are kept: another arm starts from them, or a figure is drawn with them."""
-        starts = starting_arms() | {other.arm.start for other in runs}
+        starts = starting_arms() | {other.arm.needed for other in runs}
         return run.arm.name in starts or run.drawn or (run.key, run.seed) in drawn_runs()
 
     def _unreadable(self, run: Run) -> dict[str, str]:
-        """The data sets of a run that are not there, with how to get each."""
+        """The data sets and the trained weights of a run that are not there, with how to get each."""
         found = {}
+        if run.setting.weights is not None:
+            try:
+                weights_file(run.setting.weights, self.places)
+            except MissingError as error:
+                found[run.setting.weights] = str(error)
         for setting in data_settings(run.arm, run.setting):
             try:
                 self.shelf(setting)
@@ -223,10 +237,10 @@ class Worker:
 
     def _record(self, run: Run, runs: list[Run]) -> dict[str, Any]:
         """Do a run, and keep its weights where they are needed."""
-        start = None if run.arm.start is None else self._start(run, runs)
+        needed = None if run.arm.needed is None else self._needed(run, runs)
         options: dict[str, Any] = {
             "load": self.shelf,
-            "start": start,
+            "start": needed if run.arm.start is not None else None,
             "progress": lambda stage: self._named(run, stage),
         }
         if run.setting.config is None:
@@ -237,6 +251,8 @@ class Worker:
                 searches=self.book.searches,
                 training=self.book.training_path(run),
                 accelerator=self.accelerator,
+                ranked_for=needed if run.arm.start is None else None,
+                places=self.places,
                 **options,
             )
         else:
@@ -247,13 +263,14 @@ class Worker:
             atomic_torch_save(self.book.weights_path(run), weights)
         return record
 
-    def _start(self, run: Run, runs: list[Run]) -> Path:
-        """The weights that a run starts from; raises `InputError` where there are none, with the reason."""
-        source = next(r for r in runs if (r.row, r.arm.name, r.seed) == (run.row, run.arm.start, run.seed))
+    def _needed(self, run: Run, runs: list[Run]) -> Path:
+        """The weights that a run needs; raises `InputError` where there are none, with the reason."""
+        source = next(r for r in runs if (r.row, r.arm.name, r.seed) == (run.row, run.arm.needed, run.seed))
         path = self.book.weights_path(source)
         if not path.is_file():
             error = (self.book.read(source) or {}).get("error", "it has not run")
-            raise InputError(f"it starts from {source.arm.name!r}, seed {run.seed}, which has no weights: {error}")
+            how = "it starts from" if run.arm.start is not None else "its clip is ranked for"
+            raise InputError(f"{how} {source.arm.name!r}, seed {run.seed}, which has no weights: {error}")
         return path
 
     def _named(self, run: Run, search: str) -> Progress | None:

@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from measured_cases import measured_rows
 from reproduce_cases import TABLE, pretended, table, worked  # noqa: F401 (a fixture)
 
 from image2video.errors import MissingError
@@ -60,3 +61,33 @@ def test_the_front_page_takes_five_arms_of_table_5(tmp_path):
     assert len(arms) == 5
     with pytest.raises(MissingError, match="no finished run at scale 'smoke'"):
         summary.finished(asked(tmp_path, ""))
+
+
+def test_measured_rows_have_calibration_and_gaps_over_seeds_and_images(tmp_path, pretended, monkeypatch):  # noqa: F811
+    _, rows = measured_rows(tmp_path, pretended, monkeypatch)
+    payload = summary.summary({"own": rows}, "smoke")
+    lines = {line["arm"]: line for line in payload["own"]}
+    assert (lines["bare"]["name"], lines["bare"]["scaled_loss"]) == ("bare", 0.9)
+    assert (lines["bare"]["scaled_ece"], lines["bare"]["stays_2"]) == (1.23, 95.0)
+    (question,) = payload["own_questions"]
+    assert (question["reading"], question["seeds"], question["images"]) == ("undecided", 2, 400)
+    assert [(gain["title"], gain["points"]) for gain in payload["gains"]] == [
+        ("translation, TSM", 20.0),
+        ("averaged at test time", 0.0),
+        ("bare network", -10.0),
+    ]
+    assert payload["gains"][0]["times_macs"] == 2
+    low, high = (float(end.replace("−", "-")) for end in question["over_both"].split(" … "))
+    assert low < 20 < high
+    assert json.dumps(payload)
+
+
+def test_the_figure_of_measured_rows_is_that_of_gains(tmp_path, pretended, monkeypatch):  # noqa: F811
+    measured_rows(tmp_path, pretended, monkeypatch)
+    argv = ["reproduce_summary.py", "--runs", str(tmp_path / "out"), "--scale", "smoke"]
+    monkeypatch.setattr("sys.argv", [*argv, "--tables", str(tmp_path / "own.yaml"), "--figures", str(tmp_path)])
+    seen = []
+    monkeypatch.setattr(summary, "row_gains", lambda row: seen.append(row.row.name))
+    monkeypatch.setattr(summary, "save_figure", lambda figure, stem, dpi: (stem,))
+    summary.main()
+    assert seen == ["digits"]

@@ -22,7 +22,8 @@ from image2video.reproduce.miniatures import CAMVID_UNLABELLED, make_camvid
 from image2video.search import get_space, random_genotype
 
 FOLDER = CONFIGS / "camvid"
-NAMES = sorted(path.name for path in FOLDER.glob("*.py"))
+NAMES = sorted(path.name for path in FOLDER.glob("*.py") if "_lite0_" not in path.name)
+PRETRAINED = FOLDER / "fpn_lite0_1xb8-1240_camvid-240x180.py"
 NETWORKS = ("pspnet", "deeplabv3")
 ARMS = ("none", "replica", "random", "searched", "tsm", "gsf")
 SIZE = (48, 64)
@@ -154,5 +155,18 @@ def test_the_full_schedule_trains_in_full_size() -> None:
     assert config.model.pretrained is None
     pipelines = [step.type for step in config.train_dataloader.dataset.pipeline]
     assert pipelines.index("LoadAnnotations") < pipelines.index("RandomResize")
+    splits = [config[f"{s}_dataloader"].dataset.data_prefix.img_path for s in ("train", "val", "test")]
+    assert splits == ["images/train", "images/val", "images/test"]
+
+
+def test_the_pretrained_network_is_plain_and_names_no_other_weights() -> None:
+    config = Config.fromfile(PRETRAINED)
+    backbone = config.model.backbone
+    assert backbone.pop("checkpoint_path") == "data/tf_efficientnet_lite0.safetensors"
+    model = MODELS.build(config.model)
+    assert (config.model.type, model.decode_head.num_classes) == ("EncoderDecoder", 11)
+    assert tuple(config.model.neck.in_channels) == model.backbone.channels
+    assert tuple(config.model.decode_head.feature_strides) == model.backbone.strides
+    assert config.train_cfg.max_iters == config.param_scheduler[1].end == 1240
     splits = [config[f"{s}_dataloader"].dataset.data_prefix.img_path for s in ("train", "val", "test")]
     assert splits == ["images/train", "images/val", "images/test"]

@@ -283,3 +283,18 @@ def test_every_table_at_the_smoke_scale(name, tmp_path, capsys):
     for row in json.loads((tmp_path / f"{name}-smoke.json").read_text())["rows"]:
         for arm in row["arms"]:
             assert (arm["errors"], arm["missing"], arm["score"]["n"]) == ([], 0, seeds[row["name"]]), arm
+
+
+def test_only_the_arms_that_are_asked_for_and_what_they_need(tmp_path, pretended):
+    path = table(tmp_path)
+    left, book, runs = worked(path, tmp_path / "out", arms=["averaged"])
+    assert left == []
+    assert pretended.asked == [("bare_long", 0), ("averaged", 0), ("bare_long", 1), ("averaged", 1)]
+    assert sum(book.read(run) is not None for run in runs) == 4
+    worked(path, tmp_path / "out")
+    assert sorted(pretended.asked) == sorted(ORDER)
+    with pytest.raises(InputError, match="unknown arm 'averagd'; the arms are bare, bare_long"):
+        worked(path, tmp_path / "out", arms=["averagd"])
+    argv = ["reproduce", str(path), "--out", str(tmp_path / "other"), "--device", "cpu", "--arms", "bare,moving"]
+    assert main(argv) == 0
+    assert pretended.asked[8:] == [("bare", 0), ("moving", 0), ("bare", 1), ("moving", 1)]

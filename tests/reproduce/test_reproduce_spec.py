@@ -22,7 +22,8 @@ NAMES = experiments()
 def test_the_tables_and_figures_are_there():
     assert {*(f"table{n}" for n in range(1, 9)), "figure5", "scramble", "schedules"} <= set(NAMES)
     with pytest.raises(
-        InputError, match=r"unknown table 'table99'; did you mean table8\? There are figure1, .*table8, or a .yaml file"
+        InputError,
+        match=r"unknown table 'table99'; did you mean table8\? There are camvid, .*table8, or a .yaml file",
     ):
         load_experiment("table99")
     with pytest.raises(InputError, match="unknown table"):
@@ -34,6 +35,8 @@ def test_every_table_has_every_control(name):
     experiment = load_experiment(name)
     if experiment.draws_networks:
         pytest.skip("its pictures are of some arms of a table, which has the controls")
+    if name == "deployments":
+        pytest.skip("nothing is trained with clips: test_every_pose_has_every_remedy says what it has")
     for scale in SCALES:
         for row in experiment.rows:
             if scale not in row.settings:
@@ -70,7 +73,22 @@ def test_every_row_has_a_known_data_set_and_says_what_it_takes(name):
 
 
 def test_weights_are_kept_of_the_arms_that_others_start_from():
-    assert starting_arms() == {"bare_long"}
+    assert starting_arms() == {"bare_long", "bare_augmented"}
+
+
+def test_every_pose_has_every_remedy():
+    arms = load_experiment("deployments").arms
+    upright, augmented, *posed = arms
+    assert (upright.name, augmented.augment, upright.pose, augmented.pose) == ("bare_long", "clips:pose", None, None)
+    by_pose = {}
+    for arm in posed:
+        by_pose.setdefault(arm.pose, {})[arm.name.rpartition("_")[2]] = arm
+    assert len(by_pose) == 4
+    for remedies in by_pose.values():
+        assert set(remedies) == {"bare", "ranked", "default", "mirror", "augmented"}
+        assert {arm.budget for arm in remedies.values()} == {"none"}
+        assert remedies["bare"].start == remedies["ranked"].start == "bare_long"
+        assert remedies["augmented"].start == "bare_augmented"
 
 
 def changed(**changes):
@@ -296,9 +314,9 @@ def test_other_images_under_the_same_name_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "TABLE must be one of figure1, "),
-        (["table9"], "unknown table 'table9'; did you mean table8? There are figure1"),
-        (["table5", "--scale", "huge"], "unknown scale 'huge'; the scales are smoke, cpu, gpu, paper"),
+        ([], "TABLE must be one of camvid, deployments, figure1, "),
+        (["table9"], "unknown table 'table9'; did you mean table8? There are camvid"),
+        (["table5", "--scale", "huge"], "unknown scale 'huge'; the scales are smoke, cpu, converged, gpu, paper"),
         (["schedules", "--scale", "paper"], "schedules has no row at scale 'paper'; it has rows at smoke, cpu, gpu"),
         (["table5", "--data", "cifar10"], "--data 'cifar10': needed NAME=SOURCE"),
         (["table5", "--data", "cifra10=npz:a.npz"], "--data says where 'cifra10' is, which nothing here reads"),
