@@ -51,6 +51,8 @@ CUT = {
     "--count 4 --size 16": "--count 2 --size 16",
 }
 """Sizes in commands of the pages under docs/, and those with which they run here."""
+PARSED = re.compile(r" --task | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)| lite0\.")
+"""Commands that are parsed and not run."""
 LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
 
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-_BINS = 15
+from image2video.search.rank.calibration import calibration_error
 
 
 @dataclass(frozen=True)
@@ -75,23 +74,3 @@ class Figures:
             Equal figures.
         """
         return cls(**record)
-
-
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = _BINS) -> float:
-    """Expected calibration error: the mean distance of confidence and accuracy over bins, weighted by their images.
-
-    Args:
-        logits: `(n, K)`.
-        labels: `(n,)` int64.
-        bins: of equal width over confidences 0 … 1.
-
-    Returns:
-        0 … 1; lower is better.
-    """
-    confidence, answer = logits.softmax(1).max(1)
-    right = (answer == labels).double()
-    # Bin b holds confidences in (b / bins, (b + 1) / bins].
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    excess = torch.zeros(bins, dtype=torch.double, device=logits.device)
-    excess.index_add_(0, place, confidence.double() - right)
-    return excess.abs().sum().item() / len(labels)

@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad, softmax
+from torch.nn.functional import cross_entropy, pad
 
 from image2video.data import DataSource
 from image2video.errors import InputError
 from image2video.protocols import ImageSet
-from image2video.search.rank.calibration import fit_temperature
+from image2video.search.rank.calibration import calibration_error, fit_temperature
 from image2video.training import Metrics, TrainConfig
 from image2video.training.evaluate import check_outputs, check_targets
 from image2video.training.modes import eval_mode
 
-BINS = 15
-"""Bins of confidence of the expected calibration error, as is usual (Guo et al., ICML 2017)."""
 SHIFTS = (2, 4)
 """Pixels by which images are shifted, both ways along the diagonal."""
 SHIFTED_IMAGES = 1000
@@ -77,24 +75,6 @@ def predictions(model: nn.Module, images: ImageSet, config: TrainConfig, device:
             found.append(out.float().cpu())
             labels.append(targets.cpu())
     return torch.cat(found), torch.cat(labels)
-
-
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """The expected calibration error, 0 … 1: how far confidence is from accuracy, in bins of equal width.
-
-    Args:
-        logits: `(n, K)`.
-        labels: `(n,)`.
-        bins: how many.
-
-    Returns:
-        The mean over images of |accuracy − confidence| of their bins.
-    """
-    confidence, answer = softmax(logits.double(), 1).max(1)
-    right = (answer == labels).double()
-    places = (confidence * bins).long().clamp_max(bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, places, right - confidence)
-    return float(gaps.abs().sum() / len(labels))
 
 
 @torch.no_grad()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from image2video.report.verdict import signed
-from image2video.reproduce.measures import BINS, SHIFTED_IMAGES
+from image2video.reproduce.measures import SHIFTED_IMAGES
 from image2video.reproduce.outcome import Line, RowOutcome
 from image2video.reproduce.paired import RESAMPLES, Gap
+from image2video.search.rank.calibration import BINS
 
 COLUMNS = (
     "arm",

@@ -12,12 +12,12 @@ from torch.nn.functional import cross_entropy
 from image2video import FrameSet, Genotype, Image2Video, VideoWrap
 from image2video.assess import Assessment, Figures, Finalist, assess, driver
 from image2video.assess.choice import smallest_of_the_best
-from image2video.assess.figures import calibration_error
 from image2video.assess.finalists import plain_finalists
 from image2video.assess.page import gain_figure, page
 from image2video.assess.places import places_to_try
 from image2video.assess.scoring import Images, Network
 from image2video.errors import InputError, InputTypeError, StateError
+from image2video.search.rank.calibration import calibration_error
 
 IMAGES = 300
 

@@ -1,4 +1,4 @@
-"""Temperature scaling, and the loss that is left after it."""
+"""Temperature scaling, the loss that is left after it, and how well predictions are calibrated."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from image2video.search.score.task import IGNORED
 SHARPEST, SOFTEST = 0.05, 20.0
 """The temperatures between which one is looked for."""
 
+BINS = 15
+"""Of the calibration error."""
 _CLOSE_ENOUGH = 1e-8  # nats that a further step would gain
 _MOST_STEPS = 60
 
@@ -70,3 +72,21 @@ def _expanded(logits: Tensor, true: Tensor, inverse: Tensor) -> tuple[Tensor, Te
     square = torch.linalg.vecdot(weighted, logits) / total
     losses = total.log().double() - inverse[:, None] * true.double()
     return losses.mean(1), (mean - true).double().mean(1), (square - mean.square()).double().clamp_min(0).mean(1)
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """The expected calibration error (Guo et al., ICML 2017): how far confidence is from accuracy.
+
+    Args:
+        logits: `(n, K)`.
+        labels: `(n,)`.
+        bins: of equal width.
+
+    Returns:
+        The mean over images of |accuracy − confidence| of their bins, 0 … 1.
+    """
+    confidence, answer = logits.double().softmax(1).max(1)
+    right = (answer == labels).double()
+    places = (confidence * bins).long().clamp_max(bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add_(0, places, right - confidence)
+    return gaps.abs().sum().item() / len(labels)
