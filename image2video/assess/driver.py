@@ -25,7 +25,7 @@ from image2video.clip.schedules import schedule_steps
 from image2video.errors import Image2VideoError, InputError
 from image2video.protocols import ImageSet, Progress
 from image2video.search import Ranking, greedy_frames, rank_genotypes
-from image2video.search.rank.averaging import check_bare
+from image2video.search.rank.averaging import check_bare, frames_at_once
 from image2video.search.rank.calibration import fit_temperature
 from image2video.search.rank.estimate import estimate_of_logits
 from image2video.search.rank.pool import HeldOut, check_judge
@@ -50,8 +50,6 @@ _TRIED = 6
 _FIRST = 128
 """Images of the first round of a ranking."""
 _BATCH = 32
-_ON_A_CPU, _ELSEWHERE = 16, 256
-"""Frames of a forward pass; on a CPU larger batches of a light network are slower."""
 
 
 def assess(
@@ -93,7 +91,7 @@ def assess(
         judge: the share of the images that chooses nothing.
         max_images: at most so many images; 2000 by default. They are held in memory.
         seed: of the draws of images and candidates.
-        batch_size: frames per forward pass; by default 16 on a CPU, else 256.
+        batch_size: frames per forward pass; by default 32 on a CPU, else 256.
         autocast: reduced precision of the forward passes, such as `torch.bfloat16`.
         mean: how the images are normalised; default what the model's `pretrained_cfg` says.
         std: goes with `mean`.
@@ -125,7 +123,7 @@ def assess(
     cut = len(images) - round(judge * len(images))
     choosing, judging = images.part(0, cut), images.part(cut, len(images))
     if batch_size is None:
-        batch_size = _ON_A_CPU if device.type == "cpu" else _ELSEWHERE
+        batch_size = frames_at_once(device)
     channels, height, width = images.images.shape[1:]
     network = Network(model, (channels, height, width), batch_size, autocast, mean, std)
     stages = _Stages(progress)
@@ -250,7 +248,8 @@ class _Searches:
             first_images=_FIRST,
             max_frames=None if self._frames is None else self._frames // _SEARCHES,
             progress=self._stages.of("inside"),
-            **{name: value for name, value in self._options.items() if name != "space"},
+            # Without a batch size: all frames of an image at a place go through the network at once.
+            **{name: value for name, value in self._options.items() if name not in ("space", "batch_size")},
         )
         self.looked += len({(entry.genotype, entry.place) for entry in ranking.entries if entry.place is not None})
         return _found("inside", "the best clip inside of the network", ranking)

@@ -17,7 +17,7 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
-from image2video.search.rank.averaging import check_bare
+from image2video.search.rank.averaging import MANY_FRAMES, check_bare, frames_at_once
 from image2video.search.rank.candidates import candidate_chains, given_chains
 from image2video.search.rank.clip_candidate import ClipChoices
 from image2video.search.rank.estimate import estimate_gain
@@ -49,7 +49,7 @@ def rank_genotypes(
     max_images: int | None = None,
     max_seconds: float | None = None,
     max_frames: int | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     padding: str | Sequence[str] = "reflection",
     aggregate: str | Sequence[str] = "mean",
     max_cost: float | None = None,
@@ -99,7 +99,8 @@ def rank_genotypes(
         max_seconds: stop after so long, with the ranking so far; then runs are not reproducible.
         max_frames: stop after so many frames, with the ranking so far. The first round is whole under both, and the
             estimate comes on top.
-        batch_size: frames per forward pass.
+        batch_size: frames per forward pass; by default 256, and 32 on a CPU, which more would only slow down, unless
+            clips begin inside of the network: there all frames of an image should fit.
         padding: see `image2video.clip.sampling.warp`.
         aggregate: how a classifier's frames are averaged: `mean` of the logits, or `mean_prob`, the log of the mean
             probability, which costs nothing more to score.
@@ -153,6 +154,8 @@ def rank_genotypes(
     choices = ClipChoices(T, schedule or source.schedule, padding, aggregate, max_cost)
     like = ClipOptions(interpolation=interpolation, mean=mean, std=std)
     at_image = names == (IMAGE,)
+    if batch_size is None:
+        batch_size = frames_at_once(device_of(model)) if at_image else MANY_FRAMES
     # What can be refused without the images is refused before they are read.
     clips = choices.candidates(chains, like) if at_image else ()
     held_out = HeldOut(

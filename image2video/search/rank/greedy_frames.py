@@ -18,7 +18,7 @@ from image2video.clip.genotype_text import MAX_FRAMES
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
-from image2video.search.rank.averaging import AveragedFrames, check_bare
+from image2video.search.rank.averaging import AveragedFrames, check_bare, frames_at_once
 from image2video.search.rank.candidates import candidate_frames, given_frames
 from image2video.search.rank.clip_candidate import ClipCandidate, several
 from image2video.search.rank.curve import (
@@ -42,9 +42,6 @@ from image2video.search.state.config import AVERAGES
 from image2video.version import __version__
 
 _FRAMES_AT_ONCE = 4  # of an image, in a forward pass
-_ON_A_CPU, _ELSEWHERE = 32, 256
-"""Frames of a forward pass. On one core of a CPU an EfficientNet-lite0 takes half as long again for 256 as for 32: what
-a layer writes no longer fits the cache."""
 
 
 def greedy_frames(
@@ -145,7 +142,7 @@ def greedy_frames(
     clips = [ClipCandidate.averaged(chain, options) for chain in chains]
     device = device_of(model)
     if batch_size is None:
-        batch_size = _ON_A_CPU if device.type == "cpu" else _ELSEWHERE
+        batch_size = frames_at_once(device)
     averaged = AveragedFrames(model, batch_size, autocast)
     held_out = HeldOut(data, max_images, batch_size=max(1, batch_size // _FRAMES_AT_ONCE), seed=seed, device=device)
     started = time.perf_counter()
