@@ -126,7 +126,8 @@ def test_wrong_files_name_their_place() -> None:
         ({"schema_version": 3, "frames": [[{**chain[0], "op": "rotate"}]]}, r"frames\[0\]\[0\]\.magnitude: rotate has"),
         ({"schema_version": 3, "chain": chain, "frames": [chain]}, "unknown key 'chain'"),
         ({"schema_version": 3}, "needs the key 'chain'"),
-        ({"schema_version": 4, "chain": chain}, r"2 \(a frame set\) or 3 .* got 4; a newer image2video"),
+        ({"schema_version": 4, "chain": chain}, "got one with places of a network"),
+        ({"schema_version": 5, "chain": chain}, "must be 1 … 4 for this image2video, got 5; a newer image2video"),
     ]
     for value, message in cases:
         with pytest.raises(Image2VideoError, match=message):

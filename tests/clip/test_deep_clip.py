@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from frame_set_cases import chains
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image2video import DeepClip, FrameSet, Genotype, Image2Video
@@ -35,6 +35,7 @@ def deep_clips(draw: st.DrawFn) -> DeepClip:
     return DeepClip(tuple((place, draw(chains(colours=True))) for place in places))
 
 
+@settings(max_examples=40)
 @given(deep_clips())
 def test_text_and_json_of_any_deep_clip_read_back_as_it(some: DeepClip) -> None:
     assert DeepClip.parse(str(some)) == parse_any_clip(str(some)) == as_any_clip(str(some)) == some
