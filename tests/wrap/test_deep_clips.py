@@ -402,7 +402,7 @@ def test_other_names_of_a_place_become_its_own():
 
 
 def test_receptive_fields_refuse_it():
-    with pytest.raises(UnsupportedError, match=r"maps are moved inside of the backbone \(clip_at='layer2', 'layer3'\)"):
+    with pytest.raises(UnsupportedError, match=r"maps are moved at several places \(image: .* layer2: "):
         effective(deep("none"), images(size=SIZE), Unit())
 
 
