@@ -12,7 +12,7 @@ from torch import nn
 from wrap_helpers import CHAIN, COLOURFUL, backbone, images, same_state, state_of, stir
 
 from image2video.clip.image_to_video import Image2Video
-from image2video.errors import InputError, StateError, UnsupportedError
+from image2video.errors import InputError, StateError
 from image2video.fusion import TSMConfig
 from image2video.inject import inject_, plan
 from image2video.integrations import timm_models  # noqa: F401 (registers the wrapped models)
@@ -360,13 +360,6 @@ def test_models_of_timm_follow_the_place_of_a_checkpoint_unless_one_was_given():
     with pytest.warns(ClipWarning, match=r"clip_at='layer3', the checkpoint has 'layer2'"):
         given.load_state_dict(saved, strict=False)
     assert (given.clip_at, given.T, given.plan.names) == ("layer3", 4, sites)
-
-
-def test_receptive_fields_of_clips_inside_are_refused():
-    from image2video.receptive_field import effective
-
-    with pytest.raises(UnsupportedError, match="clip_at='layer2'"):
-        effective(deep(), images(size=SIZE))
 
 
 def test_a_place_from_a_file_may_be_any_text(tmp_path):
