@@ -97,7 +97,7 @@ class HeadOutputs:
     content: Sequence[Size]
     canvas: Size
     size: Size | None
-    begin: Size | None = None
+    begin: Size | None = dataclasses.field(default=None, kw_only=True)
 
     def images(self, outputs: Any, *, align_corners: bool = False, size: Size | None = None) -> Any:
         """Outputs of the B·T frames as those of the B images.

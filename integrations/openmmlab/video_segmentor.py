@@ -113,7 +113,8 @@ class VideoSegmentor:
         the images without padding; None as `size` leaves outputs at their own.
         """
         canvas, site = _size(inputs), self.clip_site
-        video = HeadOutputs(self.to_video, content, canvas, size, map_size_for(site, self.to_video, canvas))
+        begin = map_size_for(site, self.to_video, canvas)
+        video = HeadOutputs(self.to_video, content, canvas, size, begin=begin)
         return padded_frames(self.to_video, inputs, content) if site is None else inputs, video
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Any]:
