@@ -51,7 +51,9 @@ CUT = {
     "--count 4 --size 16": "--count 2 --size 16",
 }
 """Sizes in commands of the pages under docs/, and those with which they run here."""
-PARSED = re.compile(r" --task | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)| lite0\.")
+PARSED = re.compile(
+    r" --task | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)|^image2video assess .* lite0\."
+)
 """Commands that are parsed and not run."""
 LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
 
@@ -107,9 +109,7 @@ def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPat
                 if launched := LAUNCHED.fullmatch(command):
                     words = shlex.split(launched[1])
                     assert build_parser(words[0]).parse_args(words).command == words[0]
-                elif re.search(
-                    r" --task | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)| lite0\.", command
-                ):
+                elif PARSED.search(command):
                     # They need data, weights, or time: test_mmseg_search_run.py, test_cli_search.py,
                     # test_reproduce_run.py, test_cli_assess.py
                     words = shlex.split(command)[1:]

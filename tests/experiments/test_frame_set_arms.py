@@ -54,7 +54,7 @@ def test_the_film_of_a_comparison_is_that_of_its_set(tmp_path, monkeypatch):
     monkeypatch.setattr(
         output, "film_strip", lambda images, clip, T, schedule, path, **_: drawn.update(clip=(T, schedule))
     )
-    monkeypatch.setattr(output, "write_report", lambda path, result, film: drawn.update(film=film))
+    monkeypatch.setattr(output, "write_report", lambda path, result, film, opening: drawn.update(film=film))
     record = result_record([arm("mirror", [90.0], genotype=SET)], []) | {"search": None, "seconds": 1.0}
     data = load_data("digits", train_images=20)
     bench = SimpleNamespace(data=data, clip=ROW)
