@@ -83,12 +83,16 @@ def _speed(figures: dict[str, float]) -> float | None:
 
 @dataclass
 class _Stage:
-    """A stage in a log: when it began and from where, the epoch it is in, and what was reported last."""
+    """A stage in a log: when it began and from where, the epoch it is in, what was reported last, and if it is over.
+
+    A stage that is over may begin anew, as the test after every epoch does.
+    """
 
     began: float
     first: int
     epoch: float | None = None
     said: int = -1
+    over: bool = False
 
 
 class Lines:
@@ -110,6 +114,10 @@ class Lines:
         """Take one report of the work."""
         now = self._clock()
         known = self._stages.get(stage)
+        if known is not None and known.over:
+            if done >= total and not _shown(figures):
+                return  # the end was said
+            known = None
         if known is None or done < known.said:
             known = self._stages[stage] = _Stage(now, done - 1)
         epoch = figures.get("epoch")
@@ -117,11 +125,9 @@ class Lines:
             self._say(self._before[stage], now)  # the last report of the epoch that is over
         known.epoch, known.said = epoch, max(done, known.said)
         self._before[stage] = self._line(stage, done, total, figures, now - known.began, done - known.first)
-        over = done >= total
-        if over or now - self._last >= _SECONDS_BETWEEN_LINES:
+        known.over = done >= total
+        if known.over or now - self._last >= _SECONDS_BETWEEN_LINES:
             self._say(self._before[stage], now)
-        if over:
-            del self._stages[stage]  # it may begin anew, as the test after every epoch does
 
     def _say(self, line: str, now: float) -> None:
         self._write(line)

@@ -57,8 +57,8 @@ class DemoConfig:
     model: str = "cifar_resnet8"
     frames: int = 3
     fusion: str = "gsf"
-    epochs: int = 9
-    finetune_epochs: int = 3
+    epochs: int = 6
+    finetune_epochs: int = 2
     train_images: int | None = None
     holdout: float = 0.5
     image_size: int | None = None

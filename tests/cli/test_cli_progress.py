@@ -54,6 +54,15 @@ def test_a_stage_that_begins_anew_has_a_line_each_time(log):
     ]
 
 
+def test_an_end_that_is_reported_again_is_said_once(log):
+    report, lines, _ = log
+    for done in (1, 2, 2, 2):
+        report("rank", done, 2, frames_per_second=8.0)
+    report("rank", 1, 2)  # anew
+    report("rank", 2, 2)
+    assert [line.split(",")[0] for line in lines] == ["rank: 2/2", "rank: 2/2"]
+
+
 def test_a_resumed_stage_counts_from_where_it_goes_on(log):
     report, lines, clock = log
     report("train", 51, 100, epoch=1)
