@@ -91,7 +91,8 @@ def _table(deployments: list[Deployment]) -> Table:
     title = f"accuracy in percent on {deployments[0].images} test images of each place, and the gain (95 % interval)"
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(columns(deployments)):
-        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
-    for row in rows(deployments):
-        table.add_row(*row)
+        first = number == 0
+        table.add_column(name, justify="left" if first else "right", overflow="fold", no_wrap=first)
+    for way, row in zip(deployments[0].ways, rows(deployments), strict=True):
+        table.add_row(way.name, *row[1:])  # the report has the titles, which a terminal is too narrow for
     return table
