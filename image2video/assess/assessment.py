@@ -116,13 +116,13 @@ class Assessment:
         chosen, or what was chosen is decidedly worse. `undecided`: none of these.
         """
         gain = self.chosen.gain
-        low, high = gain.interval
+        _, high = gain.interval
         if self.chosen.finalist.is_bare or high < 0:
             return "keep"
         if gain.decided:
             return "better"
         scaled, error = gain.scaled_loss_gain, gain.scaled_loss_gain_error
-        if scaled is not None and error is not None and scaled + INTERVAL * error < 0 and low > -high:
+        if scaled is not None and error is not None and scaled + INTERVAL * error < 0:
             return "likelihood"
         return "undecided"
 
@@ -169,7 +169,8 @@ class Assessment:
             f"{100 * chosen.gain.gain:+.2f} points (95 % interval {low:+.2f} … {high:+.2f})"
         )
         loss = self._loss_words()
-        out = f"{found} costs {clip.cost:.3g} times the image and is {_VERDICTS[self.verdict]}: {points}{loss}."
+        cost = "as much as the image" if clip.cost == 1 else f"{clip.cost:.3g} times the image"
+        out = f"{found} costs {cost} and is {_VERDICTS[self.verdict]}: {points}{loss}."
         return done, out, self._next()
 
     def _kept(self) -> str:

@@ -168,7 +168,7 @@ def run_deployments(
     what comes of it, and nothing else. One further network is trained with images that the search space moves.
 
     Args:
-        build: a fresh bare network for a seed.
+        build: a fresh bare network for a seed, which is that of torch's numbers then too.
         data: images in memory, with a class each.
         recipe: how networks are trained.
         epochs: of a network from scratch.
@@ -192,7 +192,10 @@ def run_deployments(
         )
 
     def trained(source: DataSource, name: str) -> tuple[nn.Module, float]:
-        net, begun = build(seed), time.perf_counter()
+        begun = time.perf_counter()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = build(seed)
         train(net, source, recipe(epochs, seed, finetune=False), progress=named(progress, name))
         return net.eval(), time.perf_counter() - begun
 

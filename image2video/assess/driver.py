@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from image2video.assess.assessment import Assessment, Row
 from image2video.assess.choice import smallest_of_the_best
 from image2video.assess.figures import Figures
 from image2video.assess.finalists import Finalist, bare_finalist, plain_finalists
-from image2video.assess.places import places_to_try
 from image2video.assess.scoring import Images, Network
+from image2video.assess.searches import FEW, SEARCHES, Searches
 from image2video.clip.checks import check_images
 from image2video.clip.colours import Values
-from image2video.clip.genotype import Genotype
-from image2video.clip.schedules import schedule_steps
-from image2video.errors import Image2VideoError, InputError
+from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
-from image2video.search import Ranking, greedy_frames, rank_genotypes
 from image2video.search.rank.averaging import check_bare, frames_at_once
 from image2video.search.rank.calibration import fit_temperature
 from image2video.search.rank.estimate import estimate_of_logits
@@ -36,19 +32,8 @@ LEAST_IMAGES = 30
 """Fewer images cannot be divided into some that choose and some that judge."""
 NEARLY_ALL = 0.995
 """From this accuracy on nothing is left to gain, or the images are those of the training."""
-_FEW = 4
-"""The fewest candidates that a search is worth starting for."""
 _SPARE = 0.9
 """The share of the minutes that is planned; the rest is for what cannot be told beforehand."""
-_FRAMES = (2, 3, 5)
-_SCHEDULES, _PADDINGS = ("from_zero", "centred"), ("reflection", "zeros")
-"""What a ranking chooses from, beside the chains and the averages."""
-_SEARCHES = 3
-_INSIDE = ("translate_x(1 cell) > translate_y(1 cell)", "flip_x")
-_TRIED = 6
-"""Chains of the ranking at the image that are tried inside of the network."""
-_FIRST = 128
-"""Images of the first round of a ranking."""
 _BATCH = 32
 
 
@@ -126,7 +111,6 @@ def assess(
         batch_size = frames_at_once(device)
     channels, height, width = images.images.shape[1:]
     network = Network(model, (channels, height, width), batch_size, autocast, mean, std)
-    stages = _Stages(progress)
 
     finalists = [bare_finalist(), *plain_finalists(max_cost)]
     first = time.perf_counter()
@@ -134,17 +118,17 @@ def assess(
     per_frame = (time.perf_counter() - first) / len(images)
     _look(logits["bare"][:cut], choosing.labels)
     # The plain averages, and what the two searches find, go through the network once more at the end.
-    ends = (sum(finalist.T for finalist in finalists) + _SEARCHES * int(max_cost)) * len(images)
+    ends = (sum(finalist.T for finalist in finalists) + SEARCHES * int(max_cost)) * len(images)
     frames = None if minutes is None else _affordable(minutes, per_frame, ends, len(choosing))
-    searches = _Searches(network, choosing, space, seed, max_cost, max(_FEW, candidates // 2), frames, stages)
+    searches = Searches(network, choosing, space, seed, max_cost, max(FEW, candidates // 2), frames, progress)
     for found in (searches.chain(), searches.inside(), searches.frames()):
         if found is not None and found.frames not in [finalist.frames for finalist in finalists]:
             finalists.append(found)
-    for number, finalist in enumerate(finalists):
-        stages.report("finalists", number, len(finalists))
+    for number, finalist in enumerate(finalists, start=1):
         if finalist.name not in logits:
             logits[finalist.name] = network.predicted(finalist, images)
-    stages.report("finalists", len(finalists), len(finalists))
+        if progress is not None:
+            progress("finalists", number, len(finalists))
 
     rows, choice = _rows(finalists, [logits[finalist.name] for finalist in finalists], choosing, judging)
     batch = min(_BATCH, len(images))
@@ -165,123 +149,6 @@ def assess(
     )
 
 
-class _Searches:
-    """The two searches on the images that choose."""
-
-    def __init__(
-        self,
-        network: Network,
-        images: Images,
-        space: SearchSpace | str,
-        seed: int,
-        max_cost: float,
-        count: int,
-        frames: int | None,
-        stages: _Stages,
-    ) -> None:
-        self._network, self._images, self._max_cost, self._stages = network, images, max_cost, stages
-        self._count, self._frames = count, frames
-        self._options: dict[str, Any] = {
-            "space": space,
-            "seed": seed,
-            "judge": 0.0,
-            "batch_size": network.frames_at_once,
-            "autocast": network.autocast,
-            "mean": network.mean,
-            "std": network.std,
-        }
-        self._chains: list[Genotype] = []
-        self.looked = 0
-        self.notes: list[str] = []
-
-    def chain(self) -> Finalist | None:
-        """The best chain over T, schedule, padding and average; None where the image itself is it."""
-        numbers = [T for T in _FRAMES if self._max_cost >= T]
-        count = self._count
-        if self._frames is not None:  # the first round of a ranking is whole, whatever it costs
-            powers = {step for schedule in _SCHEDULES for T in numbers for step in schedule_steps(schedule, T) if step}
-            first = min(_FIRST, len(self._images)) * len(powers) * len(_PADDINGS)
-            count = min(count, self._frames // _SEARCHES // max(1, first))
-        if not numbers or count < _FEW:
-            return None
-        ranking = rank_genotypes(
-            self._network.model,
-            _Batches(self._images),
-            count=count,
-            T=numbers,
-            schedule=_SCHEDULES,
-            padding=_PADDINGS,
-            first_images=_FIRST,
-            aggregate=("mean", "mean_prob"),
-            max_cost=self._max_cost,
-            max_frames=None if self._frames is None else self._frames // _SEARCHES,
-            progress=self._stages.of("chains"),
-            **self._options,
-        )
-        self.looked += len({entry.genotype for entry in ranking.entries})
-        self._chains = list(dict.fromkeys(entry.genotype for entry in ranking.entries if entry.genotype.chain))[:_TRIED]
-        return _found("chain", "the best chain", ranking)
-
-    def inside(self) -> Finalist | None:
-        """The best clip that begins inside of the network; None where the image itself is better.
-
-        The chains are those that were best at the image, a shift by one cell, and the mirror image.
-        """
-        model = self._network.model
-        try:
-            places = places_to_try(model, self._images.images[:1].to(device_of(model)))
-        except Image2VideoError as error:
-            self.notes.append(f"Clips inside of the network were not looked at: {error}")
-            return None
-        names = [place.name for place in places if place.cost(2) <= self._max_cost]
-        if not names:
-            return None
-        ranking = rank_genotypes(
-            model,
-            _Batches(self._images),
-            candidates=[chain for chain in (*self._chains, *map(Genotype.parse, _INSIDE)) if chain.is_geometric],
-            T=(2, 3),
-            schedule="from_zero",
-            aggregate=("mean", "mean_prob"),
-            max_cost=self._max_cost,
-            clip_at=names,
-            first_images=_FIRST,
-            max_frames=None if self._frames is None else self._frames // _SEARCHES,
-            progress=self._stages.of("inside"),
-            # Without a batch size: all frames of an image at a place go through the network at once.
-            **{name: value for name, value in self._options.items() if name not in ("space", "batch_size")},
-        )
-        self.looked += len({(entry.genotype, entry.place) for entry in ranking.entries if entry.place is not None})
-        return _found("inside", "the best clip inside of the network", ranking)
-
-    def frames(self) -> Finalist | None:
-        """The best set of frames; None where the image itself is it."""
-        count = self._count
-        if self._frames is not None:
-            count = max(_FEW, min(count, self._frames // _SEARCHES // len(self._images)))
-        choice = greedy_frames(
-            self._network.model,
-            _Batches(self._images),
-            count=count,
-            T=int(self._max_cost),
-            start="best",
-            progress=self._stages.of("frames"),
-            **self._options,
-        )
-        self.looked += choice.candidates
-        if choice.found_nothing:
-            return None
-        return Finalist.found("frames", "the best set of frames", choice.wrap_options(), choice.best.T)
-
-
-def _found(name: str, title: str, ranking: Ranking) -> Finalist | None:
-    """The best clip of a ranking; None for the image itself."""
-    entry = ranking.best_entry
-    if not entry.genotype.chain or entry.cost is None:
-        return None
-    return Finalist.found(name, title, entry.wrap_options(), entry.cost)
-
-
 def _rows(
     finalists: Sequence[Finalist], logits: Sequence[Tensor], choosing: Images, judging: Images
 ) -> tuple[list[Row], int]:
@@ -292,35 +159,23 @@ def _rows(
     choice = smallest_of_the_best([z[:cut] for z in logits], choosing.labels, temperatures, costs)
     rows = []
     for finalist, z, temperature in zip(finalists, logits, temperatures, strict=True):
-        gain = estimate_of_logits(torch.stack([logits[0][cut:], z[cut:]]), judging.labels)
-        scaled = _scaled(logits[0][cut:] / temperatures[0], z[cut:] / temperature, judging.labels)
-        chosen, judged = (Figures.of(part, y, temperature) for part, y in _parts(z, cut, choosing, judging))
-        rows.append(Row(finalist, chosen, judged, replace(gain, **scaled)))
+        pair = torch.stack([logits[0][cut:], z[cut:]])
+        rows.append(
+            Row(
+                finalist,
+                choosing=Figures.of(z[:cut], choosing.labels, temperature),
+                judging=Figures.of(z[cut:], judging.labels, temperature),
+                gain=estimate_of_logits(pair, judging.labels, (temperatures[0], temperature)),
+            )
+        )
     return rows, choice
-
-
-def _parts(logits: Tensor, cut: int, choosing: Images, judging: Images) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Logits and labels of the images that choose, and of those that judge."""
-    return (logits[:cut], choosing.labels), (logits[cut:], judging.labels)
-
-
-def _scaled(bare: Tensor, clip: Tensor, labels: Tensor) -> dict[str, Any]:
-    """The cross-entropies of an estimate, from scaled logits whose temperatures the images that choose gave."""
-    losses = torch.stack([cross_entropy(z.double(), labels, reduction="none") for z in (bare, clip)])
-    difference = losses[1] - losses[0]
-    return {
-        "scaled_loss": losses[1].mean().item(),
-        "bare_scaled_loss": losses[0].mean().item(),
-        "scaled_loss_gain": difference.mean().item(),
-        "scaled_loss_gain_error": (difference.std() / len(difference) ** 0.5).item(),
-    }
 
 
 def _affordable(minutes: float, per_frame: float, ends: int, choosing: int) -> int:
     """How many frames the searches may look at."""
     frames = int(_SPARE * minutes * 60 / per_frame) - ends
-    if frames < _SEARCHES * _FEW * choosing:
-        least = (ends + _SEARCHES * _FEW * choosing) * per_frame / 60 / _SPARE
+    if frames < SEARCHES * FEW * choosing:
+        least = (ends + SEARCHES * FEW * choosing) * per_frame / 60 / _SPARE
         raise InputError(
             f"minutes={minutes:g} is too little for these images; give at least {least:.2g}, or fewer images "
             "(max_images)"
@@ -333,8 +188,8 @@ def _check_numbers(max_cost: float, minutes: float | None, candidates: int, judg
         raise InputError(f"max_cost must be at least 1, the cost of the image itself, got {max_cost:g}")
     if minutes is not None and not minutes > 0:
         raise InputError(f"minutes must be above 0, got {minutes:g}; leave it out for no limit")
-    if candidates < 2 * _FEW:
-        raise InputError(f"candidates must be at least {2 * _FEW}, got {candidates}")
+    if candidates < 2 * FEW:
+        raise InputError(f"candidates must be at least {2 * FEW}, got {candidates}")
     if judge == 0:
         raise InputError("judge must be above 0: what chooses a clip flatters it, and some images have to judge")
 
@@ -368,32 +223,3 @@ def _look(logits: Tensor, labels: Tensor) -> None:
             "was trained on them; give images that it has not seen",
             stacklevel=3,
         )
-
-
-class _Batches:
-    """The images in batches, as often as they are asked for."""
-
-    def __init__(self, images: Images) -> None:
-        self._images = images
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._images.batches(256)
-
-
-class _Stages:
-    """Passes the progress of the searches on, under one name each."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-
-    def report(self, stage: str, done: int, total: int) -> None:
-        """Report a stage of the assessment itself."""
-        if self._progress is not None:
-            self._progress(stage, done, total)
-
-    def of(self, name: str) -> Progress | None:
-        """The progress of a search under this name."""
-        progress = self._progress
-        if progress is None:
-            return None
-        return lambda stage, done, total, **figures: progress(f"{name}: {stage}", done, total, **figures)

@@ -38,7 +38,7 @@ def page(assessment: Assessment) -> str:
     """
     sections = [
         Section("All clips that were compared to the end", _table(assessment)),
-        Section("Gain against cost", figure_html(gain_figure(assessment), _CAPTION)),
+        Section("Gain, the cheapest clip on top", figure_html(gain_figure(assessment), _CAPTION)),
         Section("Time", _times(assessment)),
         Section("How to read it", "".join(f"<p>{escape(text)}</p>" for text in _reading(assessment))),
     ]
@@ -50,7 +50,7 @@ def page(assessment: Assessment) -> str:
 
 
 def gain_figure(assessment: Assessment) -> Figure:
-    """Gain in accuracy against cost, a point per clip with its 95 % interval; the chosen one is filled.
+    """Gain in accuracy with its 95 % interval, a line per clip, the cheapest on top; the chosen one is filled.
 
     Args:
         assessment: what was found.
@@ -59,37 +59,28 @@ def gain_figure(assessment: Assessment) -> Figure:
         The figure.
     """
     ours, other = colours(2)
+    rows = sorted(assessment.rows, key=lambda row: row.finalist.cost)
     with drawing():
-        figure = new_figure(6.0, 3.2)
+        figure = new_figure(6.4, 0.9 + 0.3 * len(rows))
         axis = figure.add_subplot()
-        axis.axhline(0, color=GREY, linewidth=0.8)
-        rows = list(assessment.rows)
-        for number, row in enumerate(rows):
-            low, high = (100 * end for end in row.gain.interval)
-            alike = [before.finalist.cost for before in rows[:number]].count(row.finalist.cost)
-            x, y = row.finalist.cost + 0.12 * alike, 100 * row.gain.gain
-            chosen = row is assessment.chosen
-            colour = ours if chosen else other
+        axis.axvline(0, color=GREY, linewidth=0.8)
+        for height, row in enumerate(rows):
+            colour = ours if row is assessment.chosen else other
+            filled = colour if row is assessment.chosen else "white"
+            # The bare network gains nothing over itself, for sure.
+            error = None if row.finalist.is_bare else [100 * INTERVAL * row.gain.gain_error]
             axis.errorbar(
-                [x],
-                [y],
-                yerr=[[y - low], [high - y]],
-                fmt="o",
-                color=colour,
-                mfc=colour if chosen else "white",
-                markersize=5,
-                capsize=3,
+                [100 * row.gain.gain], [height], xerr=error, fmt="o", color=colour, mfc=filled, markersize=5, capsize=3
             )
-            axis.annotate(row.finalist.name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
-        axis.set_xlabel("cost, as a multiple of the bare network")
-        axis.set_ylabel("gain in accuracy (points)")
-        axis.set_xlim(0.8, max(row.finalist.cost for row in rows) + 0.8)
+        axis.set_yticks(range(len(rows)), [f"{row.finalist.title}, {row.finalist.cost:.3g}×" for row in rows])
+        axis.invert_yaxis()
+        axis.set_xlabel("gain in accuracy (points)")
     return figure
 
 
 _CAPTION = (
-    "Gain in accuracy over the bare network with its 95 % interval, on the images that chose nothing. The filled "
-    "point was chosen, by other images."
+    "Gain in accuracy over the bare network with its 95 % interval, on the images that chose nothing; behind each name "
+    "the cost, as a multiple of the bare network. The filled point was chosen, by other images."
 )
 
 

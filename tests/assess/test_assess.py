@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from image2video import FrameSet, Genotype, Image2Video, VideoWrap
-from image2video.assess import Assessment, Figures, Finalist, assess, driver
+from image2video.assess import Assessment, Figures, Finalist, assess, driver, searches
 from image2video.assess.choice import smallest_of_the_best
 from image2video.assess.finalists import plain_finalists
 from image2video.assess.page import gain_figure, page
 from image2video.assess.places import places_to_try
 from image2video.assess.scoring import Images, Network
 from image2video.errors import InputError, InputTypeError, StateError
+from image2video.search import greedy_frames
 from image2video.search.rank.calibration import calibration_error
 
 IMAGES = 300
@@ -99,8 +100,10 @@ def test_the_page_opens_with_the_sentences_and_shows_every_clip(tilt):
     assert places[-1] < html.index("<h2>")
     assert all(escape(row.finalist.title) in html for row in found.rows)
     assert "cifar_resnet8" in html
-    labels = [text.get_text() for text in gain_figure(found).axes[0].texts]
-    assert labels == [row.finalist.name for row in found.rows]
+    labels = [text.get_text() for text in gain_figure(found).axes[0].get_yticklabels()]
+    assert sorted(labels) == sorted(f"{row.finalist.title}, {row.finalist.cost:.3g}×" for row in found.rows)
+    costs = [float(label.removesuffix("×").rpartition(" ")[2]) for label in labels]
+    assert costs == sorted(costs)
 
 
 def test_upright_digits_are_left_alone():
@@ -173,7 +176,7 @@ def test_a_network_without_places_that_can_be_found_is_said(monkeypatch):
     def refuse(*about):
         raise InputError("it cannot be traced")
 
-    monkeypatch.setattr(driver, "places_to_try", refuse)
+    monkeypatch.setattr(searches, "places_to_try", refuse)
     found = assess(random_net(), [batch()], candidates=8)
     assert found.notes == ("Clips inside of the network were not looked at: it cannot be traced",)
     assert found.notes[0] in page(found)
@@ -264,3 +267,31 @@ def test_sets_with_the_same_frames_are_one():
     assert not Finalist("b", "", "flip_x |").is_bare
     assert Finalist("c", "", "identity |").is_bare
     assert Finalist("d", "").clip == Genotype.identity()
+
+
+def test_searches_see_all_images_that_choose(monkeypatch):
+    # By itself a search reads the first 2000 images of an iterable.
+    images = torch.rand(3300, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def watched(model, data, **how):
+        seen.append(how["max_images"])
+        return greedy_frames(model, data, **how)
+
+    monkeypatch.setattr(searches, "greedy_frames", watched)
+    found = assess(random_net(), [(images, torch.arange(3300) % 3)], candidates=8, max_cost=1, max_images=3300)
+    assert found.bare.choosing.images == 2200
+    assert seen == [2200]
+
+
+@pytest.mark.parametrize(
+    ("gain", "gain_error", "verdict"),
+    [(-0.005, 0.01, "likelihood"), (0.005, 0.01, "likelihood"), (0.1, 0.01, "better"), (-0.1, 0.01, "keep")],
+)
+def test_better_probabilities_are_worth_it_unless_accuracy_is_decidedly_lower(tilt, gain, gain_error, verdict):
+    found, *_ = tilt
+    estimate = dataclasses.replace(
+        found.chosen.gain, gain=gain, gain_error=gain_error, scaled_loss_gain=-0.05, scaled_loss_gain_error=0.01
+    )
+    row = dataclasses.replace(found.chosen, gain=estimate)
+    assert dataclasses.replace(found, rows=(found.bare, row), choice=1).verdict == verdict

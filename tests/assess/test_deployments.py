@@ -7,6 +7,7 @@ import pytest
 import torch
 from digit_networks import network
 from report_cases import result_record
+from torch import nn
 
 from image2video.assess import deployments
 from image2video.assess.deployments import POSES, Pose, run_deployments
@@ -54,6 +55,22 @@ def test_the_networks_are_trained_as_they_are_told(found):
         (images, "clips:pose,frames=5", 7),
         (299, None, 5),
     ]
+
+
+def test_networks_are_built_from_the_seed(monkeypatch):
+    def build(seed):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # from torch's numbers, as timm's builders do
+
+    built = []
+    monkeypatch.setattr(deployments, "train", lambda net, *about, **how: built.append(net[1].weight.clone()))
+    for start in (1, 2):
+        torch.manual_seed(start)
+        before = torch.random.get_rng_state()
+        run_deployments(
+            build, load_data("digits", holdout=0.0), DemoConfig().training, epochs=1, tune_epochs=1, poses=()
+        )
+        assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(weight, built[0]) for weight in built)
 
 
 def test_a_tilt_is_repaired(found):

@@ -51,11 +51,19 @@ def estimate_gain(
     return GainEstimate(**_figures(scores), **losses)
 
 
-def estimate_of_logits(logits: Tensor, labels: Tensor) -> GainEstimate:
-    """The gain of a classifier's clip over the image itself, from logits `(2, n, K)` of the image and of the clip."""
+def estimate_of_logits(logits: Tensor, labels: Tensor, temperatures: tuple[float, float] | None = None) -> GainEstimate:
+    """The gain of a classifier's clip over the image itself, from logits `(2, n, K)` of the image and of the clip.
+
+    `temperatures` are those of the two, fitted on other images; without them each half of the images fits those of the
+    other half.
+    """
     scored = [ClassificationTask().per_image(z, labels) for z in logits]
     scores = PairedScores.from_images(torch.stack([right for right, _ in scored]), torch.stack([x for _, x in scored]))
-    return GainEstimate(**_figures(scores), **_scaled_losses(logits.double(), labels))
+    logits = logits.double()
+    if temperatures is None:
+        return GainEstimate(**_figures(scores), **_scaled_losses(logits, labels))
+    losses = [cross_entropy(z / t, labels, reduction="none") for z, t in zip(logits, temperatures, strict=True)]
+    return GainEstimate(**_figures(scores), **_paired_losses(torch.stack(losses)))
 
 
 def _figures(scores: Scores) -> dict[str, Any]:
@@ -89,6 +97,11 @@ def _scaled_losses(logits: Tensor, labels: Tensor) -> dict[str, Any]:
         for fitted, judged in (halves, halves[::-1]):
             temperature = fit_temperature(z[fitted], labels[fitted])
             losses[variant, judged] = cross_entropy(z[judged] / temperature, labels[judged], reduction="none")
+    return _paired_losses(losses)
+
+
+def _paired_losses(losses: Tensor) -> dict[str, Any]:
+    """The fields of scaled cross-entropies `(2, n)`, of the image itself and of the clip."""
     difference = losses[1] - losses[0]
     return {
         "scaled_loss": losses[1].mean().item(),

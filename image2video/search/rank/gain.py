@@ -28,7 +28,8 @@ class GainEstimate:
         loss_gain: the difference; below 0 is better.
         loss_gain_error: its error.
         scaled_loss: the cross-entropy under the chain after temperature scaling (Guo et al., ICML 2017), the
-            temperature fitted on one half of these images and used on the other; None where the task has no logits.
+            temperature fitted on one half of these images and used on the other (in an assessment: on the images that
+            chose); None where the task has no logits.
         bare_scaled_loss: that of the image itself, which is the fair control of a gain in cross-entropy.
         scaled_loss_gain: the difference; below 0 is better.
         scaled_loss_gain_error: its error.
