@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from image2video.clip.any_clip import steps_of
 from image2video.clip.checks import check_frames, check_images
-from image2video.clip.colours import Colours
 from image2video.clip.deep_clip import DeepClip
 from image2video.clip.deep_way_back import DeepWayBack, Sizes
 from image2video.clip.frames import clip_to_frames
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.map_frames import check_inside, check_maps, moved_clip
 from image2video.clip.memory import check_clip_memory
+from image2video.clip.of_options import OfOptions
 from image2video.clip.options import ClipOptions
 from image2video.clip.schedules import schedule_steps
 from image2video.clip.walk import Kinds, Walk, walk_of
 from image2video.errors import InputError
 
 
-class DeepVideo(nn.Module):
+class DeepVideo(nn.Module, OfOptions):
     """Make the frames of images at several places of a network, and bring maps of the frames back to the image (ours).
 
     The first place makes T frames; at every later place frame t is moved once more, by the clip of that place. Each
@@ -58,31 +58,6 @@ class DeepVideo(nn.Module):
             One `Image2Video` for each place, in order.
         """
         return [video for video in self.videos if isinstance(video, Image2Video)]
-
-    @property
-    def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
-        """The number of frames of a clip; `set_frames` changes it."""
-        return self.options.T
-
-    @property
-    def schedule(self) -> str:
-        """The schedule, which gives every frame its power at all places."""
-        return self.options.schedule
-
-    @property
-    def padding(self) -> str:
-        """What stands outside the image and outside of maps."""
-        return self.options.padding
-
-    @property
-    def interpolation(self) -> str:
-        """How frames are sampled."""
-        return self.options.interpolation
-
-    @property
-    def colours(self) -> Colours | None:
-        """How the images are normalised; None where that is not known."""
-        return self.options.colours
 
     def set_frames(self, T: int) -> None:
         """Make clips of T frames from now on.

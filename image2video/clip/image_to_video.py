@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from image2video.clip.any_clip import Clip, as_clip, options_for
 from image2video.clip.chain import chain_clip, check_colours, set_clip
 from image2video.clip.checks import check_frames, check_images, check_size, names_explained
-from image2video.clip.colours import Colours, Values
+from image2video.clip.colours import Values
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.frames import clip_to_frames, frames_to_clip
 from image2video.clip.map_frames import check_maps, map_clip, valid_shares
@@ -84,11 +84,6 @@ class Image2Video(nn.Module, WayBack):
             The new module.
         """
         return cls(genotype, **options.arguments())
-
-    @property
-    def colours(self) -> Colours | None:
-        """How the images are normalised; None where that is not known."""
-        return self.options.colours
 
     def set_frames(self, T: int) -> None:
         """Make clips of T frames from now on.

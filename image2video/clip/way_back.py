@@ -9,6 +9,7 @@ from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_size
 from image2video.clip.cover import covered_mean
 from image2video.clip.frames import frames_to_clip
+from image2video.clip.of_options import OfOptions
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions
 from image2video.clip.schedules import schedule_steps
@@ -16,39 +17,17 @@ from image2video.clip.unwarp import frame_weights, unwarp_clip
 from image2video.errors import InputError, InputTypeError
 
 
-class WayBack:
+class WayBack(OfOptions):
     """What brings maps of the frames of a clip back to their image; `Image2Video` inherits it.
 
     Attributes:
         genotype: what the frames were made by.
-        options: how they were made.
         cells: (h, w) of the map where the clip begins, whose cells magnitudes in cells mean; None where it begins at
             the image, whose pixels are cells.
     """
 
     genotype: Clip
-    options: ClipOptions
     cells: tuple[int, int] | None = None
-
-    @property
-    def T(self) -> int:  # noqa: N802 (the field's name for the number of frames)
-        """The number of frames of a clip; `set_frames` changes it."""
-        return self.options.T
-
-    @property
-    def schedule(self) -> str:
-        """The schedule, which gives every frame its power."""
-        return self.options.schedule
-
-    @property
-    def padding(self) -> str:
-        """What stands outside the image."""
-        return self.options.padding
-
-    @property
-    def interpolation(self) -> str:
-        """How frames are sampled."""
-        return self.options.interpolation
 
     def unwarp(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
         """Bring maps of the frames back to the reference image; zeros stand where a frame shows nothing.
