@@ -14,6 +14,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from image2video.cli.allocator import keep_memory
 from image2video.cli.arguments import CommandParser, HelpFormatter, add_common
 from image2video.cli.own_code import import_code
 from image2video.errors import Image2VideoError
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(), _any_path_printable():
         warnings.showwarning = _show_warning
         try:
+            keep_memory()
             import_code(options["import"])
             _module(args.command).run(options)
             _leave_processes()
