@@ -28,6 +28,8 @@ _SCHEDULES, _PADDINGS = ("from_zero", "centred"), ("reflection", "zeros")
 _INSIDE = ("translate_x(1 cell) > translate_y(1 cell)", "flip_x")
 _TRIED = 6
 """Chains of the ranking at the image that are tried inside of the network."""
+_WITH_OPTIONS = 4
+"""Those of them that are tried with every schedule and padding."""
 _FIRST = 128
 """Images of the first round of a ranking."""
 
@@ -78,31 +80,30 @@ class Searches:
         self.notes: list[str] = []
 
     def chain(self) -> Finalist | None:
-        """The best chain over T, schedule, padding and average; None where the image itself is it."""
+        """The best chain over T, schedule, padding and average; None where the image itself is it.
+
+        All chains are ranked with one schedule and one padding, and the best of them with every option: each option
+        means other frames, and all options of all chains would cost some times as much.
+        """
         numbers = [T for T in _FRAMES if self._max_cost >= T]
         count = self._count
         if self._frames is not None:  # the first round of a ranking is whole, whatever it costs
-            powers = {step for schedule in _SCHEDULES for T in numbers for step in schedule_steps(schedule, T) if step}
-            first = min(_FIRST, len(self._images)) * len(powers) * len(_PADDINGS)
-            count = min(count, self._frames // SEARCHES // max(1, first))
+            powers = {step for T in numbers for step in schedule_steps(_SCHEDULES[0], T) if step}
+            first = min(_FIRST, len(self._images)) * max(1, len(powers))
+            count = min(count, self._frames // SEARCHES // 2 // first)
         if not numbers or count < FEW:
             return None
-        ranking = rank_genotypes(
-            self._network.model,
-            _Batches(self._images),
-            count=count,
+        ranking = self._ranked("chains", T=numbers, schedule=_SCHEDULES[0], padding=_PADDINGS[0], count=count, share=2)
+        self.looked += len({entry.genotype for entry in ranking.entries})
+        self._chains = list(dict.fromkeys(entry.genotype for entry in ranking.entries if entry.genotype.chain))[:_TRIED]
+        ranking = self._ranked(
+            "options",
             T=numbers,
             schedule=_SCHEDULES,
             padding=_PADDINGS,
-            first_images=_FIRST,
-            aggregate=("mean", "mean_prob"),
-            max_cost=self._max_cost,
-            max_frames=None if self._frames is None else self._frames // SEARCHES,
-            progress=named(self._progress, "chains"),
-            **self._options,
+            candidates=self._chains[:_WITH_OPTIONS],
+            share=2,
         )
-        self.looked += len({entry.genotype for entry in ranking.entries})
-        self._chains = list(dict.fromkeys(entry.genotype for entry in ranking.entries if entry.genotype.chain))[:_TRIED]
         return _found("chain", "the best chain", ranking)
 
     def inside(self) -> Finalist | None:
@@ -119,23 +120,32 @@ class Searches:
         names = [place.name for place in places if place.cost(2) <= self._max_cost]
         if not names:
             return None
-        ranking = rank_genotypes(
-            model,
-            _Batches(self._images),
+        ranking = self._ranked(
+            "inside",
             candidates=[chain for chain in (*self._chains, *map(Genotype.parse, _INSIDE)) if chain.is_geometric],
             T=(2, 3),
-            schedule="from_zero",
-            aggregate=("mean", "mean_prob"),
-            max_cost=self._max_cost,
+            schedule=_SCHEDULES[0],
             clip_at=names,
-            first_images=_FIRST,
-            max_frames=None if self._frames is None else self._frames // SEARCHES,
-            progress=named(self._progress, "inside"),
-            # Without a batch size: all frames of an image at a place go through the network at once.
-            **{name: value for name, value in self._options.items() if name not in ("space", "batch_size")},
+            batch_size=None,  # all frames of an image at a place go through the network at once
         )
         self.looked += len({(entry.genotype, entry.place) for entry in ranking.entries if entry.place is not None})
         return _found("inside", "the best clip inside of the network", ranking)
+
+    def _ranked(self, name: str, *, share: int = 1, **how: Any) -> Ranking:
+        """A ranking on the images that choose; `share` rankings share the frames of one search."""
+        options = self._options | how
+        if "candidates" in how:
+            del options["space"]
+        return rank_genotypes(
+            self._network.model,
+            _Batches(self._images),
+            aggregate=("mean", "mean_prob"),
+            max_cost=self._max_cost,
+            first_images=_FIRST,
+            max_frames=None if self._frames is None else self._frames // SEARCHES // share,
+            progress=named(self._progress, name),
+            **options,
+        )
 
     def frames(self) -> Finalist | None:
         """The best set of frames; None where the image itself is it."""
