@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from image2video.inject import ClipSite, Injection, Plan, Site, clip_sites, inject_, plan
     from image2video.trace.layout import NCHW, NHWC, NLC, Layout
-    from image2video.wrap.builders import Builder
+    from image2video.wrap.builders import Builder, register_builder
     from image2video.wrap.checkpoint import FreshFusionWarning
     from image2video.wrap.clip_record import ClipWarning
     from image2video.wrap.param_groups import param_groups
@@ -100,7 +100,7 @@ _HOMES = {
         "NLC",
         "Layout",
     ),
-    "wrap.builders": ("Builder",),
+    "wrap.builders": ("Builder", "register_builder"),
     "wrap.checkpoint": ("FreshFusionWarning",),
     "wrap.clip_record": ("ClipWarning",),
     "wrap.param_groups": ("param_groups",),
@@ -173,6 +173,7 @@ __all__ = [
     "param_groups",
     "phases",
     "plan",
+    "register_builder",
     "register_fusion",
     "register_op",
 ]

@@ -30,7 +30,7 @@ def write_model(
     folder: Folder,
     assessment: Assessment,
     model: nn.Module,
-    builder: Builder,
+    builder: Builder | None,
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -54,11 +54,19 @@ def write_script(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     resizing: Resizing,
+    own: tuple[str, str] | None = None,
 ) -> None:
-    """Write `use_it.py`, which names the class of image files with the model, and `classes.txt`."""
+    """Write `use_it.py`, which names the class of image files with the model, and `classes.txt`.
+
+    own: lines that import the function of the bare network, and the expression that calls it; None for a network that
+    the model's folder knows how to build.
+    """
     how = ", ".join(f"{value!r}" for value in (resizing.interpolation, resizing.crop_fraction, resizing.crop_mode))
     atomic_write_text(folder / CLASSES, "".join(f"{name}\n" for name in classes))
-    text = _SCRIPT.format(size=image_size, mean=tuple(mean), std=tuple(std), how=how, classes=CLASSES, model=MODEL)
+    lines, call = ("", "") if own is None else (f"\n{own[0]}\n", f", backbone={own[1]}")
+    text = _SCRIPT.format(
+        lines=lines, call=call, size=image_size, mean=tuple(mean), std=tuple(std), how=how, classes=CLASSES, model=MODEL
+    )
     atomic_write_text(folder / SCRIPT, text)
 
 
@@ -73,9 +81,9 @@ from image2video import VideoWrap
 from image2video.data.image_file import read_image
 from image2video.data.resizing import Resizing
 from image2video.data.transforms import eval_transform
-
+{lines}
 here = Path(__file__).parent
-model = VideoWrap.from_pretrained(here / "{model}")
+model = VideoWrap.from_pretrained(here / "{model}"{call})
 classes = (here / "{classes}").read_text(encoding="utf-8").splitlines()
 prepare = eval_transform({size}, {mean}, {std}, Resizing({how}))
 for path in sys.argv[1:]:

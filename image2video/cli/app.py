@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from image2video.cli.allocator import keep_memory
 from image2video.cli.arguments import CommandParser, HelpFormatter, add_common
-from image2video.cli.own_code import import_code
+from image2video.cli.own_code import import_code, import_model
 from image2video.errors import Image2VideoError
 from image2video.version import __version__
 
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             keep_memory()
             import_code(options["import"])
+            import_model(options.get("model"))
             _module(args.command).run(options)
             _leave_processes()
         except Image2VideoError as error:

@@ -8,22 +8,27 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+from torch import nn
 
-from image2video.assess import assess
+from image2video.assess import Assessment, assess
 from image2video.assess.files import REPORT, SCRIPT, write_model, write_result, write_script
 from image2video.cli.arguments import add_fields, collect
 from image2video.cli.follow import NETWORK, follow_run, say
-from image2video.cli.heads import load_weights_file, published_head
+from image2video.cli.heads import load_weights_file, published_head, wrapped_head
 from image2video.cli.images import load_matching_data, warn_of_seen_images
 from image2video.cli.models import bare_model, check_classes
 from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions
+from image2video.cli.own_code import imported, own_lines
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import assessment_table
+from image2video.data import DataSource
 from image2video.errors import InputError
 from image2video.runs.folders import OutputDirectory
 from image2video.runs.texts import user_path
 from image2video.training import make_accelerator
 from image2video.training.trained import TrainedRun
+from image2video.wrap.builders import Builder
+from image2video.wrap.video_wrap import VideoWrap
 
 EXAMPLE = (
     "image2video assess --model tf_efficientnet_lite0 --weights lite0.safetensors --data folder:flowers --max-cost 3 "
@@ -67,17 +72,7 @@ def run(options: Namespace) -> None:
     options, origin, notes = follow_run(options, NETWORK)
     backbone, machine = collect(BackboneOptions, options), collect(MachineOptions, options)
     data_options, how = collect(DataOptions, options), collect(AssessOptions, options)
-    if backbone.weights is None and not backbone.pretrained:
-        raise InputError("without --weights FILE or --pretrained the network is random; say which weights to assess")
-    if backbone.weights is not None and Path(backbone.weights).is_dir():
-        raise InputError(
-            f"{backbone.weights} is a folder of a wrapped model, which averages over frames already; give the weights "
-            "of the bare network"
-        )
-    if backbone.head == "drop":
-        raise InputError("--head drop: an assessment needs the classifier of the weights; leave it out")
-    if how.part not in _PARTS:
-        raise InputError(f"--part must be one of {', '.join(_PARTS)}, got {how.part!r:.80}")
+    _check(backbone, how)
     read = "test" if how.part == "test" else "train"
     say("assess", notes)
     data, line = load_matching_data(data_options, backbone, machine.seed, run=origin, parts=(read,), subset=True)
@@ -87,15 +82,15 @@ def run(options: Namespace) -> None:
     if data.task != "classification":
         raise InputError(f"assess compares classifiers, and {data.name} has a class for every pixel; use search there")
     _warn_of_training_images(origin, data_options, how.part, machine.seed)
-    device = make_accelerator(machine.device).device
-    model, builder = bare_model(backbone, data, machine.seed)
-    if backbone.weights is not None:
-        load_weights_file(model, backbone, data, needed=True)
-    else:
-        published_head(model, backbone, data, needed=True)
-    model = model.to(device)
-    check_classes(model, data)
+    model, builder = _network(backbone, data, machine)
     say("assess", [line])
+    colours = {"mean": data.mean, "std": data.std}
+    about = {
+        "model": backbone.model if builder is None else builder.name.removeprefix("timm:"),
+        "weights": "published" if backbone.weights is None else Path(backbone.weights).name,
+        "data": f"{data.short_name}, {how.part} images",
+        "images": line.removeprefix("images: "),
+    }
     with OutputDirectory(how.out, "assess", overwrite=how.overwrite) as folder:
         with progress_bars() as progress:
             assessment = assess(
@@ -109,28 +104,66 @@ def run(options: Namespace) -> None:
                 seed=machine.seed,
                 mean=data.mean,
                 std=data.std,
-                about={
-                    "model": backbone.model,
-                    "weights": "published" if backbone.weights is None else Path(backbone.weights).name,
-                    "data": f"{data.short_name}, {how.part} images",
-                    "images": line.removeprefix("images: "),
-                },
+                about=about,
                 progress=progress,
             )
-        colours = {"mean": data.mean, "std": data.std}
         write_result(folder, assessment)
         write_model(folder, assessment, model.cpu(), builder, **colours)
-        if data.resizing is not None:
-            write_script(folder, data.classes, image_size=data.input_size[1], resizing=data.resizing, **colours)
-        folder.finish(verdict=assessment.verdict, options=asdict(how))
+        script = data.resizing is not None and builder is not None
+        if data.resizing is not None and builder is not None:
+            size, own = data.input_size[1], own_lines(builder)
+            write_script(folder, data.classes, image_size=size, resizing=data.resizing, own=own, **colours)
+        folder.finish(verdict=assessment.verdict, options=asdict(how) | imported(options))
+    _print(assessment, Path(how.out), script=script)
+
+
+def _check(backbone: BackboneOptions, how: AssessOptions) -> None:
+    """Refuse what cannot be assessed, before any image is read."""
+    if backbone.weights is None and not backbone.pretrained:
+        raise InputError("without --weights FILE or --pretrained the network is random; say which weights to assess")
+    if backbone.head == "drop":
+        raise InputError("--head drop: an assessment needs the classifier of the weights; leave it out")
+    if how.part not in _PARTS:
+        raise InputError(f"--part must be one of {', '.join(_PARTS)}, got {how.part!r:.80}")
+
+
+def _network(backbone: BackboneOptions, data: DataSource, machine: MachineOptions) -> tuple[nn.Module, Builder | None]:
+    """The bare network with its weights, and its recipe; None where a folder of `save_pretrained` has none."""
+    if backbone.weights is not None and Path(backbone.weights).is_dir():
+        model, builder = _from_folder(backbone, data)
+    else:
+        model, builder = bare_model(backbone, data, machine.seed)
+        if backbone.weights is not None:
+            load_weights_file(model, backbone, data, needed=True)
+        else:
+            published_head(model, backbone, data, needed=True)
+    model = model.to(make_accelerator(machine.device).device)
+    check_classes(model, data)
+    return model, builder
+
+
+def _from_folder(backbone: BackboneOptions, data: DataSource) -> tuple[nn.Module, Builder | None]:
+    """The bare network of a wrapped one whose frames do not mix: it is what was there before the clip."""
+    wrapped = VideoWrap.from_pretrained(str(backbone.weights))
+    if wrapped.plan.sites:
+        raise InputError(
+            f"{backbone.weights} was wrapped with a fusion, whose frames depend on each other: without it the network "
+            "is not the one that was trained; give the weights of the bare network"
+        )
+    wrapped_head(wrapped, backbone, data, needed=True)
+    builder, clip = wrapped.builder, f"{wrapped.genotype}, T = {wrapped.T}"
+    say("assess", [f"the network of {backbone.weights} is assessed without its clip ({clip}), which averages already"])
+    return wrapped.unwrap(), builder
+
+
+def _print(assessment: Assessment, out: Path, *, script: bool) -> None:
+    """The table, the three sentences, and where the rest lies."""
     console = Console()
     console.print(assessment_table(assessment))
-    for sentence in assessment.sentences():
-        console.print(sentence, highlight=False, markup=False)
-    script = f", {Path(how.out) / SCRIPT}" if data.resizing is not None else ""
-    for note in assessment.notes:
-        console.print(note, highlight=False, markup=False)
-    console.print(f"report: {Path(how.out) / REPORT}{script}", highlight=False, markup=False)
+    for text in (*assessment.sentences(), *assessment.notes):
+        console.print(text, highlight=False, markup=False)
+    files = [out / REPORT, out / SCRIPT] if script else [out / REPORT]
+    console.print(f"report: {', '.join(map(str, files))}", highlight=False, markup=False)
 
 
 def _warn_of_training_images(run: TrainedRun | None, data: DataOptions, part: str, seed: int) -> None:

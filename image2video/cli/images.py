@@ -15,7 +15,7 @@ from image2video.data.source import short_name, some
 from image2video.errors import MissingError
 from image2video.runs.texts import read_json
 from image2video.training.trained import TrainedRun
-from image2video.wrap.builders import Builder
+from image2video.wrap.builders import Builder, installed_builders
 
 
 def load_matching_data(
@@ -74,7 +74,10 @@ def preparation_of(backbone: BackboneOptions) -> Preparation | None:
         guess = ", since no run of the weights is known"
     elif not backbone.pretrained:
         return None
-    published = Preparation.of(bare_builder(backbone, {"pretrained": False}).build())
+    builder = bare_builder(backbone, {"pretrained": False})
+    if builder.name.partition(":")[0] not in installed_builders():  # a function of the user's own: nothing is published
+        return None
+    published = Preparation.of(builder.build())
     return None if published is None else replace(published, origin=published.origin + guess)
 
 

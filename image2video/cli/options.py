@@ -85,7 +85,7 @@ class BackboneOptions:
 
     Attributes:
         model: timm model, such as resnet18 or cifar_resnet18 (segmentation: small_fcn); another builder's model as
-            BUILDER:NAME
+            BUILDER:NAME, a function of your own that returns a network as module:function or file.py:function
         model_kwargs: further arguments of the model as JSON, such as {"img_size": 32}
         pretrained: load timm's weights for this model
         weights: trained weights to start from: .safetensors or a torch file; the folder of a run, or of

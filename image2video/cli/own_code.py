@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from jsonargparse import Namespace
+from torch import nn
 
 from image2video.errors import Image2VideoError, InputError, MissingError
+from image2video.wrap.builders import Builder, builder_names, installed_builders, register_builder
 
 _PACKAGE = str(Path(__file__).parents[1])
+_TOLD = ("num_classes", "in_chans", "pretrained")
+"""What the library tells every builder, and a user's function need not take."""
 
 
 def import_code(given: str | Sequence[str] | None) -> None:
@@ -34,6 +40,83 @@ def import_code(given: str | Sequence[str] | None) -> None:
             raise type(error)(f"--import {text}: {error}") from error
         except Exception as error:
             raise InputError(f"--import {text}: {_where(error)}{type(error).__name__}: {error}; mend it") from error
+
+
+def import_model(given: object) -> None:
+    """Import the module of a network `module:function` or `file.py:function`, and make it known as a builder.
+
+    Args:
+        given: the value of `--model`. The name of a model without a colon, and that of a known builder, are left alone.
+
+    Raises:
+        MissingError: no such file or module.
+        InputError: a file or module that fails.
+    """
+    if not isinstance(given, str):
+        return
+    text, colon, _ = given.partition(":")
+    if not colon or text in builder_names():
+        return
+    try:
+        import_code(text)
+    except Image2VideoError as error:
+        message = str(error).removeprefix(f"--import {text}: ")
+        raise type(error)(
+            f"--model {given}: {text!r} is no builder ({', '.join(builder_names())}), and as a module: {message}"
+        ) from error
+    module = sys.modules[Path(text).stem if text.endswith(".py") else text]
+
+    def build(name: str, **kwargs: Any) -> nn.Module:
+        return _built(module, name, kwargs)
+
+    register_builder(text, build)
+
+
+def _built(module: ModuleType, name: str, kwargs: dict[str, Any]) -> nn.Module:
+    """Call a function of a user's module; classes and channels are told to the functions that take them."""
+    where = f"--model {module.__name__}:{name}"
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise MissingError(f"{where}: the module has no function {name!r}; give the function that builds the network")
+    try:
+        network = function(**_taken(function, kwargs))
+    except Image2VideoError:
+        raise
+    except Exception as error:
+        raise InputError(f"{where}: {_where(error)}{type(error).__name__}: {error}; mend it") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{where} must return a torch.nn.Module, got {type(network).__name__}")
+    return network
+
+
+def _taken(function: Callable[..., object], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments without those of the library's own that a function does not take."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return dict(kwargs)
+    names = {parameter.name for parameter in parameters}
+    return {key: value for key, value in kwargs.items() if key in names or key not in _TOLD}
+
+
+def own_lines(builder: Builder) -> tuple[str, str] | None:
+    """How a script of its own gets the network of `module:function`.
+
+    Args:
+        builder: the recipe of the network.
+
+    Returns:
+        The lines that import the function, and the expression that builds the network; None for the builders of
+        installed packages, which need neither.
+    """
+    text, _, name = builder.name.partition(":")
+    module = sys.modules.get(Path(text).stem if text.endswith(".py") else text)
+    if text in installed_builders() or module is None or module.__file__ is None:
+        return None
+    file = Path(module.__file__)
+    above = 1 + module.__name__.count(".") + (file.name == "__init__.py")
+    folder = str(Path(*file.parts[:-above]))
+    arguments = ", ".join(f"{key}={value!r}" for key, value in _taken(getattr(module, name), builder.kwargs).items())
+    return f"sys.path.insert(0, {folder!r})\nfrom {module.__name__} import {name}", f"{name}({arguments})"
 
 
 def imported(options: Namespace) -> dict[str, Any]:

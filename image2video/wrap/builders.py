@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,46 @@ from image2video.errors import InputError, InputTypeError, MissingError
 
 ENTRY_POINT_GROUP = "image2video.builders"
 """Packages announce a builder as an entry point of this group: `timm = package.module:build`."""
+
+_REGISTERED: dict[str, Callable[..., nn.Module]] = {}
+"""What programs of their own registered, for their process."""
+
+
+def installed_builders() -> dict[str, EntryPoint]:
+    """Find the builders that installed packages announce.
+
+    Returns:
+        Name -> entry point.
+    """
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def builder_names() -> list[str]:
+    """List the builders that are known: those of installed packages, and those that this process registered.
+
+    Returns:
+        Their names, in alphabetical order.
+    """
+    return sorted({*installed_builders(), *_REGISTERED})
+
+
+def register_builder(name: str, build: Callable[..., nn.Module]) -> None:
+    """Make a builder known to this process, for networks that no installed package announces.
+
+    A file can only name a builder: what it names is built where the program that reads it has registered it.
+
+    Args:
+        name: what stands before the colon, as `mine` in `mine:net`.
+        build: called as `build("net", **kwargs)`; returns the bare backbone.
+
+    Raises:
+        InputError: a name with a colon, an empty one, or one that is taken.
+    """
+    if not name or ":" in name:
+        raise InputError(f"a builder's name must be a text without a colon, got {name!r}")
+    if name in builder_names():
+        raise InputError(f"there is a builder {name!r} already; take another name than {', '.join(builder_names())}")
+    _REGISTERED[name] = build
 
 
 @dataclass(frozen=True)
@@ -66,14 +106,17 @@ class Builder:
             The bare backbone, freshly initialised.
 
         Raises:
-            MissingError: no installed package announces the builder.
+            MissingError: no installed package announces the builder, and this process has not registered it.
         """
         builder, _, model = self.name.partition(":")
-        found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+        if builder in _REGISTERED:
+            return _REGISTERED[builder](model, **self.kwargs)
+        found = installed_builders()
         if builder not in found:
             raise MissingError(
                 f"no installed package builds {self.name!r}: the entry points of the group {ENTRY_POINT_GROUP!r} are "
-                f"{sorted(found) or 'none'}; install the package that has {builder!r}, or pass backbone="
+                f"{sorted(found) or 'none'}; install the package that has {builder!r}, register_builder({builder!r}, "
+                f"…) first, pass backbone=, or on the command line give --model {self.name}"
             )
         return found[builder].load()(model, **self.kwargs)
 

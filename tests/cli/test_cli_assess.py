@@ -2,17 +2,19 @@
 
 import json
 import runpy
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from image2video import VideoWrap
+from image2video import Builder, VideoWrap
 from image2video.cli.app import main
 from image2video.integrations.timm_backbones import build
+from image2video.wrap import builders
 
 
 @pytest.fixture
@@ -81,11 +83,43 @@ def test_what_cannot_be_assessed(case, capsys, more, match):
     assert match in capsys.readouterr().err
 
 
-def test_a_wrapped_model_averages_already(case, capsys):
-    model = VideoWrap(build("cifar_resnet8", num_classes=3), "none", input_size=(3, 16, 16))
+def test_a_wrapped_network_is_assessed_without_its_clip(case, capsys):
+    bare = build("cifar_resnet8", num_classes=3)
+    bare.load_state_dict(load_file(case / "bare.safetensors"))
+    model = VideoWrap(bare, "none", genotype="flip_x", T=2, input_size=(3, 16, 16))
+    model.builder = Builder("timm:cifar_resnet8", {"num_classes": 3})
+    model.save_pretrained(case / "wrapped")
+    assert main(command(case, "--weights", str(case / "wrapped"), "--out", str(case / "folder"))) == 0
+    assert "assessed without its clip (flip_x, T = 2), which averages already" in capsys.readouterr().err
+    # The folder's config says how its images are made ready.
+    assert main(command(case, "--mean", "[0.4914,0.4822,0.4465]", "--std", "[0.247,0.2435,0.2616]")) == 0
+    alone, folder = (json.loads((case / name / "result.json").read_text())["rows"][0] for name in ("out", "folder"))
+    assert folder["judging"] == alone["judging"]
+    assert VideoWrap.from_pretrained(case / "folder" / "model").builder == model.builder
+
+
+def test_a_fused_network_is_not_the_bare_one(case, capsys):
+    model = VideoWrap(build("cifar_resnet8", num_classes=3), "tsm", input_size=(3, 16, 16))
+    model.builder = Builder("timm:cifar_resnet8", {"num_classes": 3})
     model.save_pretrained(case / "wrapped")
     assert main(command(case, "--weights", str(case / "wrapped"))) == 2
-    assert "averages over frames already" in capsys.readouterr().err
+    assert "was wrapped with a fusion" in capsys.readouterr().err
+
+
+def test_a_network_of_a_function_is_named_in_the_record(case, monkeypatch, capsys):
+    monkeypatch.setattr(builders, "_REGISTERED", {})
+    (case / "own_nets.py").write_text(
+        "from image2video.integrations.timm_backbones import build\n\n\n"
+        "def small(num_classes):\n    return build('cifar_resnet8', num_classes=num_classes)\n"
+    )
+    monkeypatch.chdir(case)
+    assert main(command(case, "--model", "own_nets.py:small", "--out", str(case / "own"))) == 0
+    assert json.loads((case / "own" / "result.json").read_text())["about"]["model"] == "own_nets.py:small"
+    image = case / "my images" / "light" / "3.png"
+    run = subprocess.run(
+        [sys.executable, str(case / "own" / "use_it.py"), str(image)], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.startswith(f"{image}: ")
 
 
 def test_a_folder_with_parts_is_its_val(case):

@@ -1,14 +1,18 @@
 """`--import`: a user's own ops and fusions on the command line, in config files, and in the record of a run."""
 
+import re
 import sys
 
 import pytest
+import torch
 import yaml
 
+from image2video import Builder, register_builder
 from image2video.cli.app import COMMANDS, build_parser, main
 from image2video.cli.own_code import import_code
 from image2video.clip.ops import registry
 from image2video.errors import InputError, MissingError
+from image2video.wrap import builders
 
 OP = """
 import torch
@@ -91,3 +95,69 @@ def test_an_error_of_ours_keeps_its_kind(tmp_path):
     (tmp_path / "own_twice.py").write_text(OP + "register_op(own)\n")
     with pytest.raises(InputError, match=r"--import own_twice.py: .*squeeze_own"):
         import_code("own_twice.py")
+
+
+NETWORK = """
+from torch import nn
+
+
+def build(num_classes, width=4):
+    layers = [nn.Conv2d(1, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)]
+    return nn.Sequential(*layers)
+
+
+def nothing():
+    return 3
+
+
+def broken(num_classes):
+    raise ValueError("no such layer")
+"""
+
+
+@pytest.fixture
+def _network(tmp_path, monkeypatch):
+    monkeypatch.setattr(builders, "_REGISTERED", {})
+    (tmp_path / "own_net.py").write_text(NETWORK)
+
+
+@pytest.mark.usefixtures("_network")
+@pytest.mark.parametrize("name", ["own_net:build", "own_net.py:build"])
+def test_a_network_of_a_function_is_trained_and_evaluated(name, tmp_path, monkeypatch, capsys):
+    words = ["--data", "digits", "--train-images", "40", "--image-size", "8", "--device", "cpu"]
+    train = ["train", *words, "--genotype", "none", "--epochs", "1", "--model", name, "--out", "run"]
+    assert main([*train, "--model-kwargs", '{"width": 6}']) == 0
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"] == name
+    # In another process, a record alone runs no code: the network is named again.
+    monkeypatch.setattr(builders, "_REGISTERED", {})
+    capsys.readouterr()
+    assert main(["evaluate", "--weights", "run", "--data", "digits"]) == 2
+    assert f"give --model {name}" in capsys.readouterr().err
+    assert main(["evaluate", "--weights", "run", "--data", "digits", "--model", name]) == 0
+
+
+@pytest.mark.usefixtures("_network")
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("own_net:nothing", "own_net:nothing must return a torch.nn.Module, got int"),
+        ("own_net:broken", "own_net.py:15: ValueError: no such layer; mend it"),
+        ("own_net:gone", "the module has no function 'gone'"),
+        ("own_gone:build", r"'own_gone' is no builder \(timm\), and as a module: no module own_gone"),
+        ("own_gone.py:build", "no file own_gone.py"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_named(name, match, capsys):
+    assert main(["train", "--data", "digits", "--epochs", "1", "--model", name, "--out", "run"]) == 2
+    assert re.search(match, capsys.readouterr().err)
+
+
+def test_a_registered_builder_is_known_to_its_process(monkeypatch):
+    monkeypatch.setattr(builders, "_REGISTERED", {})
+    with pytest.raises(MissingError, match="register_builder"):
+        Builder("own_nets:small").build()
+    register_builder("own_nets", lambda name, **kwargs: torch.nn.Linear(kwargs["width"], 2))
+    assert Builder("own_nets:small", {"width": 3}).build().in_features == 3
+    for name, match in (("timm", "already"), ("own_nets", "already"), ("a:b", "without a colon"), ("", "without")):
+        with pytest.raises(InputError, match=match):
+            register_builder(name, torch.nn.Linear)
