@@ -1,8 +1,8 @@
 """Does a clip help a trained model, at which cost? One call that answers, with what it would say to a user."""
 
-from image2video.assess.assessment import Assessment, Row
+from image2video.assess.assessment import Assessment, Row, Tuning
 from image2video.assess.driver import assess
 from image2video.assess.figures import Figures
 from image2video.assess.finalists import Finalist
 
-__all__ = ["Assessment", "Figures", "Finalist", "Row", "assess"]
+__all__ = ["Assessment", "Figures", "Finalist", "Row", "Tuning", "assess"]

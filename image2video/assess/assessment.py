@@ -65,6 +65,73 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Networks that were fine-tuned on the images that chose, at equal compute.
+
+    Attributes:
+        rows: the bare network, the clip averaged, the clip fused. `Row.choosing` is of the images that only fitted the
+            temperature, `Row.gain` over the bare network as it came.
+        against: what the averaged and the fused one gain over the fine-tuned bare one, by the names of their rows.
+        images: that trained.
+        epochs: of the averaged and the fused network.
+    """
+
+    rows: tuple[Row, ...]
+    against: Mapping[str, GainEstimate]
+    images: int
+    epochs: int
+
+    def sentence(self) -> str:
+        """What fine-tuning gives, and whether the clip adds to it.
+
+        Returns:
+            One sentence.
+        """
+        accuracies = ", ".join(f"{row.finalist.title}: {100 * row.judging.accuracy:.2f} %" for row in self.rows)
+        words = []
+        for name, gain in self.against.items():
+            low, high = (100 * end for end in gain.interval)
+            decided = "decidedly better" if low > 0 else "decidedly worse" if high < 0 else "not decidedly different"
+            words.append(
+                f"{name.removeprefix('tuned_')} {100 * gain.gain:+.2f} points ({low:+.2f} … {high:+.2f}, {decided})"
+            )
+        return (
+            f"Fine-tuned on {self.images} of the images that chose, at equal compute: {accuracies}; over the network "
+            f"fine-tuned alone: {', '.join(words)}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The networks for records.
+
+        Returns:
+            Plain JSON values.
+        """
+        return {
+            "rows": [row.to_dict() for row in self.rows],
+            "against": {name: gain.to_dict() for name, gain in self.against.items()},
+            "images": self.images,
+            "epochs": self.epochs,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Tuning:
+        """The networks that `to_dict` gave.
+
+        Args:
+            record: what it gave.
+
+        Returns:
+            Equal ones.
+        """
+        return cls(
+            tuple(Row.from_dict(row) for row in record["rows"]),
+            {name: GainEstimate.from_dict(gain) for name, gain in record["against"].items()},
+            images=record["images"],
+            epochs=record["epochs"],
+        )
+
+
+@dataclass(frozen=True)
 class Assessment:
     """Whether a clip helps a trained classifier, on which images, and at which cost.
 
@@ -79,6 +146,7 @@ class Assessment:
         input_size: (C, H, W) of the images.
         notes: what could not be looked at, and why.
         about: model, weights and data in words, for the report; empty where nobody said.
+        tuning: what fine-tuning gives beside it; None where nobody asked.
     """
 
     rows: tuple[Row, ...]
@@ -91,6 +159,7 @@ class Assessment:
     input_size: tuple[int, int, int]
     notes: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     @property
     def bare(self) -> Row:
@@ -220,6 +289,7 @@ class Assessment:
             "notes": list(self.notes),
             "about": dict(self.about),
             "rows": [row.to_dict() for row in self.rows],
+            "tuning": None if self.tuning is None else self.tuning.to_dict(),
         }
 
     @classmethod
@@ -232,10 +302,17 @@ class Assessment:
         Returns:
             An equal assessment.
         """
-        left_out = ("kind", "schema_version", "verdict", "sentences", "rows", "input_size", "notes")
+        left_out = ("kind", "schema_version", "verdict", "sentences", "rows", "input_size", "notes", "tuning")
         values = {name: value for name, value in record.items() if name not in left_out}
         rows = tuple(Row.from_dict(row) for row in record["rows"])
-        return cls(rows, **values, input_size=tuple(record["input_size"]), notes=tuple(record["notes"]))
+        tuning = record.get("tuning")  # earlier versions had none
+        return cls(
+            rows,
+            **values,
+            input_size=tuple(record["input_size"]),
+            notes=tuple(record["notes"]),
+            tuning=None if tuning is None else Tuning.from_dict(tuning),
+        )
 
 
 _VERDICTS: dict[Verdict, str] = {

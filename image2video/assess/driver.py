@@ -17,9 +17,11 @@ from image2video.assess.figures import Figures
 from image2video.assess.finalists import Finalist, bare_finalist, plain_finalists
 from image2video.assess.scoring import Images, Network
 from image2video.assess.searches import FEW, SEARCHES, Searches
+from image2video.assess.tuning import FUSION, clip_to_tune, fine_tuned
 from image2video.clip.checks import check_images
 from image2video.clip.colours import Values
 from image2video.errors import InputError
+from image2video.inject import plan
 from image2video.protocols import ImageSet, Progress
 from image2video.search.rank.averaging import check_bare, frames_at_once
 from image2video.search.rank.calibration import fit_temperature
@@ -48,6 +50,7 @@ def assess(
     judge: float = 1 / 3,
     max_images: int | None = None,
     seed: int = 0,
+    finetune: int = 0,
     batch_size: int | None = None,
     autocast: torch.dtype | None = None,
     mean: Values = None,
@@ -57,13 +60,13 @@ def assess(
 ) -> Assessment:
     """Say whether averaging over a clip helps a trained classifier on these images, and at which cost (ours).
 
-    Nothing is trained. On one part of the images the bare network is scored, chains are ranked over T, schedule,
-    padding and average (`rank_genotypes`), a set of frames is chosen greedily (`greedy_frames`), and both stand beside
-    the averages that people use without a search (mirror image, zoom, shifts), and clips that begin inside of the
-    network, just before its maps become smaller. Of all these the cheapest is chosen that
-    is as good as the best. The other part of the images, which chose nothing, judges: the gain over the bare network
-    with its 95 % interval, in accuracy and in cross-entropy after temperature scaling of both. All numbers are those of
-    the wrapper that `Assessment.wrap_options` makes.
+    Nothing is trained unless `finetune` asks for it. On one part of the images the bare network is scored, chains are
+    ranked over T, schedule, padding and average (`rank_genotypes`), a set of frames is chosen greedily
+    (`greedy_frames`), and both stand beside the averages that people use without a search (mirror image, zoom, shifts),
+    and clips that begin inside of the network, just before its maps become smaller. Of all these the cheapest is chosen
+    that is as good as the best. The other part of the images, which chose nothing, judges: the gain over the bare
+    network with its 95 % interval, in accuracy and in cross-entropy after temperature scaling of both. All numbers are
+    those of the wrapper that `Assessment.wrap_options` makes.
 
     Args:
         model: a trained classifier, images `(N, C, H, W)` -> logits `(N, K)`; not a `VideoWrap`. It stays as it is.
@@ -76,6 +79,8 @@ def assess(
         judge: the share of the images that chooses nothing.
         max_images: at most so many images; 2000 by default. They are held in memory.
         seed: of the draws of images and candidates.
+        finetune: epochs of fine-tuning; 0 for none. Copies of the network are trained on the images that choose: with
+            the clip averaged, with the clip fused (GSF), and alone for as much compute. It comes on top of `minutes`.
         batch_size: frames per forward pass; by default 32 on a CPU, else 256.
         autocast: reduced precision of the forward passes, such as `torch.bfloat16`.
         mean: how the images are normalised; default what the model's `pretrained_cfg` says.
@@ -101,7 +106,7 @@ def assess(
     """
     check_bare(model)
     check_judge(judge)
-    _check_numbers(max_cost, minutes, candidates, judge)
+    _check_numbers(max_cost, minutes, candidates, judge, finetune)
     began = time.perf_counter()
     device = device_of(model)
     images = _read(data, max_images, seed, device)
@@ -110,6 +115,8 @@ def assess(
     if batch_size is None:
         batch_size = frames_at_once(device)
     channels, height, width = images.images.shape[1:]
+    if finetune:  # before hours of work: what no fusion finds a site in is refused
+        plan(model, fusion=FUSION, input_size=(channels, height, width))
     network = Network(model, (channels, height, width), batch_size, autocast, mean, std)
 
     finalists = [bare_finalist(), *plain_finalists(max_cost)]
@@ -131,6 +138,11 @@ def assess(
             progress("finalists", number, len(finalists))
 
     rows, choice = _rows(finalists, [logits[finalist.name] for finalist in finalists], choosing, judging)
+    tuning = None
+    if finetune:
+        clip = clip_to_tune(rows, choice)
+        bare = logits["bare"][cut:]
+        tuning = fine_tuned(network, clip, bare, choosing, judging, epochs=finetune, seed=seed, progress=progress)
     batch = min(_BATCH, len(images))
     for number in sorted({0, choice}):
         single, batched = network.costs(finalists[number], batch)
@@ -146,6 +158,7 @@ def assess(
         input_size=(channels, height, width),
         notes=tuple(searches.notes),
         about=dict(about or {}),
+        tuning=tuning,
     )
 
 
@@ -183,13 +196,19 @@ def _affordable(minutes: float, per_frame: float, ends: int, choosing: int) -> i
     return frames
 
 
-def _check_numbers(max_cost: float, minutes: float | None, candidates: int, judge: float) -> None:
+def _check_numbers(max_cost: float, minutes: float | None, candidates: int, judge: float, finetune: int) -> None:
     if not max_cost >= 1:
         raise InputError(f"max_cost must be at least 1, the cost of the image itself, got {max_cost:g}")
     if minutes is not None and not minutes > 0:
         raise InputError(f"minutes must be above 0, got {minutes:g}; leave it out for no limit")
     if candidates < 2 * FEW:
         raise InputError(f"candidates must be at least {2 * FEW}, got {candidates}")
+    if finetune < 0:
+        raise InputError(f"finetune must be a number of epochs, or 0 for none, got {finetune}")
+    if finetune and max_cost < 2:
+        raise InputError(
+            f"fine-tuning compares clips of two frames and more; max_cost must be at least 2, got {max_cost:g}"
+        )
     if judge == 0:
         raise InputError("judge must be above 0: what chooses a clip flatters it, and some images have to judge")
 

@@ -6,7 +6,7 @@ from html import escape
 
 from matplotlib.figure import Figure
 
-from image2video.assess.assessment import Assessment, Row
+from image2video.assess.assessment import Assessment, Row, Tuning
 from image2video.report.page import Section, document, facts_list, figure_html, table_html
 from image2video.report.style import GREY, colours, drawing, new_figure
 from image2video.search.rank.gain import INTERVAL
@@ -24,7 +24,7 @@ _COLUMNS = (
     "calibration error (%)",
     "after temperature scaling (%)",
 )
-_FIRST_NUMBER = 2
+_FIRST_NUMBER, _CHOSEN_ON = 2, 3
 
 
 def page(assessment: Assessment) -> str:
@@ -38,6 +38,7 @@ def page(assessment: Assessment) -> str:
     """
     sections = [
         Section("All clips that were compared to the end", _table(assessment)),
+        *([] if assessment.tuning is None else [Section("Fine-tuned beside it", _tuned(assessment.tuning))]),
         Section("Gain, the cheapest clip on top", figure_html(gain_figure(assessment), _CAPTION)),
         Section("Time", _times(assessment)),
         Section("How to read it", "".join(f"<p>{escape(text)}</p>" for text in _reading(assessment))),
@@ -122,6 +123,20 @@ def _cells(row: Row, *, chosen: bool) -> tuple[str, ...]:
         f"{100 * row.judging.calibration_error:.2f}",
         f"{100 * row.judging.scaled_calibration_error:.2f}",
     )
+
+
+def _tuned(tuning: Tuning) -> str:
+    """The fine-tuned networks, and what the clip adds to fine-tuning."""
+    rows = [_cells(row, chosen=False) for row in tuning.rows]
+    columns = [
+        name if number != _CHOSEN_ON else "accuracy where temperatures were fitted (%)"
+        for number, name in enumerate(_COLUMNS)
+    ]
+    note = (
+        f"{tuning.sentence()} Gains in the table are over the network as it came. One training stands behind each row: "
+        "the intervals are of the images alone. Images were neither cropped nor mirrored in training."
+    )
+    return f'{table_html(columns, rows, numbers=range(_FIRST_NUMBER, len(_COLUMNS)))}<p class="note">{escape(note)}</p>'
 
 
 def _times(assessment: Assessment) -> str:

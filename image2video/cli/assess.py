@@ -47,6 +47,8 @@ class AssessOptions:
         candidates: how many chains and frames to look at
         space: search space that they come from
         max_images: at most so many labelled images
+        finetune: also fine-tune copies for N epochs on the images that choose: alone, averaged and fused, at equal
+            compute
         part: which images: test, or holdout for a part of the training images
         out: folder of the results
         overwrite: replace the assessment in this folder
@@ -58,6 +60,7 @@ class AssessOptions:
     candidates: int = 60
     space: str = "pose"
     max_images: int = 2000
+    finetune: int = 0
     part: str = "test"
     overwrite: bool = False
 
@@ -101,6 +104,7 @@ def run(options: Namespace) -> None:
                 candidates=how.candidates,
                 space=how.space,
                 max_images=how.max_images,
+                finetune=how.finetune,
                 seed=machine.seed,
                 mean=data.mean,
                 std=data.std,
@@ -160,7 +164,8 @@ def _print(assessment: Assessment, out: Path, *, script: bool) -> None:
     """The table, the three sentences, and where the rest lies."""
     console = Console()
     console.print(assessment_table(assessment))
-    for text in (*assessment.sentences(), *assessment.notes):
+    tuning = () if assessment.tuning is None else (assessment.tuning.sentence(),)
+    for text in (*assessment.sentences(), *tuning, *assessment.notes):
         console.print(text, highlight=False, markup=False)
     files = [out / REPORT, out / SCRIPT] if script else [out / REPORT]
     console.print(f"report: {', '.join(map(str, files))}", highlight=False, markup=False)

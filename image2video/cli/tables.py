@@ -101,7 +101,8 @@ def assessment_table(assessment: Assessment) -> Table:
     table.add_column("frames", overflow="fold")
     for name in ("cost", "top-1 %", "gain", "loss", "scaled", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in assessment.rows:
+    tuned = () if assessment.tuning is None else assessment.tuning.rows
+    for row in (*assessment.rows, *tuned):
         clip, gain = row.finalist, row.gain
         chosen = " ←" if row is assessment.chosen else ""
         table.add_row(
