@@ -4,9 +4,9 @@ r"""Collects the runs of `image2video reproduce` at one scale into one result fi
     python benchmarks/reproduce_summary.py --runs runs/paper --scale cpu --figures docs/figures
 
 A list of rows per table, and one of its questions (`table5`, `table5_questions`); tables share the runs of arms that
-are equal. `front` is what the front page shows of Table 5. Rows of measured runs also have calibration, stability under
-shifts, and the questions over seeds and test images; their figure is that of gains against cost. `gains` sorts the arms
-of all tables by what they gain over the bare network at equal compute.
+are equal. `front` is what the front page shows of one table. Rows of measured runs also have calibration, stability
+under shifts, and the questions over seeds and test images; their figure is that of gains against cost. `gains` sorts
+the arms of all tables by what they gain over the bare network at equal compute.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ from image2video.reproduce.outcome import Line, RowOutcome, outcomes
 from image2video.reproduce.paired import Gap
 
 COLUMNS = ("table", "title", "score", "half_width_95", "n", "epochs", "frames", "ms")
-FRONT = ("table5", ("bare", "bare_long", "none", "replica", "searched"))
+FRONT = {
+    "converged": ("deployments", ("tilt_bare", "tilt_default", "tilt_mirror", "tilt_ranked", "tilt_augmented")),
+}
+"""Scale -> the table and the arms of its first row that the front page shows."""
+FRONT_ELSEWHERE = ("table5", ("bare", "bare_long", "none", "replica", "searched"))
 
 
 def line_row(table: str, outcome: RowOutcome, line: Line) -> dict[str, Any]:
@@ -150,8 +154,9 @@ def summary(found: dict[str, list[RowOutcome]], scale: str) -> dict[str, Any]:
         lists |= {name: lines, f"{name}_questions": questions}
         if missing or errors:
             gaps[name] = {"missing": missing, "errors": errors}
-    table, arms = FRONT
-    front = [line for line in lists.get(table, []) if line["arm"] in arms]
+    table, arms = FRONT.get(scale, FRONT_ELSEWHERE)
+    lines = lists.get(table, [])
+    front = [line for line in lines if line["arm"] in arms and line["row"] == lines[0]["row"]]
     results = [line for name in found for line in lists[name]]
     is_measured = any(line.measures for rows in found.values() for row in rows for line in row.lines)
     return {

@@ -55,10 +55,14 @@ def test_one_seed_has_no_interval(tmp_path, pretended):  # noqa: F811
     assert payload["gaps"] == {}
 
 
-def test_the_front_page_takes_five_arms_of_table_5(tmp_path):
-    table5, arms = summary.FRONT
-    assert set(arms) <= {arm.name for arm in summary.load_experiment(table5).arms}
+@pytest.mark.parametrize("chosen", [*summary.FRONT.values(), summary.FRONT_ELSEWHERE])
+def test_the_front_page_takes_five_arms_of_a_table(chosen):
+    table, arms = chosen
+    assert set(arms) <= {arm.name for arm in summary.load_experiment(table).arms}
     assert len(arms) == 5
+
+
+def test_a_scale_without_runs_has_no_summary(tmp_path):
     with pytest.raises(MissingError, match="no finished run at scale 'smoke'"):
         summary.finished(asked(tmp_path, ""))
 
