@@ -13,9 +13,8 @@ from wrap_helpers import COLOURFUL, backbone, images, same_state, state_of, stir
 
 from image2video.clip.deep_clip import DeepClip
 from image2video.clip.random_clips import RandomClips
-from image2video.errors import InputError, InputTypeError, StateError, UnsupportedError
+from image2video.errors import InputError, InputTypeError, StateError
 from image2video.inject import inject_, plan
-from image2video.receptive_field import Unit, effective
 from image2video.search import get_space
 from image2video.wrap.checkpoint import FreshFusionWarning
 from image2video.wrap.clip_record import ClipWarning
@@ -399,11 +398,6 @@ def test_other_names_of_a_place_become_its_own():
     assert str(model.genotype) == "image: rotate(3) | layer2: rotate(4)"
     made = plan(backbone(), fusion="none", input_size=SIZE, clip_at=["image", "layer2"])
     assert VideoWrap(backbone(), "none", genotype={"image": "identity", "layer2.0": "identity"}, sites=made).T == 3
-
-
-def test_receptive_fields_refuse_it():
-    with pytest.raises(UnsupportedError, match=r"maps are moved at several places \(image: .* layer2: "):
-        effective(deep("none"), images(size=SIZE), Unit())
 
 
 @torch.no_grad()
