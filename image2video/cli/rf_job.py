@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from image2video.cli.arguments import dashed
 from image2video.cli.follow import NETWORK, follow_run
-from image2video.cli.models import found_at
 from image2video.clip.any_clip import AnyClip, clip_in_words, options_for
 from image2video.clip.deep_clip import DeepClip
 from image2video.clip.deep_video import DeepVideo
@@ -37,7 +36,7 @@ from image2video.training.head import head_classes, head_names
 from image2video.training.trained import PRETRAINED, TrainedRun
 from image2video.wrap.builders import Builder
 from image2video.wrap.phases import phases
-from image2video.wrap.steps import wanted_clip
+from image2video.wrap.steps import found_at, wanted_clip
 from image2video.wrap.video_wrap import VideoWrap
 
 BARE = "bare"
