@@ -13,7 +13,7 @@ from image2video.cli.arguments import dashed, plain_values
 from image2video.cli.heads import load_weights_file, published_head, wrapped_head
 from image2video.cli.images import bare_builder
 from image2video.cli.options import BackboneOptions, WrapOptions
-from image2video.clip.any_clip import AnyClip, as_any_clip
+from image2video.clip.any_clip import as_any_clip
 from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.random_clips import RandomClips
@@ -24,6 +24,7 @@ from image2video.trace.places import IMAGE
 from image2video.training import read_weights
 from image2video.wrap.builders import Builder
 from image2video.wrap.phases import PHASES
+from image2video.wrap.steps import found_at
 from image2video.wrap.video_wrap import VideoWrap
 
 DEFAULT_FRAMES = 3
@@ -102,13 +103,6 @@ def build_model(
 def _lines(*notes: str | None) -> list[str]:
     """The lines to print, where there are some."""
     return [note for note in notes if note is not None]
-
-
-def found_at(genotype: AnyClip | str) -> str | None:
-    """The place inside of the network with which a genotype was found; None for the image, or if it names its own."""
-    place = None if isinstance(genotype, str) else (genotype.provenance or {}).get("clip_at")
-    # A provenance is free text of whoever wrote it.
-    return place if isinstance(place, str) and place != IMAGE else None
 
 
 def frame_source(text: str, data: DataSource, seed: int, frames: int | None = None) -> FrameSource:

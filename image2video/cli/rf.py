@@ -24,6 +24,7 @@ from image2video.cli.rf_job import (
     read_images,
 )
 from image2video.cli.rf_theory import clip_figure, clip_sentence, expected_rows, layer_sentence
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.image_to_video import Image2Video
 from image2video.experiments.output import environment
 from image2video.receptive_field import Unit
@@ -39,7 +40,6 @@ from image2video.report import (
     write_field_page,
 )
 from image2video.runs.folders import OutputDirectory, atomic_write_bytes, atomic_write_json
-from image2video.trace.places import IMAGE
 from image2video.training import make_accelerator
 
 SCHEMA_VERSION = 1
@@ -64,7 +64,7 @@ def run(options: Namespace) -> None:
     pictures = read_images(rf.images, rf.count, networks.size, networks.bare, machine.seed, weights=rf.weights)
     say("rf", [*notes, *filter(None, [pictures.prepared])])
     frame = networks.still_frame if rf.frame is None else rf.frame
-    seen = networks.bare if networks.place is None else networks.wrapped
+    seen = networks.wrapped if networks.moves_inside else networks.bare
     units = survey_units(seen, networks.size, layer=rf.layer, frame=frame)
     with OutputDirectory(rf.out, "rf", overwrite=rf.overwrite) as folder:
         if networks.weights == "random":
@@ -99,7 +99,7 @@ def _record(networks: Networks, fields: Survey, facts: dict[str, Any], seconds: 
         "genotype": str(networks.genotype),
         "T": networks.clip.T,
         "schedule": networks.clip.schedule,
-        "clip_at": networks.place or IMAGE,
+        "clip_at": networks.clip_at,
         "fields": rows,
         "settings": facts,
         "seconds": seconds,
@@ -125,7 +125,7 @@ def _write(
     atomic_write_bytes(folder / "maps.npz", buffer.getvalue())
     first = next(iter(fields.values()))[BARE]
     # A square that every frame of the image shows elsewhere is no picture of maps that move inside of the network.
-    drawn = clip_figure(networks, first) if networks.place is None else None
+    drawn = None if networks.moves_inside else clip_figure(networks, first)
     figures = {"erf": erf_figure(grid.rows, caption=grid.caption), "fields": drawn}
     for name, figure in figures.items():
         if figure is None:
@@ -137,7 +137,7 @@ def _write(
         title=record["title"],
         grid=grid,
         theory=f"{layer_sentence(networks, units)} {clip_sentence(networks, units, first)}",
-        expected=expected_rows(networks, units, fields) if networks.place is None else (),
+        expected=() if networks.moves_inside else expected_rows(networks, units, fields),
         facts=record["settings"] | {"time": f"{record['seconds']:.0f} s"},
     )
     write_field_page(folder / "rf.html", report, fields=drawn, film=_film(networks, pictures))
@@ -146,8 +146,9 @@ def _write(
 
 def _film(networks: Networks, pictures: Pictures) -> Any:
     """The clip of the first image, where it is a picture and the frames are those of the image."""
-    if pictures.mean is None or networks.place is not None:
+    if pictures.mean is None or networks.moves_inside:
         return None
+    assert not isinstance(networks.genotype, DeepClip), "it moves maps"
     options: dict[str, Any] = {"mean": pictures.mean, "std": pictures.std}
     clip = Image2Video(networks.genotype, **networks.clip.replace(**options).arguments())
     return film_figure(pictures.images[:1], clip, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from image2video.cli.arguments import dashed
 from image2video.cli.follow import NETWORK, follow_run
-from image2video.cli.models import found_at
-from image2video.clip.any_clip import Clip, as_clip, clip_in_words, options_for
+from image2video.clip.any_clip import AnyClip, clip_in_words, options_for
+from image2video.clip.deep_clip import DeepClip
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.memory import check_memory
@@ -27,11 +29,14 @@ from image2video.data.source import IMAGENET_MEAN, IMAGENET_STD
 from image2video.data.transforms import eval_transform
 from image2video.errors import InputError, MissingError
 from image2video.receptive_field import prepare_random
+from image2video.trace.places import IMAGE
 from image2video.trace.sizes import nominal_size
 from image2video.training import load_weights, read_weights
 from image2video.training.head import head_classes, head_names
 from image2video.training.trained import PRETRAINED, TrainedRun
 from image2video.wrap.builders import Builder
+from image2video.wrap.phases import phases
+from image2video.wrap.steps import found_at, wanted_clip
 from image2video.wrap.video_wrap import VideoWrap
 
 BARE = "bare"
@@ -51,7 +56,8 @@ class RfOptions:
         weights: trained weights: .safetensors or a torch file of the bare network, or the folder of a run or of
             save_pretrained; none for random ones
         pretrained: load timm's weights for this model
-        genotype: text such as "translate_x(0.06) > rotate(10)" or "identity | flip_x", a .json file or preset:NAME
+        genotype: text such as "translate_x(0.06) > rotate(10)", "identity | flip_x" or, of several places of the
+            network, "image: scale(1.1) | layer3: rotate(10)", a .json file or preset:NAME
         fusion: how frames mix; a name from `fusion_names()`
         frames: frames of the clip, T (default: as the genotype's file was found with, else 3; all of a frame set)
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: likewise, else centred)
@@ -110,14 +116,25 @@ class Networks:
     models: dict[str, nn.Module]
     size: Size
     weights: str
-    genotype: Clip
+    genotype: AnyClip
     clip: ClipOptions
     name: str
 
     @property
     def place(self) -> str | None:
-        """The module at whose input the clips begin; None for the image."""
+        """The module at whose input the clips begin; None for the image, and for a genotype that names its places."""
         return self.wrapped.clip_at
+
+    @property
+    def moves_inside(self) -> bool:
+        """Whether maps are moved inside of the network."""
+        return bool(self.wrapped.plan.clip_sites)
+
+    @property
+    def clip_at(self) -> str | list[str]:
+        """The place where the clip begins, `image` for the image, or all places where its genotype names several."""
+        plan = self.wrapped.plan
+        return [*plan.places] if plan.later_sites else plan.places[0]
 
     @property
     def wrapped(self) -> VideoWrap:
@@ -138,7 +155,7 @@ class Networks:
     @property
     def still_frame(self) -> int:
         """The frame that is the image itself, or moves least."""
-        return Image2Video.of(self.genotype, self.clip).nearest_frame()
+        return self.genotype.nearest(self.clip.steps)
 
     def calibrated(self, images: Tensor, seed: int) -> Networks:
         """Random networks as they can be measured: no branch is zero, batch norms fit the images (`prepare_random`).
@@ -179,14 +196,15 @@ def build_networks(options: RfOptions, seed: int, device: torch.device, *, run: 
         if side is None and run is not None:
             known = Preparation.of(options.weights)
             side = None if known is None else known.image_size
-        genotype, size = as_clip(options.genotype), image_size(bare, side)
+        size = image_size(bare, side)
+        genotype, place = wanted_clip(options.genotype, options.clip_at, partial(phases, bare, input_size=size))
         clip = options_for(genotype, WRAP_CLIP, T=options.frames, schedule=options.schedule)
         if run is not None:  # photometric ops see the colours that the images have
             _, mean, std, _ = _preparation(bare, options.weights)
             clip = clip.replace(mean=mean, std=std)
         if options.frame is not None and options.frame >= clip.T:
             raise InputError(f"--frame {options.frame} is not one of --frames {clip.T}: they count from 0")
-        place = options.clip_at or found_at(genotype)
+        place = place or found_at(genotype)
         fusions = ["none"] if options.fusion == "none" else ["none", options.fusion]
         models: dict[str, nn.Module] = {BARE: bare}
         for fusion in fusions:
@@ -221,11 +239,18 @@ def _bare(options: RfOptions, run: TrainedRun | None) -> nn.Module:
 
 
 def _wrapped(
-    bare: nn.Module, fusion: str, genotype: Clip, clip: ClipOptions, size: Size, place: str | None
+    bare: nn.Module,
+    fusion: str,
+    genotype: AnyClip,
+    clip: ClipOptions,
+    size: Size,
+    place: str | tuple[str, ...] | None,
 ) -> VideoWrap:
     """A copy of the bare network as a video network; its fusions are as published, else they would not be seen."""
     options: dict[str, Any] = {"genotype": genotype, **clip.arguments(), "residual": False, "input_size": size}
-    return VideoWrap(copy.deepcopy(bare), fusion, **options, clip_at=place).eval()
+    # A genotype that names several places says itself where they are.
+    at = None if isinstance(genotype, DeepClip) else place or IMAGE
+    return VideoWrap(copy.deepcopy(bare), fusion, **options, clip_at=at).eval()  # type: ignore[arg-type]
 
 
 def _saved(options: RfOptions, device: torch.device) -> Networks:
@@ -236,9 +261,8 @@ def _saved(options: RfOptions, device: torch.device) -> Networks:
     if given:
         raise InputError(f"{options.weights} says itself how its model is wrapped; leave out {', '.join(given)}")
     model = VideoWrap.from_pretrained(options.weights)
-    if not isinstance(model.to_video, Image2Video):
-        what = "moves maps at several places" if model.plan.clip_sites else "draws them at random"
-        raise InputError(f"a field needs frames of a fixed shape; the model in {options.weights} {what}")
+    if not isinstance(model.to_video, Image2Video | DeepVideo):
+        raise InputError(f"a field needs frames of a fixed shape; the model in {options.weights} draws them at random")
     made = model.plan.input_size  # of the images that it was wrapped for, which may be others than its family's
     if options.size is None and min(made) > 0:
         size = (made[0], made[1], made[2])
@@ -252,7 +276,7 @@ def _saved(options: RfOptions, device: torch.device) -> Networks:
 def beside(model: VideoWrap, size: Size) -> dict[str, nn.Module]:
     """A trained wrapper beside its backbone alone, and beside its clip without fusion; all are copies but itself."""
     bare = copy.deepcopy(model).unwrap().eval()
-    assert isinstance(model.to_video, Image2Video), "callers refuse frames that are drawn at random"
+    assert isinstance(model.to_video, Image2Video | DeepVideo), "callers refuse frames that are drawn at random"
     averaged = _wrapped(bare, "none", model.to_video.genotype, _clip_of(model.to_video), size, model.clip_at)
     found: dict[str, nn.Module] = {BARE: bare, AVERAGED: averaged}
     if model.plan.sites:
@@ -260,7 +284,7 @@ def beside(model: VideoWrap, size: Size) -> dict[str, nn.Module]:
     return found
 
 
-def _clip_of(to_video: Image2Video) -> ClipOptions:
+def _clip_of(to_video: Image2Video | DeepVideo) -> ClipOptions:
     """How a wrapper makes its frames."""
     colours = to_video.colours
     return ClipOptions(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from image2video.cli.rf_job import BARE, Networks
+from image2video.clip.deep_clip import DeepClip
 from image2video.errors import InputError, UnsupportedError
 from image2video.receptive_field import EffectiveField, Unit, clip_field, reshaped, theoretical
 from image2video.receptive_field.expected import Shares, expected, shares_of
@@ -31,8 +32,9 @@ def clip_sentence(networks: Networks, units: Mapping[str, Unit], field: Effectiv
 
     Where the clip begins inside of the network, by the sizes of the layers before and behind the place.
     """
-    if networks.place is not None:
+    if networks.moves_inside:
         return _inside_sentence(networks, next(iter(units.values())))
+    assert not isinstance(networks.genotype, DeepClip), "it moves maps"
     polygon = variance_square(field)
     shape = reshaped(polygon, networks.genotype, networks.clip.T, networks.clip.schedule, image_size=networks.size[1:])
     return (
@@ -52,9 +54,14 @@ def _inside_sentence(networks: Networks, unit: Unit) -> str:
     seen = "all of them" if found.behind.whole else "{:g}×{:g} of them".format(*found.behind.size)
     (h, w), still = found.map_size, max(1, found.areas[networks.still_frame])
     areas = ", ".join(pixels(area) for area in found.areas)
+    if found.between:
+        where = f"The frames are moved at {', '.join(found.passed)}, last in a map of {h}×{w} cells."
+    elif found.place is None:  # a unit before all places inside
+        where = f"The frames are moved at the image, of {h}×{w} pixels."
+    else:
+        where = f"The clip begins at {found.place}, in a map of {h}×{w} cells of which each sees {found.before}."
     return (
-        f"The clip begins at {found.place}, in a map of {h}×{w} cells of which each sees {found.before}. The unit sees "
-        f"{seen}. Its frames show it {areas} pixels of the image, together "
+        f"{where} The unit sees {seen}. Its frames show it {areas} pixels of the image, together "
         f"{pixels(found.area)}: {found.area / still:.2f} times those of the frame that moves least. A fusion can reach "
         "that union."
     )
@@ -62,6 +69,7 @@ def _inside_sentence(networks: Networks, unit: Unit) -> str:
 
 def clip_figure(networks: Networks, field: EffectiveField) -> Any:
     """The square of the bare network's variance in every frame, and mapped back."""
+    assert not isinstance(networks.genotype, DeepClip), "it moves maps"
     return fields_figure(
         variance_square(field),
         {"the clip": networks.genotype},
@@ -90,6 +98,7 @@ def _compared(networks: Networks, bare: EffectiveField, field: EffectiveField, s
     text = " ".join(f"{100 * share:.0f}" for share in field.frame_shares or ()) + " %"
     digits = 1 if field.measures.spread >= 10 else 2
     spread, axes = f"{field.measures.spread:.{digits}f}", ErfPanel.of("", field).axes
+    assert not isinstance(networks.genotype, DeepClip), "it moves maps"
     try:
         found, m = expected(bare, networks.genotype, networks.clip.schedule, shares)
     except InputError:  # a frame sees nothing of the image in this place, so nothing is expected

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from image2video.cli.rf_job import beside
 from image2video.clip.any_clip import clip_in_words
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.image_to_video import Image2Video
 from image2video.data import DataSource
 from image2video.errors import Image2VideoError
@@ -42,13 +43,12 @@ class FieldOptions:
 def print_fields(model: VideoWrap, data: DataSource, name: str, out: Path, console: Console) -> None:
     """Print the fields' table and write `erf.png` into the run's folder; a line says why where there are none."""
     size = (data.input_size[0], data.input_size[1], data.input_size[2])
-    if not isinstance(model.to_video, Image2Video):
-        why = "maps are moved inside of the network" if model.plan.clip_sites else "the frames are drawn at random"
-        console.print(f"receptive fields: none to draw, since {why}", highlight=False)
+    if not isinstance(model.to_video, Image2Video | DeepVideo):
+        console.print("receptive fields: none to draw, since the frames are drawn at random", highlight=False)
         return
     weights = f"trained on {data.short_name}"
     try:
-        units = survey_units(model, size, frame=model.to_video.nearest_frame())
+        units = survey_units(model, size, frame=model.to_video.genotype.nearest(model.to_video.options.steps))
         device = next(model.parameters()).device
         # Fields of training images: the test images stay unseen by all but the final evaluation.
         batches = data.train.batches(min(_IMAGES, data.train.num_images), device=device)

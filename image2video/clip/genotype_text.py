@@ -21,8 +21,8 @@ NO_CHAIN = (
     "searches, rankings of chains and random clips do not"
 )
 NO_DEEP = (
-    "expected a clip of images, got one with places of a network; VideoWrap(network, genotype=…) takes it; receptive "
-    "fields, searches, rankings, random clips and mmsegmentation do not"
+    "expected a clip of images, got one with places of a network; VideoWrap(network, genotype=…) and the segmentors of "
+    "mmsegmentation take it; Image2Video, searches, rankings and random clips do not"
 )
 
 _SPACE = re.compile(r"\s*")

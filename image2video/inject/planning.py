@@ -15,6 +15,7 @@ from image2video.inject.checks import check_backbone
 from image2video.inject.clip_choice import find_clip_sites
 from image2video.inject.clip_fusions import shared_places, split_at_clip
 from image2video.inject.clip_rows import Rows
+from image2video.inject.clip_site import ClipSite
 from image2video.inject.plan import OutputLayout, Plan, Site, Skipped, some
 from image2video.inject.rule import (
     Candidate,
@@ -97,7 +98,7 @@ def plan(
         chosen, before = split_at_clip(graph, clip_site, chosen, named=selection.names)
         skipped = [*before, *skipped]
     if config.active and not chosen:
-        raise _no_site(backbone, config, skipped)
+        raise _no_site(backbone, config, skipped, clip_site)
     channels, height, width = example.shape[1:]
     return Plan(
         fusion=config,
@@ -188,14 +189,19 @@ def _check_images(graph: Graph, backbone: nn.Module, example: Tensor) -> None:
         )
 
 
-def _no_site(backbone: nn.Module, config: FusionConfig, skipped: list[Skipped]) -> InputError:
+def _no_site(
+    backbone: nn.Module, config: FusionConfig, skipped: list[Skipped], clip_site: ClipSite | None
+) -> InputError:
     """Make the error for a plan that would have no site."""
     name = type(backbone).__name__
     if skipped:
         reasons = some([f"{place.name}: {place.reason}" for place in skipped], 3)
+        advice = "choose another fusion, or name modules: sites=['layer1.0.conv1', …]"
+        if clip_site is not None:
+            advice = "take fusion='none', which averages the frames, or let the clip begin at an earlier place"
         return InputError(
             f"no site is left for fusion {config.name!r} in {name}: all {len(skipped)} places were left out "
-            f"({reasons}); choose another fusion, or name modules: sites=['layer1.0.conv1', …]"
+            f"({reasons}); {advice}"
         )
     return InputError(
         f"no site was found for fusion {config.name!r} in {name}: it has neither a residual branch nor a second "

@@ -1,4 +1,4 @@
-"""Clips that begin inside of a network: what lies behind the place, and the map there."""
+"""Clips that move inside of a network: what lies behind each place, and the map there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from image2video.wrap.video_wrap import VideoWrap
 
 @dataclass(frozen=True)
 class Begin:
-    """Where the clip begins in a trace.
+    """Where the clip begins in a trace, or where its frames are moved once more.
 
     Attributes:
         site: the place.
@@ -38,12 +38,24 @@ class Begin:
 def begin_of(model: nn.Module, traced: Traced) -> Begin | None:
     """Find where the clip of a wrapper begins in its trace; None for the image, and for a model without frames."""
     model = uncompiled(model)
-    site = model.plan.clip_site if isinstance(model, VideoWrap) else None
-    if site is None:
+    if not isinstance(model, VideoWrap) or model.plan.clip_site is None:
         return None
-    call = traced.layer(site.module)
-    value = call.inputs[site.index]
-    return Begin(site, value, Places(Graph(traced.trace)).place(call, value).behind)
+    return places_of(model, traced)[0]
+
+
+def places_of(model: nn.Module, traced: Traced) -> list[Begin]:
+    """Find all places inside of a wrapper's backbone where maps are moved, in the order of execution."""
+    model = uncompiled(model)
+    sites = model.plan.clip_sites if isinstance(model, VideoWrap) else ()
+    if not sites:
+        return []
+    known = Places(Graph(traced.trace))
+    found = []
+    for site in sites:
+        call = traced.layer(site.module)
+        value = call.inputs[site.index]
+        found.append(Begin(site, value, known.place(call, value).behind))
+    return found
 
 
 def maps_at(site: ClipSite, tensor: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,15 +32,25 @@ class Gradients:
 
 @contextmanager
 def held_still(model: nn.Module) -> Iterator[nn.Module]:
-    """A model in eval mode without gradients of its parameters; both are restored for every module and parameter."""
+    """A model in eval mode without gradients of its parameters; both are restored for every module and parameter.
+
+    Of a clip at several places every frame has a row of its own meanwhile, so that each has its share.
+    """
+    wrapper = uncompiled(model)
+    injection = wrapper.fusion if isinstance(wrapper, VideoWrap) else None
+    plan = None if injection is None else injection.plan
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
+        if injection is not None and plan is not None:
+            injection.plan = replace(plan, shared=0)
         yield model
     finally:
+        if injection is not None and plan is not None:
+            injection.plan = plan
         for module, mode in modes:
             module.training = mode
         for parameter, flag in flags:

@@ -11,7 +11,7 @@ from image2video.errors import InputError
 from image2video.receptive_field.target import Target
 from image2video.trace.trace import tensors_of
 from image2video.wrap.video_wrap import VideoWrap
-from image2video.wrap.ways import way_back
+from image2video.wrap.ways import way_back, way_behind
 
 
 class Reading:
@@ -102,7 +102,11 @@ class Reading:
         assert self._wrapper is not None, "a model without frames has nothing to aggregate"
         maps = layout.to_maps(layout.split_prefix(tensor)[1])
         y, x = self._position
-        back = way_back(self._wrapper.to_video, self._wrapper.plan.clip_sites, self.target.size)
+        video, sites, size = self._wrapper.to_video, self._wrapper.plan.clip_sites, self.target.size
+        if self._wrapper.plan.later_sites:  # a layer between the places goes back by those before it
+            back = way_behind(video, sites, size, self.target.passed)
+        else:
+            back = way_back(video, sites, size)
         return back.unwarped_mean(maps, self.target.size, T)[:, :, y, x]
 
     @property

@@ -14,7 +14,7 @@ from image2video.errors import InputError, UnsupportedError
 from image2video.inject.planning import plan
 from image2video.protocols import Progress, named
 from image2video.receptive_field.effective import EffectiveField, effective_fields
-from image2video.receptive_field.inside import begin_of
+from image2video.receptive_field.inside import places_of
 from image2video.receptive_field.models import bare_network
 from image2video.receptive_field.target import locate
 from image2video.receptive_field.traced import field_of, trace_model
@@ -90,14 +90,14 @@ def default_layer(model: nn.Module, size: tuple[int, int, int]) -> str:
 
     The layers are timm's `feature_info` of the network, else the blocks with a residual sum. Where the first sees more
     than the image, that one; where every unit sees the whole image (attention), the last. `model` is a bare network or
-    a `VideoWrap`, whose names are the bare network's; where its clip begins inside, the layers are those behind the
-    place. Raises `InputError` where there are no layers to choose from.
+    a `VideoWrap`, whose names are the bare network's; where its clip moves inside, the layers are those behind the
+    last place. Raises `InputError` where there are no layers to choose from.
     """
     traced = trace_model(model, size)
     names = _layers(model, size)
-    begin = begin_of(model, traced)
-    if begin is not None:
-        names = [name for name in names if begin.sees_frames(traced.layer(name).outputs[0])] or names[-1:]
+    places = places_of(model, traced)
+    if places:
+        names = [name for name in names if places[-1].sees_frames(traced.layer(name).outputs[0])] or names[-1:]
     # A layer whose field is not known (an operation without a rule) is passed over.
     fields = {}
     for name in names:

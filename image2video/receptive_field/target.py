@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from image2video.clip.checks import check_size
-from image2video.clip.deep_video import DeepVideo
 from image2video.errors import InputError, UnsupportedError
-from image2video.receptive_field.inside import begin_of
+from image2video.receptive_field.inside import places_of
 from image2video.receptive_field.models import bare_network, uncompiled
 from image2video.receptive_field.traced import Traced, trace_model
 from image2video.receptive_field.units import Unit
@@ -37,6 +36,7 @@ class Target:
         described: the unit in words.
         runs: how often the layer runs in one forward; the unit is of the last time. 0 for what the model returns.
         value: the index of the tensor in the trace.
+        passed: how many of the places inside of the network where maps are moved it is behind.
     """
 
     unit: Unit
@@ -48,6 +48,7 @@ class Target:
     described: str
     runs: int = 0
     value: int = 0
+    passed: int = 0
 
 
 def locate(
@@ -64,11 +65,12 @@ def locate(
     T = _frames(model, unit)
     traced = traced or trace_model(model, (channels, *size))
     path, value = _tensor(traced, unit)
-    begin = begin_of(model, traced)
-    if begin is not None and not begin.sees_frames(value.index):
+    places = places_of(model, traced)
+    passed = sum(place.sees_frames(value.index) for place in places)
+    if places and passed == 0 and _begins_inside(model):
         if unit.frame is not None:
             raise InputError(
-                f"{_what(unit, path)} lies before the place where the clip begins, {begin.site.name!r}, and has no "
+                f"{_what(unit, path)} lies before the place where the clip begins, {places[0].site.name!r}, and has no "
                 "frames; leave frame out, or name a layer behind it"
             )
         T = None
@@ -87,14 +89,15 @@ def locate(
     if grid is None:
         if unit.position != "centre":
             raise InputError(f"{_what(unit, path)} is a vector and has no position {unit.position}; leave it out")
-        return Target(unit, path, None, count, T, size, described, runs, value.index)
+        return Target(unit, path, None, count, T, size, described, runs, value.index, passed)
     y, x = (grid[0] // 2, grid[1] // 2) if isinstance(unit.position, str) else unit.position
     if y >= grid[0] or x >= grid[1]:
         raise InputError(
             f"unit ({y}, {x}) is outside the map of {_what(unit, path)}, which has {grid[0]}×{grid[1]} units for "
             f"images of {size[0]}×{size[1]} pixels; the first is (0, 0)"
         )
-    return Target(replace(unit, position=(y, x)), path, layout, count, T, size, described, runs, value.index)
+    found = replace(unit, position=(y, x))
+    return Target(found, path, layout, count, T, size, described, runs, value.index, passed)
 
 
 def image_shape(model: nn.Module, size: Sequence[int]) -> tuple[int, int, int]:
@@ -122,16 +125,17 @@ def _frames(model: nn.Module, unit: Unit) -> int | None:
                 "wrap it: VideoWrap(model)"
             )
         return None
-    if isinstance(model.to_video, DeepVideo):
-        raise UnsupportedError(
-            f"maps are moved at several places ({model.genotype}), and receptive fields are measured of clips that "
-            "begin at one; wrap a copy with one genotype, and clip_at for its place"
-        )
     if unit.frame is not None and unit.frame >= model.T:
         raise InputError(f"frame {unit.frame} is outside the clip of T = {model.T} frames; give 0 … {model.T - 1}")
     if unit.frame is None and unit.layer is None and model.aggregate == "none":
         raise InputError('aggregate="none" leaves the frames apart; say which one is meant: Unit(frame=0)')
     return model.T
+
+
+def _begins_inside(model: nn.Module) -> bool:
+    """Whether the clip of a wrapper begins inside of its backbone."""
+    model = uncompiled(model)
+    return isinstance(model, VideoWrap) and model.plan.clip_site is not None
 
 
 def _tensor(traced: Traced, unit: Unit) -> tuple[str, Value]:

@@ -90,6 +90,8 @@ def train(
         best_state: dict[str, torch.Tensor] = {}
         if out is not None and resume:
             history, best_state = restore(Path(out) / CHECKPOINT, engine, config, data, settings)
+        if folder is not None:
+            folder.note_run()
         while len(history) < config.epochs:
             record = _one_epoch(engine, data, len(history))
             history.append(record)

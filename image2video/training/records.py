@@ -57,8 +57,14 @@ class RunFolder:
         if not (folder.resumed and has_checkpoint(checkpoint)):
             record = {**self._settings, **config.to_dict()}
             atomic_write_text(folder / "config.yaml", yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
-        # What later commands on these weights do by default.
-        folder.note(versions=versions(), dataset=data.describe(), classes=list(data.classes), network=network)
+        self._network = network
+
+    def note_run(self) -> None:
+        """Record what later commands on these weights do by default; of a resumed run, once its checkpoint fits."""
+        data = self._data
+        self._folder.note(
+            versions=versions(), dataset=data.describe(), classes=list(data.classes), network=self._network
+        )
 
     def save_epoch(self, engine: Engine, history: list[EpochRecord], best_state: dict[str, Tensor]) -> None:
         """After an epoch: curves, history, the best weights, and last the checkpoint, which makes it count."""

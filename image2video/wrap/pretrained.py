@@ -28,6 +28,7 @@ from image2video.inject.planning import plan
 from image2video.runs.folders import atomic_write_bytes, atomic_write_json
 from image2video.runs.texts import user_path
 from image2video.runs.weights import read_safetensors
+from image2video.trace.places import IMAGE
 from image2video.version import __version__
 from image2video.wrap.builders import Builder
 from image2video.wrap.clip_record import Video
@@ -129,7 +130,9 @@ def read(
     if config["sites"]:
         arguments["sites"] = _matching_plan(backbone, arguments["fusion"], size, config["sites"], places)
     else:
-        arguments["clip_at"] = config["clip_at"]
+        # Said in any case: the genotype may have been found at another place.
+        several = isinstance(clip, DeepClip)
+        arguments["clip_at"] = config["clip_at"] if several else config["clip_at"] or IMAGE
         if any(size):
             arguments["input_size"] = size
     return Saved(backbone, arguments, builder, state, str(weights_path))

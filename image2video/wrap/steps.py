@@ -63,6 +63,18 @@ def wanted_clip(
     return only.with_provenance(clip.provenance), place
 
 
+def found_at(genotype: AnyClip | str) -> str | None:
+    """Return the place inside of a network with which a genotype was found.
+
+    None for the image, and for a clip that names its places itself.
+    """
+    if isinstance(genotype, str | DeepClip):
+        return None
+    place = (genotype.provenance or {}).get("clip_at")
+    # A provenance is free text of whoever wrote it.
+    return place if isinstance(place, str) and place != IMAGE else None
+
+
 def clip_maker(backbone: nn.Module, source: FrameSource | None, genotype: AnyClip, **options: Any) -> Video:
     """Return what makes a wrapper's clips: the source, or an `Image2Video` of the genotype and the options.
 
@@ -104,8 +116,12 @@ def plan_for(
     input_size: tuple[int, int, int] | None,
     example_input: Tensor | None,
     clip_at: str | Sequence[str] | None = None,
+    *,
+    found: str | None = None,
 ) -> Plan:
     """Return the given plan, or make one at the given size or at the size that the backbone's config tells.
+
+    Without a given plan and a `clip_at` the clip begins where its genotype was `found`.
 
     Raises `InputError` for a plan of another fusion or another clip site, and what `plan` raises.
     """
@@ -119,6 +135,7 @@ def plan_for(
                 "genotype names its places itself where there are several"
             )
         return sites
+    clip_at = found if clip_at is None else clip_at
     known = input_size is not None or example_input is not None or nominal_size(backbone) is not None
     if not known and not config.active and sites is None and clip_at in (None, IMAGE):
         # Without fusion the trace only tells the layouts of the outputs: the first maps or tokens trace the backbone.
@@ -128,9 +145,16 @@ def plan_for(
             backbone, fusion=config, sites=sites, input_size=input_size, example_input=example_input, clip_at=clip_at
         )
     except InputError as error:
-        if not isinstance(clip_at, tuple) or "clip_at" not in str(error):
+        if "clip_at" not in str(error):
             raise
-        raise InputError(f"{error}; the genotype names the places, {', '.join(clip_at):.200}") from error
+        if isinstance(clip_at, tuple):
+            raise InputError(f"{error}; the genotype names the places, {', '.join(clip_at):.200}") from error
+        if found is None or clip_at != found:
+            raise
+        raise InputError(
+            f"{error}; the genotype was found there, as its provenance says: clip_at={IMAGE!r} lets the clip begin at "
+            "the image"
+        ) from error
 
 
 def _is_planned(the_plan: Plan, places: Sequence[str]) -> bool:

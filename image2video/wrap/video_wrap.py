@@ -54,6 +54,7 @@ from image2video.wrap.steps import (
     batch_norms,
     clip_maker,
     formats_of,
+    found_at,
     make_clip,
     output_formats,
     plan_for,
@@ -100,7 +101,8 @@ class VideoWrap(ClipState, TimmLike):
             options of the clip.
         clip_at: the module at whose input the clip begins, such as `"layer3"` (ours): up to there the backbone sees
             every image once, and what comes in there is warped as the image would be. `clip_sites(backbone)` lists
-            all such places. None: at the image, or where the genotype says.
+            all such places, `"image"` is the image. None: where the genotype says, or as it was found with, else at
+            the image.
 
     Raises:
         InputError: an unknown option, one that a frame set cannot have, `sites` that match nothing, no known input
@@ -149,7 +151,7 @@ class VideoWrap(ClipState, TimmLike):
         clip, places = wanted_clip(genotype, clip_at, own)
         how = {"T": T, "schedule": schedule, "padding": padding, "interpolation": interpolation}
         to_video = clip_maker(backbone, frames, clip, **how, mean=mean, std=std)
-        the_plan = plan_for(backbone, config, sites, input_size, example_input, places)
+        the_plan = plan_for(backbone, config, sites, input_size, example_input, places, found=found_at(clip))
         self.to_video = named_as(to_video, the_plan)
         if the_plan.clip_site is None:
             nominal = nominal_size(backbone) if input_size is None else input_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -12,6 +13,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from image2video.clip.deep_video import CallFrames, DeepVideo
 from image2video.functional import (
     Image2VideoError,
     InputError,
@@ -28,8 +30,9 @@ from image2video.integrations.openmmlab import options
 from image2video.integrations.openmmlab.loading import compare_record, saved_record
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.wrap.clip_record import encode, record_of
-from image2video.wrap.inside import check_begin
-from image2video.wrap.ways import way_back
+from image2video.wrap.inside import check_begin, named_as
+from image2video.wrap.phases import phases
+from image2video.wrap.ways import way_back, ways_between
 
 KEY = "model.backbone.video"
 NAME = "VideoWrap"
@@ -105,7 +108,6 @@ class VideoBackbone(BaseModule):
                     "at its own size: leave it out"
                 )
             self.video_options = VideoOptions.from_config(video)
-            self.to_video = self.video_options.clip_maker(*(None if v is None else _unit(v) for v in (mean, std)))
             fusion = self.video_options.fusion_config()
         inner = _build(backbone, pretrained)
         if any(isinstance(module, VideoBackbone) for module in inner.modules()):
@@ -115,12 +117,15 @@ class VideoBackbone(BaseModule):
             )
         channels = int(backbone.get("in_channels", 3))
         size = self.video_options.input_size or _DEFAULT_SIZE
+        with _own_key():
+            clip, places = self.video_options.clip_and_places(partial(phases, inner, input_size=(channels, *size)))
+            colours = (None if values is None else _unit(values) for values in (mean, std))
+            to_video = self.video_options.clip_maker(*colours, clip=clip)
         try:
-            plan = plan_for(
-                inner, fusion, self.video_options.sites, (channels, *size), None, self.video_options.clip_at
-            )
-            if plan.clip_site is not None:
-                check_begin(self.to_video, plan.clip_site.name)
+            plan = plan_for(inner, fusion, self.video_options.sites, (channels, *size), None, places)
+            if plan.clip_site is not None and not plan.later_sites:
+                check_begin(to_video, plan.clip_site.name)
+            self.to_video = named_as(to_video, plan)
             self.fusion = inject_(inner, plan, residual=self.video_options.residual)
         except Image2VideoError as error:
             raise type(error)(
@@ -149,8 +154,12 @@ class VideoBackbone(BaseModule):
                 "model.backbone.backbone.in_channels (3 where it is not given)"
             )
         sites, size = self.fusion.plan.clip_sites, (images.shape[2], images.shape[3])
-        given = images if sites else clip_to_frames(self.to_video(images, T))
-        with self.fusion.frames(T, maker=self.to_video if sites else None):
+        maker = self._maker()
+        if isinstance(maker, CallFrames) and maker.begins_at_image:
+            given = maker.image_frames(images)
+        else:
+            given = images if sites else clip_to_frames(self.to_video(images, T))
+        with self.fusion.frames(T, maker=maker):
             outputs = self.backbone(given)
         return aggregate(
             outputs,
@@ -159,7 +168,16 @@ class VideoBackbone(BaseModule):
             image_size=size,
             formats=self._formats(),
             rows=images.shape[0] * T,
+            ways=ways_between(self.to_video, self.fusion.plan, size),
         )
+
+    def _maker(self) -> Any:
+        """What makes the frames inside of the backbone; None where the clip is made at the image alone."""
+        if isinstance(self.to_video, DeepVideo):
+            # In training norms would weigh frames otherwise that are one row.
+            shared = 0 if self.training or self.backbone.training else self.fusion.plan.shared
+            return self.to_video.frames_of_call(shared=shared)
+        return self.to_video if self.fusion.plan.clip_sites else None
 
     def _formats(self) -> OutputFormats:
         """What is known of the features: what mmsegmentation's backbones give its heads is (B, C, h, w)."""

@@ -9,10 +9,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.way_back import WayBack
 from image2video.functional import Image2Video, divisor_of
 
 Size = tuple[int, int]
+Cells = tuple[Size | None, ...]
+"""For each place that frames have passed, (h, w) of the map whose cells magnitudes there count; else None."""
+Video = Image2Video | DeepVideo
+"""What makes the frames of a segmentor."""
 _KEPT = 8
 
 
@@ -31,24 +36,33 @@ class Cover:
 
 
 # Beside the module: no key of its state dict, nothing that a copy or a pickle of it carries.
-_COVERS: WeakKeyDictionary[Image2Video, dict[tuple[object, ...], Cover]] = WeakKeyDictionary()
+_COVERS: WeakKeyDictionary[Video, dict[tuple[object, ...], Cover]] = WeakKeyDictionary()
 _KEEPING = Lock()
 
 
+def back_of(to_video: Video, cells: Cells | None) -> WayBack:
+    """The way back of frames that have passed as many places as `cells` has entries.
+
+    Clips at several places need them; of others, None stands for the image.
+    """
+    if isinstance(to_video, DeepVideo):
+        assert cells is not None, "clips at several places say how many of them were passed"
+        return to_video.at_maps(cells, len(cells))
+    size = None if cells is None else cells[0]
+    return to_video if size is None else to_video.at_map(size)
+
+
 def cover_of(
-    to_video: Image2Video,
+    to_video: Video,
     map_size: Size,
     image_size: Size,
     *,
     device: torch.device,
     dtype: torch.dtype,
-    cells: Size | None = None,
+    cells: Cells | None = None,
 ) -> Cover:
-    """The cover of maps of `map_size` (h, w) of images of `image_size` (H, W).
-
-    `cells` is (h, w) of the maps where the clip begins, where magnitudes count their cells.
-    """
-    back = to_video if cells is None else to_video.at_map(cells)
+    """The cover of maps of `map_size` (h, w) of images of `image_size` (H, W); `cells` as in `back_of`."""
+    back = back_of(to_video, cells)
     if torch.compiler.is_compiling():
         return _cover(back, map_size, image_size, device, dtype, to_video.T)
     # Read once: another thread may change it.

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from image2video.clip.way_back import WayBack
 from image2video.functional import Image2Video, InputError, UnsupportedError, clip_to_frames
-from image2video.integrations.openmmlab.cover import Size, cover_of
+from image2video.integrations.openmmlab.cover import Cells, Size, Video, back_of, cover_of
 
 _CHUNK = 1 << 24  # values that are resampled at a time: 64 MiB in float32
 
@@ -58,11 +58,11 @@ def padded_frames(to_video: Image2Video, images: Tensor, content: Sequence[Size]
 
 
 def mean_of_frames(
-    to_video: Image2Video,
+    to_video: Video,
     frame: Callable[[int], Tensor],
     content: Sequence[Size],
     canvas: Size,
-    begin: Size | None = None,
+    begin: Cells | None = None,
 ) -> Tensor:
     """The unwarped mean over T of maps given one frame at a time: Σ unwarp / Σ mask, `(B, K, h, w)`.
 
@@ -72,7 +72,7 @@ def mean_of_frames(
             asked for once.
         content: the size of each image without padding.
         canvas: the size of the padded batch.
-        begin: (h, w) of its maps where the clip begins, where magnitudes count their cells.
+        begin: the sizes of its maps at the places that the frames have passed, as in `back_of`.
 
     Holds the sum, one frame's maps and (of large ones a part of) their unwarped copy; nothing of them is kept for the
     backward pass. Sums are taken in float32 (float64 for float64). Where no frame shows a pixel, it takes the frame
@@ -80,7 +80,7 @@ def mean_of_frames(
 
     """
     batch = Batch(content, canvas, begin)
-    nearest = to_video.nearest_frame()
+    nearest = back_of(to_video, begin).nearest_frame()
     add = _added if torch.is_grad_enabled() else _add
     total = None
     for t in range(to_video.T):
@@ -111,17 +111,17 @@ class Run:
         rows: which images.
         size: (height, width) of their contents.
         part: (h, w) of what stands for a content in their maps.
-        cells: the same in the maps where the clip begins; None where that does not matter.
+        cells: the same in the maps at the places that their frames have passed, as in `back_of`.
     """
 
     rows: slice
     size: Size
     part: Size
-    cells: Size | None = None
+    cells: Cells | None = None
 
-    def back(self, to_video: Image2Video) -> WayBack:
+    def back(self, to_video: Video) -> WayBack:
         """The way back of these images' frames."""
-        return to_video if self.cells is None else to_video.at_map(self.cells)
+        return back_of(to_video, self.cells)
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ class Batch:
     Attributes:
         content: (height, width) of every image without padding.
         canvas: that of the padded batch.
-        begin: (h, w) of its maps where the clip begins, where magnitudes count their cells.
+        begin: the sizes of its maps at the places that the frames have passed, as in `back_of`.
     """
 
     content: Sequence[Size]
     canvas: Size
-    begin: Size | None = None
+    begin: Cells | None = None
 
     def runs(self, maps: Size) -> Iterator[Run]:
         """Images of the same content together, for maps (h, w) of the batch."""
@@ -144,16 +144,21 @@ class Batch:
         for end in range(1, len(content) + 1):
             if end == len(content) or content[end] != content[start]:
                 size = content[start]
-                cells = None if self.begin is None else self._part(size, self.begin)
-                yield Run(slice(start, end), size, self._part(size, maps), cells)
+                yield Run(slice(start, end), size, self._part(size, maps), self._cells(size))
                 start = end
+
+    def _cells(self, size: Size) -> Cells | None:
+        """What stands for a content in the maps at the places."""
+        if self.begin is None:
+            return None
+        return tuple(None if maps is None else self._part(size, maps) for maps in self.begin)
 
     def _part(self, size: Size, maps: Size) -> Size:
         """What stands for a content in maps: exact at the batch's own size, to the next whole pixel else."""
         return -(-size[0] * maps[0] // self.canvas[0]), -(-size[1] * maps[1] // self.canvas[1])
 
 
-def _add(to_video: Image2Video, total: Tensor | None, maps: Tensor, t: int, batch: Batch) -> Tensor:
+def _add(to_video: Video, total: Tensor | None, maps: Tensor, t: int, batch: Batch) -> Tensor:
     """Add the maps of frame t, each content in its reference image and padding where it is; in place, part by part."""
     total = torch.zeros_like(maps) if total is None else total
     for run in batch.runs(_size(maps)):
@@ -165,13 +170,13 @@ def _add(to_video: Image2Video, total: Tensor | None, maps: Tensor, t: int, batc
     return total
 
 
-def _added(to_video: Image2Video, total: Tensor | None, maps: Tensor, t: int, batch: Batch) -> Tensor:
+def _added(to_video: Video, total: Tensor | None, maps: Tensor, t: int, batch: Batch) -> Tensor:
     """The same for a backward pass: nothing is written into."""
     moved = _unwarped(to_video, maps, t, batch)
     return moved if total is None else total + moved
 
 
-def _unwarped(to_video: Image2Video, maps: Tensor, t: int, batch: Batch, padding: str = "zeros") -> Tensor:
+def _unwarped(to_video: Video, maps: Tensor, t: int, batch: Batch, padding: str = "zeros") -> Tensor:
     """The maps of frame t, each content in its reference image and padding where it is."""
     rows = []
     for run in batch.runs(_size(maps)):
@@ -187,13 +192,15 @@ def _unwarped(to_video: Image2Video, maps: Tensor, t: int, batch: Batch, padding
 
 
 def _unless_maps_are(maps: Tensor) -> AbstractContextManager[Any]:
-    """Keep for a backward pass what is not these maps.
+    """Keep for a backward pass what is not these maps, nor a multiple of them.
 
     Resampling is linear in the maps: with given coordinates, its backward pass needs their shape alone.
     """
 
     def pack(tensor: Tensor) -> Tensor | tuple[Tensor, torch.Size]:
-        is_maps = tensor.data_ptr() == maps.data_ptr() and tensor.shape[:2] == maps.shape[:2]
+        # What is made of them on the way, such as what a later place has left of them, has a gradient, a grid has none.
+        of_maps = tensor.requires_grad or tensor.data_ptr() == maps.data_ptr()
+        is_maps = of_maps and tensor.shape[:2] == maps.shape[:2]
         return (tensor.new_zeros(()), tensor.shape) if is_maps else tensor
 
     def unpack(kept: Tensor | tuple[Tensor, torch.Size]) -> Tensor:
@@ -210,7 +217,7 @@ def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(t if t.shape[1] == 1 else t[:, start : start + step] for t in tensors)
 
 
-def _divisor(to_video: Image2Video, total: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+def _divisor(to_video: Video, total: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """How often every pixel is seen, 1 where it is not, and where it is; None for everywhere."""
     runs = list(batch.runs(_size(total)))
     covers = [

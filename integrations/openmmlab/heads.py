@@ -14,7 +14,7 @@ from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from image2video.functional import InputTypeError, UnsupportedError, frames_to_clip
-from image2video.integrations.openmmlab.cover import Size
+from image2video.integrations.openmmlab.cover import Cells, Size
 from image2video.integrations.openmmlab.frames import mean_of_frames
 
 Meta = dict[str, Any]
@@ -89,7 +89,8 @@ class HeadOutputs:
         content: (height, width) of every image without padding.
         canvas: that of the padded batch.
         size: the size at which maps are brought back; None for their own.
-        begin: (h, w) of the batch's maps where the clip begins, where magnitudes count their cells; else None.
+        begin: for each place that the frames have passed, (h, w) of the batch's maps there, where magnitudes count
+            their cells; else None. None alone stands for a clip that is made at the image.
 
     """
 
@@ -97,7 +98,18 @@ class HeadOutputs:
     content: Sequence[Size]
     canvas: Size
     size: Size | None
-    begin: Size | None = dataclasses.field(default=None, kw_only=True)
+    begin: Cells | None = dataclasses.field(default=None, kw_only=True)
+
+    def behind(self, count: int) -> HeadOutputs:
+        """How outputs of frames that have passed fewer places become those of images.
+
+        Args:
+            count: of a clip at several places, how many of them.
+
+        Returns:
+            The same with the way back of these places.
+        """
+        return self if self.begin is None else dataclasses.replace(self, begin=self.begin[:count])
 
     def images(self, outputs: Any, *, align_corners: bool = False, size: Size | None = None) -> Any:
         """Outputs of the B·T frames as those of the B images.

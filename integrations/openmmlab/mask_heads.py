@@ -11,7 +11,10 @@ from mmseg.models.decode_heads.point_head import calculate_uncertainty
 from mmseg.models.utils import resize
 from torch import Tensor
 
-from image2video.functional import Image2Video, InputError, clip_to_frames, frames_to_clip
+from image2video.clip.deep_video import DeepVideo
+from image2video.clip.way_back import WayBack
+from image2video.functional import InputError, clip_to_frames, frames_to_clip
+from image2video.integrations.openmmlab.cover import Video
 from image2video.integrations.openmmlab.frames import Batch, Run
 from image2video.integrations.openmmlab.heads import HeadOutputs, HeadRule, Meta, register_head_rule
 
@@ -148,27 +151,39 @@ def frame_places(points: Tensor, video: HeadOutputs) -> tuple[Tensor, Tensor]:
     return torch.stack(places), torch.stack(weights)
 
 
-def _places_of_image(points: Tensor, run: Run, to_video: Image2Video) -> tuple[Tensor, Tensor]:
+def _places_of_image(points: Tensor, run: Run, to_video: Video) -> tuple[Tensor, Tensor]:
     """The same of one image of a run, with points `(P, 2)` and places `(T, P, 2)` in pixels."""
-    size = run.size
-    matrices = to_video.genotype.step_matrices(to_video.options.steps, *size, cells=run.cells)
-    matrices = matrices.to(points.dtype).to(points.device)  # in this order: MPS has no float64
-    corner = points.new_tensor([size[1], size[0]])
-    centre = corner / 2
-    turned = (points - centre) @ matrices[:, :2, :2].transpose(1, 2)
-    moved = turned + matrices[:, None, :2, 2] + centre
+    corner = points.new_tensor([run.size[1], run.size[0]])
     # Nothing moves the padding.
     in_padding = (points > corner).any(-1)
-    places = torch.where(in_padding[:, None], points, moved)
-    inside = ((places >= 0) & (places <= corner)).all(-1)
+    inside = torch.ones((), dtype=torch.bool, device=points.device)
+    # A point that leaves the frame at one place is lost, and padding stands where a later place brings it back.
+    for back in _ways_back(run, to_video):
+        places = torch.where(in_padding[:, None], points, _moved(points, corner / 2, run, back))
+        inside = inside & ((places >= 0) & (places <= corner)).all(-1)
     weights = (inside | in_padding).to(points.dtype)
     # The nearest frame stands in for points that no frame shows.
-    nearest = to_video.nearest_frame()
+    nearest = back.nearest_frame()
     unseen = weights.sum(0) == 0
     clamped = places[nearest].clamp_min(0).minimum(corner)
     places[nearest] = torch.where(unseen[:, None], clamped, places[nearest])
     weights[nearest] = weights[nearest].masked_fill(unseen, 1.0)
     return places, weights
+
+
+def _ways_back(run: Run, to_video: Video) -> list[WayBack]:
+    """The ways back behind each place that the frames have passed, from the first to the last."""
+    if not isinstance(to_video, DeepVideo) or run.cells is None:
+        return [run.back(to_video)]
+    return [to_video.at_maps(run.cells, count) for count in range(1, len(run.cells) + 1)]
+
+
+def _moved(points: Tensor, centre: Tensor, run: Run, back: WayBack) -> Tensor:
+    """Where the frames `(T, P, 2)` of a clip show points `(P, 2)`, in pixels."""
+    matrices = back.genotype.step_matrices(back.options.steps, *run.size, cells=back.cells)
+    matrices = matrices.to(points.dtype).to(points.device)  # in this order: MPS has no float64
+    turned = (points - centre) @ matrices[:, :2, :2].transpose(1, 2)
+    return turned + matrices[:, None, :2, 2] + centre
 
 
 register_head_rule("MaskFormerHead", QueryRule())

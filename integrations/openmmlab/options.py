@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from image2video.clip.any_clip import Clip, as_clip, options_for
+from image2video.clip.any_clip import AnyClip, options_for
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.options import WRAP_CLIP
 from image2video.functional import (
     DEFAULT_GENOTYPE,
     FusionConfig,
-    Image2Video,
     Image2VideoError,
     InputError,
     resolve_fusion,
 )
+from image2video.integrations.openmmlab.cover import Video
 from image2video.trace.places import IMAGE
+from image2video.wrap.phases import PHASES
+from image2video.wrap.steps import video_of, wanted_clip
 
 UNWARP = ("label", "head")
 KEY = "model.video"
@@ -30,7 +34,9 @@ class VideoOptions:
 
     Attributes:
         genotype: a text such as `"translate_x(0.02) > scale(1.05)"` or, of a frame set, `"identity | flip_x"`, the path
-            of a .json file or `"preset:NAME"`.
+            of a .json file or `"preset:NAME"`. Of a clip that moves at several places of the backbone its text,
+            `"image: translate_x(0.03) | layer3: rotate(10)"`, its file, a dict from places to clips, or
+            `"preset:phases"`, that of the backbone.
         T: frames per image, 1 or more; None, as for the next three, stands for what the genotype was found with, else
             for the default of `VideoWrap`; of a frame set for all its frames.
         schedule: the power of each frame: `from_zero`, `ramp`, `centred` or `mirror`; a frame set has none but the
@@ -42,7 +48,7 @@ class VideoOptions:
         sites: where fusions act in the backbone: a regular expression (fullmatch on module names) or a list of names;
             None for all that the rule finds.
         clip_at: the module of the backbone at whose input the clip begins, such as `"layer3"`: up to there the backbone
-            sees every image once. None or `"image"`: at the image.
+            sees every image once. None or `"image"`: at the image, or where the genotype says.
         unwarp: bring logits back at the size of the labels (`label`), or at the size that the head gives (`head`),
             which is cheaper and less exact.
         input_size: (height, width) of the images that the sites are traced with; None for the crop size that the
@@ -51,7 +57,7 @@ class VideoOptions:
 
     """
 
-    genotype: str = str(DEFAULT_GENOTYPE)
+    genotype: str | Mapping[str, Any] | DeepClip = str(DEFAULT_GENOTYPE)
     T: int | None = None
     schedule: str | None = None
     padding: str | None = None
@@ -105,12 +111,32 @@ class VideoOptions:
         if not all(isinstance(name, str) for name in names):
             raise InputError(f"{KEY}.sites must be a regular expression or a list of names, got {self.sites!r:.80}")
 
-    def clip_maker(self, mean: Any = None, std: Any = None) -> Image2Video:
+    def clip_and_places(
+        self, phases: Callable[[], DeepClip] | None = None
+    ) -> tuple[AnyClip, str | tuple[str, ...] | None]:
+        """The clip that is asked for, and the place or places in the backbone where it moves.
+
+        Args:
+            phases: makes the clip of `preset:phases` for the backbone; None where there is none.
+
+        Returns:
+            The clip, and what a plan takes as `clip_at`.
+
+        Raises:
+            Image2VideoError: no clip, or one that names its places beside `clip_at`, with all options of the clip.
+        """
+        with self._words():
+            clip, places = wanted_clip(self.genotype, self.clip_at, phases or _no_backbone)
+            self._warn_of_another_clip(clip, places)
+        return clip, places
+
+    def clip_maker(self, mean: Any = None, std: Any = None, *, clip: AnyClip | None = None) -> Video:
         """What makes the frames.
 
         Args:
             mean: of the images' normalisation, for photometric ops.
             std: goes with `mean`.
+            clip: what `clip_and_places` returned, where the caller has it.
 
         Returns:
             The maker of clips.
@@ -118,18 +144,22 @@ class VideoOptions:
         Raises:
             Image2VideoError: options of which no clip can be made, with all their values.
         """
-        try:
-            genotype = as_clip(self.genotype)
-            self._warn_of_another_clip(genotype)
+        clip = self.clip_and_places()[0] if clip is None else clip
+        with self._words():
             given = {name: getattr(self, name) for name in ("T", "schedule", "padding", "interpolation")}
-            options = options_for(genotype, WRAP_CLIP, mean=mean, std=std, **given)
-            return Image2Video.of(genotype, options)
+            return video_of(clip, options_for(clip, WRAP_CLIP, mean=mean, std=std, **given))
+
+    @contextmanager
+    def _words(self) -> Iterator[None]:
+        """Name the options of the clip, with their values, in errors."""
+        try:
+            yield
         except Image2VideoError as error:
             names = ("genotype", "T", "schedule", "padding", "interpolation")
             values = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
             raise type(error)(f"{KEY} ({values}): {error}") from error
 
-    def _warn_of_another_clip(self, genotype: Clip) -> None:
+    def _warn_of_another_clip(self, genotype: AnyClip, places: str | tuple[str, ...] | None) -> None:
         """Warn where the file of a genotype says that it was found with other frames, which make another clip."""
         if not str(self.genotype).endswith(".json"):
             return
@@ -140,12 +170,12 @@ class VideoOptions:
             if None not in (was, now) and was != now:
                 other.append(f"{KEY}.{key}={now!r}, found with {was!r}")
         # What a file says of T is taken where the config says nothing; the place is not.
-        place, found_at = self.clip_at or IMAGE, provenance.get("clip_at") or IMAGE
-        if place != found_at:
+        place, found_at = places or IMAGE, provenance.get("clip_at") or IMAGE
+        if isinstance(place, str) and place != found_at:
             other.append(f"{KEY}.clip_at={place!r}, found with {found_at!r}")
         if other:
             warnings.warn(
-                f"{KEY}.genotype={self.genotype} was found for another clip: {', '.join(other)}", stacklevel=4
+                f"{KEY}.genotype={self.genotype} was found for another clip: {', '.join(other)}", stacklevel=5
             )
 
     def fusion_config(self) -> FusionConfig:
@@ -157,6 +187,11 @@ class VideoOptions:
             return resolve_fusion(self.fusion)
         except Image2VideoError as error:
             raise type(error)(f"{KEY}.fusion={self.fusion!r}: {error}") from error
+
+
+def _no_backbone() -> DeepClip:
+    """Refuse the clip of a backbone where there is none."""
+    raise InputError(f"{PHASES} is the clip of a backbone, and there is none here; write its places into a genotype")
 
 
 def _is_size(value: Any) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from mmengine.logging import print_log
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
+from image2video.clip.deep_video import DeepVideo
 from image2video.functional import Image2VideoError, Plan, UnsupportedError, inject_, plan_for
 from image2video.inject.clip_site import ClipSite
-from image2video.integrations.openmmlab.cover import Size
+from image2video.integrations.openmmlab.cover import Size, Video, back_of
 from image2video.integrations.openmmlab.frames import content_sizes, padded_frames
 from image2video.integrations.openmmlab.heads import (
     HeadOutputs,
@@ -26,12 +28,18 @@ from image2video.integrations.openmmlab.heads import (
     stage_losses,
     stage_outputs,
 )
-from image2video.integrations.openmmlab.inside import PaddedMaps, image_heads, map_size_for
+from image2video.integrations.openmmlab.inside import (
+    PaddedMaps,
+    PaddedPlaces,
+    cells_of_batch,
+    passed_by_heads,
+)
 from image2video.integrations.openmmlab.loading import adapt_checkpoint
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.integrations.openmmlab.sliding import windows
 from image2video.wrap.clip_record import encode, record_of
-from image2video.wrap.inside import check_begin
+from image2video.wrap.inside import check_begin, named_as
+from image2video.wrap.phases import phases
 
 _DEFAULT_SIZE = (512, 512)
 _LITTLE = 0.5
@@ -61,18 +69,19 @@ class VideoSegmentor:
         fusion = options.fusion_config()
         super().__init__(*args, **kwargs)
         self.video_options = options
-        self.to_video = options.clip_maker(*_colours(self.data_preprocessor))
+        size = _input_size(options, self.data_preprocessor)
+        channels = len(getattr(self.data_preprocessor, "mean", (0, 0, 0)))
+        clip, places = options.clip_and_places(partial(phases, self.backbone, input_size=(channels, *size)))
+        to_video: Video = options.clip_maker(*_colours(self.data_preprocessor), clip=clip)
         for head in self._heads():
             check_head(head, at_head_size=options.unwarp == "head")
-        size = _input_size(options, self.data_preprocessor)
-        self._image_heads: frozenset[int] = frozenset()
         try:
-            channels = len(getattr(self.data_preprocessor, "mean", (0, 0, 0)))
-            plan = plan_for(self.backbone, fusion, options.sites, (channels, *size), None, options.clip_at)
-            if plan.clip_site is not None:
-                check_begin(self.to_video, plan.clip_site.name)
-                self._image_heads = image_heads(self, plan.clip_site, channels)
-            self._warn_of_empty_frames(size, plan.clip_site)
+            plan = plan_for(self.backbone, fusion, options.sites, (channels, *size), None, places)
+            if plan.clip_site is not None and not plan.later_sites:
+                check_begin(to_video, plan.clip_site.name)
+            self.to_video: Video = named_as(to_video, plan)
+            self._passed = passed_by_heads(self, plan.clip_sites, channels, at_image=plan.clip_site is None)
+            self._warn_of_empty_frames(size, plan)
             # Parameters stand beside the bare keys, which stay as they are.
             self.video_fusion = inject_(self.backbone, plan, residual=options.residual)
         except Image2VideoError as error:
@@ -109,13 +118,25 @@ class VideoSegmentor:
     def make_frames(self, inputs: Tensor, content: Sequence[Size], size: Size | None) -> tuple[Tensor, HeadOutputs]:
         """The frames `(B·T, C, H, W)` of images, and how outputs for them become those of the images, at `size`.
 
-        Where the clip begins inside of the backbone, the images themselves `(B, C, H, W)`. `content` are the sizes of
-        the images without padding; None as `size` leaves outputs at their own.
+        Where the clip begins inside of the backbone, the images themselves `(B, C, H, W)`; frames that are the same up
+        to a later place may be one row until there. `content` are the sizes of the images without padding; None as
+        `size` leaves outputs at their own.
         """
-        canvas, site = _size(inputs), self.clip_site
-        begin = map_size_for(site, self.to_video, canvas)
+        canvas = _size(inputs)
+        begin = cells_of_batch(self.video_fusion.plan.clip_sites, self.to_video, canvas)
         video = HeadOutputs(self.to_video, content, canvas, size, begin=begin)
-        return padded_frames(self.to_video, inputs, content) if site is None else inputs, video
+        maker = self._maker(content)
+        if maker is None:
+            return padded_frames(self.to_video, inputs, content), video
+        return maker.image_frames(inputs) if isinstance(maker, PaddedPlaces) else inputs, video
+
+    def _maker(self, content: Sequence[Size]) -> PaddedMaps | PaddedPlaces | None:
+        """What makes the frames inside of the backbone; None where the clip is made at the image alone."""
+        if not isinstance(self.to_video, DeepVideo):
+            return None if self.clip_site is None else PaddedMaps(self.to_video, content)
+        # In training norms would weigh frames otherwise that are one row.
+        shared = 0 if self.training or self.backbone.training else self.video_fusion.plan.shared  # type: ignore[attr-defined]
+        return PaddedPlaces(self.to_video.frames_of_call(shared=shared), content)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Any]:
         """The losses of all heads on the logits averaged over the frames; images `(B, C, H, W)`, B samples."""
@@ -126,10 +147,12 @@ class VideoSegmentor:
         auxiliary = getattr(self, "auxiliary_head", None)
         several = isinstance(auxiliary, nn.ModuleList)
         for index, head in enumerate(heads_of(auxiliary)):
-            if index in self._image_heads:
+            passed = self._passed[index]
+            if passed == 0 and self.clip_site is not None:  # it takes what the images give
                 found = head.loss(features, data_samples, self.train_cfg)
             else:
-                found = head_losses(head, features, data_samples, self.train_cfg, video)
+                behind = video.behind(passed + (self.clip_site is None))
+                found = head_losses(head, features, data_samples, self.train_cfg, behind)
             losses.update(add_prefix(found, f"aux_{index}" if several else "aux"))
         return losses
 
@@ -212,22 +235,22 @@ class VideoSegmentor:
     ) -> tuple[Any, HeadOutputs]:
         """The features of the frames, and how outputs for them become those of the images."""
         frames, video = self.make_frames(inputs, content, size)
-        maker = None if self.clip_site is None else PaddedMaps(self.to_video, content)
-        with self.video_fusion.frames(self.to_video.T, maker=maker):
+        with self.video_fusion.frames(self.to_video.T, maker=self._maker(content)):
             return self.extract_feat(frames), video
 
     def _heads(self) -> list[Any]:
         """All decode and auxiliary heads."""
         return [*heads_of(self.decode_head), *heads_of(getattr(self, "auxiliary_head", None))]
 
-    def _warn_of_empty_frames(self, size: Size, site: ClipSite | None) -> None:
+    def _warn_of_empty_frames(self, size: Size, plan: Plan) -> None:
         """Warn where a frame shows less than half of the image, or of the map where the clip begins."""
-        if site is None:
+        if plan.clip_site is None or plan.later_sites:
             # An eighth of the size tells the shares well enough.
             small = (math.ceil(size[0] / 8), math.ceil(size[1] / 8))
-            shares = self.to_video.valid_mask(small, size, device="cpu").mean(dim=(1, 2, 3)).tolist()
+            back = back_of(self.to_video, cells_of_batch(plan.clip_sites, self.to_video, size))
+            shares = back.valid_mask(small, size, device="cpu").mean(dim=(1, 2, 3)).tolist()
         else:
-            shares = self.to_video.valid_share(site.map_size, size)
+            shares = self.to_video.valid_share(plan.clip_site.map_size, size)
         least = min(shares)
         if least < _LITTLE:
             t = shares.index(least)
@@ -251,8 +274,9 @@ def _refuse_multimodal(config: dict[str, Any]) -> None:
 
 
 def _begin(plan: Plan) -> str:
-    """Where the clip begins, for the log."""
-    return "" if plan.clip_site is None else f"; the clip begins at {plan.clip_site.name}"
+    """Where the clip begins and moves on, for the log."""
+    words = "" if plan.clip_site is None else f"; the clip begins at {plan.clip_site.name}"
+    return words + (f"; places {', '.join(plan.places)}" if plan.later_sites else "")
 
 
 def _size(images: Tensor) -> Size:

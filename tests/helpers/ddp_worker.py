@@ -9,13 +9,14 @@ from wrap_helpers import backbone, images, stir
 from image2video.wrap.video_wrap import VideoWrap
 
 RUNS = (
-    (None, (3, 1, 2, 1, 3)),  # fusion is off at T = 1, so its parameters have no gradient in that step
-    ("layer2", (3, 2, 4)),  # a clip inside of the backbone has two frames or more
+    ({}, (3, 1, 2, 1, 3)),  # fusion is off at T = 1, so its parameters have no gradient in that step
+    ({"clip_at": "layer2"}, (3, 2, 4)),  # a clip inside of the backbone has two frames or more
+    ({"genotype": {"image": "translate_x(0.1)", "layer2": "rotate(9)", "layer3": "scale(1.1)"}}, (3, 2, 4)),
 )
 
 
-def make(clip_at):
-    model = VideoWrap(backbone(), "gsf", T=3, clip_at=clip_at).train()
+def make(options):
+    model = VideoWrap(backbone(), "gsf", T=3, **options).train()
     for module in model.modules():  # statistics of a half batch differ from those of the whole
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -35,12 +36,12 @@ def train(model, frames, batches):
 def main():
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    for clip_at, frames in RUNS:
+    for options, frames in RUNS:
         batches = [images(b=4, seed=s).double() for s in range(len(frames))]
-        model = make(clip_at)
+        model = make(options)
         train(DistributedDataParallel(model), frames, [b[2 * rank : 2 * rank + 2] for b in batches])
         if rank == 0:
-            reference = make(clip_at)
+            reference = make(options)
             train(reference, frames, batches)
             expected = dict(reference.named_parameters())
             for name, parameter in model.named_parameters():

@@ -177,3 +177,12 @@ def test_a_plan_whose_later_place_is_gone_is_refused() -> None:
     made = plan(net(), fusion="none", input_size=SIZE, clip_at=["image", "1.1"])
     with pytest.raises(InputError, match=r"moves maps at '1\.1', which is not there in this Sequential"):
         inject_(nn.Sequential(conv(3, 3)), made)
+
+
+def test_a_fusion_without_a_site_behind_the_clip_says_what_to_do():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1))
+    said = r"no site is left for fusion 'gsf' .*before the clip site '3'.*take fusion='none', .* an earlier place"
+    for places in ("3", ("3", "4")):
+        with pytest.raises(InputError, match=said):
+            plan(net, fusion="gsf", clip_at=places, input_size=(3, 16, 24))
+    assert plan(net, fusion="none", clip_at="3", input_size=(3, 16, 24)).clip_site.name == "3"

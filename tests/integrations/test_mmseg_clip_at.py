@@ -195,7 +195,7 @@ def test_a_genotype_that_was_found_at_another_place_warns(tmp_path):
 def test_points_are_read_where_cells_of_the_map_put_them():
     canvas, content = (24, 40), ((24, 40), (20, 32))
     points = torch.rand(2, 50, 2, generator=torch.Generator().manual_seed(0))
-    by_cells = HeadOutputs(Image2Video("translate_x(1 cell)", T=2), content, canvas, canvas, begin=(3, 5))
+    by_cells = HeadOutputs(Image2Video("translate_x(1 cell)", T=2), content, canvas, canvas, begin=((3, 5),))
     places, weights = frame_places(points, by_cells)
     for row, step in ((0, 1 / 5), (1, 1 / 4)):
         alone = HeadOutputs(Image2Video(f"translate_x({step})", T=2), content, canvas, canvas)

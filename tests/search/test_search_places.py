@@ -211,7 +211,7 @@ def test_maps_of_a_segmentor_come_back_from_their_place() -> None:
     inside = [entry for entry in ranking.entries if entry.genotype.chain]
     assert [entry.place for entry in inside] == ["2", "2"]
     for entry in inside:
-        model = VideoWrap(net, "none", **{**entry.wrap_options(), "aggregate": "auto"}, input_size=SIZE)
+        model = VideoWrap(net, "none", **entry.wrap_options(), input_size=SIZE)
         with torch.no_grad():
             loss = task.loss(model(data.images), labels).item()
         model.unwrap()

@@ -13,9 +13,8 @@ from wrap_helpers import COLOURFUL, backbone, images, same_state, state_of, stir
 
 from image2video.clip.deep_clip import DeepClip
 from image2video.clip.random_clips import RandomClips
-from image2video.errors import InputError, InputTypeError, StateError, UnsupportedError
+from image2video.errors import InputError, InputTypeError, StateError
 from image2video.inject import inject_, plan
-from image2video.receptive_field import Unit, effective
 from image2video.search import get_space
 from image2video.wrap.checkpoint import FreshFusionWarning
 from image2video.wrap.clip_record import ClipWarning
@@ -269,6 +268,43 @@ def test_compiled():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_for_every_t_and_after_set_frames():
+    torch._dynamo.reset()
+    model, batch = deep("none", SET_SITES), images(size=SIZE)
+    compiled = torch.compile(model, backend="eager")
+    for T in (3, 2):
+        torch.testing.assert_close(compiled(batch, T=T), model(batch, T=T), atol=1e-5, rtol=1e-5)
+    model.set_frames(2)
+    torch.testing.assert_close(compiled(batch), model(batch), atol=1e-5, rtol=1e-5)
+    torch._dynamo.reset()
+
+
+def test_a_number_of_frames_that_cannot_be_changes_nothing():
+    model = deep("none", SET_SITES)
+    model.set_frames(2)
+    for T in (1, 4):
+        with pytest.raises(InputError, match=r"2 frames or more, got T=1|3 frames"):
+            model.set_frames(T)
+    assert model.T == 2
+
+
+def test_a_step_under_autocast_has_the_gradients_of_a_full_one():
+    model, batch = deep("tsm", residual=False).train(), images(size=SIZE)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    found = []
+    for half in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = model(batch).float().square().mean()
+        loss.backward()
+        found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.99
+
+
 @torch.no_grad()
 def test_exported():
     sites = {"image": "identity | identity | rotate(5)", "layer2": "identity | flip_x | identity"}
@@ -399,11 +435,6 @@ def test_other_names_of_a_place_become_its_own():
     assert str(model.genotype) == "image: rotate(3) | layer2: rotate(4)"
     made = plan(backbone(), fusion="none", input_size=SIZE, clip_at=["image", "layer2"])
     assert VideoWrap(backbone(), "none", genotype={"image": "identity", "layer2.0": "identity"}, sites=made).T == 3
-
-
-def test_receptive_fields_refuse_it():
-    with pytest.raises(UnsupportedError, match=r"maps are moved at several places \(image: .* layer2: "):
-        effective(deep("none"), images(size=SIZE), Unit())
 
 
 @torch.no_grad()

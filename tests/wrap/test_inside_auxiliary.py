@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from image2video import VideoWrap
+from image2video import Image2Video, VideoWrap
 from image2video.errors import InputError
 
 SIZE = (3, 24, 32)
@@ -64,6 +64,29 @@ def test_auxiliary_logits_of_training_are_those_of_frames_or_of_images(place: st
     assert model.eval()(images).shape == (2, 5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("image", [None, "identity | flip_y"])
+def test_auxiliary_logits_between_places_are_those_of_the_frames_there(image: str | None) -> None:
+    torch.manual_seed(0)
+    net, images = Auxiliary().train(), torch.randn(2, *SIZE)
+    sites = {"second": "identity | flip_x", "third": "identity | translate_x(2 cells)"}
+    sites |= {} if image is None else {"image": image}
+    order = {place: sites[place] for place in ("image", "second", "third") if place in sites}
+    made = [Image2Video(clip, padding="reflection") for clip in order.values()]
+    frames = []
+    for t in (0, 1):
+        inputs = images if image is None else made[0](images)[:, t]
+        first = net.first(inputs).relu()
+        second = net.second(made[-2].map_frames(first, SIZE[1:])[t::2]).relu()
+        last = net.third(made[-1].map_frames(second, SIZE[1:])[t::2])
+        heads = zip(net.heads, (first, second, last), strict=True)
+        frames.append([head(maps.mean((2, 3))) for head, maps in heads][::-1])
+    expected = [(still + moved) / 2 for still, moved in zip(*frames, strict=True)]
+    model = VideoWrap(copy.deepcopy(net), "none", genotype=order, input_size=SIZE).train()
+    for found, mean in zip(model(images), expected, strict=True):
+        torch.testing.assert_close(found, mean, atol=1e-6, rtol=1e-6)
+
+
 def test_what_leads_past_the_place_in_training_alone_is_named() -> None:
     model = wrapped(Auxiliary(bypass=True), "second")
     # A single image would be added to all of its frames without a word; with more the network itself fails.
@@ -106,5 +129,19 @@ def test_googlenet_trains_with_auxiliary_heads_before_and_behind_the_place() -> 
     outputs = model(torch.randn(2, 3, 64, 96))
     assert type(outputs).__name__ == "GoogLeNetOutputs"
     assert [tuple(logits.shape) for logits in outputs] == 3 * [(2, 5)]
+    sum(logits.square().mean() for logits in outputs).backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["Mixed_6c", "Mixed_7a"])
+def test_inception_trains_with_its_auxiliary_head_behind_the_place_and_before_it(place: str) -> None:
+    models = pytest.importorskip("torchvision.models")
+    net = models.inception_v3(weights=None, num_classes=5, aux_logits=True, init_weights=False)
+    size = (3, 299, 299)
+    model = wrapped(net, place, input_size=size, T=2)
+    outputs = model(torch.randn(2, *size))
+    assert type(outputs).__name__ == "InceptionOutputs"
+    assert [tuple(logits.shape) for logits in outputs] == 2 * [(2, 5)]
     sum(logits.square().mean() for logits in outputs).backward()
     assert all(parameter.grad is not None for parameter in net.parameters())

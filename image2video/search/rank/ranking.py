@@ -11,6 +11,8 @@ from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.gain import GainEstimate
 from image2video.search.rank.places import LeftOut
 from image2video.search.score.scores import Scores
+from image2video.trace.places import IMAGE
+from image2video.wrap.steps import found_at
 
 TOLERANCE = 1.0
 """Standard errors within which two chains count as equal when the simplest of the best is chosen."""
@@ -73,8 +75,10 @@ class RankedGenotype:
         """
         if not self.genotype.chain:
             return {"genotype": self.genotype, "T": 1}
-        known = {"T": self.T, "schedule": self.schedule, "padding": self.padding, "aggregate": self.aggregate}
-        known["clip_at"] = self.place
+        # Of vectors `auto` is the mean; maps were scored unwarped, which it does too.
+        how = "auto" if self.aggregate == "mean" else self.aggregate
+        known = {"T": self.T, "schedule": self.schedule, "padding": self.padding, "aggregate": how}
+        known["clip_at"] = self.place or (None if found_at(self.genotype) is None else IMAGE)
         return {"genotype": self.genotype, **{name: value for name, value in known.items() if value is not None}}
 
     def to_dict(self) -> dict[str, Any]:
