@@ -132,6 +132,8 @@ def search(
         setup.check_colours()
     if not selection.needs_trained:  # a ranking takes places one by one, each with clips of its own
         setup = _over_places(setup, backbone, train, selection)
+        if setup.places is not None:
+            record["cost"] = setup.places.cost(config.T)
     run: SearchRun | BareRun
     if selection.trains:
         run = _prepare(backbone, train, validation, setup)

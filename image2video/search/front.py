@@ -21,10 +21,12 @@ def front_records(scores: Scores, plan: Plan, T: int) -> list[dict[str, Any]]:
         T: frames of the clip.
 
     Returns:
-        For each its first place, the cost as a multiple of the image's multiply-accumulates, accuracy and loss, and
-        their differences from copies, with standard errors; plain values.
+        For each its first place, the cost as a multiple of the image's multiply-accumulates, these themselves, accuracy
+        and loss, and their differences from copies, with standard errors; plain values.
     """
     copies = scores.variants - 1
+    first = plan.clip_sites[0]  # none but the image is no search over places
+    image_macs = first.macs_before + first.macs_after
     places: list[str | None] = [*plan.places, None]
     costs: list[float | None] = [*costs_from(plan, T), None]
     records = []
@@ -35,6 +37,7 @@ def front_records(scores: Scores, plan: Plan, T: int) -> list[dict[str, Any]]:
             {
                 "place": place,
                 "cost": cost,
+                "macs": None if cost is None else round(cost * image_macs),
                 "accuracy": scores.accuracy(variant),
                 "accuracy_error": scores.accuracy_error(variant),
                 "loss": scores.mean_loss(variant),

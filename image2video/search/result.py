@@ -156,9 +156,10 @@ class SearchResult:
         `ops` are the candidates with the space's magnitudes; learned ones stand in `genotype`.
 
         Returns:
-            JSON values; None where no cell was decided, as in rankings of chains.
+            JSON values; None where no cell was decided, as in rankings of chains, and where there is one at each of
+            several places, which the drawing does not know.
         """
-        if self.ranking is not None or not self.state.decisions.ops:
+        if self.ranking is not None or not self.state.decisions.ops or isinstance(self.space, DeepSpace):
             return None
         count, decisions = len(self.space.candidates), self.state.decisions
         drops: list[list[float | None]] = [[None] * count for _ in self.space.edges]
@@ -177,7 +178,7 @@ class SearchResult:
             "weights": [entry["weights"] for entry in epochs],
             "drops": drops,
             "chosen": [decisions.ops[edge] for edge in range(len(self.space.edges))],
-            "path": list(found_path(decisions, self.space)),
+            "path": list(decisions.path(self.space)),
             "frames": self.frames,
             "seconds": self.seconds,
         }

@@ -15,8 +15,8 @@ from image2video import Genotype, Image2Video
 from image2video.clip.colours import Colours
 from image2video.errors import InputError
 from image2video.search import Cell, Decisions, SearchSpace, get_space, random_decisions
-from image2video.search.cell.mixed_frames import Mix
 from image2video.search.cell.cell import CellTrace
+from image2video.search.cell.mixed_frames import Mix
 from image2video.search.cell.mixing import mixing_matrix
 
 SIZE = (18, 26)
