@@ -11,7 +11,7 @@ from image2video.clip.options import ClipOptions
 from image2video.search import DeepCell, DeepSpace, SearchSpace
 
 SIZE = (1, 12, 16)
-SPACE = SearchSpace("three", ("rotate(12) > scale(1.1)", "translate_x(0.125)", "identity"), nodes=1)
+SPACE = SearchSpace("one edge", ("rotate(12) > scale(1.1)", "translate_x(0.125)", "identity"), nodes=1)
 """A cell of one edge, whose chains are resampled once, as those of clips are."""
 
 

@@ -111,14 +111,14 @@ def test_a_best_op_that_is_planted_at_an_inner_place_is_found(relaxation: str) -
 
 
 KINDS = {
-    "first order": {"clip_at": ("image", "2", "4"), "epochs": 1, "space": "three"},
-    "one place, learned": {"clip_at": "2", "space": "three", "second_order": True, "learn_magnitudes": True},
+    "first order": {"clip_at": ("image", "2", "4"), "epochs": 1, "space": "one edge"},
+    "one place, learned": {"clip_at": "2", "space": "one edge", "second_order": True, "learn_magnitudes": True},
     "single path": {
         "clip_at": ("2", "4"),
         "relaxation": "single_path",
         "accumulate": 2,
         "checkpoint_activations": True,
-        "space": "three",
+        "space": "one edge",
     },
 }
 
@@ -177,7 +177,7 @@ def test_segmentation_over_places() -> None:
     data = blobs(24, 0, size=(16, 16), classes=2)
     pixels = Arrays(data.images, (data.images[:, 0] > 0.5).long())
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 1), Pixels())
-    config = SearchConfig(**{**BASE, "space": "three", "fusion": "none", "clip_at": ("image", "2"), "epochs": 1})
+    config = SearchConfig(**{**BASE, "space": "one edge", "fusion": "none", "clip_at": ("image", "2"), "epochs": 1})
     result = search(net, pixels, config, task=SegmentationTask(2))
     assert result.genotype.places == ("image", "2")
     assert 0 < result.state.score["accuracy"] <= 1
@@ -185,7 +185,7 @@ def test_segmentation_over_places() -> None:
 
 @quiet
 def test_the_front_is_what_the_found_clip_and_its_later_places_give() -> None:
-    result = found(clip_at=("image", "2", "4"), epochs=1, selection="argmax", space="three")
+    result = found(clip_at=("image", "2", "4"), epochs=1, selection="argmax", space="one edge")
     places, costs = zip(*[(entry["place"], entry["cost"]) for entry in result.front], strict=True)
     assert places == ("image", "2", "4", None)
     assert costs[0] == 3

@@ -120,11 +120,11 @@ class SearchConfig:
         choose_padding: paddings that it chooses from (default: `padding`).
         choose_aggregate: averages that it and `greedy_frames` choose from: `mean` of the logits, `mean_prob` (default:
             `mean`, and both in `greedy_frames`).
-        clip_at: the path of a module, `image`, or a list of both (default: the image alone). A search through cells
-            (`perturbation`, `argmax`, `frozen`, `random`) puts a cell at each of the places, in the order of the
-            network: the clip begins at the first, and its frames are moved once more at the others. For
-            `fixed_weights` they are the places where a clip may begin, or `all` of the network and the image; see
-            `rank_genotypes`.
+        clip_at: the path of a module, `image`, or several of them, in a list or with commas between them (default: the
+            image alone). A search through cells (`perturbation`, `argmax`, `frozen`, `random`) puts a cell at each of
+            the places, in the order of the network: the clip begins at the first, and its frames are moved once more
+            at the others. For `fixed_weights` they are the places where a clip may begin, or `all` of the network and
+            the image; see `rank_genotypes`.
         max_cost: the most that the clip costs, as a multiple of the image's multiply-accumulates; of a clip that
             begins at the image that is its frames. `fixed_weights` and `greedy_frames` choose among the clips within
             it; a search through cells is refused where it would cost more.
@@ -308,7 +308,7 @@ def _check_numbers(config: SearchConfig) -> None:
 def _check_choices(config: SearchConfig) -> None:
     """Check what a ranking may choose from; lists, as files hold them, become tuples, and so does a single place."""
     if isinstance(config.clip_at, str):
-        object.__setattr__(config, "clip_at", (config.clip_at,))
+        object.__setattr__(config, "clip_at", tuple(place.strip() for place in config.clip_at.split(",")))
     for name in CHOICES:
         value = getattr(config, name)
         if value is None:
