@@ -181,19 +181,6 @@ class _AtPlace:
         return self.cell.chosen_candidate(self.offset + edge, candidate)
 
 
-def random_clip(space: AnySpace, generator: torch.Generator) -> Genotype | DeepClip:
-    """The clip of a randomly discretised cell, or of one at each place.
-
-    Args:
-        space: candidates and graph.
-        generator: where the draws come from.
-
-    Returns:
-        What `found_clip` reads from `random_decisions`.
-    """
-    return found_clip(random_decisions(space, generator), space)
-
-
 def random_decisions(space: AnySpace, generator: torch.Generator) -> Decisions:
     """A random candidate on every edge and a random incoming edge for every node, uniform and independent.
 

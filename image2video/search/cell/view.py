@@ -7,12 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from image2video.clip.deep_video import CallFrames
-from image2video.clip.image_to_video import Image2Video
 from image2video.search.cell.place_frames import PlaceFrames
-
-Maker = PlaceFrames | CallFrames | Image2Video
-"""What makes the frames of a call at places inside of a network: of cells, of clips at several places, at one."""
 
 
 class View(NamedTuple):
@@ -26,4 +21,4 @@ class View(NamedTuple):
 
     inputs: Tensor
     unwarp: Callable[[Tensor], Tensor]
-    maker: Maker | None = None
+    maker: PlaceFrames | None = None

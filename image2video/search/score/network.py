@@ -15,7 +15,7 @@ from image2video.clip.image_to_video import clip_to_frames
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject import Injection, inject_
-from image2video.search.cell.view import Maker
+from image2video.inject.clip_hook import PlaceMaker
 from image2video.search.score.task import ClassificationTask, Task, Unwarp
 
 
@@ -35,19 +35,19 @@ class FrameNetwork(nn.Module):
         self.backbone = backbone
         self.fusion = fusion
 
-    def forward(self, clip: Tensor, maker: Maker | None = None) -> Any:
+    def forward(self, clip: Tensor, maker: PlaceMaker | None = None) -> Any:
         """The outputs of a clip's frames; `maker` makes those at places inside of the backbone."""
         if self.fusion is None:
             return self.backbone(clip_to_frames(clip))
         if self.fusion.plan.clip_site is not None:
             assert maker is not None, "the clip begins inside of the backbone"
-            with self.fusion.frames(maker.T, maker=maker):
+            with self.fusion.frames(maker.counts[-1], maker=maker):
                 return self.backbone(clip)
         with self.fusion.frames(clip.shape[1], maker=maker):
             return self.backbone(clip_to_frames(clip))
 
 
-def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp, maker: Maker | None = None) -> Any:
+def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp, maker: PlaceMaker | None = None) -> Any:
     """The task's predictions of the images behind a clip `(B, T, C, H, W)`: `(B, …)`, or tensors in containers.
 
     Args:
@@ -59,7 +59,7 @@ def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp, ma
 
     Raises what `task.check` raises.
     """
-    T = clip.shape[1] if maker is None or clip.ndim == 5 else maker.T
+    T = clip.shape[1] if maker is None or clip.ndim == 5 else maker.counts[-1]
     outputs = network(clip) if maker is None else network(clip, maker)
     task.check(outputs, clip.shape[0] * T)
     return task.predict(outputs, T, unwarp)

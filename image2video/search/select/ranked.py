@@ -5,6 +5,7 @@ from __future__ import annotations
 from image2video.search.rank.candidates import candidate_chains
 from image2video.search.select.selection import Run, Selection, register_selection
 from image2video.search.space.deep_space import AnySpace
+from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.units import Unit
 
@@ -47,6 +48,7 @@ class OneShot(Selection):
 
     def decide(self, unit: Unit, run: Run) -> None:
         """Rank chains of the space and take the best one."""
+        assert isinstance(run.space, SearchSpace), "chains are ranked without places of their own"
         chains = candidate_chains(run.space, run.config.candidates, run.config.seed)
         run.state.chain = str(run.rank(chains).best)
 
