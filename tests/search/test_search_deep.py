@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from deep_search_cases import SIZE, SPACE, stages
 from search_cases import Arrays, KilledError, Killer, Pixels, blobs
@@ -239,3 +240,17 @@ def test_a_budget_that_fits_and_the_image_named_alone_change_nothing() -> None:
     assert found(epochs=1, selection="argmax", clip_at="image", max_cost=3).state.epochs == plain.state.epochs
     assert not isinstance(plain.space, DeepSpace)
     assert plain.front == []
+
+
+@quiet
+def test_tokens_of_a_checkpointed_transformer_are_moved_on_their_grid() -> None:
+    data = blobs(12, 0, size=(32, 48))
+    images = Arrays(data.images.repeat(1, 3, 1, 1), data.labels)
+    net = timm.create_model("test_vit", num_classes=3, img_size=(32, 48))
+    how = {"selection": "argmax", "clip_at": ("image", "blocks.1"), "epochs": 1, "batch_size": 6, "space": "one edge"}
+    plain = search(net, images, SearchConfig(**{**BASE, **how}))
+    again = search(net, images, SearchConfig(**{**BASE, **how, "checkpoint_activations": True}))
+    assert plain.genotype.places == ("image", "blocks.1")
+    for one, two in zip(plain.state.steps, again.state.steps, strict=True):
+        torch.testing.assert_close(torch.tensor(one["tau"]), torch.tensor(two["tau"]))
+    assert plain.state.steps[0]["tau"] != plain.state.steps[-1]["tau"]
