@@ -25,7 +25,7 @@ from image2video.protocols import Progress, named
 from image2video.report import ComparisonResult, random_sentence
 from image2video.report.table import count_text
 from image2video.runs.folders import FolderLock, add_to_run
-from image2video.search import SearchConfig, SearchResult
+from image2video.search import SearchConfig, SearchResult, SearchSpace
 
 EXAMPLE = (
     "image2video search --model resnet18 --data folder:flowers --weights bare.safetensors --selection fixed_weights "
@@ -41,10 +41,10 @@ _GROUPS = {
         *("criterion", "tune_epochs", "orders", "stop_early", "renormalise", "score_statistics", "score_batch_size"),
         "paper",
     ),
+    "where in the network, and at what cost": ("clip_at", "max_cost"),
     "ranking chains (fixed_weights, one_shot), choosing frames (greedy_frames)": (
         *("candidates", "first_images"),
         *("choose_frames", "choose_schedule", "choose_padding", "choose_aggregate"),
-        *("clip_at", "max_cost"),
     ),
     "the cell's weights τ and magnitudes": (
         *("tau_lr", "tau_betas", "tau_weight_decay", "second_order", "relaxation", "temperature", "temperature_min"),
@@ -117,6 +117,7 @@ def _compared(job: SearchJob, result: SearchResult, progress: Progress | None) -
             assert isinstance(again, Genotype), "no candidate is a search of frames"
             return again
 
+    assert isinstance(result.space, SearchSpace), "no comparison is made of clips at places of a network"
     frames = planned_frames(job.candidates, job.final, images=job.data.train.num_images, space=result.space)
     Console(stderr=True).print(
         f"comparison: {job.final.seeds} seeds, {job.final.epochs} epochs (--final-epochs), at most "
@@ -154,4 +155,6 @@ def _print_found(result: SearchResult, job: SearchJob | TaskJob) -> None:
             highlight=False,
         )
     console.print(result.decided_sentence(), highlight=False)
+    if result.front:
+        console.print(result.front_sentence(), soft_wrap=True, highlight=False, markup=False)
     console.print(f"found: {result.genotype}", soft_wrap=True, highlight=False)

@@ -52,7 +52,7 @@ class CompareOptions:
             commas: random:5 (five draws), replica, averaging (the found clip without fusion), frozen, argmax,
             perturbation, one_shot (each a search of its own, :COUNT for several seeds), fixed_weights, a genotype as
             "rotate(10)", FILE.json or preset:NAME; none for no comparison (default: random:3,replica; none where
-            selection is fixed_weights or random, or a budget ends the search)
+            selection is fixed_weights or random, clip_at is given, or a budget ends the search)
         final_epochs: epochs of every final network; the bare network gets T times as many as well. The default costs
             about twice what the search does and gives a first answer; judge by runs that have converged (default: a
             tenth of the epochs of the search)
@@ -227,5 +227,6 @@ def _candidates(asked: CompareOptions, config: SearchConfig) -> tuple[Candidate,
         # Who sets a budget, or picks a selection that trains nothing, did not ask for hours of final networks.
         trains = get_selection(config.selection).trains
         budget = config.max_images is not None or config.max_minutes is not None
-        wanted = _DEFAULT_CANDIDATES if trains and not budget else None
+        inside = config.clip_at is not None  # final networks have their clips at the image
+        wanted = _DEFAULT_CANDIDATES if trains and not budget and not inside else None
     return parse_candidates(wanted) or None

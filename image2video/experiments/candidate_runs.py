@@ -54,7 +54,8 @@ def compare(
     `network(seed)` makes the bare network; `search_again` does the searches that candidates need.
 
     Raises:
-        InputError: the folder holds a comparison with other settings, or the search found a frame set.
+        InputError: the folder holds a comparison with other settings, or the search found no chain at the
+            image.
         StateError: several processes, or another job writes into `out`.
     """
     if accelerator is not None and accelerator.num_processes > 1:
@@ -62,8 +63,8 @@ def compare(
     found = result.genotype
     if not isinstance(found, Genotype):
         raise InputError(
-            f"a comparison trains networks on clips of one chain, and the search found the set {found}; leave out "
-            "--compare, or train a network on the set: image2video train --genotype"
+            f"a comparison trains networks on clips of one chain, and the search found {found}; leave out "
+            "--compare, or train a network on that: image2video train --genotype"
         )
     with OutputDirectory(out, KIND, resume=True) as folder:
         check_settings(folder, config, genotype=str(result.genotype))
@@ -138,6 +139,7 @@ def _genotypes(
         return [Genotype.identity()]
     numbers = range(candidate.count)
     if candidate.name == "random":
+        assert isinstance(result.space, SearchSpace), "what was found at several places is refused"
         return [random_genotype(result.space, seeded_generator(result.config.seed, number)) for number in numbers]
     if candidate.name not in SEARCHES:
         return []
@@ -162,6 +164,8 @@ def shared_tau(result: SearchResult) -> Genotype | None:
     # The records hold softmax weights; their logarithm is τ but for a constant per edge.
     tau = torch.tensor(result.state.epochs[-1]["weights"], dtype=torch.float64).log()
     space = result.space
+    if not isinstance(space, SearchSpace):
+        return None
     ops = {edge: largest_op(tau, edge) for edge in range(len(space.edges))}
     sources = {n: largest_edge(tau, space.incoming(n)) for n in range(space.inputs, space.num_nodes)}
     return Decisions(ops, sources).genotype(space)

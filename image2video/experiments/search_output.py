@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from image2video.clip.any_clip import options_for
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.image_to_video import Image2Video
 from image2video.data import DataSource
 from image2video.report import (
@@ -23,7 +24,9 @@ from image2video.report.search_report import COMPARE
 from image2video.report.table import count_text
 from image2video.runs.folders import add_to_run
 from image2video.search import CurvePoint, FrameChoice, Problem, RankedGenotype, SearchResult, get_selection
+from image2video.search.cell.topology import found_path
 from image2video.search.score.task import get_task
+from image2video.search.space.deep_space import AnySpace, DeepSpace
 
 REPORT = "report.html"
 _FILM_IMAGES = 3
@@ -45,11 +48,12 @@ def write_search_outputs(
     assert result.out is not None  # the report goes beside the other files
     report = search_report(result, data, model=model, facts=facts, comparison=comparison)
     film = None
-    if data.input_size[0] in (1, 3):
+    clip = _clip(result, data)
+    if clip is not None and data.input_size[0] in (1, 3):
         images, labels = next(iter(data.train.batches(_FILM_IMAGES).epoch(0)))
         images, labels = images[:_FILM_IMAGES], labels[:_FILM_IMAGES]
         names = [data.classes[int(i)] for i in labels] if labels.ndim == 1 else None
-        film = film_figure(images, _clip(result, data), mean=data.mean, std=data.std, labels=names)
+        film = film_figure(images, clip, mean=data.mean, std=data.std, labels=names)
     return write_search_report(add_to_run(result.out, REPORT), report, film=film)
 
 
@@ -57,6 +61,8 @@ def what_tells(result: SearchResult, data: DataSource | Problem) -> str:
     """How to find out whether the clip is better than a random one, where no comparison was made."""
     if result.frame_choice is not None:
         return "networks trained on these frames and on random clips would tell"
+    if isinstance(result.genotype, DeepClip):
+        return "networks trained on this clip and on random ones at the same places would tell"
     return data.what_tells if isinstance(data, Problem) else COMPARE
 
 
@@ -115,15 +121,33 @@ def _sentence(result: SearchResult, metric: str) -> str:
 def _decisions(result: SearchResult, by_loss: bool) -> list[Decision]:
     """The decisions on edges and nodes, in their order."""
     space, labels, found = result.space, result.space.labels, []
-    path = set(result.state.decisions.path(space)) if result.state.edges else set()
+    path = set(found_path(result.state.decisions, space)) if result.state.edges else set()
     for entry in result.state.edges:
-        where = edge_name(space.edges[entry["edge"]], space.inputs)
-        found.append(_decision(entry, where, list(labels), entry["edge"] in path, by_loss))
+        found.append(
+            _decision(entry, _edge_in_words(space, entry["edge"]), list(labels), entry["edge"] in path, by_loss)
+        )
     for entry in result.state.nodes:
-        names = [edge_name(space.edges[edge], space.inputs) for edge in entry["edges"]]
-        where = f"into {entry['node'] - space.inputs + 1}"
-        found.append(_decision(entry, where, names, bool(path & set(entry["edges"])), by_loss))
+        names = [_edge_in_words(space, edge) for edge in entry["edges"]]
+        found.append(
+            _decision(entry, _node_in_words(space, entry["node"]), names, bool(path & set(entry["edges"])), by_loss)
+        )
     return found
+
+
+def _edge_in_words(space: AnySpace, edge: int) -> str:
+    """An edge as the report names it, with its place where there are several."""
+    if not isinstance(space, DeepSpace):
+        return edge_name(space.edges[edge], space.inputs)
+    place, number = space.place_of(edge)
+    return f"{space.places[place]}: {edge_name(space.cell.edges[number], space.cell.inputs)}"
+
+
+def _node_in_words(space: AnySpace, node: int) -> str:
+    """A node as the report names it, likewise."""
+    if not isinstance(space, DeepSpace):
+        return f"into {node - space.inputs + 1}"
+    place, number = space.place_of_node(node)
+    return f"{space.places[place]}: into {number - space.cell.inputs + 1}"
 
 
 def _decision(entry: dict[str, Any], where: str, names: list[str], on_path: bool, by_loss: bool) -> Decision:
@@ -181,6 +205,12 @@ def _cost(result: SearchResult, comparison: ComparisonResult | None) -> dict[str
         "search: frames forward and backward": count_text(trained),
         "search: frames forward only, for scores": count_text(scored),
     }
+    for entry in result.front:
+        if entry["place"] is not None:
+            cost[f"clip from {entry['place']} on"] = (
+                f"{entry['cost']:.2f} times the image; {100 * entry['gain']:+.2f} ± {100 * entry['gain_error']:.2f} "
+                "points above copies, with the search's weights"
+            )
     if comparison is not None:
         cost["comparison: time of the final networks"] = f"{comparison.seconds:.0f} s"
         cost["comparison: frames forward and backward"] = count_text(comparison.frames)
@@ -209,9 +239,12 @@ def _curve_row(point: CurvePoint, choice: FrameChoice) -> CurveRow:
     )
 
 
-def _clip(result: SearchResult, data: DataSource | Problem) -> Image2Video:
-    """The clip as the search made it."""
+def _clip(result: SearchResult, data: DataSource | Problem) -> Image2Video | None:
+    """The clip as the search made it: of several places that at the image; None where none is there."""
     # A ranking may have chosen other options than those of the search.
     default = result.config.clip_options(result.space.schedule, None)
     options = options_for(result.genotype, default, mean=data.mean, std=data.std)
-    return Image2Video(result.genotype.with_provenance(None), **options.arguments())
+    found = result.genotype
+    if isinstance(found, DeepClip):
+        return Image2Video(found.clips[0], **options.arguments()) if found.begins_at_image else None
+    return Image2Video(found.with_provenance(None), **options.arguments())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from image2video.clip.deep_clip import DeepClip
+from image2video.clip.deep_text import is_deep_text
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype, Transform
 from image2video.clip.genotype_text import FRAME_BAR
@@ -82,7 +84,12 @@ def chain_in_words(genotype: str) -> str:
 
     >>> chain_in_words("translate_x(0.06) > scale(1.1)")
     'from step to step translate_x by 0.06 of the width, then scale by a factor of 1.1'
+    >>> chain_in_words("image: rotate(5) | layer2: identity")
+    'at image from step to step rotate by 5 degrees; at layer2 every frame stays as it comes in'
     """
+    if is_deep_text(genotype):
+        sites = DeepClip.parse(genotype).sites
+        return "; ".join(f"at {place} {_place_in_words(str(clip))}" for place, clip in sites)
     if FRAME_BAR in genotype:
         T = FrameSet.parse(genotype).T
         return f"{T} {'frame' if T == 1 else 'frames, each'} with a chain of its own"
@@ -90,6 +97,11 @@ def chain_in_words(genotype: str) -> str:
     if not chain:
         return "every frame is the image itself"
     return f"from step to step {', then '.join(_step(transform) for transform in chain)}"
+
+
+def _place_in_words(clip: str) -> str:
+    """What the clip of one place does to the frames there."""
+    return "every frame stays as it comes in" if clip == "identity" else chain_in_words(clip)
 
 
 def _step(transform: Transform) -> str:

@@ -7,6 +7,7 @@ its units of work, and `result` writes down what was found.
 
 from image2video.search import select as select
 from image2video.search.cell.cell import Cell
+from image2video.search.cell.deep_cell import DeepCell
 from image2video.search.cell.topology import Decisions, random_decisions, random_genotype, random_share
 from image2video.search.driver import search
 from image2video.search.problems import Problem, Request, build_problem
@@ -26,6 +27,7 @@ from image2video.search.select.selection import (
     register_selection,
     selection_names,
 )
+from image2video.search.space.deep_space import DeepSpace
 from image2video.search.space.space import SearchSpace, get_space, register_space, space_names
 from image2video.search.state.config import SearchConfig
 from image2video.search.state.units import Unit
@@ -35,6 +37,8 @@ __all__ = [
     "ClassificationTask",
     "CurvePoint",
     "Decisions",
+    "DeepCell",
+    "DeepSpace",
     "FrameChoice",
     "FrameScores",
     "PairedScores",

@@ -21,6 +21,7 @@ from image2video.search.rank.places import ALL, check_places, find_places
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
 from image2video.search.setup import Setup
+from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import AVERAGES
 from image2video.search.state.state import SearchState
 from image2video.trace.places import IMAGE
@@ -94,6 +95,7 @@ class BareRun:
     def choose_frames(self) -> FrameChoice:
         """Choose a set of frames for the backbone as it is, by `greedy_frames`."""
         config, setup, options = self.config, self._setup, self._setup.options
+        assert isinstance(self.space, SearchSpace), "frames are chosen at the image"
         choice = greedy_frames(
             self._backbone_there(),
             self._images,

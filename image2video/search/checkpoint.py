@@ -15,7 +15,7 @@ from image2video.runs.settings import same
 from image2video.runs.weights import check_entries, load_state
 from image2video.search.optimise.tensors import on_cpu
 from image2video.search.run import SearchRun
-from image2video.search.state.state import CHECKPOINT_FORMAT, SearchState, check_same_search
+from image2video.search.state.state import CHECKPOINT_FORMAT, READ_FORMATS, SearchState, check_same_search
 
 _ENTRIES = {
     **dict.fromkeys(("config", "space", "network", "cell", "tau_optimizer", "state"), dict),
@@ -59,7 +59,7 @@ def load_run(run: SearchRun, path: Path) -> None:
     saved = load_checkpoint(path)
     if saved is None:
         return
-    if not isinstance(saved, dict) or not same(saved.get("format"), CHECKPOINT_FORMAT):
+    if not isinstance(saved, dict) or not any(same(saved.get("format"), known) for known in READ_FORMATS):
         raise InputError(
             f"{path} is no checkpoint of a search that this version of image2video can resume; begin anew with "
             "overwrite=True"

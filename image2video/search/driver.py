@@ -16,19 +16,22 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from image2video.clip.colours import Colours, Values
-from image2video.clip.genotype import Genotype
+from image2video.clip.frame_set import FrameSet
+from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
 from image2video.runs.folders import OutputDirectory, atomic_write_text, versions
 from image2video.search.bare import BareRun
+from image2video.search.places import searched_places
 from image2video.search.rank.averaging import check_bare
 from image2video.search.rank.greedy_frames import check_classification
-from image2video.search.result import SearchResult, budget_warning, identity_warning, result_of
+from image2video.search.result import SearchResult, budget_warning, identity_warning, is_still, result_of
 from image2video.search.run import SearchRun
 from image2video.search.score.network import build_network
 from image2video.search.score.task import ClassificationTask, Task
-from image2video.search.select.selection import get_selection, without_effect
+from image2video.search.select.selection import Selection, get_selection, without_effect
 from image2video.search.setup import Setup
-from image2video.search.space.space import get_space
+from image2video.search.space.deep_space import DeepSpace
+from image2video.search.space.space import SearchSpace, get_space
 from image2video.search.space.space_file import is_space_file
 from image2video.search.state.config import SearchConfig
 from image2video.search.state.seeds import derived_seed
@@ -127,12 +130,17 @@ def search(
         set_seed(config.seed, device_specific=accelerator.num_processes > 1)
     if selection.trains or selection.needs_trained:
         setup.check_colours()
+    if not selection.needs_trained:  # a ranking takes places one by one, each with clips of its own
+        setup = _over_places(setup, backbone, train, selection)
+        if setup.places is not None:
+            record["cost"] = setup.places.cost(config.T)
     run: SearchRun | BareRun
     if selection.trains:
         run = _prepare(backbone, train, validation, setup)
     else:
         run = BareRun(backbone, train if validation is None else validation, setup, record)
-        run.check_places()
+        if selection.needs_trained:
+            run.check_places()
     path = None if out is None else Path(out)
     with contextlib.ExitStack() as opened:
         folder = None
@@ -191,8 +199,8 @@ def _warn(result: SearchResult) -> None:
     spent = budget_warning(result)
     if spent is not None:
         warnings.warn(spent, stacklevel=3)
-    chain = result.genotype
-    if isinstance(chain, Genotype) and not chain.chain and result.state.done > 0:
+    found = result.genotype
+    if not isinstance(found, FrameSet) and is_still(found) and result.state.done > 0:
         warnings.warn(identity_warning(result), stacklevel=3)
 
 
@@ -202,7 +210,34 @@ def _prepare(backbone: nn.Module, train: ImageSet, validation: ImageSet | None, 
     config = replace(setup.config, space=setup.space.name)
     if validation is None:
         train, validation = train.split(1 - config.validation_share, seed=derived_seed(config.seed, "split"))
-    images, _ = next(iter(train.batches(1).epoch(0)))
-    size = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    network = build_network(backbone, config.fusion, residual=config.residual, input_size=size, task=setup.task)
+    network = build_network(
+        backbone,
+        config.fusion,
+        residual=config.residual,
+        input_size=_size_of(train),
+        task=setup.task,
+        places=None if setup.places is None else setup.places.places,
+    )
     return SearchRun(network, replace(setup, config=config), train, validation)
+
+
+def _over_places(setup: Setup, backbone: nn.Module, train: ImageSet, selection: Selection) -> Setup:
+    """The search over the places that the settings name; refuses places that cannot be, or cost too much."""
+    if setup.config.clip_at is None and setup.config.max_cost is None:
+        return setup
+    found = searched_places(backbone, setup.config, setup.task, _size_of(train))
+    if found is None:
+        return setup
+    if not selection.over_places:
+        raise InputError(
+            f"selection={selection.name!r} searches at the image alone, got clip_at={list(found.places)}; take "
+            "'perturbation', or 'fixed_weights' for a trained network"
+        )
+    assert isinstance(setup.space, SearchSpace), "places come in here"
+    return replace(setup, space=DeepSpace(setup.space, found.places), places=found)
+
+
+def _size_of(images: ImageSet) -> tuple[int, int, int]:
+    """(C, H, W) of the images."""
+    batch, _ = next(iter(images.batches(1).epoch(0)))
+    return int(batch.shape[1]), int(batch.shape[2]), int(batch.shape[3])

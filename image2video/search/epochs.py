@@ -19,6 +19,7 @@ from image2video.search.optimise.schedule import cosine, linear, tuning_rate, wo
 from image2video.search.optimise.watch import LossWatch, Meter
 from image2video.search.run import SearchRun
 from image2video.search.score.network import in_mode
+from image2video.search.space.space import SearchSpace
 from image2video.search.state.budget import SEARCH_SHARE, TUNE_SHARE
 from image2video.search.state.seeds import derived_seed, seeded
 
@@ -98,6 +99,7 @@ def one_shot_epoch(run: SearchRun, epoch: int) -> None:
     config, steps = run.config, run.steps_per_epoch
     watch = LossWatch("training", epoch * steps, run.device)
     pace = _Pace(run, "sampled", epoch, config.epochs, steps, 0.0, SEARCH_SHARE)
+    assert isinstance(run.space, SearchSpace), "chains are sampled at the image alone"
     with in_mode(run.bilevel.network, training=True):
         for step, batch in pace.over(run.train_batches.epoch(epoch)):
             chain = random_genotype(run.space, seeded(config.seed, f"chain {step}"))

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from image2video.clip.frame_set import FrameSet
+from image2video.clip.any_clip import AnyClip, as_any_clip
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.genotype import Genotype
 from image2video.runs.folders import OutputDirectory, atomic_write_json
+from image2video.search.cell.topology import found_clip, found_path
 from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.ranking import Ranking
 from image2video.search.select.decidedness import Decidedness
 from image2video.search.select.selection import Run, get_selection
-from image2video.search.space.space import SearchSpace
+from image2video.search.space.deep_space import AnySpace, DeepSpace
 from image2video.search.state.config import SearchConfig
 from image2video.search.state.state import SearchState
 from image2video.version import __version__
@@ -28,7 +30,8 @@ class SearchResult:
     """The outcome of `search`.
 
     Args:
-        genotype: what was found, with provenance; of `greedy_frames` a frame set.
+        genotype: what was found, with provenance; of `greedy_frames` a frame set, of a search over places of a network
+            a `DeepClip`.
         config: the settings.
         space: the search space.
         state: decisions, τ's history, scores; empty for `fixed_weights`.
@@ -37,9 +40,9 @@ class SearchResult:
         frame_choice: the curve of `greedy_frames`, else None.
     """
 
-    genotype: Genotype | FrameSet
+    genotype: AnyClip
     config: SearchConfig
-    space: SearchSpace
+    space: AnySpace
     state: SearchState
     ranking: Ranking | None = None
     out: Path | None = None
@@ -54,6 +57,32 @@ class SearchResult:
     def frames(self) -> int:
         """The frames that went through the network: forward and backward, or forward only where nothing is trained."""
         return self.state.frames
+
+    @property
+    def front(self) -> list[dict[str, Any]]:
+        """Gain against cost, of a search over places of a network.
+
+        Returns:
+            What the clip gives, and clips that begin at its later places alone, each with its cost as a multiple of the
+            image's multiply-accumulates; the last one is copies of the image. Empty for other searches.
+        """
+        return self.state.front
+
+    def front_sentence(self) -> str:
+        """The front in words.
+
+        Returns:
+            One sentence; empty where there is none.
+        """
+        parts = [
+            f"{entry['place']} ({entry['cost']:.2f} times the image) {100 * entry['gain']:+.2f} ± "
+            f"{100 * entry['gain_error']:.2f}"
+            for entry in self.front
+            if entry["place"] is not None
+        ]
+        if not parts:
+            return ""
+        return f"Points above copies of the image, by where the clip begins: {', '.join(parts)} (one standard error)."
 
     def decidedness(self) -> Decidedness | None:
         """How many edges and nodes are decided.
@@ -99,6 +128,7 @@ class SearchResult:
             What every decision was based on, and what was chosen.
         """
         decisions, decidedness = self.state.decisions, self.decidedness()
+        front = {"front": self.state.front} if isinstance(self.space, DeepSpace) else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "selection": self.config.selection,
@@ -111,8 +141,9 @@ class SearchResult:
             "magnitudes": self.state.magnitudes,
             "chosen": {str(edge): op for edge, op in sorted(decisions.ops.items())},
             "kept": {str(node): edge for node, edge in sorted(decisions.sources.items())},
-            "path": list(decisions.path(self.space)) if decisions.ops else [],
+            "path": list(found_path(decisions, self.space)) if decisions.ops else [],
             "score": self.state.score,
+            **front,
             "ranking": None if self.ranking is None else self.ranking.to_dict(),
             **({} if self.frame_choice is None else {"frame_choice": self.frame_choice.to_dict()}),
         }
@@ -125,9 +156,10 @@ class SearchResult:
         `ops` are the candidates with the space's magnitudes; learned ones stand in `genotype`.
 
         Returns:
-            JSON values; None where no cell was decided, as in rankings of chains.
+            JSON values; None where no cell was decided, as in rankings of chains, and where there is one at each of
+            several places, which the drawing does not know.
         """
-        if self.ranking is not None or not self.state.decisions.ops:
+        if self.ranking is not None or not self.state.decisions.ops or isinstance(self.space, DeepSpace):
             return None
         count, decisions = len(self.space.candidates), self.state.decisions
         drops: list[list[float | None]] = [[None] * count for _ in self.space.edges]
@@ -182,9 +214,10 @@ def result_of(run: Run, config: SearchConfig, provenance: dict[str, Any], out: P
     if get_selection(config.selection).trains:
         record |= {"fusion": config.fusion, "epochs": config.epochs, **_score_record(state, ranking, config)}
     record["image2video"] = __version__
-    chain = state.decisions.genotype(space) if state.chain is None else Genotype.parse(state.chain)
+    chain = found_clip(state.decisions, space) if state.chain is None else as_any_clip(state.chain)
     genotype = chain.with_provenance(record)
     if ranking is not None:
+        assert isinstance(genotype, Genotype), "rankings are of chains"
         ranking = replace(ranking, best=genotype)
     return SearchResult(genotype, config, space, state, ranking, out)
 
@@ -209,6 +242,12 @@ def _score_record(state: SearchState, ranking: Ranking | None, config: SearchCon
     return {**record, **how, "edges_decided": counts.edges_decided, "edges": counts.edges}
 
 
+def is_still(clip: Genotype | DeepClip) -> bool:
+    """Whether all frames of a clip are the image itself."""
+    chains = clip.clips if isinstance(clip, DeepClip) else (clip,)
+    return all(isinstance(chain, Genotype) and not chain.chain for chain in chains)
+
+
 def identity_warning(result: SearchResult) -> str:
     """The text of the warning where a search has chosen nothing but identities."""
     chose = f"the search with selection={result.config.selection!r} chose the identity"
@@ -218,7 +257,8 @@ def identity_warning(result: SearchResult) -> str:
             f"{result.ranking.images} held-out images, and {result.ranking.tied} others lie within two standard errors "
             "of it. More epochs or held-out images, or criterion='loss', may decide more."
         )
-    text = f"{chose} on the whole path: every frame is the image itself"
+    where = "on the paths at all places" if isinstance(result.space, DeepSpace) else "on the whole path"
+    text = f"{chose} {where}: every frame is the image itself"
     if result.state.epochs:
         entropy, even = result.state.epochs[-1]["entropy"], math.log(len(result.space.candidates))
         text += f"; the mean entropy of τ at the end is {entropy:.3f} nats (equal weights have {even:.3f})"

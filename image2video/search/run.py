@@ -16,8 +16,11 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError, StateError, UnsupportedError
 from image2video.protocols import Batches, ImageSet
-from image2video.search.cell.cell import Cell, CellTrace
+from image2video.search.cell.cell import Cell
+from image2video.search.cell.deep_cell import AnyCell, DeepCell
 from image2video.search.cell.mixing import mixing_matrix
+from image2video.search.cell.view import View
+from image2video.search.front import front_records
 from image2video.search.optimise.bilevel import Batch, Bilevel, weight_optimizer
 from image2video.search.optimise.memory import checkpoint_activations_
 from image2video.search.optimise.tensors import on_cpu
@@ -33,6 +36,7 @@ from image2video.search.score.measure import score_variants
 from image2video.search.score.network import FrameNetwork, in_mode, predictions
 from image2video.search.score.scores import Scores
 from image2video.search.setup import Setup
+from image2video.search.space.deep_space import DeepSpace
 from image2video.search.state.budget import Budget
 from image2video.search.state.seeds import derived_seed, seeded
 from image2video.search.state.state import SearchState
@@ -64,7 +68,8 @@ class SearchRun:
         self.state = SearchState()
         self.kept: dict[str, Any] | None = None  # what `snapshot` has kept
         self.measurements = 1  # how often `score` is called in all, for the progress
-        self.cell = self._new_cell().to(self.device)
+        self.places = setup.places
+        self.cell: AnyCell = self._new_cell().to(self.device)
         self.bilevel = self._prepared(network)
         self.train_batches = self._training_batches(train, "weights")
         self.tau_batches = self._training_batches(validation, "tau")
@@ -121,26 +126,36 @@ class SearchRun:
         suffice.
         """
         self.share_buffers()
-        bare, held_out, processes = self.bilevel.bare, self.held_out.num_images, self.accelerator.num_processes
+        held_out, processes = self.held_out.num_images, self.accelerator.num_processes
         batches, decided = -(-number_of_batches(held_out, self._score_size) // processes), self.state.measured
         meter = Meter(self.progress, "select", decided * batches, max(self.measurements, decided + 1) * batches)
 
-        def variants(images: Tensor) -> list[Any]:
+        def views(images: Tensor) -> Iterator[View]:
             # The clips agree in the nodes before `first`: these are computed once.
-            trace, size = CellTrace(first), (images.shape[-2], images.shape[-1])
+            trace = self.cell.trace(first)
+            return (self.cell.view(images, mixing, trace=trace) for mixing in mixings)
 
-            def predicted(mixing: Tensor) -> Any:
-                clip = self.cell(images, mixing, trace=trace)
-                return predictions(bare, clip, self.task, lambda maps: self.cell.unwarped_mean(maps, size, mixing))
+        return self._scores(views, len(mixings), meter.step, stop)
 
+    def _scores(
+        self,
+        views: Callable[[Tensor], Iterator[View]],
+        count: int,
+        on_batch: Callable[[int], None] | None = None,
+        stop: Callable[[Scores], bool] | None = None,
+    ) -> Scores:
+        """Held-out scores of the network under `count` views of the images."""
+        bare = self.bilevel.bare
+
+        def variants(images: Tensor) -> list[Any]:
             with self.accelerator.autocast():
-                return [predicted(mixing) for mixing in mixings]
+                return [predictions(bare, v.inputs, self.task, v.unwarp, v.maker) for v in views(images)]
 
         by_batch = self.config.score_statistics == "batch"
         with in_mode(bare, training=False), batch_statistics(bare) if by_batch else nullcontext(), torch.no_grad():
             images = self._score_batches()
-            scores = score_variants(variants, images, self.accelerator, task=self.task, on_batch=meter.step, stop=stop)
-        self.state.evaluated_frames += scores.n * self.config.T * len(mixings)
+            scores = score_variants(variants, images, self.accelerator, task=self.task, on_batch=on_batch, stop=stop)
+        self.state.evaluated_frames += scores.n * self.config.T * count
         return scores
 
     def rank(self, chains: tuple[Genotype, ...]) -> Ranking:
@@ -180,8 +195,13 @@ class SearchRun:
         return ranking
 
     def score_chosen(self) -> None:
-        """Score the discretised cell and put it into the records."""
-        scores = self.score([mixing_matrix(self.tau(), self.space, self.state.decisions)], self.space.inputs)
+        """Score the discretised cell and put it into the records; over places, with those that begin later too."""
+        mixing = mixing_matrix(self.tau(), self.space, self.state.decisions)
+        if isinstance(self.cell, DeepCell) and self.places is not None:
+            scores = self._scores_of_later(self.cell, mixing)
+            self.state.front = front_records(scores, self.places, self.config.T)
+        else:
+            scores = self.score([mixing], self.space.inputs)
         self.state.score = {
             "images": scores.n,
             "accuracy": scores.accuracy(0),
@@ -189,6 +209,16 @@ class SearchRun:
             "loss": scores.mean_loss(0),
             "loss_error": scores.loss_error(0),
         }
+
+    def _scores_of_later(self, cell: DeepCell, mixing: Tensor) -> Scores:
+        """The scores of the chosen clip, of those that leave out its first places, and last of all copies."""
+        self.share_buffers()
+        count = len(cell.space.places) + 1
+
+        def views(images: Tensor) -> Iterator[View]:
+            return (cell.view(images, mixing, resting=range(number)) for number in range(count))
+
+        return self._scores(views, count)
 
     def snapshot(self) -> None:
         """Keep weights, τ and their optimizers as they are, also in the checkpoints to come."""
@@ -231,9 +261,10 @@ class SearchRun:
             prepared, optimizer = accelerator.prepare(network, optimizer)
         return Bilevel(prepared, self.cell, optimizer, accelerator, config, self.task)
 
-    def _new_cell(self) -> Cell:
+    def _new_cell(self) -> AnyCell:
         config = self.config
-        return Cell(
+        kind: Any = DeepCell if isinstance(self.space, DeepSpace) else Cell
+        cell: AnyCell = kind(
             self.space,
             config.T,
             padding=config.padding,
@@ -244,6 +275,7 @@ class SearchRun:
             magnitudes_per=config.magnitudes_per,
             magnitude_bound=config.magnitude_bound,
         )
+        return cell
 
     def _training_batches(self, images: ImageSet, purpose: str) -> Batches:
         config = self.config

@@ -9,9 +9,10 @@ from accelerate import Accelerator
 from image2video.clip.chain import check_colours
 from image2video.clip.colours import Colours
 from image2video.clip.options import ClipOptions
+from image2video.inject.plan import Plan
 from image2video.protocols import Progress
 from image2video.search.score.task import ClassificationTask, Task
-from image2video.search.space.space import SearchSpace
+from image2video.search.space.deep_space import AnySpace
 from image2video.search.state.config import SearchConfig
 
 
@@ -26,14 +27,16 @@ class Setup:
         task: what the network is for.
         colours: how the images are normalised; needed by candidates that change colours.
         progress: called after every step.
+        places: the plan of the places of `space`, where it has some.
     """
 
     config: SearchConfig
-    space: SearchSpace
+    space: AnySpace
     accelerator: Accelerator
     task: Task = field(default_factory=ClassificationTask)
     colours: Colours | None = None
     progress: Progress | None = None
+    places: Plan | None = None
 
     @property
     def options(self) -> ClipOptions:

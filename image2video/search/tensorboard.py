@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from image2video.runs.curve_file import CurveFile
-from image2video.search.space.space import SearchSpace
+from image2video.search.space.deep_space import AnySpace
 from image2video.search.state.state import SearchState
 from image2video.search.state.units import Unit
 
@@ -20,7 +20,7 @@ class Curves:
         done: units that an earlier part of the run has written already.
     """
 
-    def __init__(self, folder: Path | None, space: SearchSpace, done: int) -> None:
+    def __init__(self, folder: Path | None, space: AnySpace, done: int) -> None:
         self._space = space
         self._writer = None if folder is None else CurveFile(folder, purge_step=done or None)
 
@@ -59,15 +59,15 @@ class Curves:
         if record.get("weights") is None:
             return
         writer.add_scalar("tau/entropy", record["entropy"], number)
-        for (source, target), weights in zip(self._space.edges, record["weights"], strict=True):
+        for edge, weights in enumerate(record["weights"]):
             for label, weight in zip(self._space.labels, weights, strict=True):
-                writer.add_scalar(f"tau/{source}-{target}/{_tag(label)}", weight, number)
+                writer.add_scalar(f"tau/{_tag(self._space.edge_name(edge))}/{_tag(label)}", weight, number)
 
     def _edge(self, writer: CurveFile, number: int, record: dict[str, Any]) -> None:
-        source, target = self._space.edges[record["edge"]]
+        edge = _tag(self._space.edge_name(record["edge"]))
         for label, masked in zip(self._space.labels, record["masked_accuracy"], strict=True):
             cost = 100 * (record["accuracy"] - masked)
-            writer.add_scalar(f"masking/{source}-{target}/{_tag(label)}", cost, number)
+            writer.add_scalar(f"masking/{edge}/{_tag(label)}", cost, number)
 
 
 def _tag(label: str) -> str:

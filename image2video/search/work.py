@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from image2video.runs.folders import OutputDirectory
+from image2video.search.cell.topology import found_clip
 from image2video.search.checkpoint import load_run, save_run
 from image2video.search.epochs import one_shot_epoch, search_epoch, tune_epoch
 from image2video.search.run import SearchRun
@@ -51,7 +52,7 @@ def _carry_on(run: SearchRun, selection: Selection, checkpoint: Path | None, cur
             save_run(run, checkpoint)
         curves.add(units[number], number, run.state)
     if run.state.chain is None:
-        run.state.chain = str(run.state.decisions.genotype(run.space, run.cell))
+        run.state.chain = str(found_clip(run.state.decisions, run.space, run.cell))
         run.state.magnitudes = run.cell.candidate_magnitudes() if run.config.learn_magnitudes else None
 
 

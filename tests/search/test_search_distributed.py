@@ -147,3 +147,48 @@ def test_a_process_that_dies_ends_the_job_and_the_search_resumes(tmp_path: Path)
     assert json.loads((out / "run.json").read_text())["processes"] == 2
     records = [json.loads((tmp_path / f"run.{rank}").read_text()) for rank in (0, 1)]
     assert records[0] == records[1]
+
+
+PLACES = """
+import gc, json, sys
+import torch
+from accelerate import Accelerator
+from accelerate.state import PartialState
+from deep_search_cases import SPACE, stages
+from search_cases import blobs
+from image2video.search import SearchConfig, register_space, search
+
+torch.set_num_threads(1)
+register_space(SPACE)
+accelerator = Accelerator(cpu=True)
+
+def main():
+    config = SearchConfig(
+        space="one edge", clip_at=("image", "2"), T=3, fusion="tsm", epochs=2, tune_epochs=0, batch_size=8, tau_lr=0.1,
+        criterion="loss", crop_flip=False, device="cpu",
+    )
+    result = search(stages(), blobs(32, 0), config, accelerator=accelerator)
+    record = {"genotype": str(result.genotype), "steps": result.state.steps, "front": result.front}
+    with open(f"{sys.argv[1]}.{accelerator.process_index}", "w") as file:
+        json.dump(record, file)
+
+main()
+gc.collect()
+if accelerator.num_processes > 1:
+    PartialState().destroy_process_group()
+"""
+
+
+def test_two_processes_search_places_as_one_does(tmp_path: Path) -> None:
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        assert launch(tmp_path / "script.py", PLACES, out, processes=processes) == 0
+        found += [json.loads(Path(f"{out}.{rank}").read_text()) for rank in range(processes)]
+    one, first, second = found
+    assert first == second
+    assert first["genotype"] == one["genotype"]
+    assert len(one["steps"]) > 2
+    for alone, shared in zip(one["steps"], first["steps"], strict=True):
+        torch.testing.assert_close(torch.tensor(alone["tau"]), torch.tensor(shared["tau"]), atol=1e-3, rtol=0)
+    assert one["front"][0]["loss"] == pytest.approx(first["front"][0]["loss"], abs=1e-3)

@@ -16,6 +16,7 @@ from image2video.clip.colours import Colours
 from image2video.errors import InputError
 from image2video.search import Cell, Decisions, SearchSpace, get_space, random_decisions
 from image2video.search.cell.cell import CellTrace
+from image2video.search.cell.mixed_frames import Mix
 from image2video.search.cell.mixing import mixing_matrix
 
 SIZE = (18, 26)
@@ -101,7 +102,7 @@ def way_there(cell: Cell, values: Tensor) -> Tensor:
 
 def way_back(cell: Cell, values: Tensor) -> Tensor:
     maps = torch.rand(3, 1, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return cell._unwarp.mean(maps, (20, 24), cell.mixing(), True, None, values.unbind(0))
+    return cell._unwarp.mean(maps, (20, 24), (Mix(cell.mixing(), True, None, values.unbind(0)),))
 
 
 @pytest.mark.parametrize("way", [way_there, way_back])

@@ -99,7 +99,7 @@ def saved_by_a_tau_step(T: int, checkpointing: bool, name: str, space: str) -> i
     images, labels = batch(1)
 
     def loss() -> Tensor:
-        clip = run._relaxed_clip(images, None, None)
+        clip = run._seen(images, None, None, frozen=False).inputs
         return nn.functional.cross_entropy(run.bare(clip).view(1, T, -1).mean(1), labels)
 
     return saved_bytes(loss, but=run.bare.parameters())

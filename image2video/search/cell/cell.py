@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from image2video.clip.chain import check_colours
 from image2video.clip.colours import Colours
@@ -13,12 +16,13 @@ from image2video.clip.ops.op import full_precision
 from image2video.clip.options import ClipOptions
 from image2video.clip.random_chain import ChainLaw
 from image2video.errors import InputError, InputTypeError
-from image2video.search.cell.graph import CellTrace, CellWalk
+from image2video.search.cell.graph import CellTrace
 from image2video.search.cell.magnitudes import MagnitudeUnits
+from image2video.search.cell.mixed_frames import Mix, MixedFrames
 from image2video.search.cell.mixing import mixing_matrix
 from image2video.search.cell.relaxed_unwarp import RelaxedUnwarp
-from image2video.search.cell.sums import amplitude
-from image2video.search.cell.warps import CandidateWarps
+from image2video.search.cell.view import View
+from image2video.search.space.deep_space import AnySpace
 from image2video.search.space.space import SearchSpace
 
 __all__ = ["Cell", "CellTrace"]
@@ -94,19 +98,11 @@ class Cell(nn.Module):
         self.magnitudes: nn.Parameter | None = None
         units = None
         if learn_magnitudes:
-            if interpolation == "nearest":
-                raise InputError(
-                    "learn_magnitudes needs an interpolation with a gradient, got 'nearest'; use 'bilinear'"
-                )
-            units = MagnitudeUnits(space, magnitudes_per, magnitude_bound, steps)
+            units = magnitude_units(space, magnitudes_per, magnitude_bound, options)
             self.magnitudes = nn.Parameter(units.start())
-        # Equal powers give equal frames: each is computed once.
-        powers = tuple(dict.fromkeys(s for s in steps if s != 0))
-        self._has_still = 0.0 in steps
-        distinct = (0.0, *powers) if self._has_still else powers
-        self._order = tuple(distinct.index(s) for s in steps)
-        self._warps = CandidateWarps(space, powers, options, units)
-        self._unwarp = RelaxedUnwarp(self._warps, steps)
+        self._frames = MixedFrames(space, steps, options, units)
+        self._warps = self._frames.warps
+        self._unwarp = RelaxedUnwarp((self._warps,), steps)
 
     def mixing(self) -> Tensor:
         """The mixing matrix of τ as it is.
@@ -195,18 +191,57 @@ class Cell(nn.Module):
                 than the memory.
             InputTypeError: images that are not float.
         """
-        if images.ndim != 4:
-            raise InputError(f"the cell takes images (B, C, H, W), got shape {tuple(images.shape)}")
-        if not images.is_floating_point():
-            raise InputTypeError(f"the cell takes float images, got {images.dtype}; convert and normalise them first")
-        check_clip_memory(images, self.T)
-        _check_mixing(self.space, mixing, trace, active)
-        dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
-        with full_precision(images.device):
+        check_images(images, self.T)
+        check_mixing(self.space, mixing, trace, active)
+        return self._frames.make(images, self._mix(mixing, active), trace or CellTrace(first=0))
+
+    def view(
+        self,
+        images: Tensor,
+        mixing: Tensor | None = None,
+        *,
+        active: tuple[int, ...] | None = None,
+        trace: CellTrace | None = None,
+        frozen: bool = True,
+        checkpointed: bool = False,
+    ) -> View:
+        """Images as the network sees them: their clip, and the way back.
+
+        Args:
+            images: as in `forward`.
+            mixing: likewise.
+            active: likewise.
+            trace: likewise.
+            frozen: give τ and the magnitudes no gradient.
+            checkpointed: keep nothing for the backward pass, and compute the clip again there.
+
+        Returns:
+            What goes into the network, and how maps come back.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            if checkpointed and torch.is_grad_enabled():
+                make = functools.partial(self, active=active)
+                clip = checkpoint(make, images, mixing, use_reentrant=False, preserve_rng_state=False)
+            else:
+                clip = self(images, mixing, trace=trace, active=active)
+
+        def back(maps: Tensor) -> Tensor:
             matrix = self.mixing() if mixing is None else mixing
-            whole = self.space.reduce == "mean" and (mixing is None or active is not None)
-            clip = self._clip(images.to(dtype), matrix.to(dtype), trace or CellTrace(first=0), whole, active)
-        return clip.to(images.dtype)
+            return self.unwarped_mean(maps, size, matrix.detach() if frozen else matrix, active=active)
+
+        return View(clip, back)
+
+    def trace(self, first: int) -> CellTrace:
+        """What passes over the same images may share whose mixing agrees on all edges into nodes before `first`.
+
+        Args:
+            first: the number of a node.
+
+        Returns:
+            An empty trace, for the images of one batch.
+        """
+        return CellTrace(first)
 
     def unwarped_mean(
         self,
@@ -237,36 +272,40 @@ class Cell(nn.Module):
             InputError: other shapes.
             InputTypeError: maps that are not floating point.
         """
-        _check_mixing(self.space, mixing, None, active)
+        check_mixing(self.space, mixing, None, active)
         with full_precision(maps.device):
-            matrix = self.mixing() if mixing is None else mixing
-            whole = self.space.reduce == "mean" and (mixing is None or active is not None)
-            return self._unwarp.mean(maps, image_size, matrix, whole, active, self._values())
+            return self._unwarp.mean(maps, image_size, (self._mix(mixing, active),))
 
-    def _values(self) -> tuple[Tensor, ...] | None:
-        return None if self.magnitudes is None else self.magnitudes.unbind(0)
-
-    def _clip(
-        self, images: Tensor, mixing: Tensor, trace: CellTrace, whole: bool, active: tuple[int, ...] | None
-    ) -> Tensor:
-        B, C, H, W = images.shape
-        picture = images.reshape(1, B * C, H, W)
-        weights = mixing.to(images.device)
-        walk = CellWalk(self._warps, mixing, weights, trace, active, self._values(), B)
-        unique = walk.run(picture)
-        if self._has_still:
-            # The sum of all paths' weights is 1, and the picture is copied bit for bit, unless something is masked or
-            # nodes sum.
-            still = picture if whole else picture * amplitude(self.space, weights)
-            unique = torch.cat([still, unique])
-        if self._order != tuple(range(unique.shape[0])):
-            unique = unique.index_select(0, self._warps.index(self._order, unique))
-        return unique.view(self.T, B, C, H, W).transpose(0, 1)
+    def _mix(self, mixing: Tensor | None, active: tuple[int, ...] | None) -> Mix:
+        values = None if self.magnitudes is None else self.magnitudes.unbind(0)
+        return Mix(self.mixing() if mixing is None else mixing, is_whole(self.space, mixing, active), active, values)
 
 
-def _check_mixing(
-    space: SearchSpace, mixing: Tensor | None, trace: CellTrace | None, active: tuple[int, ...] | None
+def magnitude_units(space: SearchSpace, per: str, bound: float, options: ClipOptions) -> MagnitudeUnits:
+    """What learned magnitudes stand for; `InputError` for an interpolation that has no gradient."""
+    if options.interpolation == "nearest":
+        raise InputError("learn_magnitudes needs an interpolation with a gradient, got 'nearest'; use 'bilinear'")
+    return MagnitudeUnits(space, per, bound, options.steps)
+
+
+def is_whole(space: AnySpace, mixing: Tensor | None, active: tuple[int, ...] | None) -> bool:
+    """Whether the weights of all paths sum to 1: those of τ as it is, and those of a drawn path."""
+    return space.reduce == "mean" and (mixing is None or active is not None)
+
+
+def check_images(images: Tensor, T: int) -> None:
+    """Raise `InputError` or `InputTypeError` for images that a cell cannot make clips of."""
+    if images.ndim != 4:
+        raise InputError(f"the cell takes images (B, C, H, W), got shape {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise InputTypeError(f"the cell takes float images, got {images.dtype}; convert and normalise them first")
+    check_clip_memory(images, T)
+
+
+def check_mixing(
+    space: AnySpace, mixing: Tensor | None, trace: CellTrace | None, active: tuple[int, ...] | None
 ) -> None:
+    """Raise `InputError` for a mixing matrix of another space, and for active candidates that do not go with it."""
     shape = (len(space.edges), len(space.candidates))
     if mixing is not None and mixing.shape != shape:
         raise InputError(

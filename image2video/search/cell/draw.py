@@ -9,7 +9,7 @@ from torch import Tensor
 
 from image2video.search.cell.mixing import single_path_mixing
 from image2video.search.cell.topology import Decisions
-from image2video.search.space.space import SearchSpace
+from image2video.search.space.deep_space import AnySpace
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Draw:
     seed: int
     decisions: Decisions | None = None
 
-    def path(self, tau: Tensor, space: SearchSpace) -> tuple[Tensor, tuple[int, ...]]:
+    def path(self, tau: Tensor, space: AnySpace) -> tuple[Tensor, tuple[int, ...]]:
         """The mixing matrix and the candidates that it holds; see `single_path_mixing`."""
         generator = torch.Generator().manual_seed(self.seed)
         return single_path_mixing(tau, space, self.temperature, generator, self.decisions)

@@ -36,6 +36,7 @@ class CellWalk:
         active: the one candidate of every edge that is computed, −1 for none; None where all are.
         values: learned magnitudes, a row per source or edge; None where they are fixed.
         batch: B.
+        image_size: (H, W) of the images, where the frames are maps of another size.
     """
 
     warps: CandidateWarps
@@ -45,11 +46,17 @@ class CellWalk:
     active: tuple[int, ...] | None
     values: Sequence[Tensor] | None
     batch: int
+    image_size: tuple[int, int] | None = None
     nodes: dict[int, Tensor] = field(default_factory=dict)
+    _same: bool = False
 
     def run(self, picture: Tensor) -> Tensor:
-        """The last node's frames `(S, B·C, H, W)` of a picture `(1, B·C, H, W)`, S distinct powers other than 0."""
+        """The last node's frames `(S, B·C, H, W)`, one for each of the S powers, none of which is 0.
+
+        They are made of one picture `(1, B·C, H, W)`, or of one per power, `(S, B·C, H, W)`.
+        """
         space, last = self.warps.space, self.warps.space.num_nodes - 1
+        self._same = picture.shape[0] == 1
         still = picture.expand(len(self.warps.powers), -1, -1, -1)
         self.nodes = dict(self.trace.frames)
         for source in (0, *range(space.inputs, last)):  # all inputs are the same image: one source
@@ -127,13 +134,20 @@ class CellWalk:
         shared = source < self.trace.first
         # Later passes over these images may need what this one masks.
         used = ops if shared else live(self.mixing, ops, edges)
-        copies = self.warps.copies(frames, used, self.batch, same=source == 0, stacked=True, values=values)
+        copies = self._copied(source, frames, used, values, stacked=True)
         if shared:
             self.trace.copies[key] = copies
         return copies
 
     def _moved(self, source: int, frames: Tensor, ops: tuple[int, ...], values: Tensor | None) -> dict[int, Tensor]:
-        return self.warps.copies(frames, ops, self.batch, same=source == 0, stacked=False, values=values).by_candidate()
+        return self._copied(source, frames, ops, values, stacked=False).by_candidate()
+
+    def _copied(
+        self, source: int, frames: Tensor, ops: tuple[int, ...], values: Tensor | None, *, stacked: bool
+    ) -> Copies:
+        same = source == 0 and self._same
+        how = {"same": same, "stacked": stacked}
+        return self.warps.copies(frames, ops, self.batch, **how, values=values, image_size=self.image_size)
 
     def _row(self, edge: int) -> Tensor | None:
         return self.warps.row(self.values, edge)

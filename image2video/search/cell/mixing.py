@@ -11,12 +11,12 @@ from torch import Tensor
 
 from image2video.errors import InputError
 from image2video.search.cell.topology import Decisions
-from image2video.search.space.space import SearchSpace
+from image2video.search.space.deep_space import AnySpace
 
 
 def mixing_matrix(
     tau: Tensor,
-    space: SearchSpace,
+    space: AnySpace,
     decisions: Decisions | None = None,
     *,
     masked_op: tuple[int, int] | None = None,
@@ -46,7 +46,7 @@ def mixing_matrix(
 
 def single_path_mixing(
     tau: Tensor,
-    space: SearchSpace,
+    space: AnySpace,
     temperature: float,
     generator: torch.Generator,
     decisions: Decisions | None = None,
@@ -103,7 +103,7 @@ def _gumbel(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 
 @functools.lru_cache(maxsize=32)
-def _plain_scales(space: SearchSpace, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _plain_scales(space: AnySpace, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The scales of the undecided cell, `(edges, 1)`, kept on the device: a copy from the host would stall it."""
     with torch.inference_mode(False):  # a later call may need gradients
         return _scales_like(torch.empty((), device=device, dtype=dtype), space, Decisions())
@@ -111,7 +111,7 @@ def _plain_scales(space: SearchSpace, device: torch.device, dtype: torch.dtype) 
 
 def _scales_like(
     like: Tensor,
-    space: SearchSpace,
+    space: AnySpace,
     decisions: Decisions,
     masked_edge: int | None = None,
     renormalise: bool = False,
@@ -148,7 +148,7 @@ def _overwritten(weights: Tensor, ops: dict[int, int]) -> Tensor:
 
 
 def _edge_scales(
-    space: SearchSpace,
+    space: AnySpace,
     decisions: Decisions,
     masked_edge: int | None,
     renormalise: bool,

@@ -12,64 +12,88 @@ from image2video.clip.checks import check_size
 from image2video.clip.cover import covered_mean
 from image2video.clip.image_to_video import frames_to_clip
 from image2video.errors import InputError, InputTypeError
+from image2video.search.cell.mixed_frames import Mix
 from image2video.search.cell.sums import Copies, add_mixed, add_one, amplitude, live
 from image2video.search.cell.warps import CandidateWarps, sample
 
 
 class RelaxedUnwarp:
-    """Walks the cell from its last node to its inputs with every candidate's inverse warp and the same weights.
+    """Walks cells from their last node to their inputs with every candidate's inverse warp and the same weights.
 
     Args:
-        warps: the candidates, at the clip's distinct powers.
+        warps: the candidates at each place, in the order in which the frames pass the places; at the powers of the
+            clip's frames.
         steps: the power of each frame.
     """
 
-    def __init__(self, warps: CandidateWarps, steps: tuple[float, ...]) -> None:
-        self.warps, self.steps = warps, steps
+    def __init__(self, warps: Sequence[CandidateWarps], steps: tuple[float, ...]) -> None:
+        self.warps, self.steps = tuple(warps), steps
         self._still = [t for t, s in enumerate(steps) if s == 0]
         self._sampled = tuple(t for t, s in enumerate(steps) if s != 0)
 
-    def mean(
-        self,
-        maps: Tensor,
-        image_size: tuple[int, int],
-        mixing: Tensor,
-        whole: bool,
-        active: tuple[int, ...] | None,
-        values: Sequence[Tensor] | None,
-    ) -> Tensor:
-        """See `Cell.unwarped_mean`; `whole` says that the weights of all paths sum to 1."""
+    def mean(self, maps: Tensor, image_size: tuple[int, int], mixes: Sequence[Mix | None]) -> Tensor:
+        """See `Cell.unwarped_mean`; `mixes` has one for each place, None where the frames were left as they are."""
         _check(maps, image_size)
         clip = frames_to_clip(maps, len(self.steps))
         clip = clip.to(torch.float64 if maps.dtype == torch.float64 else torch.float32)
         B, _, K, h, w = clip.shape
-        weights = mixing.to(clip)
         # All maps are channels of one picture per frame, and one more channel of ones gives the mask.
         frames = clip.transpose(0, 1).reshape(len(self.steps), B * K, h, w)
         picture = torch.cat([frames, frames.new_ones(len(self.steps), 1, h, w)], dim=1)
-        walk = _Walk(self.warps, mixing, weights, active, values, image_size)
-        share = weights.new_ones(()) if whole else amplitude(self.warps.space, weights)
-        total = picture.new_zeros(picture.shape[1:])
-        if self._sampled:
-            moved = picture if not self._still else torch.stack([picture[t] for t in self._sampled])
-            total = walk.back(moved, self._powers(self._sampled), "zeros").sum(dim=0)
-        # Frames with s = 0 are the image itself: every path brings them back as they are.
-        for t in self._still:
-            total = total + picture[t] * share
+        walks = [
+            _Walk(warps, mix.matrix, mix.matrix.to(clip), mix.active, mix.values, image_size)
+            for warps, mix in zip(self.warps, mixes, strict=True)
+            if mix is not None
+        ]
+        shares = [
+            walk.weights.new_ones(()) if mix.whole else amplitude(walk.warps.space, walk.weights)
+            for walk, mix in zip(walks, filter(None, mixes), strict=True)
+        ]
+        total = self._total(picture, walks, shares)
+        whole = all(mix.whole for mix in mixes if mix is not None)
+        share = torch.stack(shares).prod() if shares else picture.new_ones(())
         if not whole:
             total = total / torch.where(share == 0, 1.0, share)
 
         def nearest_frame() -> Tensor:
             nearest = min(range(len(self.steps)), key=lambda t: abs(self.steps[t]))
-            moved = walk.back(picture[nearest : nearest + 1], self._powers((nearest,)), "border")[0]
-            return moved[:-1] / torch.where(share == 0, 1.0, share)
+            moved = picture[nearest : nearest + 1]
+            for walk in reversed(walks):
+                moved = walk.back(moved, self._powers(walk, (nearest,)), "border")
+            return moved[0][:-1] / torch.where(share == 0, 1.0, share)
 
         # A frame that is the image itself shows every pixel.
         mean = covered_mean(total[:-1], total[-1:], None if self._still else nearest_frame)
         return mean.view(B, K, h, w).to(maps.dtype)
 
-    def _powers(self, frames: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self.warps.powers.index(self.steps[t]) for t in frames)
+    def _total(self, picture: Tensor, walks: Sequence[_Walk], shares: Sequence[Tensor]) -> Tensor:
+        """The sum of all frames, brought back through one place after the other, the last one first.
+
+        What is outside at a place counts as not seen from there on, whatever the places before it bring back.
+        """
+        for walk, share in reversed(list(zip(walks, shares, strict=True))[1:]):
+            frames = [picture[t] * share for t in range(len(self.steps))]
+            if self._sampled:
+                moved = walk.back(self._chosen(picture), self._powers(walk, self._sampled), "zeros")
+                for t, frame in zip(self._sampled, moved.unbind(0), strict=True):
+                    frames[t] = frame
+            picture = torch.stack(frames)
+        if not walks:
+            return picture.sum(dim=0)
+        total = picture.new_zeros(picture.shape[1:])
+        if self._sampled:
+            total = walks[0].back(self._chosen(picture), self._powers(walks[0], self._sampled), "zeros").sum(dim=0)
+        # Frames with s = 0 are the image itself: every path brings them back as they are.
+        for t in self._still:
+            total = total + picture[t] * shares[0]
+        return total
+
+    def _chosen(self, picture: Tensor) -> Tensor:
+        """The frames that are moved."""
+        return torch.stack([picture[t] for t in self._sampled]) if self._still else picture
+
+    def _powers(self, walk: _Walk, frames: Sequence[int]) -> tuple[int, ...]:
+        return tuple(walk.warps.powers.index(self.steps[t]) for t in frames)
 
 
 @dataclass

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 import torch
 
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, StateError
+from image2video.search.space.deep_space import AnySpace, DeepSpace
 from image2video.search.space.space import SearchSpace
 
 
@@ -103,7 +105,83 @@ class Decisions:
         return cls(dict(record["ops"]), dict(record["sources"]))
 
 
-def random_decisions(space: SearchSpace, generator: torch.Generator) -> Decisions:
+def found_clip(decisions: Decisions, space: AnySpace, cell: LearnedCandidates | None = None) -> Genotype | DeepClip:
+    """Read the chain of the cell, or the chains of the cells at several places.
+
+    Args:
+        decisions: what has been decided on all edges and nodes.
+        space: candidates and graph.
+        cell: where magnitudes come from that were learned.
+
+    Returns:
+        The genotype, or the clip at all places of the space; without provenance.
+
+    Raises:
+        StateError: something on a path is undecided.
+    """
+    if not isinstance(space, DeepSpace):
+        return decisions.genotype(space, cell)
+    sites = []
+    for place, name in enumerate(space.places):
+        there = None if cell is None else _AtPlace(cell, place * len(space.cell.edges))
+        sites.append((name, decisions_at(decisions, space, place).genotype(space.cell, there)))
+    return DeepClip(tuple(sites))
+
+
+def found_path(decisions: Decisions, space: AnySpace) -> tuple[int, ...]:
+    """List the edges that were kept from an input to the last node, place after place.
+
+    Args:
+        decisions: what has been decided on all nodes.
+        space: candidates and graph.
+
+    Returns:
+        The numbers of the edges.
+
+    Raises:
+        StateError: a node on a path is undecided.
+    """
+    if not isinstance(space, DeepSpace):
+        return decisions.path(space)
+    edges = len(space.cell.edges)
+    return tuple(
+        place * edges + edge
+        for place in range(len(space.places))
+        for edge in decisions_at(decisions, space, place).path(space.cell)
+    )
+
+
+def decisions_at(decisions: Decisions, space: DeepSpace, place: int) -> Decisions:
+    """The decisions at one place, by the numbers of edges and nodes in its cell.
+
+    Args:
+        decisions: of all places.
+        space: candidates, graph and places.
+        place: the number of the place.
+
+    Returns:
+        Those of the place alone.
+    """
+    ops = {space.place_of(edge): op for edge, op in decisions.ops.items()}
+    sources = {space.place_of_node(node): space.place_of(edge)[1] for node, edge in decisions.sources.items()}
+    return Decisions(
+        {edge: op for (where, edge), op in ops.items() if where == place},
+        {node: edge for (where, node), edge in sources.items() if where == place},
+    )
+
+
+@dataclass(frozen=True)
+class _AtPlace:
+    """The candidates of one place as its own cell numbers the edges."""
+
+    cell: LearnedCandidates
+    offset: int
+
+    def chosen_candidate(self, edge: int, candidate: int) -> Genotype:
+        return self.cell.chosen_candidate(self.offset + edge, candidate)
+
+
+def random_decisions(space: AnySpace, generator: torch.Generator) -> Decisions:
     """A random candidate on every edge and a random incoming edge for every node, uniform and independent.
 
     Args:

@@ -58,19 +58,28 @@ class CandidateWarps:
         self._maps: dict[tuple[int, int, torch.device, torch.dtype, bool], Tensor] = {}
 
     def copies(
-        self, frames: Tensor, ops: tuple[int, ...], batch: int, *, same: bool, stacked: bool, values: Tensor | None
+        self,
+        frames: Tensor,
+        ops: tuple[int, ...],
+        batch: int,
+        *,
+        same: bool,
+        stacked: bool,
+        values: Tensor | None,
+        image_size: tuple[int, int] | None = None,
     ) -> Copies:
         """`frames` moved by the candidates `ops`, at the powers of the clip.
 
         `batch` is B; `same` says that all powers have the same frame; `stacked` puts photometric results into one block
-        for one matrix product; `values` is the row of learned magnitudes.
+        for one matrix product; `values` is the row of learned magnitudes; `image_size` is that of the images, where the
+        frames are maps, which move in [−1, 1] coordinates as the images would.
         """
         if not frames.shape[0]:
             return Copies()
         blocks = []
         geometric = tuple(o for o in ops if o in self.geometric)
         if geometric:
-            maps = self.maps(geometric, frames, values, inverse=True)
+            maps = self.maps(geometric, frames, values, inverse=True, size=image_size)
             how = {"padding": self.options.padding, "interpolation": self.options.interpolation}
             moved = sample(frames, maps, **how, same=same)
             blocks.append((geometric, moved))

@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.runs.weights import load_state
-from image2video.search.cell.cell import Cell
+from image2video.search.cell.deep_cell import AnyCell
 from image2video.search.cell.draw import Draw
 from image2video.search.cell.mixing import mixing_matrix
 from image2video.search.cell.topology import Decisions
+from image2video.search.cell.view import View
 from image2video.search.optimise.second_order import unrolled_gradients
 from image2video.search.optimise.tensors import averaged, on_cpu
 from image2video.search.score.network import predictions
-from image2video.search.score.task import ClassificationTask, Task, Unwarp
+from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.state.config import SearchConfig
 
 Batch = tuple[Tensor, Tensor]
-View = Callable[[Tensor], tuple[Tensor, Unwarp]]
-"""How images become a clip, with the way back."""
+Views = Callable[[Tensor], View]
+"""How the network sees images, with the way back."""
 Path = Callable[[], tuple[Tensor | None, tuple[int, ...] | None]]
 """A mixing matrix and the candidates that it holds, made anew at every call, since τ may need a gradient."""
 
@@ -56,7 +56,7 @@ class Bilevel:
     def __init__(
         self,
         network: nn.Module,
-        cell: Cell,
+        cell: AnyCell,
         optimizer: torch.optim.Optimizer | None,
         accelerator: Accelerator,
         config: SearchConfig,
@@ -123,20 +123,15 @@ class Bilevel:
         The clip is the cell's, under its own τ or `mixing`; `active` names the candidates of a single path.
         """
 
-        def view(part: Tensor) -> tuple[Tensor, Unwarp]:
-            with torch.no_grad():
-                clip = self.cell(part, mixing, active=active)
-            return clip, self._way_back(part, mixing, active)
-
-        return self._descend(images, labels, view)
+        return self._descend(images, labels, lambda part: self._seen(part, mixing, active, frozen=True))
 
     def clip_step(self, images: Tensor, labels: Tensor, video: Image2Video) -> Tensor:
         """As `weight_step`, with the clip of one chain in place of the cell's."""
 
-        def view(part: Tensor) -> tuple[Tensor, Unwarp]:
+        def view(part: Tensor) -> View:
             with torch.no_grad(), torch.autocast(part.device.type, enabled=False):
                 clip = video(part)
-            return clip, lambda maps: video.unwarped_mean(maps, (part.shape[-2], part.shape[-1]))
+            return View(clip, lambda maps: video.unwarped_mean(maps, (part.shape[-2], part.shape[-1])))
 
         return self._descend(images, labels, view)
 
@@ -191,10 +186,10 @@ class Bilevel:
         for images, labels, share in self._pieces(images=batch[0], labels=batch[1]):
             with torch.set_grad_enabled(relaxed):
                 path = (None, None) if path_of is None else path_of()
-                clip = self._relaxed_clip(images, *path)
-            back = self._way_back(images, *path, frozen=not relaxed)
+            view = self._seen(images, *path, frozen=not relaxed)
             with self._precision(halved):
-                loss = share * self.task.loss(predictions(self.bare, clip, self.task, back), labels)
+                predicted = predictions(self.bare, view.inputs, self.task, view.unwarp, view.maker)
+                loss = share * self.task.loss(predicted, labels)
             found = torch.autograd.grad(loss * scale, list(wanted), allow_unused=True)
             # A part of the outer parameters may take no part in the loss: magnitudes of candidates that none drew.
             sums = [total if part is None else total + part for total, part in zip(sums, found, strict=True)]
@@ -202,26 +197,12 @@ class Bilevel:
         gradients = averaged(sums, self.accelerator)
         return torch.stack(losses).sum(), [g if scale == 1.0 else g / scale for g in gradients]
 
-    def _relaxed_clip(self, images: Tensor, mixing: Tensor | None, active: tuple[int, ...] | None) -> Tensor:
-        if self.config.checkpoint_activations and torch.is_grad_enabled():
-            cell = functools.partial(self.cell, active=active)
-            clip: Tensor = checkpoint(cell, images, mixing, use_reentrant=False, preserve_rng_state=False)
-            return clip
-        return self.cell(images, mixing, active=active)
+    def _seen(self, images: Tensor, mixing: Tensor | None, active: tuple[int, ...] | None, *, frozen: bool) -> View:
+        """Images as the cell shows them to the network; a `frozen` one gives τ no gradient."""
+        checkpointed = self.config.checkpoint_activations
+        return self.cell.view(images, mixing, active=active, frozen=frozen, checkpointed=checkpointed)
 
-    def _way_back(
-        self, images: Tensor, mixing: Tensor | None, active: tuple[int, ...] | None, *, frozen: bool = True
-    ) -> Unwarp:
-        """The way back for maps of these images' frames; a `frozen` one gives τ no gradient."""
-        size = (images.shape[-2], images.shape[-1])
-
-        def back(maps: Tensor) -> Tensor:
-            matrix = self.cell.mixing() if mixing is None else mixing
-            return self.cell.unwarped_mean(maps, size, matrix.detach() if frozen else matrix, active=active)
-
-        return back
-
-    def _descend(self, images: Tensor, labels: Tensor, view: View) -> Tensor:
+    def _descend(self, images: Tensor, labels: Tensor, view: Views) -> Tensor:
         """Take a step with the weights through the clips that `view` makes, piece by piece."""
         trains = self.optimizer is not None
         network = self.network if trains else self.bare
@@ -230,10 +211,11 @@ class Bilevel:
         losses: list[Tensor] = []
         pieces = list(self._pieces(images, labels))
         for number, (part, targets, share) in enumerate(pieces, start=1):
-            clip, back = view(part)
+            seen = view(part)
             with self._held_back(number < len(pieces)), torch.set_grad_enabled(trains):
                 with self._precision(True):
-                    loss = share * self.task.loss(predictions(network, clip, self.task, back), targets)
+                    predicted = predictions(network, seen.inputs, self.task, seen.unwarp, seen.maker)
+                    loss = share * self.task.loss(predicted, targets)
                 if trains:
                     self.accelerator.backward(loss)
             losses.append(loss.detach())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from image2video.clip.image_to_video import clip_to_frames
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject import Injection, inject_
+from image2video.inject.clip_hook import PlaceMaker
 from image2video.search.score.task import ClassificationTask, Task, Unwarp
 
 
@@ -22,10 +23,11 @@ class FrameNetwork(nn.Module):
     """A backbone whose frames mix at its sites, fed with a clip instead of an image.
 
     `(B, T, C, H, W)` -> what the backbone returns for the frames `(B·T, C, H, W)`; `predictions` makes those of images.
+    Where the clip begins inside of the backbone, images `(B, C, H, W)` go in instead.
 
     Args:
         backbone: the backbone with its hooks, or a bare one where `fusion` is None (frames never mix).
-        fusion: the injection that holds the fusions.
+        fusion: the injection that holds the fusions, and moves maps at the places of its plan.
     """
 
     def __init__(self, backbone: nn.Module, fusion: Injection | None) -> None:
@@ -33,29 +35,34 @@ class FrameNetwork(nn.Module):
         self.backbone = backbone
         self.fusion = fusion
 
-    def forward(self, clip: Tensor) -> Any:
-        """The outputs of a clip's frames."""
-        frames = clip_to_frames(clip)
+    def forward(self, clip: Tensor, maker: PlaceMaker | None = None) -> Any:
+        """The outputs of a clip's frames; `maker` makes those at places inside of the backbone."""
         if self.fusion is None:
-            return self.backbone(frames)
-        with self.fusion.frames(clip.shape[1]):
-            return self.backbone(frames)
+            return self.backbone(clip_to_frames(clip))
+        if self.fusion.plan.clip_site is not None:
+            assert maker is not None, "the clip begins inside of the backbone"
+            with self.fusion.frames(maker.counts[-1], maker=maker):
+                return self.backbone(clip)
+        with self.fusion.frames(clip.shape[1], maker=maker):
+            return self.backbone(clip_to_frames(clip))
 
 
-def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp) -> Any:
+def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp, maker: PlaceMaker | None = None) -> Any:
     """The task's predictions of the images behind a clip `(B, T, C, H, W)`: `(B, …)`, or tensors in containers.
 
     Args:
         network: a `FrameNetwork`, bare or prepared by accelerate.
-        clip: the frames of every image.
+        clip: the frames of every image; the images `(B, C, H, W)` where the clip begins inside of the network.
         task: checks the outputs and averages them over the frames.
         unwarp: the way back through what made the clip, `(B·T, K, h, w)` -> `(B, K, h, w)`; see `Task.predict`.
+        maker: what makes frames at places inside of the network.
 
     Raises what `task.check` raises.
     """
-    outputs = network(clip)
-    task.check(outputs, clip.shape[0] * clip.shape[1])
-    return task.predict(outputs, clip.shape[1], unwarp)
+    T = clip.shape[1] if maker is None or clip.ndim == 5 else maker.counts[-1]
+    outputs = network(clip) if maker is None else network(clip, maker)
+    task.check(outputs, clip.shape[0] * T)
+    return task.predict(outputs, T, unwarp)
 
 
 @contextmanager
@@ -93,15 +100,20 @@ def build_network(
     residual: bool,
     input_size: tuple[int, int, int],
     task: Task | None = None,
+    places: Sequence[str] | None = None,
 ) -> FrameNetwork:
     """A `FrameNetwork` around a copy of `backbone`; the backbone itself stays as it is.
 
     `input_size` is (C, H, W) of the images that the search will see. `task` says which part of the backbone mixes its
-    frames (default: all of it may). Raises what `Task.plan` and `inject_` raise.
+    frames (default: all of it may). `places` are those where frames are made and moved; None is the image alone. Raises
+    what `Task.plan`, `Task.plan_at` and `inject_` raise.
     """
-    own = copy.deepcopy(backbone)
+    own, task = copy.deepcopy(backbone), task or ClassificationTask()
     config = resolve_fusion(fusion)
-    if config.name == "none":
+    if places is not None:
+        part, sites = task.plan_at(own, config, input_size, places)
+    elif config.name == "none":
         return FrameNetwork(own, None)
-    part, sites = (task or ClassificationTask()).plan(own, config, input_size)
+    else:
+        part, sites = task.plan(own, config, input_size)
     return FrameNetwork(own, inject_(part, sites, residual=residual))

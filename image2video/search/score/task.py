@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from image2video.clip.image_to_video import frames_to_clip
-from image2video.errors import InputError, InputTypeError
+from image2video.errors import InputError, InputTypeError, UnsupportedError
 from image2video.fusion.config import FusionConfig
 from image2video.inject import Plan, plan
 from image2video.search.score.scores import PairedScores, Scores
@@ -70,6 +70,31 @@ class Task(ABC):
             The part, and its plan; raises what `image2video.plan` raises.
         """
         return network, plan(network, fusion=fusion, input_size=input_size)
+
+    def plan_at(
+        self, network: nn.Module, fusion: FusionConfig, input_size: tuple[int, int, int], places: Sequence[str]
+    ) -> tuple[nn.Module, Plan]:
+        """Do what `plan` does for a clip whose frames are made and moved at places of the network.
+
+        Args:
+            network: the bare network.
+            fusion: how frames mix.
+            input_size: (C, H, W) of the images.
+            places: paths of modules in the order of the network; `"image"` may come first.
+
+        Returns:
+            The part, and its plan.
+
+        Raises:
+            UnsupportedError: a task with a `plan` of its own and no `plan_at`.
+            InputError: what `image2video.plan` refuses.
+        """
+        if type(self).plan is not Task.plan:
+            raise UnsupportedError(
+                f"{type(self).__name__} plans its network itself and knows no places inside of it, got "
+                f"clip_at={list(places)}; let the clip begin with the image, or give the task a plan_at"
+            )
+        return network, plan(network, fusion=fusion, input_size=input_size, clip_at=tuple(places))
 
     @abstractmethod
     def check(self, outputs: Any, rows: int) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from image2video.search.cell.topology import random_decisions
 from image2video.search.select.selection import Run, Selection, register_selection
-from image2video.search.space.space import SearchSpace
+from image2video.search.space.deep_space import AnySpace
 from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.seeds import seeded
 from image2video.search.state.units import Unit
@@ -19,7 +19,7 @@ class Argmax(Selection):
 
     unused = ("renormalise", "orders", "stop_early", *RANKING)
 
-    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+    def units(self, space: AnySpace, config: SearchConfig) -> list[Unit]:
         """Epochs of search, one reading, a score."""
         return [*(Unit("search", epoch) for epoch in range(config.epochs)), Unit("read"), Unit("score")]
 
@@ -43,7 +43,7 @@ class Random(Selection):
         *RANKING,
     )
 
-    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+    def units(self, space: AnySpace, config: SearchConfig) -> list[Unit]:
         """One draw."""
         return [Unit("read")]
 

@@ -13,7 +13,7 @@ from image2video.search.select.controls import largest_edge, largest_op
 from image2video.search.select.edge_records import clear_gap, hurt_most, mean_record, record, tau_record
 from image2video.search.select.removals import Removal, removals_record
 from image2video.search.select.selection import Run, Selection, register_selection
-from image2video.search.space.space import SearchSpace
+from image2video.search.space.deep_space import AnySpace
 from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.seeds import seeded
 from image2video.search.state.units import Unit
@@ -42,7 +42,7 @@ class Perturbation(Selection):
 
     unused = RANKING
 
-    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+    def units(self, space: AnySpace, config: SearchConfig) -> list[Unit]:
         """Epochs of search; a decision and its tuning per edge (in every order) and per node; a score."""
         units = [Unit("search", epoch) for epoch in range(config.epochs)]
         several = config.orders > 1
@@ -80,14 +80,14 @@ class Frozen(Perturbation):
     unused = ("second_order", "learn_magnitudes", *RANKING)
 
 
-def edge_order(space: SearchSpace, seed: int, order: int = 0) -> list[int]:
+def edge_order(space: AnySpace, seed: int, order: int = 0) -> list[int]:
     """The edges in the `order`-th of the random orders that a seed gives."""
     purpose = "edge order" if order == 0 else f"edge order {order}"
     edges: list[int] = torch.randperm(len(space.edges), generator=seeded(seed, purpose)).tolist()
     return edges
 
 
-def node_order(space: SearchSpace, seed: int) -> list[int]:
+def node_order(space: AnySpace, seed: int) -> list[int]:
     """The nodes that have several incoming edges, in the random order that a seed gives."""
     nodes = [node for node in range(space.inputs, space.num_nodes) if len(space.incoming(node)) > 1]
     return [nodes[i] for i in torch.randperm(len(nodes), generator=seeded(seed, "node order")).tolist()]

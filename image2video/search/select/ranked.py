@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from image2video.search.rank.candidates import candidate_chains
 from image2video.search.select.selection import Run, Selection, register_selection
+from image2video.search.space.deep_space import AnySpace
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.units import Unit
@@ -37,15 +38,17 @@ class OneShot(Selection):
     """
 
     moves_tau = False
+    over_places = False
     default_space = "gentle"
     unused = (*_OF_THE_CELL, *RANKING)
 
-    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+    def units(self, space: AnySpace, config: SearchConfig) -> list[Unit]:
         """Epochs on sampled clips, one ranking."""
         return [*(Unit("sampled", epoch) for epoch in range(config.epochs)), Unit("rank")]
 
     def decide(self, unit: Unit, run: Run) -> None:
         """Rank chains of the space and take the best one."""
+        assert isinstance(run.space, SearchSpace), "chains are ranked without places of their own"
         chains = candidate_chains(run.space, run.config.candidates, run.config.seed)
         run.state.chain = str(run.rank(chains).best)
 
@@ -61,7 +64,7 @@ class FixedWeights(OneShot):
     needs_trained = True
     unused = (*_OF_THE_CELL, "criterion")
 
-    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+    def units(self, space: AnySpace, config: SearchConfig) -> list[Unit]:
         """One ranking."""
         return [Unit("rank")]
 
@@ -81,7 +84,7 @@ class GreedyFrames(FixedWeights):
         *("max_images", "max_minutes"),
     )
 
-    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+    def units(self, space: AnySpace, config: SearchConfig) -> list[Unit]:
         """One choice."""
         return [Unit("choose")]
 

@@ -14,7 +14,7 @@ from image2video.errors import InputError, InputTypeError
 from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
-from image2video.search.space.space import SearchSpace
+from image2video.search.space.deep_space import AnySpace
 from image2video.search.state.config import DEFAULT_SPACES, SearchConfig, check_selection
 from image2video.search.state.state import SearchState
 from image2video.search.state.units import Unit
@@ -31,7 +31,7 @@ class Run(Protocol):
         state: the records, where decisions go.
     """
 
-    space: SearchSpace
+    space: AnySpace
     config: SearchConfig
     state: SearchState
 
@@ -89,6 +89,7 @@ class Selection(ABC):
         moves_tau: whether τ is trained.
         needs_trained: whether the backbone has to be trained already, since chains are ranked for it as it is.
         only_classification: whether it works for no other task.
+        over_places: whether it can search over places of a network; `run.space` is then a `DeepSpace`.
         default_space: the space where the settings name none.
         unused: settings that make no difference to it.
     """
@@ -98,11 +99,12 @@ class Selection(ABC):
     moves_tau: ClassVar[bool] = True
     needs_trained: ClassVar[bool] = False
     only_classification: ClassVar[bool] = False
+    over_places: ClassVar[bool] = True
     default_space: ClassVar[str] = "affine5"
     unused: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def units(self, space: SearchSpace, config: SearchConfig) -> list[Unit]:
+    def units(self, space: AnySpace, config: SearchConfig) -> list[Unit]:
         """All units of work in order; they depend on the arguments alone.
 
         Args:

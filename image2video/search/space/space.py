@@ -109,16 +109,24 @@ class SearchSpace:
     @property
     def size_text(self) -> str:
         """The size as a power and a number: "5^10 = 9 765 625"; numbers of more than 20 digits are rounded."""
-        power = f"{len(self.candidates)}^{len(self.edges)}"
-        if self.size < _WRITTEN_OUT:
-            return f"{power} = {self.size:,}".replace(",", " ")
-        exponent = len(self.edges) * math.log10(len(self.candidates))
-        return f"{power} ≈ {10 ** (exponent % 1):.1f}e{int(exponent)}"
+        return power_text(len(self.candidates), len(self.edges))
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The candidates as texts."""
         return tuple(str(candidate) for candidate in self.candidates)
+
+    def edge_name(self, edge: int) -> str:
+        """An edge in words, for curves.
+
+        Args:
+            edge: its number.
+
+        Returns:
+            Source and target.
+        """
+        source, target = self.edges[edge]
+        return f"{source}-{target}"
 
     def incoming(self, node: int) -> tuple[int, ...]:
         """The edges that end in a node.
@@ -226,6 +234,15 @@ class SearchSpace:
             return cls.from_dict(record)
         except (InputError, InputTypeError) as error:
             raise type(error)(f"{os.fspath(path)}: {error}") from None
+
+
+def power_text(base: int, exponent: int) -> str:
+    """A power and its value: "5^10 = 9 765 625"; values of more than 20 digits are rounded."""
+    power, value = f"{base}^{exponent}", base**exponent
+    if value < _WRITTEN_OUT:
+        return f"{power} = {value:,}".replace(",", " ")
+    digits = exponent * math.log10(base)
+    return f"{power} ≈ {10 ** (digits % 1):.1f}e{int(digits)}"
 
 
 def _bare(genotype: Genotype) -> Genotype:

@@ -19,7 +19,7 @@ AVERAGES = ("mean", "mean_prob")
 """How a ranking may average the logits of frames: their mean, or the log of the mean probability."""
 CHOICES = ("choose_frames", "choose_schedule", "choose_padding", "choose_aggregate", "clip_at")
 """The settings that list what a ranking may choose from."""
-RANKING: tuple[str, ...] = (*CHOICES, "max_cost")
+RANKING: tuple[str, ...] = tuple(name for name in CHOICES if name != "clip_at")
 """The settings that matter to rankings of trained networks alone."""
 STATISTICS = ("batch", "running")
 PAPER: dict[str, object] = {"residual": False, "renormalise": False, "score_statistics": "batch"}
@@ -120,10 +120,14 @@ class SearchConfig:
         choose_padding: paddings that it chooses from (default: `padding`).
         choose_aggregate: averages that it and `greedy_frames` choose from: `mean` of the logits, `mean_prob` (default:
             `mean`, and both in `greedy_frames`).
-        clip_at: where the clips that `fixed_weights` ranks may begin: the path of a module, `image`, a list of both, or
-            `all` places of the network and the image (default: the image alone); see `rank_genotypes`.
-        max_cost: the most that the clip costs that `fixed_weights` or `greedy_frames` chooses, as a multiple of the
-            image's multiply-accumulates; of a clip that begins at the image that is its frames.
+        clip_at: the path of a module, `image`, or several of them, in a list or with commas between them (default: the
+            image alone). A search through cells (`perturbation`, `argmax`, `frozen`, `random`) puts a cell at each of
+            the places, in the order of the network: the clip begins at the first, and its frames are moved once more
+            at the others. For `fixed_weights` they are the places where a clip may begin, or `all` of the network and
+            the image; see `rank_genotypes`.
+        max_cost: the most that the clip costs, as a multiple of the image's multiply-accumulates; of a clip that
+            begins at the image that is its frames. `fixed_weights` and `greedy_frames` choose among the clips within
+            it; a search through cells is refused where it would cost more.
         crop_flip: the data's own crops and flips in training steps.
         padding: what lies outside the image: `zeros`, `border` or `reflection`.
         interpolation: how frames are sampled: `bilinear`, `nearest` or `bicubic`.
@@ -304,7 +308,7 @@ def _check_numbers(config: SearchConfig) -> None:
 def _check_choices(config: SearchConfig) -> None:
     """Check what a ranking may choose from; lists, as files hold them, become tuples, and so does a single place."""
     if isinstance(config.clip_at, str):
-        object.__setattr__(config, "clip_at", (config.clip_at,))
+        object.__setattr__(config, "clip_at", tuple(place.strip() for place in config.clip_at.split(",")))
     for name in CHOICES:
         value = getattr(config, name)
         if value is None:

@@ -10,7 +10,9 @@ from image2video.runs.settings import built, differences
 from image2video.search.cell.topology import Decisions
 
 CHECKPOINT = "checkpoint/last.pt"
-CHECKPOINT_FORMAT = 3
+CHECKPOINT_FORMAT = 4
+READ_FORMATS = (3, 4)
+"""The formats that can be resumed; 3 is that of searches at the image alone."""
 
 
 @dataclass
@@ -32,6 +34,8 @@ class SearchState:
         magnitudes: the learned magnitudes, as the cell gives them; None where none were learned.
         chain: the text of the genotype that was found, learned magnitudes included; None before the end.
         score: held-out accuracy and loss of the discretised cell, where it was measured.
+        front: of a search over places, what the discretised cells give that begin at each place or a later one:
+            `{"place", "cost", "accuracy", "gain", …}`; the last entry, whose place is None, has frames that are copies.
         frames: frames that went forward and backward.
         evaluated_frames: frames that went forward for scores.
         seconds: time taken, over all resumed parts.
@@ -49,6 +53,7 @@ class SearchState:
     magnitudes: list[Any] | None = None
     chain: str | None = None
     score: dict[str, Any] | None = None
+    front: list[dict[str, Any]] = field(default_factory=list)
     frames: int = 0
     evaluated_frames: int = 0
     seconds: float = 0.0
