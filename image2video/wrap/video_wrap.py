@@ -167,7 +167,7 @@ class VideoWrap(ClipState, TimmLike):
         self.builder: Builder | None = None
         self._image_name = image_name(backbone)
         self._unwrapped = False
-        self._late: dict[bool, Late] = {}
+        self._late: dict[tuple[bool, str], Late] = {}
         self._late_ways = LateWays()
         self._seen = Seen()
         self.fusion.train(backbone.training)
@@ -548,7 +548,7 @@ class VideoWrap(ClipState, TimmLike):
         ways = ways_between(self.to_video, self.plan, given.size)
         if self.plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
             ways |= self._late_ways.of(self.backbone, self.fusion, self.to_video, given, outputs, flags or {})
-        later = None if frames is None else partial(self._late_formats, frames)
+        later = None if frames is None else partial(self._late_formats, frames, flags or {})
         return aggregate(
             outputs,
             given.T,
@@ -560,12 +560,12 @@ class VideoWrap(ClipState, TimmLike):
             ways=ways,
         )
 
-    def _late_formats(self, frames: Tensor) -> OutputFormats:
-        """Trace the outputs that the plan does not know, once for each training mode."""
-        mode = self.backbone.training
-        if mode not in self._late:
-            self._late[mode] = late_layouts(self.backbone, self.fusion, frames)
-        late = self._late[mode]
+    def _late_formats(self, frames: Tensor, flags: Mapping[str, Any]) -> OutputFormats:
+        """Trace the outputs that the plan does not know, once for each training mode and each set of keywords."""
+        key = (self.backbone.training, repr(sorted(flags.items())))
+        if key not in self._late:
+            self._late[key] = late_layouts(self.backbone, self.fusion, frames, flags)
+        late = self._late[key]
         return dataclasses.replace(formats_of(late.outputs), before=late.before)
 
     def _freeze_norms(self) -> None:
