@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -44,8 +45,9 @@ from image2video.wrap.inside import (
     named_as,
 )
 from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
-from image2video.wrap.keywords import image_name, images_and_flags
+from image2video.wrap.keywords import image_name, read_call
 from image2video.wrap.late_layouts import Late, late_layouts
+from image2video.wrap.own_loss import Parts, with_own_loss
 from image2video.wrap.passed import passed_places
 from image2video.wrap.phases import phases
 from image2video.wrap.steps import (
@@ -176,27 +178,43 @@ class VideoWrap(ClipState, TimmLike):
         self._freeze_norms()
         self.register_load_state_dict_pre_hook(adapt_state_dict)
 
-    def forward(self, images: Tensor | None = None, T: int | None = None, **flags: Any) -> Any:
+    def forward(
+        self,
+        images: Tensor | None = None,
+        T: int | None = None,
+        *,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        **flags: Any,
+    ) -> Any:
         """See each image as T frames, and return what the bare backbone returns for B images.
 
         `InputTypeError` refuses images that are not floating point, `InputError` other shapes and channels,
-        `UnsupportedError` keywords that hold tensors, such as labels.
+        `UnsupportedError` other keywords that hold tensors, and labels for a backbone that has no loss of its own.
 
         Args:
             images: `(B, C, H, W)`, normalised; by keyword also under the name that the backbone has for them.
             T: frames per image; by default `self.T`.
+            pixel_values: the images, under the name that Hugging Face's networks and Trainer have for them.
+            labels: of the images, for a backbone that computes its loss itself: it does so from its aggregated scores.
             **flags: other keywords go to the backbone.
 
         Returns:
             The backbone's outputs, aggregated over T.
         """
-        refuse_symbols(images, "a model that makes clips")
-        images, flags = images_and_flags(images, flags, self._image_name)
+        given_words = {"images": images, "pixel_values": pixel_values, "labels": labels}
+        for value in given_words.values():
+            refuse_symbols(value, "a model that makes clips")
+        call = read_call(self.backbone, given_words, flags, self._image_name)
         # Keywords may ask for outputs between the places.
-        given = self._given(images, T, share=not flags)
-        with self._scope(given), CallWords(self.backbone, self.fusion, given.inputs):
-            outputs = self.backbone(given.inputs, **flags)
-        return self._aggregate(outputs, given, given.inputs, flags)
+        given = self._given(call.images, T, share=not (call.flags or call.loss))
+        parts = Parts(self.backbone) if call.loss else nullcontext()
+        with self._scope(given), CallWords(self.backbone, self.fusion, given.inputs), parts:
+            outputs = self.backbone(given.inputs, **call.flags)
+        of_images = partial(self._aggregate, given=given, frames=given.inputs, flags=call.flags)
+        if not isinstance(parts, Parts):
+            return of_images(outputs)
+        return with_own_loss(self.backbone, parts.calls, outputs, call, of_images)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
         """Return the features of every frame; `forward_head` aggregates them.
