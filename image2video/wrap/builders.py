@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from torch import nn
@@ -69,7 +69,7 @@ class Builder:
             MissingError: no installed package announces the builder.
         """
         builder, _, model = self.name.partition(":")
-        found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+        found = _known()
         if builder not in found:
             raise MissingError(
                 f"no installed package builds {self.name!r}: the entry points of the group {ENTRY_POINT_GROUP!r} are "
@@ -104,3 +104,24 @@ class Builder:
         if not isinstance(name, str) or not isinstance(kwargs, Mapping):
             raise InputError(f"a builder's `name` is a string and its `kwargs` an object; got {record!r}")
         return cls(name, dict(kwargs))
+
+
+Check = Callable[[str, Mapping[str, Any], str], None]
+
+
+def own_check(name: str) -> Check | None:
+    """Return the check that a builder brings for arguments that came from a file; None where it brings none.
+
+    A builder's function may have an attribute `check_local(name, kwargs, source)`, which knows which of its arguments
+    name places, and raises `InputError` for them.
+    """
+    builder = name.partition(":")[0]
+    found = _known()
+    if builder not in found:
+        return None
+    return getattr(found[builder].load(), "check_local", None)
+
+
+def _known() -> dict[str, EntryPoint]:
+    """Return the builders that the installed packages announce."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

@@ -181,8 +181,7 @@ def _copy_of(module: nn.Module, returned: Mapping[int, list[Any]]) -> nn.Module:
     """Copy a module without its hooks, whose parts return what they are told; tensors are shared."""
     twin = _shallow(module)
     if id(module) in returned:
-        twin.__dict__["forward"] = _Told(returned[id(module)])
-        twin.__dict__["_modules"] = {}
+        twin.__dict__["forward"] = _Told(returned[id(module)])  # what it holds stays: networks ask for their device
     else:
         known = {id(child): _copy_of(child, returned) for child in module.children()}
         twin.__dict__["_modules"] = {

@@ -36,6 +36,7 @@ from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
 from image2video.wrap.clip_record import CLIP
 from image2video.wrap.clip_state import ClipState
+from image2video.wrap.hosts import host_of
 from image2video.wrap.inside import (
     Given,
     Seen,
@@ -144,6 +145,9 @@ class VideoWrap(ClipState, TimmLike):
         # All checks come before `inject_`, the first change of the backbone.
         check_backbone(backbone)
         check_aggregation(aggregate)
+        host = host_of(backbone)
+        if host is not None:
+            host.check(backbone, aggregate)
         config = resolve_fusion(fusion)
         own = partial(phases, backbone, input_size=input_size, example_input=example_input)
         if isinstance(sites, Plan):
@@ -457,7 +461,9 @@ class VideoWrap(ClipState, TimmLike):
         """
         self._check_use()
         options = {"aggregate": self.aggregate, "residual": self.residual, "freeze_bn": self.freeze_bn}
-        config = pretrained.config_of(self.to_video, self.plan, self.builder, **options)
+        host = host_of(self.backbone)
+        builder = host.builder(self.backbone) if self.builder is None and host is not None else self.builder
+        config = pretrained.config_of(self.to_video, self.plan, builder, **options)
         pretrained.write(directory, config, self.state_dict())
 
     @classmethod
