@@ -459,12 +459,17 @@ class VideoWrap(ClipState, TimmLike):
         Args:
             directory: the folder, which is made if needed.
         """
-        self._check_use()
-        options = {"aggregate": self.aggregate, "residual": self.residual, "freeze_bn": self.freeze_bn}
-        host = host_of(self.backbone)
-        builder = host.builder(self.backbone) if self.builder is None and host is not None else self.builder
-        config = pretrained.config_of(self.to_video, self.plan, builder, **options)
-        pretrained.write(directory, config, self.state_dict())
+        pretrained.write(directory, self._config(), self.state_dict())
+
+    def save_config(self, directory: str | os.PathLike[str]) -> None:
+        """Write `config.json` alone, beside weights that a trainer wrote as `model.safetensors`.
+
+        `InputTypeError` refuses a callable as `aggregate`, which JSON cannot hold.
+
+        Args:
+            directory: the folder, which is made if needed.
+        """
+        pretrained.write_config(directory, self._config())
 
     @classmethod
     def from_pretrained(
@@ -509,6 +514,14 @@ class VideoWrap(ClipState, TimmLike):
         place = f"clip_at={', '.join(self.plan.places)}, " if self.plan.clip_sites else ""
         options = f"aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
         return f"fusion={fusion}, {place}{options}"
+
+    def _config(self) -> dict[str, Any]:
+        """Return everything that loading needs beside the weights."""
+        self._check_use()
+        options = {"aggregate": self.aggregate, "residual": self.residual, "freeze_bn": self.freeze_bn}
+        host = host_of(self.backbone)
+        builder = host.builder(self.backbone) if self.builder is None and host is not None else self.builder
+        return pretrained.config_of(self.to_video, self.plan, builder, **options)
 
     def _given(self, images: Tensor, T: int | None, *, share: bool = False) -> Given:
         """Return what the backbone gets for images: their frames, or themselves where the clip begins inside of it."""
