@@ -110,7 +110,8 @@ def _refuse_tensors(flags: Mapping[str, Any]) -> None:
     if held:
         raise UnsupportedError(
             f"got a tensor as {', '.join(held)}=, which has a row per image, where the backbone sees T frames of each; "
-            "only labels= and flags are passed on: compute the loss from what the model returns, outside of it"
+            "only labels= and flags are passed on: compute the loss from what the model returns, outside of it; of a "
+            "network of images and texts, wrap the tower of the images alone: net.visual = VideoWrap(net.visual, …)"
         )
 
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import transformers_cases as cases
+import transformers_ddp_worker
+from forked import together
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
@@ -91,6 +93,15 @@ def test_it_trains_in_bfloat16_with_checkpointed_activations(tmp_path):
     losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
     assert len(losses) == 2
     assert all(0 < loss < 5 for loss in losses)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    ended = together(tmp_path, transformers_ddp_worker.main, tmp_path, processes=2)
+    assert [process.code for process in ended] == [0, 0], "\n".join(process.error for process in ended)
+    transformers_ddp_worker.main(tmp_path)
+    one, two = (torch.load(tmp_path / f"trained{count}.pt") for count in (1, 2))
+    assert one.keys() == two.keys()
+    torch.testing.assert_close(two, one, atol=1e-6, rtol=1e-5)
 
 
 def test_a_pipeline_says_what_the_model_does():
