@@ -86,25 +86,31 @@ def with_own_loss(
     def alike(others: Tensor) -> Tensor:
         return scores_of(of_images(_in_place_of_scores(outputs, others)))  # type: ignore[return-value]
 
-    twin = _copy_of(backbone, _aggregated(calls, of_frames, scores, alike))
+    for own in (True, False):
+        joined, again = _joined(
+            _told(backbone, _aggregated(calls, of_frames, scores if own else None, alike), call), result
+        )
+        if again is None:
+            raise UnsupportedError(f"got labels=, and {name} returned no loss for them; {_ADVICE}")
+        if again is scores or torch.allclose(again, scores, rtol=1e-4, atol=1e-5, equal_nan=True):
+            return joined
+    raise UnsupportedError(
+        f"got labels=, and the loss of {name} is not computed from scores that one of its modules returns; {_ADVICE}"
+    )
+
+
+def _told(backbone: nn.Module, returned: Mapping[int, list[Any]], call: Call) -> Any:
+    """Return what the forward returns for labels, where its parts return what they are told."""
     try:
-        found = twin(call.images, **call.flags, **call.loss)
+        return _copy_of(backbone, returned)(call.images, **call.flags, **call.loss)
     except Image2VideoError:
         raise
     except Exception as error:
         raise UnsupportedError(
-            f"got labels=, and {name} could not compute its loss for scores {tuple(scores.shape)} and labels "
-            f"{_shape(call.loss['labels'])} ({type(error).__name__}: {error}); check the labels, or {_ADVICE}"
+            f"got labels= {_shape(call.loss['labels'])} for {call.images.shape[0]} images, and the forward of "
+            f"{type(backbone).__name__} could not compute its loss from them ({type(error).__name__}: {error}); check "
+            f"the labels, or {_ADVICE}"
         ) from error
-    joined, again = _joined(found, result)
-    if again is None:
-        raise UnsupportedError(f"got labels=, and {name} returned no loss for them; {_ADVICE}")
-    if again is not scores and not torch.allclose(again, scores, equal_nan=True):
-        raise UnsupportedError(
-            f"got labels=, and the loss of {name} is not computed from scores that one of its modules returns; "
-            f"{_ADVICE}"
-        )
-    return joined
 
 
 def _in_place_of_scores(outputs: Any, scores: Tensor) -> Any:
@@ -143,24 +149,19 @@ def _only_holds(module: nn.Module) -> bool:
 
 
 def _aggregated(
-    calls: list[Part], frames_scores: Tensor, scores: Tensor, of_images: Callable[[Tensor], Tensor]
+    calls: list[Part], of_frames: Tensor, scores: Tensor | None, alike: Callable[[Tensor], Tensor]
 ) -> dict[int, list[Any]]:
     """Return what every part shall return, by its id: what it did, but for scores, which are aggregated.
 
-    Scores are what has the rows and the classes of the network's own. The first ones are those that it returns: where
-    it enlarges them first, enlarging them to the size that they have changes nothing.
+    Scores are what has the rows and the classes of the network's own. Where `scores` are given, the first ones are
+    those that the network returns: where it enlarges them first, enlarging them to the size that they have changes
+    nothing. Otherwise each is aggregated by itself, as for a network that returns the mean of two heads.
     """
     returned: dict[int, list[Any]] = {}
-    first = True
     for part in calls:
         value = part.output
-        if (
-            isinstance(value, Tensor)
-            and value.ndim == frames_scores.ndim
-            and value.shape[:2] == frames_scores.shape[:2]
-        ):
-            value = scores if first else of_images(value)
-            first = False
+        if isinstance(value, Tensor) and value.ndim == of_frames.ndim and value.shape[:2] == of_frames.shape[:2]:
+            value, scores = (alike(value), None) if scores is None else (scores, None)
         returned.setdefault(id(part.module), []).append(value)
     return returned
 

@@ -117,21 +117,39 @@ def test_scores_of_an_auxiliary_head_are_aggregated_too():
     torch.testing.assert_close(found["loss"], expected)
 
 
+def test_a_network_may_return_the_mean_of_two_heads():
+    class TwoHeads(Segmentor):
+        def forward(self, pixel_values, labels=None):
+            x = self.stem(pixel_values).relu().mean((2, 3), keepdim=True)
+            logits = (self.head(x) + self.auxiliary(x)).flatten(1) / 2
+            return {"logits": logits} if labels is None else {"loss": cross_entropy(logits, labels), "logits": logits}
+
+    class Flat(TwoHeads):
+        def __init__(self):
+            super().__init__()
+            self.head, self.auxiliary = (nn.Sequential(head, nn.Flatten()) for head in (self.head, self.auxiliary))
+
+    model = VideoWrap(Flat().eval(), "none", **CLIP)
+    found = model(batch(), labels=LABELS)
+    torch.testing.assert_close(found["logits"], model(batch())["logits"])
+    torch.testing.assert_close(found["loss"], cross_entropy(found["logits"], LABELS))
+
+
 def test_what_gives_no_loss_of_images_is_refused():
     frames = VideoWrap(Classifier().eval(), "none", aggregate="none", **CLIP)
     with pytest.raises(UnsupportedError, match="a loss needs one row of scores per image; Classifier"):
         frames(batch(), labels=LABELS)
     model = VideoWrap(Classifier().eval(), "none", **CLIP)
-    with pytest.raises(UnsupportedError, match=r"scores \(2, 5\) and labels \(3,\) .*check the labels"):
+    with pytest.raises(UnsupportedError, match=r"got labels= \(3,\) for 2 images, .*check the labels"):
         model(batch(), labels=torch.tensor([0, 1, 2]))
 
-    class Scaled(Classifier):
+    class Squared(Classifier):
         def forward(self, pixel_values, labels=None):
             found = Classifier.forward(self, pixel_values, labels)
-            return found | {"logits": 2 * found["logits"]}
+            return found | {"logits": found["logits"] ** 2}
 
     with pytest.raises(UnsupportedError, match="is not computed from scores that one of its modules returns"):
-        VideoWrap(Scaled().eval(), "none", **CLIP)(batch(), labels=LABELS)
+        VideoWrap(Squared().eval(), "none", **CLIP)(batch(), labels=LABELS)
 
 
 def test_threads_with_labels_do_not_meet():
