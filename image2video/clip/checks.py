@@ -86,7 +86,12 @@ def _way_to_tensor(images: object) -> str:
             "make it one with torch.from_numpy, bring its axes into the order (B, C, H, W), and convert it to float "
             "and normalise it as the backbone was trained"
         )
-    return "torch.stack normalised images (C, H, W)" if first is not images else "pass a batch of normalised images"
+    if first is images:
+        return "pass a batch of normalised images"
+    return (
+        "torch.stack normalised images (C, H, W); of a detector, which takes lists and whose boxes of moved frames do "
+        "not correspond, wrap the features alone: detector.backbone.body = VideoWrap(detector.backbone.body, …)"
+    )
 
 
 def check_images(images: object) -> None:

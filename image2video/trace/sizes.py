@@ -25,8 +25,9 @@ def example_for(backbone: nn.Module, input_size: Sequence[int] | None, example_i
     given = input_size if input_size is not None else nominal_size(backbone)
     if given is None:
         raise InputError(
-            f"no input size is known for {type(backbone).__name__}: it has no pretrained_cfg['input_size']; pass "
-            "input_size=(C, H, W), for example input_size=(3, 224, 224), or example_input=images"
+            f"no input size is known for {type(backbone).__name__}: it has no pretrained_cfg['input_size'] and no "
+            "config.image_size; pass input_size=(C, H, W), for example input_size=(3, 224, 224), or "
+            "example_input=images"
         )
     if not isinstance(given, Sequence) or len(given) != 3 or not all(_is_size(n) for n in given):
         raise InputError(f"input_size must be three positive whole numbers (C, H, W), got {given!r}")
@@ -43,9 +44,11 @@ def nominal_size(backbone: nn.Module) -> tuple[int, ...] | None:
     """Return `(C, H, W)` of the images that a backbone is made for; None where it does not tell.
 
     timm's config describes the source of the weights. The `in_chans` and `img_size` that the model itself was made with
-    come before it.
+    come before it. Other networks have a `config` with `image_size` and `num_channels`, as those of transformers.
     """
     size = _configured(backbone, "pretrained_cfg") or _configured(backbone, "default_cfg") or None
+    if size is None:
+        size = _of_config(getattr(backbone, "config", None))
     if size is None or len(size) != 3:
         return size
     channels, height, width = size
@@ -62,6 +65,20 @@ def _configured(backbone: nn.Module, name: str) -> tuple[int, ...] | None:
     config = getattr(backbone, name, None)
     size = config.get("input_size") if isinstance(config, Mapping) else getattr(config, "input_size", None)
     return None if size is None else tuple(size)
+
+
+def _of_config(config: Any) -> tuple[int, ...] | None:
+    """Return the input size that a config tells by `image_size`: one number, (height, width), or both by name."""
+    if (inner := getattr(config, "pretrained_cfg", None)) is not None:  # of a network of timm in one of transformers
+        size = inner.get("input_size") if isinstance(inner, Mapping) else getattr(inner, "input_size", None)
+        return None if size is None else tuple(size)
+    channels, size = getattr(config, "num_channels", None), getattr(config, "image_size", None)
+    if isinstance(size, Mapping):
+        size = [size.get("height"), size.get("width")]
+    sides = [size, size] if _is_size(size) else size
+    if not isinstance(sides, Sequence) or len(sides) != 2 or not all(_is_size(n) for n in (channels, *sides)):
+        return None
+    return (channels, *sides)
 
 
 def _checked_example(example: Any) -> Tensor:

@@ -147,3 +147,19 @@ class Builder:
         if not isinstance(name, str) or not isinstance(kwargs, Mapping):
             raise InputError(f"a builder's `name` is a string and its `kwargs` an object; got {record!r}")
         return cls(name, dict(kwargs))
+
+
+Check = Callable[[str, Mapping[str, Any], str], None]
+
+
+def own_check(name: str) -> Check | None:
+    """Return the check that a builder brings for arguments that came from a file; None where it brings none.
+
+    A builder's function may have an attribute `check_local(name, kwargs, source)`, which knows which of its arguments
+    name places, and raises `InputError` for them.
+    """
+    builder = name.partition(":")[0]
+    found = installed_builders()
+    if builder not in found:
+        return None
+    return getattr(found[builder].load(), "check_local", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,16 +18,17 @@ from image2video.inject.planning import output_layouts
 class OneFrame(nn.Module):
     """An injected backbone on single frames, which its fusions leave as they are."""
 
-    def __init__(self, backbone: nn.Module, fusion: Injection) -> None:
+    def __init__(self, backbone: nn.Module, fusion: Injection, flags: Mapping[str, Any]) -> None:
         super().__init__()
         self.backbone = backbone
         self.fusion = fusion
+        self.flags = dict(flags)
         self.training = backbone.training
 
     def forward(self, images: Tensor) -> Any:
         """Return what the backbone returns for images that are one frame each."""
         with self.fusion.frames(1):
-            return self.backbone(images)
+            return self.backbone(images, **self.flags)
 
 
 class Late(NamedTuple):
@@ -41,13 +43,14 @@ class Late(NamedTuple):
     before: frozenset[str]
 
 
-def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor) -> Late:
+def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, flags: Mapping[str, Any]) -> Late:
     """Trace the outputs of an injected backbone, in the mode that it is in.
 
     Args:
         backbone: the backbone.
         fusion: the injection that hooked it.
         frames: `(B, C, H, W)`, of which the size, type and device count.
+        flags: keywords of the call, which may ask for further outputs or another structure of them.
 
     Returns:
         What is known of its outputs.
@@ -61,7 +64,7 @@ def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor) -> Late
             f"the layouts of the outputs of {type(backbone).__name__} are not known, and it cannot be traced within a "
             "graph: call the model once before compiling or exporting it, or pass input_size=(C, H, W)"
         )
-    model, example, reach = OneFrame(backbone, fusion), frames[:1].detach(), None
+    model, example, reach = OneFrame(backbone, fusion, flags), frames[:1].detach(), None
     site = fusion.plan.clip_site
     try:
         outputs = output_layouts(model, example)

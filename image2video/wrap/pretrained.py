@@ -102,7 +102,12 @@ def write(directory: str | os.PathLike[str], config: dict[str, Any], state: Mapp
     folder = Path(directory)
     content = to_bytes(_unshared(state), metadata={"format": "pt"})
     atomic_write_bytes(folder / WEIGHTS_FILE, content)
-    atomic_write_json(folder / CONFIG_FILE, config)
+    write_config(folder, config)
+
+
+def write_config(directory: str | os.PathLike[str], config: dict[str, Any]) -> None:
+    """Write the config to a folder."""
+    atomic_write_json(Path(directory) / CONFIG_FILE, config)
 
 
 def read(

@@ -14,6 +14,7 @@ from typing import Any
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.runs.texts import MAX_TEXT_BYTES, read_json
+from image2video.wrap.builders import own_check
 
 LIBRARY = "image2video"
 SCHEMA_VERSION = 1
@@ -85,7 +86,10 @@ def check_local(config: Mapping[str, Any], source: str, *, largest: int) -> None
     """
     advice = "pass allow_download=True where you trust the config, or backbone=…"
     builder = config["builder"]
-    if builder is not None:
+    own = None if builder is None else own_check(str(builder["name"]))
+    if own is not None:
+        own(builder["name"], builder["kwargs"], source)
+    elif builder is not None:
         if not _MODEL.fullmatch(str(builder["name"])):
             raise InputError(
                 f"{source}: builder.name must be BUILDER:MODEL without a place, got {builder['name']!r:.80}; {advice}"

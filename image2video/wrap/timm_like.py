@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
@@ -12,6 +13,7 @@ from image2video.errors import StateError, UnsupportedError
 from image2video.inject.api import Injection
 from image2video.trace.capture import refuse_script
 from image2video.wrap.checkpoint import BACKBONE, FUSION
+from image2video.wrap.keywords import parameters_of
 
 Ordinal = tuple[float, ...]
 _UNMATCHED: Ordinal = (float("inf"),)
@@ -41,6 +43,14 @@ class TimmLike(nn.Module):
     global_pool = _of_backbone("global_pool", "The backbone's global pooling.")
     grad_checkpointing = _of_backbone("grad_checkpointing", "Whether the backbone recomputes activations.")
     _traits = _of_backbone("_traits", "Input traits that timm keeps on a model.")
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether the backbone's loss takes further keywords, as transformers' Trainer asks before it passes them."""
+        own = getattr(self.backbone, "accepts_loss_kwargs", None)
+        if own is not None:
+            return bool(own)
+        return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters_of(self.backbone).values())
 
     def __getattr__(self, name: str) -> Any:
         """Answer with the backbone's attribute what the wrapper itself does not have (`classifier`, `config`, …)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,7 @@ from image2video.wrap.builders import Builder
 from image2video.wrap.checkpoint import adapt_state_dict
 from image2video.wrap.clip_record import CLIP
 from image2video.wrap.clip_state import ClipState
+from image2video.wrap.hosts import host_of
 from image2video.wrap.inside import (
     Given,
     Seen,
@@ -44,8 +46,9 @@ from image2video.wrap.inside import (
     named_as,
 )
 from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
-from image2video.wrap.keywords import image_name, images_and_flags
+from image2video.wrap.keywords import image_name, read_call
 from image2video.wrap.late_layouts import Late, late_layouts
+from image2video.wrap.own_loss import Parts, with_own_loss
 from image2video.wrap.passed import passed_places
 from image2video.wrap.phases import phases
 from image2video.wrap.steps import (
@@ -144,6 +147,9 @@ class VideoWrap(ClipState, TimmLike):
         # All checks come before `inject_`, the first change of the backbone.
         check_backbone(backbone)
         check_aggregation(aggregate)
+        host = host_of(backbone)
+        if host is not None:
+            host.check(backbone, aggregate)
         config = resolve_fusion(fusion)
         own = partial(phases, backbone, input_size=input_size, example_input=example_input)
         if isinstance(sites, Plan):
@@ -169,7 +175,7 @@ class VideoWrap(ClipState, TimmLike):
         self.builder: Builder | None = None
         self._image_name = image_name(backbone)
         self._unwrapped = False
-        self._late: dict[bool, Late] = {}
+        self._late: dict[tuple[bool, str], Late] = {}
         self._late_ways = LateWays()
         self._seen = Seen()
         self.fusion.train(backbone.training)
@@ -178,27 +184,43 @@ class VideoWrap(ClipState, TimmLike):
         self._freeze_norms()
         self.register_load_state_dict_pre_hook(adapt_state_dict)
 
-    def forward(self, images: Tensor | None = None, T: int | None = None, **flags: Any) -> Any:
+    def forward(
+        self,
+        images: Tensor | None = None,
+        T: int | None = None,
+        *,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        **flags: Any,
+    ) -> Any:
         """See each image as T frames, and return what the bare backbone returns for B images.
 
         `InputTypeError` refuses images that are not floating point, `InputError` other shapes and channels,
-        `UnsupportedError` keywords that hold tensors, such as labels.
+        `UnsupportedError` other keywords that hold tensors, and labels for a backbone that has no loss of its own.
 
         Args:
             images: `(B, C, H, W)`, normalised; by keyword also under the name that the backbone has for them.
             T: frames per image; by default `self.T`.
+            pixel_values: the images, under the name that Hugging Face's networks and Trainer have for them.
+            labels: of the images, for a backbone that computes its loss itself: it does so from its aggregated scores.
             **flags: other keywords go to the backbone.
 
         Returns:
             The backbone's outputs, aggregated over T.
         """
-        refuse_symbols(images, "a model that makes clips")
-        images, flags = images_and_flags(images, flags, self._image_name)
+        given_words = {"images": images, "pixel_values": pixel_values, "labels": labels}
+        for value in given_words.values():
+            refuse_symbols(value, "a model that makes clips")
+        call = read_call(self.backbone, given_words, flags, self._image_name)
         # Keywords may ask for outputs between the places.
-        given = self._given(images, T, share=not flags)
-        with self._scope(given), CallWords(self.backbone, self.fusion, given.inputs):
-            outputs = self.backbone(given.inputs, **flags)
-        return self._aggregate(outputs, given, given.inputs, flags)
+        given = self._given(call.images, T, share=not (call.flags or call.loss))
+        parts = Parts(self.backbone) if call.loss else nullcontext()
+        with self._scope(given), CallWords(self.backbone, self.fusion, given.inputs), parts:
+            outputs = self.backbone(given.inputs, **call.flags)
+        of_images = partial(self._aggregate, given=given, frames=given.inputs, flags=call.flags)
+        if not isinstance(parts, Parts):
+            return of_images(outputs)
+        return with_own_loss(self.backbone, parts.calls, outputs, call, of_images)
 
     def forward_features(self, images: Tensor, T: int | None = None) -> Any:
         """Return the features of every frame; `forward_head` aggregates them.
@@ -439,10 +461,17 @@ class VideoWrap(ClipState, TimmLike):
         Args:
             directory: the folder, which is made if needed.
         """
-        self._check_use()
-        options = {"aggregate": self.aggregate, "residual": self.residual, "freeze_bn": self.freeze_bn}
-        config = pretrained.config_of(self.to_video, self.plan, self.builder, **options)
-        pretrained.write(directory, config, self.state_dict())
+        pretrained.write(directory, self._config(), self.state_dict())
+
+    def save_config(self, directory: str | os.PathLike[str]) -> None:
+        """Write `config.json` alone, beside weights that a trainer wrote as `model.safetensors`.
+
+        `InputTypeError` refuses a callable as `aggregate`, which JSON cannot hold.
+
+        Args:
+            directory: the folder, which is made if needed.
+        """
+        pretrained.write_config(directory, self._config())
 
     @classmethod
     def from_pretrained(
@@ -487,6 +516,14 @@ class VideoWrap(ClipState, TimmLike):
         place = f"clip_at={', '.join(self.plan.places)}, " if self.plan.clip_sites else ""
         options = f"aggregate={self.aggregate}, residual={self.residual}, freeze_bn={self.freeze_bn}"
         return f"fusion={fusion}, {place}{options}"
+
+    def _config(self) -> dict[str, Any]:
+        """Return everything that loading needs beside the weights."""
+        self._check_use()
+        options = {"aggregate": self.aggregate, "residual": self.residual, "freeze_bn": self.freeze_bn}
+        host = host_of(self.backbone)
+        builder = host.builder(self.backbone) if self.builder is None and host is not None else self.builder
+        return pretrained.config_of(self.to_video, self.plan, builder, **options)
 
     def _given(self, images: Tensor, T: int | None, *, share: bool = False) -> Given:
         """Return what the backbone gets for images: their frames, or themselves where the clip begins inside of it."""
@@ -550,7 +587,7 @@ class VideoWrap(ClipState, TimmLike):
         ways = ways_between(self.to_video, self.plan, given.size)
         if self.plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
             ways |= self._late_ways.of(self.backbone, self.fusion, self.to_video, given, outputs, flags or {})
-        later = None if frames is None else partial(self._late_formats, frames)
+        later = None if frames is None else partial(self._late_formats, frames, flags or {})
         return aggregate(
             outputs,
             given.T,
@@ -562,12 +599,12 @@ class VideoWrap(ClipState, TimmLike):
             ways=ways,
         )
 
-    def _late_formats(self, frames: Tensor) -> OutputFormats:
-        """Trace the outputs that the plan does not know, once for each training mode."""
-        mode = self.backbone.training
-        if mode not in self._late:
-            self._late[mode] = late_layouts(self.backbone, self.fusion, frames)
-        late = self._late[mode]
+    def _late_formats(self, frames: Tensor, flags: Mapping[str, Any]) -> OutputFormats:
+        """Trace the outputs that the plan does not know, once for each training mode and each set of keywords."""
+        key = (self.backbone.training, repr(sorted(flags.items())))
+        if key not in self._late:
+            self._late[key] = late_layouts(self.backbone, self.fusion, frames, flags)
+        late = self._late[key]
         return dataclasses.replace(formats_of(late.outputs), before=late.before)
 
     def _freeze_norms(self) -> None:

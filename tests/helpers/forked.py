@@ -23,6 +23,7 @@ FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(
     [  # what cannot be imported is left out
         *("torch._dynamo", "torch.distributed", "timm", "accelerate", "mmseg.apis"),
+        "transformers.trainer",
         *("image2video.search", "image2video.cli.train", "image2video.cli.reproduce"),
         "image2video.integrations.openmmlab",
     ]

@@ -1,10 +1,13 @@
 """What a trace may be asked for: how many images, what is done to the copy, and that nothing is computed."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from image2video.errors import InputError
+from image2video.trace.sizes import nominal_size
 from image2video.trace.trace import IMAGES, trace_forward
 
 EXAMPLE = torch.zeros(1, 3, 6, 10)
@@ -53,3 +56,18 @@ def test_nothing_is_computed_where_that_is_asked_for() -> None:
     assert LooksAtData.runs == 0
     assert not trace_forward(LooksAtData(), EXAMPLE).fake
     assert LooksAtData.runs == 1
+
+
+def test_sizes_that_configs_tell():
+    net = nn.Conv2d(3, 4, 1)
+    for config, size in [
+        ({"image_size": 32, "num_channels": 3}, (3, 32, 32)),
+        ({"image_size": [32, 48], "num_channels": 1}, (1, 32, 48)),
+        ({"image_size": {"height": 32, "width": 48}, "num_channels": 3}, (3, 32, 48)),
+        ({"pretrained_cfg": {"input_size": [3, 40, 40]}, "image_size": 32, "num_channels": 3}, (3, 40, 40)),
+        ({"pretrained_cfg": None, "image_size": None, "num_channels": 3}, None),
+        ({"image_size": 0, "num_channels": 3}, None),
+        ({"num_channels": 3}, None),
+    ]:
+        net.config = SimpleNamespace(**config)
+        assert nominal_size(net) == size

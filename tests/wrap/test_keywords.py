@@ -65,17 +65,37 @@ def test_flags_reach_the_backbone(model):
         model(batch(), no_such_flag=True)
 
 
-@pytest.mark.parametrize("labels", [torch.tensor([0, 1]), [torch.tensor(0)], {"a": torch.tensor([0, 1])}])
-def test_tensors_by_keyword_are_refused(model, labels):
-    with pytest.raises(UnsupportedError, match=r"got a tensor as labels=.*row per image.*loss from what the model"):
-        model(pixel_values=batch(), labels=labels)
+@pytest.mark.parametrize("masks", [torch.tensor([0, 1]), [torch.tensor(0)], {"a": torch.tensor([0, 1])}])
+def test_other_tensors_by_keyword_are_refused(model, masks):
+    with pytest.raises(UnsupportedError, match=r"got a tensor as masks=.*row per image.*loss from what the model"):
+        model(pixel_values=batch(), masks=masks)
+
+
+def test_labels_for_a_backbone_without_a_loss_are_refused(model):
+    with pytest.raises(UnsupportedError, match=r"Encoder returned no loss for them; compute the loss from what"):
+        model(pixel_values=batch(), labels=torch.tensor([0, 1]))
+    plain = VideoWrap(nn.Conv2d(3, 4, 3), "none", T=2)
+    with pytest.raises(UnsupportedError, match=r"the forward of Conv2d takes none \(input\)"):
+        plain(batch(), labels=torch.tensor([0, 1]))
 
 
 def test_no_images_and_two(model):
-    with pytest.raises(InputTypeError, match=r"got no images; pass .* as images= or pixel_values="):
+    with pytest.raises(InputTypeError, match=r"got no images; pass .*, as images= or pixel_values="):
         model(output_hidden_states=True)
     with pytest.raises(InputTypeError, match="got images twice, as the first argument and as pixel_values="):
         model(batch(), pixel_values=batch())
+    plain = VideoWrap(nn.Conv2d(3, 4, 3), "none", T=2)
+    with pytest.raises(InputTypeError, match="as images=, pixel_values= or input="):
+        plain()
+    with pytest.raises(InputTypeError, match="as pixel_values= and as input="):
+        plain(input=batch(), pixel_values=batch())
+
+
+def test_batches_of_other_libraries_are_refused_with_what_to_do(model):
+    with pytest.raises(InputTypeError, match=r"got a dict with img, cls; pass the tensor of images alone"):
+        model({"img": batch(), "cls": torch.zeros(2)})
+    with pytest.raises(InputTypeError, match=r"got list; torch.stack .* detector\.backbone\.body = VideoWrap"):
+        model([*batch()])
 
 
 @torch.no_grad()

@@ -98,3 +98,28 @@ def test_within_a_graph_the_model_must_have_been_called_before():
     expected = model(images())
     torch._dynamo.reset()
     torch.testing.assert_close(compiled(images()), expected)
+
+
+class Asked(Maps):
+    """Logits, and maps where a keyword asks for them; a list in place of a dict where another one does."""
+
+    def forward(self, x, with_maps=False, as_dict=True):
+        y = self.stem(x)
+        found = {"logits": y.mean((2, 3))} | ({"maps": (y, y.permute(0, 2, 3, 1))} if with_maps else {})
+        return found if as_dict else [*found.values()]
+
+
+@pytest.mark.parametrize("size", [{}, {"input_size": (3, 24, 40)}])
+def test_outputs_that_a_keyword_asks_for_are_traced_with_it(size):
+    net = Asked().eval()
+    model = VideoWrap(net, "none", **size, **CLIP)
+    with torch.no_grad():
+        assert set(model(images())) == {"logits"}
+        first, last = model(images(), with_maps=True)["maps"]
+        listed = model(images(), with_maps=True, as_dict=False)
+        with model.fusion.frames(3):
+            frames = net.stem(model.to_video(images()).flatten(0, 1))
+    torch.testing.assert_close(first, model.to_video.unwarped_mean(frames, (24, 40)))
+    torch.testing.assert_close(last, first.permute(0, 2, 3, 1))
+    torch.testing.assert_close(listed[1][0], first)
+    assert first.shape == (2, 10, 6, 10)
