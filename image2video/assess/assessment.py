@@ -27,6 +27,8 @@ class Row:
         gain: over the bare network, on the images that chose nothing.
         single: cost of one image alone; None where it was not measured.
         batched: cost of an image in a batch; likewise.
+        single_ms: milliseconds of one image alone in each round of measuring, in turn with the other network; empty
+            where it was not measured.
     """
 
     finalist: Finalist
@@ -35,6 +37,7 @@ class Row:
     gain: GainEstimate
     single: Cost | None = None
     batched: Cost | None = None
+    single_ms: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The row for records.
@@ -61,6 +64,7 @@ class Row:
             Figures.from_dict(record["judging"]),
             GainEstimate.from_dict(record["gain"]),
             **costs,
+            single_ms=tuple(record.get("single_ms", ())),  # earlier versions measured one round
         )
 
 

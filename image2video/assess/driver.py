@@ -144,9 +144,9 @@ def assess(
         bare = logits["bare"][cut:]
         tuning = fine_tuned(network, clip, bare, choosing, judging, epochs=finetune, seed=seed, progress=progress)
     batch = min(_BATCH, len(images))
-    for number in sorted({0, choice}):
-        single, batched = network.costs(finalists[number], batch)
-        rows[number] = replace(rows[number], single=single, batched=batched)
+    timed = sorted({0, choice})
+    for number, cost in zip(timed, network.costs([finalists[number] for number in timed], batch), strict=True):
+        rows[number] = replace(rows[number], single=cost.single, batched=cost.batched, single_ms=cost.single_ms)
     return Assessment(
         rows=tuple(rows),
         choice=choice,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from matplotlib.figure import Figure
@@ -147,7 +148,7 @@ def _times(assessment: Assessment) -> str:
             rows.append(
                 (
                     row.finalist.title,
-                    f"{row.single.ms_per_image:.3g}",
+                    _spread(row.single.ms_per_image, row.single_ms),
                     f"{1000 / row.batched.ms_per_image:,.0f}",
                     f"{row.single.macs_per_image:,.0f}",
                     f"{row.batched.peak_mib_per_image:.3g}",
@@ -161,7 +162,13 @@ def _times(assessment: Assessment) -> str:
         "peak MiB per image",
     )
     table = table_html(columns, rows, numbers=range(1, 5))
-    return f'{table}<p class="note">Medians of repeated passes on this machine.</p>'
+    note = "Medians of repeated passes on this machine, the networks in turn; in brackets: the range of the rounds."
+    return f'{table}<p class="note">{note}</p>'
+
+
+def _spread(median: float, rounds: Sequence[float]) -> str:
+    """Milliseconds, and those of the fastest and the slowest round."""
+    return f"{median:.3g} ({min(rounds):.3g} … {max(rounds):.3g})" if rounds else f"{median:.3g}"
 
 
 def _reading(assessment: Assessment) -> list[str]:

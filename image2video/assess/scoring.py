@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,32 @@ from image2video.search.score.network import device_of, in_mode
 from image2video.training import Cost, measure_cost
 from image2video.wrap.video_wrap import VideoWrap
 
-_TIMED = 15
-"""Passes of which the median counts."""
+_ROUNDS, _TIMED = 3, 5
+"""How often the networks are measured in turn, and passes of a round of which the median counts."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What an image costs.
+
+    Attributes:
+        single: alone; its time is the median of the rounds.
+        batched: in a batch, likewise.
+        single_ms: milliseconds of an image alone in each round.
+    """
+
+    single: Cost
+    batched: Cost
+    single_ms: tuple[float, ...]
+
+    @classmethod
+    def of(cls, rounds: Sequence[tuple[Cost, Cost]]) -> Timed:
+        """The medians over the rounds."""
+        single, batched = (
+            replace(costs[0], ms_per_image=statistics.median(cost.ms_per_image for cost in costs))
+            for costs in zip(*rounds, strict=True)
+        )
+        return cls(single, batched, tuple(cost.ms_per_image for cost, _ in rounds))
 
 
 @dataclass(frozen=True)
@@ -80,11 +105,15 @@ class Network:
                 found.append(outputs.float().cpu())
         return torch.cat(found)
 
-    def costs(self, finalist: Finalist, batch: int) -> tuple[Cost, Cost]:
-        """What an image costs under a clip, alone and in a batch."""
-        with self._wrapped(finalist) as network:
-            single = measure_cost(network, self.input_size, batch=1, repeats=_TIMED)
-            return single, measure_cost(network, self.input_size, batch=batch, repeats=_TIMED)
+    def costs(self, finalists: Sequence[Finalist], batch: int) -> list[Timed]:
+        """What an image costs under clips, alone and in a batch; in turn, since machines slow down and speed up."""
+        rounds: list[list[tuple[Cost, Cost]]] = [[] for _ in finalists]
+        for _ in range(_ROUNDS):
+            for measured, finalist in zip(rounds, finalists, strict=True):
+                with self._wrapped(finalist) as network:
+                    single = measure_cost(network, self.input_size, batch=1, repeats=_TIMED)
+                    measured.append((single, measure_cost(network, self.input_size, batch=batch, repeats=_TIMED)))
+        return [Timed.of(measured) for measured in rounds]
 
     @contextmanager
     def _wrapped(self, finalist: Finalist) -> Iterator[nn.Module]:

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
-from torch import nn
 
 from image2video.errors import Image2VideoError, InputError, MissingError
-from image2video.wrap.builders import Builder, builder_names, installed_builders, register_builder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from image2video.wrap.builders import Builder
 
 _PACKAGE = str(Path(__file__).parents[1])
 _TOLD = ("num_classes", "in_chans", "pretrained")
@@ -55,7 +58,11 @@ def import_model(given: object) -> None:
     if not isinstance(given, str):
         return
     text, colon, _ = given.partition(":")
-    if not colon or text in builder_names():
+    if not colon:
+        return
+    from image2video.wrap.builders import builder_names, register_builder  # torch comes with it, which help needs not
+
+    if text in builder_names():
         return
     try:
         import_code(text)
@@ -84,6 +91,8 @@ def _built(module: ModuleType, name: str, kwargs: dict[str, Any]) -> nn.Module:
         raise
     except Exception as error:
         raise InputError(f"{where}: {_where(error)}{type(error).__name__}: {error}; mend it") from error
+    from torch import nn  # help needs no torch
+
     if not isinstance(network, nn.Module):
         raise InputError(f"{where} must return a torch.nn.Module, got {type(network).__name__}")
     return network
@@ -108,6 +117,8 @@ def own_lines(builder: Builder) -> tuple[str, str] | None:
         The lines that import the function, and the expression that builds the network; None for the builders of
         installed packages, which need neither.
     """
+    from image2video.wrap.builders import installed_builders
+
     text, _, name = builder.name.partition(":")
     module = sys.modules.get(Path(text).stem if text.endswith(".py") else text)
     if text in installed_builders() or module is None or module.__file__ is None:

@@ -208,6 +208,7 @@ class VideoWrap(ClipState, TimmLike):
         Returns:
             The backbone's outputs, aggregated over T.
         """
+        self._check_use()
         given_words = {"images": images, "pixel_values": pixel_values, "labels": labels}
         for value in given_words.values():
             refuse_symbols(value, "a model that makes clips")

@@ -87,7 +87,11 @@ def test_the_record_is_whole(tilt):
     assert record["sentences"] == list(found.sentences())
     names = [row["finalist"]["name"] for row in record["rows"]]
     assert names[:5] == ["bare", "mirror", "zoom", "shifts", "mirror_zoom"]
-    assert {row.finalist.name for row in found.rows if row.single is not None} == {"bare", found.chosen.finalist.name}
+    timed = [row for row in found.rows if row.single is not None]
+    assert {row.finalist.name for row in timed} == {"bare", found.chosen.finalist.name}
+    assert all(sorted(row.single_ms)[1] == row.single.ms_per_image for row in timed)
+    del record["rows"][0]["single_ms"]  # as earlier versions wrote it
+    assert Assessment.from_dict(record).bare.single == found.bare.single
 
 
 def test_the_page_opens_with_the_sentences_and_shows_every_clip(tilt):
