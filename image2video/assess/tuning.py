@@ -88,9 +88,10 @@ def fine_tuned(
         _Arm("tuned_averaged", f"the clip averaged, fine-tuned for {epochs} epochs", clip, "none", epochs),
         _Arm("tuned_fused", f"the clip fused ({FUSION.upper()}), fine-tuned for {epochs} epochs", clip, FUSION, epochs),
     )
-    rows, right = [], []
+    untuned = fit_temperature(network.predicted(bare_finalist(), calibrating).double(), calibrating.labels)
+    rows, judged_by, temperatures = [], [], []
     for arm in arms:
-        model = _trained(network, arm, training, seed, named(progress, arm.name))
+        model = _trained(network, arm, training, bare.shape[1], seed, named(progress, arm.name))
         images = Images(
             torch.cat([calibrating.images, judging.images]), torch.cat([calibrating.labels, judging.labels])
         )
@@ -102,18 +103,23 @@ def fine_tuned(
                 replace(arm.clip, name=arm.name, title=arm.title),
                 choosing=Figures.of(logits[: len(kept)], calibrating.labels, temperature),
                 judging=Figures.of(judged, judging.labels, temperature),
-                gain=estimate_of_logits(torch.stack([bare, judged]), judging.labels),
+                gain=estimate_of_logits(torch.stack([bare, judged]), judging.labels, (untuned, temperature)),
             )
         )
-        right.append(judged)
+        judged_by.append(judged)
+        temperatures.append(temperature)
     against = {
-        row.finalist.name: estimate_of_logits(torch.stack([right[0], logits]), judging.labels)
-        for row, logits in zip(rows[1:], right[1:], strict=True)
+        rows[number].finalist.name: estimate_of_logits(
+            torch.stack([judged_by[0], judged_by[number]]), judging.labels, (temperatures[0], temperatures[number])
+        )
+        for number in range(1, len(rows))
     }
     return Tuning(tuple(rows), against, images=len(training), epochs=epochs)
 
 
-def _trained(network: Network, arm: _Arm, images: Images, seed: int, progress: Progress | None) -> nn.Module:
+def _trained(
+    network: Network, arm: _Arm, images: Images, outputs: int, seed: int, progress: Progress | None
+) -> nn.Module:
     """A fine-tuned copy."""
     model: nn.Module = copy.deepcopy(network.model)
     if arm.clip.T > 1:
@@ -131,14 +137,14 @@ def _trained(network: Network, arm: _Arm, images: Images, seed: int, progress: P
         seed=seed,
         device=device,  # type: ignore[arg-type]
     )
-    train(model, _source(images, network), config, progress=progress)
+    train(model, _source(images, network, outputs), config, progress=progress)
     return model.eval()
 
 
-def _source(images: Images, network: Network) -> DataSource:
-    """The images as a data set; `train` reads its test images once, for a figure that nobody uses here."""
+def _source(images: Images, network: Network, outputs: int) -> DataSource:
+    """The images as a data set with a class for each output; nobody uses what `train` measures on its test images."""
     some = _Set(images)
-    classes = tuple(str(number) for number in range(int(images.labels.max()) + 1))
+    classes = tuple(str(number) for number in range(outputs))
     return DataSource("images", some, None, some, classes, network.input_size, mean=(0.0,), std=(1.0,))
 
 

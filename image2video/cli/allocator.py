@@ -8,7 +8,7 @@ import platform
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's malloc.h."""
-_MOST = 2**31 - 1
+_MOST, _HALF_A_HEAP = 2**31 - 1, 32 * 2**20
 _SET_BY_THE_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 
 
@@ -29,4 +29,7 @@ def keep_memory() -> bool:
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _SET_BY_THE_USER):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_TRIM_THRESHOLD, _MOST)) and bool(mallopt(_MMAP_THRESHOLD, _MOST))
+    # Earlier versions take no more than half of a heap. The threshold for trimming alone would make them slower.
+    if not any(mallopt(_MMAP_THRESHOLD, most) for most in (_MOST, _HALF_A_HEAP)):
+        return False
+    return bool(mallopt(_TRIM_THRESHOLD, _MOST))

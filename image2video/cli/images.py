@@ -13,9 +13,9 @@ from image2video.data.absent import PARTS
 from image2video.data.preparation import FIELDS, Preparation, preparation_sentence
 from image2video.data.source import short_name, some
 from image2video.errors import MissingError
-from image2video.runs.texts import read_json
 from image2video.training.trained import TrainedRun
 from image2video.wrap.builders import Builder, installed_builders
+from image2video.wrap.pretrained_config import MAX_NUMBER, check_local, read_config
 
 
 def load_matching_data(
@@ -84,9 +84,14 @@ def preparation_of(backbone: BackboneOptions) -> Preparation | None:
 def _published_backbone(folder: Path) -> Preparation | None:
     """What is published of the backbone in a folder of `save_pretrained`, where that says how it is built."""
     path = folder / "config.json"
-    config = read_json(path) if path.is_file() else None
-    builder = config.get("builder") if isinstance(config, dict) else None
-    return None if builder is None else Preparation.of(Builder.from_dict(builder).build())
+    if not path.is_file():
+        return None
+    config = read_config(path)
+    if config["builder"] is None:
+        return None
+    # What a file names is checked before it is built: it may name places to read or to fetch from.
+    check_local(config, str(path), largest=MAX_NUMBER)
+    return Preparation.of(Builder.from_dict(config["builder"]).with_kwargs(pretrained=None).build())
 
 
 def bare_builder(backbone: BackboneOptions, extra: dict[str, object]) -> Builder:

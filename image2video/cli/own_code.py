@@ -71,7 +71,12 @@ def import_model(given: object) -> None:
         raise type(error)(
             f"--model {given}: {text!r} is no builder ({', '.join(builder_names())}), and as a module: {message}"
         ) from error
-    module = sys.modules[Path(text).stem if text.endswith(".py") else text]
+    name = Path(text).stem if text.endswith(".py") else text
+    if name not in sys.modules or not all(part.isidentifier() for part in name.split(".")):
+        raise InputError(
+            f"--model {given}: {text!r} must be a module or a .py file whose name is one word, as my_nets.py"
+        )
+    module = sys.modules[name]
 
     def build(name: str, **kwargs: Any) -> nn.Module:
         return _built(module, name, kwargs)
@@ -85,8 +90,11 @@ def _built(module: ModuleType, name: str, kwargs: dict[str, Any]) -> nn.Module:
     function = getattr(module, name, None)
     if not callable(function):
         raise MissingError(f"{where}: the module has no function {name!r}; give the function that builds the network")
+    taken = _taken(function, kwargs)
+    if kwargs.get("pretrained") and "pretrained" not in taken:
+        raise InputError(f"{where} takes no pretrained=, so that its weights would be random; give --weights")
     try:
-        network = function(**_taken(function, kwargs))
+        network = function(**taken)
     except Image2VideoError:
         raise
     except Exception as error:
@@ -121,7 +129,7 @@ def own_lines(builder: Builder) -> tuple[str, str] | None:
 
     text, _, name = builder.name.partition(":")
     module = sys.modules.get(Path(text).stem if text.endswith(".py") else text)
-    if text in installed_builders() or module is None or module.__file__ is None:
+    if text in installed_builders() or module is None or module.__file__ is None or not hasattr(module, name):
         return None
     file = Path(module.__file__)
     above = 1 + module.__name__.count(".") + (file.name == "__init__.py")

@@ -118,7 +118,7 @@ class Builder:
                 f"{sorted(found) or 'none'}; install the package that has {builder!r}, register_builder({builder!r}, "
                 f"…) first, pass backbone=, or on the command line give --model {self.name}"
             )
-        return found[builder].load()(model, **self.kwargs)
+        return loaded(found[builder])(model, **self.kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Record the builder for a file.
@@ -162,4 +162,19 @@ def own_check(name: str) -> Check | None:
     found = installed_builders()
     if builder not in found:
         return None
-    return getattr(found[builder].load(), "check_local", None)
+    return getattr(loaded(found[builder]), "check_local", None)
+
+
+def loaded(entry: EntryPoint) -> Callable[..., nn.Module]:
+    """Import what an entry point names.
+
+    Raises:
+        MissingError: a package that the builder needs is not installed.
+    """
+    try:
+        build: Callable[..., nn.Module] = entry.load()
+    except ImportError as error:
+        raise MissingError(
+            f"the builder {entry.name!r} needs a package that is not installed ({error}); install it, or pass backbone="
+        ) from error
+    return build

@@ -92,7 +92,7 @@ def with_own_loss(
         )
         if again is None:
             raise UnsupportedError(f"got labels=, and {name} returned no loss for them; {_ADVICE}")
-        if again is scores or torch.allclose(again, scores, rtol=1e-4, atol=1e-5, equal_nan=True):
+        if torch.allclose(again, scores, rtol=1e-4, atol=1e-5, equal_nan=True):
             return joined
     raise UnsupportedError(
         f"got labels=, and the loss of {name} is not computed from scores that one of its modules returns; {_ADVICE}"
@@ -102,7 +102,7 @@ def with_own_loss(
 def _told(backbone: nn.Module, returned: Mapping[int, list[Any]], call: Call) -> Any:
     """Return what the forward returns for labels, where its parts return what they are told."""
     try:
-        return _copy_of(backbone, returned)(call.images, **call.flags, **call.loss)
+        return _copy_of(backbone, returned, call.loss["labels"])(call.images, **call.flags, **call.loss)
     except Image2VideoError:
         raise
     except Exception as error:
@@ -161,7 +161,8 @@ def _aggregated(
     for part in calls:
         value = part.output
         if isinstance(value, Tensor) and value.ndim == of_frames.ndim and value.shape[:2] == of_frames.shape[:2]:
-            value, scores = (alike(value), None) if scores is None else (scores, None)
+            # A copy: the forward may change what a part returns in place (`z *= scale`).
+            value, scores = (alike(value), None) if scores is None else (scores.clone(), None)
         returned.setdefault(id(part.module), []).append(value)
     return returned
 
@@ -169,22 +170,26 @@ def _aggregated(
 class _Told:
     """The forward of a part that returns what it is told, call after call."""
 
-    def __init__(self, outputs: list[Any]) -> None:
-        self._outputs = iter(outputs)
+    def __init__(self, outputs: list[Any], labels: Any) -> None:
+        self._outputs, self._labels = iter(outputs), labels
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
+        if any(value is self._labels for value in (*args, *keywords.values())):
+            raise UnsupportedError(f"got labels=, and a part of the network computes with them itself; {_ADVICE}")
         for output in self._outputs:
             return output
         raise RuntimeError("a part of the network was entered by another method than its call")
 
 
-def _copy_of(module: nn.Module, returned: Mapping[int, list[Any]]) -> nn.Module:
+def _copy_of(module: nn.Module, returned: Mapping[int, list[Any]], labels: Any) -> nn.Module:
     """Copy a module without its hooks, whose parts return what they are told; tensors are shared."""
     twin = _shallow(module)
     if id(module) in returned:
-        twin.__dict__["forward"] = _Told(returned[id(module)])  # what it holds stays: networks ask for their device
+        twin.__dict__["forward"] = _Told(
+            returned[id(module)], labels
+        )  # what it holds stays: networks ask for their device
     else:
-        known = {id(child): _copy_of(child, returned) for child in module.children()}
+        known = {id(child): _copy_of(child, returned, labels) for child in module.children()}
         twin.__dict__["_modules"] = {
             name: None if child is None else known[id(child)] for name, child in module._modules.items()
         }

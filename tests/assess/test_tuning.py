@@ -73,6 +73,7 @@ def test_the_figures_are_those_of_the_networks(found):
     plain = (bare.argmax(1) == judging.labels).double()
     assert result.rows[2].gain.gain == pytest.approx((right[2] - plain).mean().item())
     assert result.against["tuned_fused"].gain == pytest.approx((right[2] - right[0]).mean().item())
+    assert result.rows[1].gain.scaled_loss == pytest.approx(result.rows[1].judging.scaled_loss)
     assert result.rows[0].judging.accuracy > plain.mean() + 0.05  # it has learned from the tilted images
 
 
@@ -109,3 +110,14 @@ def test_assess_tunes_what_it_chose():
         assess(net, loader, candidates=8, max_cost=1.5, finetune=1)
     with pytest.raises(InputError, match="finetune must be a number of epochs"):
         assess(net, loader, candidates=8, finetune=-1)
+
+
+def test_images_without_the_last_class_and_frozen_networks():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net = nn.Sequential(net, nn.Linear(4, 5)).eval()
+    loader = [(torch.rand(60, 3, 8, 8), torch.arange(60) % 3)]
+    assert assess(net, loader, candidates=8, max_cost=2, finetune=1).tuning is not None
+    net.requires_grad_(False)
+    with pytest.raises(InputError, match="got a model that is all frozen"):
+        assess(net, loader, candidates=8, max_cost=2, finetune=1)

@@ -145,6 +145,7 @@ def test_a_network_of_a_function_is_trained_and_evaluated(name, tmp_path, monkey
         ("own_net:gone", "the module has no function 'gone'"),
         ("own_gone:build", r"'own_gone' is no builder \(timm.*\), and as a module: no module own_gone"),
         ("own_gone.py:build", "no file own_gone.py"),
+        ("own_net.build:tiny", "'own_net.build' must be a module or a .py file"),
     ],
 )
 def test_a_network_that_cannot_be_built_is_named(name, match, capsys):

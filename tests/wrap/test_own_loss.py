@@ -168,3 +168,44 @@ def test_threads_with_labels_do_not_meet():
     for thread in threads:
         thread.join()
     torch.testing.assert_close([found[index] for index in range(4)], expected)
+
+
+class _Scaled(torch.nn.Module):
+    """A network that scales its scores in place, or whose head computes with the labels."""
+
+    def __init__(self, *, margin: bool = False) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 4, 3, padding=1)
+        self.head = _Margin() if margin else torch.nn.Linear(4, 3)
+        self.margin = margin
+
+    def forward(self, pixel_values, labels=None):
+        features = self.stem(pixel_values).mean((2, 3))
+        scores = self.head(features, labels) if self.margin else self.head(features)
+        scores *= 0.5
+        return (scores,) if labels is None else (torch.nn.functional.cross_entropy(scores, labels), scores)
+
+
+class _Margin(torch.nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+
+    def forward(self, features, labels=None):
+        scores = super().forward(features)
+        return scores if labels is None else scores - 5 * torch.nn.functional.one_hot(labels, 3)
+
+
+def test_scores_that_are_changed_in_place_are_no_wrong_answer():
+    torch.manual_seed(0)
+    model = VideoWrap(_Scaled(), "none", genotype="identity | flip_x", input_size=(3, 8, 8)).eval()
+    images, labels = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
+    (scores,) = model(pixel_values=images)
+    with pytest.raises(UnsupportedError, match="is not computed from scores that one of its modules returns"):
+        model(pixel_values=images, labels=labels)
+    assert torch.equal(model(pixel_values=images)[0], scores)
+
+
+def test_a_head_that_computes_with_labels_is_refused():
+    model = VideoWrap(_Scaled(margin=True), "none", genotype="identity | flip_x", input_size=(3, 8, 8)).eval()
+    with pytest.raises(UnsupportedError, match="a part of the network computes with them itself"):
+        model(pixel_values=torch.randn(2, 3, 8, 8), labels=torch.tensor([0, 1]))
