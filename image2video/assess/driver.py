@@ -116,7 +116,9 @@ def assess(
         batch_size = frames_at_once(device)
     channels, height, width = images.images.shape[1:]
     if finetune and not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError("finetune needs parameters that require a gradient, got a model that is all frozen; model.requires_grad_()")
+        raise InputError(
+            "finetune needs parameters with a gradient, got a model that is all frozen; use model.requires_grad_()"
+        )
     if finetune:  # before hours of work: what no fusion finds a site in is refused
         plan(model, fusion=FUSION, input_size=(channels, height, width))
     network = Network(model, (channels, height, width), batch_size, autocast, mean, std)
