@@ -47,7 +47,10 @@ class Transformers:
             UnsupportedError: a network with queries, whose name ends with a task of sets.
         """
         name = type(backbone).__name__
-        if callable(aggregate) or aggregate in ("first", "none") or not re.search(_SETS, name):
+        if callable(aggregate) or aggregate in ("first", "none"):
+            return
+        # A class of one's own has another name than the one that it inherits its queries from.
+        if not any(re.search(_SETS, kind.__name__) for kind in type(backbone).__mro__):
             return
         raise UnsupportedError(
             f"{name} predicts a set of objects, and those of several frames do not correspond, so they cannot be "

@@ -37,6 +37,11 @@ def builder_names() -> list[str]:
     return sorted({*installed_builders(), *_REGISTERED})
 
 
+def is_registered(name: str) -> bool:
+    """Return whether this process itself registered the builder of `<builder>:<model>`."""
+    return name.partition(":")[0] in _REGISTERED
+
+
 def register_builder(name: str, build: Callable[..., nn.Module]) -> None:
     """Make a builder known to this process, for networks that no installed package announces.
 

@@ -14,7 +14,7 @@ from typing import Any
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.runs.texts import MAX_TEXT_BYTES, read_json
-from image2video.wrap.builders import own_check
+from image2video.wrap.builders import is_registered, own_check
 
 LIBRARY = "image2video"
 SCHEMA_VERSION = 1
@@ -90,7 +90,8 @@ def check_local(config: Mapping[str, Any], source: str, *, largest: int) -> None
     if own is not None:
         own(builder["name"], builder["kwargs"], source)
     elif builder is not None:
-        if not _MODEL.fullmatch(str(builder["name"])):
+        # What the program itself has registered may be called after a file, as `my_nets.py:net`.
+        if not is_registered(str(builder["name"])) and not _MODEL.fullmatch(str(builder["name"])):
             raise InputError(
                 f"{source}: builder.name must be BUILDER:MODEL without a place, got {builder['name']!r:.80}; {advice}"
             )

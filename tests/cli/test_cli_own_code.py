@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from image2video import Builder, register_builder
+from image2video import Builder, VideoWrap, register_builder
 from image2video.cli.app import COMMANDS, build_parser, main
-from image2video.cli.own_code import import_code
+from image2video.cli.own_code import import_code, import_model
 from image2video.clip.ops import registry
 from image2video.errors import InputError, MissingError
 from image2video.wrap import builders
@@ -134,6 +134,19 @@ def test_a_network_of_a_function_is_trained_and_evaluated(name, tmp_path, monkey
     assert main(["evaluate", "--weights", "run", "--data", "digits"]) == 2
     assert f"give --model {name}" in capsys.readouterr().err
     assert main(["evaluate", "--weights", "run", "--data", "digits", "--model", name]) == 0
+
+
+@pytest.mark.usefixtures("_network")
+def test_a_saved_folder_of_such_a_network_loads_where_it_is_named(tmp_path, monkeypatch):
+    import_model("own_net.py:build")
+    builder = Builder("own_net.py:build", {"num_classes": 10})
+    model = VideoWrap(builder.build(), "none", genotype="flip_x", T=2, input_size=(1, 8, 8))
+    model.builder = builder
+    model.save_pretrained(tmp_path / "saved")
+    evaluate = ["evaluate", "--weights", str(tmp_path / "saved"), "--data", "digits", "--image-size", "8"]
+    assert main([*evaluate, "--model", "own_net.py:build"]) == 0
+    monkeypatch.setattr(builders, "_REGISTERED", {})
+    assert main(evaluate) == 2
 
 
 @pytest.mark.usefixtures("_network")

@@ -216,6 +216,9 @@ def test_networks_that_predict_sets_are_refused_by_name():
         UnsupportedError, match=r"Mask2FormerForUniversalSegmentation predicts a set .*\.encoder = Video"
     ):
         VideoWrap(net, input_size=SIZE)
+    net.__class__ = type("MyDetector", (type(net),), {})  # a class of one's own inherits the queries
+    with pytest.raises(UnsupportedError, match="MyDetector predicts a set"):
+        VideoWrap(net, input_size=SIZE)
     inner = net.model.pixel_level_module
     with torch.no_grad():
         expected = net(pixel_values=images())
