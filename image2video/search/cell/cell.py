@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from image2video.clip.chain import check_colours
@@ -19,7 +19,7 @@ from image2video.errors import InputError, InputTypeError
 from image2video.search.cell.graph import CellTrace
 from image2video.search.cell.magnitudes import MagnitudeUnits
 from image2video.search.cell.mixed_frames import Mix, MixedFrames
-from image2video.search.cell.mixing import mixing_matrix
+from image2video.search.cell.relaxed import Relaxed
 from image2video.search.cell.relaxed_unwarp import RelaxedUnwarp
 from image2video.search.cell.view import View
 from image2video.search.space.deep_space import AnySpace
@@ -28,7 +28,7 @@ from image2video.search.space.space import SearchSpace
 __all__ = ["Cell", "CellTrace"]
 
 
-class Cell(nn.Module):
+class Cell(Relaxed):
     """The relaxed cell: images in, clip out, differentiable in τ, in the magnitudes and in the images.
 
     Node j is the mean (or sum) over its incoming edges of Σ_o softmax(τ)_o · op_o (Casarin et al., CVPR 2024, Eq. 1);
@@ -71,6 +71,8 @@ class Cell(nn.Module):
         torch.Size([2, 3, 3, 16, 24])
     """
 
+    space: SearchSpace
+
     def __init__(
         self,
         space: SearchSpace,
@@ -84,47 +86,17 @@ class Cell(nn.Module):
         magnitudes_per: str = "node",
         magnitude_bound: float = 3.0,
     ) -> None:
-        super().__init__()
-        self.space = space
         mean, std = (None, None) if colours is None else (colours.mean, colours.std)
         options = ClipOptions(T, space.schedule, padding, interpolation, mean, std)
-        self.T, steps = T, options.steps
+        steps = options.steps
         for candidate in space.candidates:
             check_colours(candidate, colours)
         ChainLaw.of(space).check_steps(steps)
-        shape = (len(space.edges), len(space.candidates))
-        start = torch.zeros(shape) if generator is None else 1e-3 * torch.randn(shape, generator=generator)
-        self.tau = nn.Parameter(start)
-        self.magnitudes: nn.Parameter | None = None
-        units = None
-        if learn_magnitudes:
-            units = magnitude_units(space, magnitudes_per, magnitude_bound, options)
-            self.magnitudes = nn.Parameter(units.start())
+        units = magnitude_units(space, magnitudes_per, magnitude_bound, options) if learn_magnitudes else None
+        super().__init__(space, units, 1, generator)
+        self.T = T
         self._frames = MixedFrames(space, steps, options, units)
-        self._warps = self._frames.warps
-        self._unwarp = RelaxedUnwarp((self._warps,), steps)
-
-    def mixing(self) -> Tensor:
-        """The mixing matrix of τ as it is.
-
-        Returns:
-            `(edges, candidates)`; see `mixing_matrix`.
-        """
-        return mixing_matrix(self.tau, self.space)
-
-    def outer_parameters(self) -> list[nn.Parameter]:
-        """What the outer problem trains.
-
-        Returns:
-            τ, and the magnitudes where they are learned.
-        """
-        return [self.tau] if self.magnitudes is None else [self.tau, self.magnitudes]
-
-    @torch.no_grad()
-    def clamp_magnitudes_(self) -> None:
-        """Project the magnitudes into their bounds, as after every step of their optimiser; nothing where fixed."""
-        if self.magnitudes is not None and self._warps.units is not None:
-            self._warps.units.clamp_(self.magnitudes)
+        self._unwarp = RelaxedUnwarp((self._frames.warps,), steps)
 
     def chosen_candidate(self, edge: int, candidate: int) -> Genotype:
         """A candidate as an edge has it now.
@@ -136,23 +108,9 @@ class Cell(nn.Module):
         Returns:
             The candidate with its learned magnitudes, or as the space has it.
         """
-        units = self._warps.units
-        if self.magnitudes is None or units is None:
+        if self.magnitudes is None or self._units is None:
             return self.space.candidates[candidate]
-        return units.genotype(candidate, self.magnitudes.detach()[units.row(edge)].tolist())
-
-    def candidate_magnitudes(self) -> list[list[list[float]]] | None:
-        """The learned magnitudes in the ops' own units, for records.
-
-        Returns:
-            Per row and candidate those of its geometric transforms; rows are sources (the inputs first, as one) or
-            edges. None where the magnitudes are fixed.
-        """
-        units = self._warps.units
-        if self.magnitudes is None or units is None:
-            return None
-        candidates = range(len(self.space.candidates))
-        return [[units.numbers(o, row) for o in candidates] for row in self.magnitudes.detach().tolist()]
+        return self._units.genotype(candidate, self.magnitudes.detach()[self._units.row(edge)].tolist())
 
     def matrices(self, height: int, width: int) -> Tensor:
         """The matrices of all candidates in all frames, at the space's own magnitudes.

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Collection, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from image2video.clip.chain import check_colours
 from image2video.clip.colours import Colours
@@ -17,15 +17,15 @@ from image2video.clip.random_chain import ChainLaw
 from image2video.search.cell.cell import Cell, check_images, check_mixing, is_whole, magnitude_units
 from image2video.search.cell.graph import CellTrace
 from image2video.search.cell.mixed_frames import Mix, MixedFrames
-from image2video.search.cell.mixing import mixing_matrix
 from image2video.search.cell.place_frames import PlaceFrames, computed, made
+from image2video.search.cell.relaxed import Relaxed
 from image2video.search.cell.relaxed_unwarp import RelaxedUnwarp
 from image2video.search.cell.view import View
 from image2video.search.space.deep_space import DeepSpace
 from image2video.trace.places import IMAGE
 
 
-class DeepCell(nn.Module):
+class DeepCell(Relaxed):
     """A relaxed cell at each of several places of a network (ours; see `Cell` for what one does).
 
     The cell of the first place makes T frames; that of every later place moves frame t, which is there already, once
@@ -57,6 +57,8 @@ class DeepCell(nn.Module):
         ((20, 5), (2, 3, 3, 16, 24))
     """
 
+    space: DeepSpace
+
     def __init__(
         self,
         space: DeepSpace,
@@ -70,24 +72,16 @@ class DeepCell(nn.Module):
         magnitudes_per: str = "node",
         magnitude_bound: float = 3.0,
     ) -> None:
-        super().__init__()
         mean, std = (None, None) if colours is None else (colours.mean, colours.std)
         options = ClipOptions(T, space.schedule, padding, interpolation, mean, std)
         for candidate in space.candidates:
             check_colours(candidate, colours)
         ChainLaw.of(space.cell).check_steps(options.steps)
-        self.space, self.T = space, T
-        shape = (len(space.edges), len(space.candidates))
-        self.tau = nn.Parameter(
-            torch.zeros(shape) if generator is None else 1e-3 * torch.randn(shape, generator=generator)
-        )
-        self.magnitudes: nn.Parameter | None = None
-        self._units = None
-        if learn_magnitudes:
-            self._units = magnitude_units(space.cell, magnitudes_per, magnitude_bound, options)
-            self.magnitudes = nn.Parameter(self._units.start().repeat(len(space.places), 1))
+        units = magnitude_units(space.cell, magnitudes_per, magnitude_bound, options) if learn_magnitudes else None
+        super().__init__(space, units, len(space.places), generator)
+        self.T = T
         self._frames = tuple(
-            MixedFrames(space.cell, options.steps, options, self._units, later=place > 0)
+            MixedFrames(space.cell, options.steps, options, units, later=place > 0)
             for place in range(len(space.places))
         )
         self._unwarp = RelaxedUnwarp([frames.warps for frames in self._frames], options.steps)
@@ -96,28 +90,6 @@ class DeepCell(nn.Module):
     def begins_at_image(self) -> bool:
         """Whether the first place is the image."""
         return self.space.places[0] == IMAGE
-
-    def mixing(self) -> Tensor:
-        """The mixing matrix of τ as it is.
-
-        Returns:
-            `(edges, candidates)`; see `mixing_matrix`.
-        """
-        return mixing_matrix(self.tau, self.space)
-
-    def outer_parameters(self) -> list[nn.Parameter]:
-        """What the outer problem trains.
-
-        Returns:
-            τ, and the magnitudes where they are learned.
-        """
-        return [self.tau] if self.magnitudes is None else [self.tau, self.magnitudes]
-
-    @torch.no_grad()
-    def clamp_magnitudes_(self) -> None:
-        """Project the magnitudes into their bounds, as after every step of their optimiser; nothing where fixed."""
-        if self.magnitudes is not None and self._units is not None:
-            self._units.clamp_(self.magnitudes)
 
     def chosen_candidate(self, edge: int, candidate: int) -> Genotype:
         """A candidate as an edge has it now.
@@ -134,17 +106,6 @@ class DeepCell(nn.Module):
         place, number = self.space.place_of(edge)
         row = place * self._units.rows + self._units.row(number)
         return self._units.genotype(candidate, self.magnitudes.detach()[row].tolist())
-
-    def candidate_magnitudes(self) -> list[list[list[float]]] | None:
-        """The learned magnitudes in the ops' own units, for records.
-
-        Returns:
-            As `Cell.candidate_magnitudes`, the rows of a place together.
-        """
-        if self.magnitudes is None or self._units is None:
-            return None
-        candidates = range(len(self.space.candidates))
-        return [[self._units.numbers(o, row) for o in candidates] for row in self.magnitudes.detach().tolist()]
 
     def trace(self, first: int) -> CellTrace:
         """What passes over the same images may share whose mixing agrees on all edges into nodes before `first`.

@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 from image2video.clip.genotype import Genotype
 from image2video.clip.map_frames import check_inside
 from image2video.errors import InputError
-from image2video.search.space.space import SearchSpace, power_text
+from image2video.search.space.graph import EdgeGraph
+from image2video.search.space.space import SearchSpace
 from image2video.trace.places import IMAGE
 
 Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class DeepSpace:
+class DeepSpace(EdgeGraph):
     """A cell at every place of a network (ours; Casarin et al., CVPR 2024, name it as their next step).
 
     To whatever decides edges and nodes it is one graph: the inputs of all cells come first, then the nodes of the first
@@ -106,16 +107,6 @@ class DeepSpace:
         places = range(len(self.places))
         return tuple((self.node(p, i), self.node(p, j)) for p in places for i, j in self.cell.edges)
 
-    @property
-    def size(self) -> int:
-        """The number of ways to put one candidate on every edge of every place."""
-        return len(self.candidates) ** len(self.edges)
-
-    @property
-    def size_text(self) -> str:
-        """The size as a power and a number; see `SearchSpace.size_text`."""
-        return power_text(len(self.candidates), len(self.edges))
-
     def node(self, place: int, number: int) -> int:
         """The number here of a node of a place's cell.
 
@@ -168,28 +159,6 @@ class DeepSpace:
         """
         count = len(self.cell.edges)
         return rows[place * count : (place + 1) * count]
-
-    def incoming(self, node: int) -> tuple[int, ...]:
-        """The edges that end in a node.
-
-        Args:
-            node: its number.
-
-        Returns:
-            The numbers of the edges.
-        """
-        return tuple(index for index, (_, target) in enumerate(self.edges) if target == node)
-
-    def outgoing(self, node: int) -> tuple[int, ...]:
-        """The edges that start from a node.
-
-        Args:
-            node: its number.
-
-        Returns:
-            The numbers of the edges.
-        """
-        return tuple(index for index, (source, _) in enumerate(self.edges) if source == node)
 
     def edge_name(self, edge: int) -> str:
         """An edge in words, for curves.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,18 +15,18 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.random_chain import refuse_cells
 from image2video.clip.schedules import SCHEDULES
 from image2video.errors import InputError, InputTypeError
+from image2video.search.space.graph import EdgeGraph
 from image2video.search.space.known_spaces import KNOWN_SPACES
 from image2video.search.space.space_file import MAX_CANDIDATES, is_space_file, read_space_file, record_candidates
 
 REDUCTIONS: tuple[str, ...] = ("mean", "sum")
 MAX_NODES = 64
-_WRITTEN_OUT = 10**20
 
 _REGISTRY: dict[str, SearchSpace] = {}
 
 
 @dataclass(frozen=True)
-class SearchSpace:
+class SearchSpace(EdgeGraph):
     """What a search may choose: the candidates of every edge, and a cell of `nodes` nodes after `inputs` inputs.
 
     Node j has one edge from every node before it, inputs included, as in the paper's cell (Casarin et al., CVPR 2024,
@@ -102,16 +101,6 @@ class SearchSpace:
         return self.inputs + self.nodes
 
     @property
-    def size(self) -> int:
-        """The number of ways to put one candidate on every edge: 5^10 for `affine5`."""
-        return len(self.candidates) ** len(self.edges)
-
-    @property
-    def size_text(self) -> str:
-        """The size as a power and a number: "5^10 = 9 765 625"; numbers of more than 20 digits are rounded."""
-        return power_text(len(self.candidates), len(self.edges))
-
-    @property
     def labels(self) -> tuple[str, ...]:
         """The candidates as texts."""
         return tuple(str(candidate) for candidate in self.candidates)
@@ -127,28 +116,6 @@ class SearchSpace:
         """
         source, target = self.edges[edge]
         return f"{source}-{target}"
-
-    def incoming(self, node: int) -> tuple[int, ...]:
-        """The edges that end in a node.
-
-        Args:
-            node: its number.
-
-        Returns:
-            The numbers of the edges.
-        """
-        return tuple(index for index, (_, target) in enumerate(self.edges) if target == node)
-
-    def outgoing(self, node: int) -> tuple[int, ...]:
-        """The edges that start from a node.
-
-        Args:
-            node: its number.
-
-        Returns:
-            The numbers of the edges.
-        """
-        return tuple(index for index, (source, _) in enumerate(self.edges) if source == node)
 
     def to_dict(self) -> dict[str, Any]:
         """The space as a record.
@@ -234,15 +201,6 @@ class SearchSpace:
             return cls.from_dict(record)
         except (InputError, InputTypeError) as error:
             raise type(error)(f"{os.fspath(path)}: {error}") from None
-
-
-def power_text(base: int, exponent: int) -> str:
-    """A power and its value: "5^10 = 9 765 625"; values of more than 20 digits are rounded."""
-    power, value = f"{base}^{exponent}", base**exponent
-    if value < _WRITTEN_OUT:
-        return f"{power} = {value:,}".replace(",", " ")
-    digits = exponent * math.log10(base)
-    return f"{power} ≈ {10 ** (digits % 1):.1f}e{int(digits)}"
 
 
 def _bare(genotype: Genotype) -> Genotype:
