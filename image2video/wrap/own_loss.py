@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from image2video.errors import Image2VideoError, UnsupportedError
 from image2video.wrap.keywords import Call
@@ -87,12 +88,13 @@ def with_own_loss(
         return scores_of(of_images(_in_place_of_scores(outputs, others)))  # type: ignore[return-value]
 
     for own in (True, False):
-        joined, again = _joined(
-            _told(backbone, _aggregated(calls, of_frames, scores if own else None, alike), call), result
-        )
+        returned = _aggregated(calls, of_frames, scores if own else None, alike)
+        joined, again = _joined(_told(backbone, returned, call), result)
         if again is None:
             raise UnsupportedError(f"got labels=, and {name} returned no loss for them; {_ADVICE}")
         if torch.allclose(again, scores, rtol=1e-4, atol=1e-5, equal_nan=True):
+            if call.images.shape[0] == 1:
+                _check_twice(backbone, returned, of_frames.shape[0], call)
             return joined
     raise UnsupportedError(
         f"got labels=, and the loss of {name} is not computed from scores that one of its modules returns; {_ADVICE}"
@@ -111,6 +113,22 @@ def _told(backbone: nn.Module, returned: Mapping[int, list[Any]], call: Call) ->
             f"{type(backbone).__name__} could not compute its loss from them ({type(error).__name__}: {error}); check "
             f"the labels, or {_ADVICE}"
         ) from error
+
+
+@torch.no_grad()
+def _check_twice(backbone: nn.Module, returned: Mapping[int, list[Any]], frames: int, call: Call) -> None:
+    """Refuse for one image what is refused for two: frames that meet labels, which one label broadcasts to.
+
+    Raises:
+        UnsupportedError: a loss that is computed from what the frames have, beside the scores.
+    """
+
+    def twice(value: Any) -> Any:
+        rows = value.shape[0] if isinstance(value, Tensor) and value.ndim else 0
+        return torch.cat([value, value]) if rows in (1, frames) else value
+
+    parts = {part: [tree_map(twice, output) for output in outputs] for part, outputs in returned.items()}
+    _told(backbone, parts, Call(twice(call.images), call.flags, tree_map(twice, call.loss)))
 
 
 def _in_place_of_scores(outputs: Any, scores: Tensor) -> Any:

@@ -152,6 +152,31 @@ def test_what_gives_no_loss_of_images_is_refused():
         VideoWrap(Squared().eval(), "none", **CLIP)(batch(), labels=LABELS)
 
 
+class Centred(Classifier):
+    """A loss that pulls features to the centre of their class."""
+
+    def forward(self, x, labels=None):
+        features = self.stem(x)
+        for block in self.blocks:
+            features = block(features)
+        pooled = features.mean((2, 3))
+        scores = self.head(pooled)
+        if labels is None:
+            return {"logits": scores}
+        pulled = (pooled - torch.eye(8)[labels]).pow(2).sum(1).mean()
+        return {"loss": cross_entropy(scores, labels) + pulled, "logits": scores}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_loss_of_features_is_refused_for_one_image_as_for_two(count):
+    model = VideoWrap(Centred().eval(), "none", **CLIP)
+    with pytest.raises(UnsupportedError, match="could not compute its loss"):
+        model(images(count, size=(3, 32, 48)), labels=LABELS[:count])
+    plain = VideoWrap(Classifier().eval(), "none", **CLIP)
+    one = plain(images(1, size=(3, 32, 48)), labels=LABELS[:1])
+    torch.testing.assert_close(one["loss"], cross_entropy(one["logits"], LABELS[:1], label_smoothing=0.2))
+
+
 def test_threads_with_labels_do_not_meet():
     model = VideoWrap(Classifier().eval(), "gsf", **CLIP)
     batches = [images(2, size=(3, 32, 48), seed=seed) for seed in range(4)]
