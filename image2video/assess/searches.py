@@ -96,15 +96,19 @@ class Searches:
         ranking = self._ranked("chains", T=numbers, schedule=_SCHEDULES[0], padding=_PADDINGS[0], count=count, share=2)
         self.looked += len({entry.genotype for entry in ranking.entries})
         self._chains = list(dict.fromkeys(entry.genotype for entry in ranking.entries if entry.genotype.chain))[:_TRIED]
-        ranking = self._ranked(
-            "options",
-            T=numbers,
-            schedule=_SCHEDULES,
-            padding=_PADDINGS,
-            candidates=self._chains[:_WITH_OPTIONS],
-            share=2,
-        )
+        chains = self._chains[: self._with_options(numbers)]
+        if chains:
+            options = {"schedule": _SCHEDULES, "padding": _PADDINGS}
+            ranking = self._ranked("options", T=numbers, candidates=chains, share=2, **options)
         return _found("chain", "the best chain", ranking)
+
+    def _with_options(self, numbers: list[int]) -> int:
+        """How many chains are tried with every option: the first round of that ranking is whole too."""
+        if self._frames is None:
+            return _WITH_OPTIONS
+        powers = {step for schedule in _SCHEDULES for T in numbers for step in schedule_steps(schedule, T) if step}
+        first = min(_FIRST, len(self._images)) * len(powers) * len(_PADDINGS)
+        return min(_WITH_OPTIONS, self._frames // SEARCHES // 2 // first)
 
     def inside(self) -> Finalist | None:
         """The best clip that begins inside of the network; None where the image itself is better.

@@ -27,7 +27,7 @@ from image2video.runs.folders import OutputDirectory
 from image2video.runs.texts import user_path
 from image2video.training import make_accelerator
 from image2video.training.trained import TrainedRun
-from image2video.wrap.builders import Builder
+from image2video.wrap.builders import Builder, is_installed
 from image2video.wrap.video_wrap import VideoWrap
 
 EXAMPLE = (
@@ -113,9 +113,11 @@ def run(options: Namespace) -> None:
             )
         write_result(folder, assessment)
         write_model(folder, assessment, model.cpu(), builder, **colours)
-        script = data.resizing is not None and builder is not None
-        if data.resizing is not None and builder is not None:
-            size, own = data.input_size[1], own_lines(builder)
+        own = None if builder is None else own_lines(builder)
+        # A builder that a program of the user's registered is not there in another process.
+        script = data.resizing is not None and builder is not None and (own is not None or is_installed(builder))
+        if data.resizing is not None and script:
+            size = data.input_size[1]
             write_script(folder, data.classes, image_size=size, resizing=data.resizing, own=own, **colours)
         folder.finish(verdict=assessment.verdict, options=asdict(how) | imported(options))
     _print(assessment, Path(how.out), script=script)

@@ -37,6 +37,11 @@ def builder_names() -> list[str]:
     return sorted({*installed_builders(), *_REGISTERED})
 
 
+def is_installed(builder: Builder) -> bool:
+    """Return whether an installed package announces the builder, so that every process can follow the recipe."""
+    return builder.name.partition(":")[0] in installed_builders()
+
+
 def is_registered(name: str) -> bool:
     """Return whether this process itself registered the builder of `<builder>:<model>`."""
     return name.partition(":")[0] in _REGISTERED

@@ -16,6 +16,7 @@ from image2video.assess.finalists import plain_finalists
 from image2video.assess.page import gain_figure, page
 from image2video.assess.places import places_to_try
 from image2video.assess.scoring import Images, Network
+from image2video.assess.searches import Searches
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.search import greedy_frames
 from image2video.search.rank.calibration import calibration_error
@@ -145,6 +146,19 @@ def test_minutes_leave_candidates_out(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match="minutes=1e-07 is too little for these images; give at least"):
         assess(random_net(), [(images, labels)], minutes=1e-7)
+
+
+def test_few_frames_are_not_spent_on_options():
+    def frames_of(allowed):
+        net, seen = random_net(), []
+        net.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+        search = Searches(Network(net, (3, 8, 8), 32, None), Images(*batch(90)), "pose", 0, 3, 30, allowed, None)
+        search.chain()
+        return sum(seen)
+
+    # A third of all frames is for this search; a ranking tells what it has spent after a whole batch of images.
+    assert frames_of(6000) <= 2000 + 90
+    assert frames_of(60000) > 3000
 
 
 def test_places_are_those_before_the_maps_shrink():

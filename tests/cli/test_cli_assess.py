@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from image2video import Builder, VideoWrap
+from image2video import Builder, VideoWrap, register_builder
 from image2video.cli.app import main
 from image2video.integrations.timm_backbones import build
 from image2video.wrap import builders
@@ -65,6 +65,15 @@ def test_another_assessment_is_not_overwritten(case, capsys):
     assert main(command(case)) == 2
     assert "choose another folder" in capsys.readouterr().err
     assert not (case / "out" / "result.json").exists()
+
+
+def test_no_script_is_written_for_a_builder_of_this_process_alone(case, monkeypatch, capsys):
+    monkeypatch.setattr(builders, "_REGISTERED", {})
+    register_builder("lab", lambda name, **about: build("cifar_resnet8", **about))
+    assert main(command(case, "--model", "lab:small", "--max-cost", "1")) == 0
+    assert "use_it.py" not in capsys.readouterr().out
+    assert not (case / "out" / "use_it.py").exists()
+    assert (case / "out" / "model" / "config.json").exists()
 
 
 @pytest.mark.parametrize(
