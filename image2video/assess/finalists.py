@@ -89,7 +89,10 @@ class Finalist:
         Returns:
             The finalist.
         """
-        return cls(name, title, **{**options, "genotype": str(options["genotype"])}, cost=cost)
+        said = {**options, "genotype": str(options["genotype"])}
+        if said["aggregate"] == "auto":  # of a classifier
+            said["aggregate"] = "mean"
+        return cls(name, title, **said, cost=cost)
 
 
 def bare_finalist() -> Finalist:

@@ -18,7 +18,7 @@ from image2video.assess.places import places_to_try
 from image2video.assess.scoring import Images, Network
 from image2video.assess.searches import Searches
 from image2video.errors import InputError, InputTypeError, StateError
-from image2video.search import greedy_frames
+from image2video.search import greedy_frames, rank_genotypes
 from image2video.search.rank.calibration import calibration_error
 
 IMAGES = 300
@@ -146,6 +146,12 @@ def test_minutes_leave_candidates_out(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match="minutes=1e-07 is too little for these images; give at least"):
         assess(random_net(), [(images, labels)], minutes=1e-7)
+
+
+def test_a_ranked_clip_says_how_it_is_averaged():
+    ranking = rank_genotypes(random_net(), [batch()], candidates=["flip_x"], T=2, judge=0.0)
+    entry = next(entry for entry in ranking.entries if entry.genotype.chain)
+    assert Finalist.found("chain", "the best chain", entry.wrap_options(), 2).aggregate == "mean"
 
 
 def test_few_frames_are_not_spent_on_options():

@@ -99,6 +99,15 @@ def build(config: Mapping[str, Any], *, seed: int = 0) -> Any:
     return model.eval()
 
 
+def metas_of(content: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """What mmsegmentation says of images whose content has these sizes, padded to SIZE on the right and below."""
+    return [
+        {"img_shape": size, "ori_shape": size, "pad_shape": SIZE, "padding_size": (0, SIZE[1] - w, 0, SIZE[0] - h)}
+        for size in content
+        for h, w in [size]
+    ]
+
+
 def pair(decode: str = "psp", *, video: Mapping[str, Any], **options: Any) -> tuple[Any, Any]:
     """A plain segmentor and the video segmentor with its weights."""
     plain = build(tiny_config(decode, **options))

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("mmseg")
 
 from mmseg.models.utils import resize
-from mmseg_cases import SIZE, build, largest_difference, pair, predictions, samples, tiny_config, total_loss
+from mmseg_cases import SIZE, build, largest_difference, metas_of, pair, predictions, samples, tiny_config, total_loss
 
 from image2video import DeepClip, Image2Video, phases
 from image2video.clip.deep_video import DeepVideo
@@ -66,14 +66,6 @@ def by_hand(plain, images, sites, content):
         mean[:, :, :h, :w] = clip.at_maps(frames[0][1]).unwarped_mean(logits[:, :, :h, :w], (h, w))
         found.append(mean)
     return torch.cat(found)
-
-
-def metas_of(content):
-    return [
-        {"img_shape": size, "ori_shape": size, "pad_shape": SIZE, "padding_size": (0, SIZE[1] - w, 0, SIZE[0] - h)}
-        for size in content
-        for h, w in [size]
-    ]
 
 
 @pytest.mark.parametrize(
