@@ -146,7 +146,8 @@ class Worker:
             if agreed(self.accelerator, out_of_time):
                 return left + ready[number:]
             report(experiment.name, number, len(ready))
-            if agreed(self.accelerator, self._is_missing(run, runs)):  # rows with equal settings share their runs
+            # Rows with equal settings share their runs.
+            if agreed(self.accelerator, self._is_missing(run, self._chosen(runs))):
                 self._one(run, runs)
         if ready:
             report(experiment.name, len(ready), len(ready))
@@ -154,12 +155,17 @@ class Worker:
 
     def _todo(self, runs: list[Run]) -> list[Run]:
         """The runs that are to be done, the same in every process."""
-        chosen = {arm.name for arm in select_arms([run.arm for run in runs], self.arms)}
-        wanted = agreed(self.accelerator, [run.arm.name in chosen and self._is_missing(run, runs) for run in runs])
-        return [run for run, missing in zip(runs, wanted, strict=True) if missing]
+        chosen = self._chosen(runs)
+        wanted = agreed(self.accelerator, [self._is_missing(run, chosen) for run in chosen])
+        return [run for run, missing in zip(chosen, wanted, strict=True) if missing]
+
+    def _chosen(self, runs: list[Run]) -> list[Run]:
+        """The runs of the arms that were asked for, and of those that they start from."""
+        names = {arm.name for arm in select_arms([run.arm for run in runs], self.arms)}
+        return [run for run in runs if run.arm.name in names]
 
     def _is_missing(self, run: Run, runs: list[Run]) -> bool:
-        """Whether a run is to be done: for its record, or for weights that a figure or another run needs."""
+        """Whether a run is to be done: for its record, or for weights that a figure or another of `runs` needs."""
         record = self.book.read(run)
         if record is None:
             return True

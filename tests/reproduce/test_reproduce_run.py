@@ -298,3 +298,14 @@ def test_only_the_arms_that_are_asked_for_and_what_they_need(tmp_path, pretended
     argv = ["reproduce", str(path), "--out", str(tmp_path / "other"), "--device", "cpu", "--arms", "bare,moving"]
     assert main(argv) == 0
     assert pretended.asked[8:] == [("bare", 0), ("moving", 0), ("bare", 1), ("moving", 1)]
+
+
+def test_weights_are_made_again_only_for_arms_that_are_asked_for(tmp_path, pretended):
+    path = table_and(tmp_path, TABLE["arms"][2] | {"name": "also"})
+    _, book, _ = worked(path, tmp_path / "out", arms=["averaged"])
+    shutil.rmtree(book.folder / "weights")  # as where records alone were copied
+    asked = len(pretended.asked)
+    worked(path, tmp_path / "out", arms=["averaged"])
+    assert pretended.asked[asked:] == []
+    worked(path, tmp_path / "out")  # another arm starts from the same weights
+    assert ("bare_long", 0) in pretended.asked[asked:]
