@@ -1,15 +1,17 @@
 # Two commands do everything on a fresh machine with Python >= 3.11, make and a package registry:
 #   make demo    set up, then search, train and compare on the handwritten digits; writes runs/demo/report.html
 #   make test    set up, then run the tests
+#   make docs    build the documentation site into site/, in an environment of its own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := .venv-docs
 
-.PHONY: demo test test-kernels lint setup clean help
+.PHONY: demo test test-kernels lint docs setup clean help
 
 help:
-	@sed -n '1,3p' Makefile
+	@sed -n '1,4p' Makefile
 
 setup: $(READY)
 
@@ -38,5 +40,15 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site is made from the sources: it needs neither torch nor the package. Broken links are errors (strict in mkdocs.yml).
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+	@echo "the site is in site/index.html"
+
+$(DOCS)/.ready: docs/requirements.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ import types
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from quick_costs import quick_costs
 
@@ -137,6 +138,14 @@ def test_links_between_pages_resolve() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
             checked += 1
     assert checked > 5
+
+
+def test_every_page_stands_in_the_contents_of_the_site() -> None:
+    """`make docs` would refuse it too; this is there for who runs the tests alone."""
+    contents = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    named = [page for part in contents for pages in part.values() for page in pages]
+    assert len(named) == len(set(named)) > 30
+    assert {page.name for page in PAGES if page.name != "README.md"} <= set(named)
 
 
 def test_named_tests_exist() -> None:

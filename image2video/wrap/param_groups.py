@@ -48,9 +48,10 @@ def param_groups(
         InputError: a negative or non-finite number, a model without trainable parameters, or a `head_lr_mult` for one
             without a classifier.
 
-    >>> from torch import nn, optim
-    >>> [group["name"] for group in param_groups(nn.Linear(2, 2), lr=0.1, weight_decay=1e-4)]
-    ['backbone', 'backbone_no_decay']
+    Example:
+        >>> from torch import nn
+        >>> [group["name"] for group in param_groups(nn.Linear(2, 2), lr=0.1, weight_decay=1e-4)]
+        ['backbone', 'backbone_no_decay']
     """
     rates = {"lr": lr, "fusion_lr_mult": fusion_lr_mult, "head_lr_mult": head_lr_mult, "weight_decay": weight_decay}
     for name, number in rates.items():
