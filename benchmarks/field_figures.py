@@ -1,4 +1,4 @@
-"""The figures of docs/receptive_field.md and docs/appendix/: the paper's Fig. 1b and Fig. 4, measured and computed here."""
+"""The figures of receptive fields in docs/: the paper's Fig. 1b and Fig. 4, measured and computed here."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def page() -> str:
     lines = [
         "# Public names",
         "",
-        "Written by `python docs/make_api.py` from the docstrings; `help(name)` in Python shows them whole, with",
-        "shapes, units, what is raised, and sources.",
+        "After this page you know which names you may rely on. It is written by `python docs/make_api.py` from the",
+        "docstrings; `help(name)` in Python shows them whole, with shapes, units, what is raised, and sources.",
     ]
     for module_name in MODULES:
         module = importlib.import_module(module_name)

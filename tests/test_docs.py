@@ -148,6 +148,16 @@ def test_every_page_stands_in_the_contents_of_the_site() -> None:
     assert {str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]} <= set(named)
 
 
+GENERATED = {"zoo.md", "mmseg_zoo.md", "gallery.md", "examples.md"}  # lists, whose first sentence says what they list
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if page.name not in GENERATED], ids=lambda page: page.name)
+def test_a_page_begins_with_what_its_reader_can_do_after_it(page: Path) -> None:
+    title, _, first = page.read_text().split("\n")[:3]
+    assert title.startswith("# ")
+    assert first.startswith("After this page you ")
+
+
 def test_named_tests_exist() -> None:
     """A page that says which test holds a claim names one that there is, and slow or data ones as such."""
     checked = 0
