@@ -106,7 +106,7 @@ def assess(
     """
     check_bare(model)
     check_judge(judge)
-    _check_numbers(max_cost, minutes, candidates, judge, finetune)
+    check_numbers(max_cost, minutes=minutes, candidates=candidates, judge=judge, finetune=finetune)
     began = time.perf_counter()
     device = device_of(model)
     images = _read(data, max_images, seed, device)
@@ -200,7 +200,10 @@ def _affordable(minutes: float, per_frame: float, ends: int, choosing: int) -> i
     return frames
 
 
-def _check_numbers(max_cost: float, minutes: float | None, candidates: int, judge: float, finetune: int) -> None:
+def check_numbers(
+    max_cost: float, *, minutes: float | None, candidates: int, judge: float = 1 / 3, finetune: int = 0
+) -> None:
+    """Refuse numbers that `assess` cannot use: a command does so before it opens a folder."""
     if not max_cost >= 1:
         raise InputError(f"max_cost must be at least 1, the cost of the image itself, got {max_cost:g}")
     if minutes is not None and not minutes > 0:

@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from image2video.assess import Assessment, assess
+from image2video.assess.driver import check_numbers
 from image2video.assess.files import REPORT, SCRIPT, write_model, write_result, write_script
 from image2video.cli.arguments import add_fields, collect
 from image2video.cli.follow import NETWORK, follow_run, say
@@ -25,6 +26,7 @@ from image2video.data import DataSource
 from image2video.errors import InputError
 from image2video.runs.folders import OutputDirectory
 from image2video.runs.texts import user_path
+from image2video.search import get_space
 from image2video.training import make_accelerator
 from image2video.training.trained import TrainedRun
 from image2video.wrap.builders import Builder, is_installed
@@ -131,6 +133,8 @@ def _check(backbone: BackboneOptions, how: AssessOptions) -> None:
         raise InputError("--head drop: an assessment needs the classifier of the weights; leave it out")
     if how.part not in _PARTS:
         raise InputError(f"--part must be one of {', '.join(_PARTS)}, got {how.part!r:.80}")
+    check_numbers(how.max_cost, minutes=how.minutes, candidates=how.candidates, finetune=how.finetune)
+    get_space(how.space)
 
 
 def _network(backbone: BackboneOptions, data: DataSource, machine: MachineOptions) -> tuple[nn.Module, Builder | None]:

@@ -28,7 +28,8 @@ figure { margin: 1em 0; } img { max-width: 100%; } figcaption, p.note { color: #
 dl { display: grid; grid-template-columns: max-content auto; gap: 0.1em 1em; font-size: 0.87em; } dd { margin: 0; }
 dl.facts { grid-template-columns: repeat(2, max-content auto); }
 div.wide { overflow-x: auto; }
-@media (max-width: 600px) { body { margin: 1em auto; } dl, dl.facts { display: block; } dd { margin: 0 0 0.5em 1em; } }
+@media (max-width: 600px) { body { margin: 1em auto; } dl, dl.facts { display: block; } dd { margin: 0 0 0.5em 1em; }
+  figure img { max-width: 560px; } }
 """
 
 
@@ -64,14 +65,18 @@ def write_page(path: str | Path, html: str) -> Path:
 
 
 def figure_html(figure: Figure, caption: str, *, picture: bool = False) -> str:
-    """A figure as an embedded image with its caption, which is also its alternative text; `picture` as PNG."""
+    """A figure as an embedded image with its caption, which is also its alternative text; `picture` as PNG.
+
+    On a phone it scrolls as tables do: as wide as the screen its letters would be too small to read.
+    """
     if picture:
         source = data_uri(png_bytes(figure, dpi=192), "image/png")
     else:
         source = data_uri(svg_text(figure), "image/svg+xml")
     width = round(figure.get_figwidth() * 96)
     text = escape(caption)
-    return f'<figure><img src="{source}" width="{width}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+    image = f'<img src="{source}" width="{width}" alt="{text}">'
+    return f'<figure><div class="wide">{image}</div><figcaption>{text}</figcaption></figure>'
 
 
 def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> str:

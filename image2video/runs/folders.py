@@ -95,7 +95,7 @@ class OutputDirectory:
         if earlier is not None and resume:
             if earlier.get("kind") != self.kind:
                 raise ExistsError(
-                    f"{self.path} holds a {earlier.get('kind')!r:.80} run, which a {self.kind!r} run cannot resume; "
+                    f"{self.path} holds a run of {earlier.get('kind')!r:.80}, which {self.kind!r} cannot resume; "
                     "choose another folder"
                 )
             self.resumed = True
@@ -111,7 +111,7 @@ class OutputDirectory:
                     "them, and over files of the same name, with overwrite=True (--overwrite)"
                 )
             raise ExistsError(
-                f"{self.path} holds a {earlier.get('kind')!r:.80} run; choose another folder, replace it with "
+                f"{self.path} holds a run of {earlier.get('kind')!r:.80}; choose another folder, replace it with "
                 "overwrite=True (--overwrite), or go on with it with resume=True (--resume)"
             )
         if earlier is not None:
@@ -170,7 +170,10 @@ class OutputDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A run that failed before it put anything there leaves no mark, which would refuse the next one.
+        if kind is not None and not self._run["contents"]:
+            (self.path / RUN_FILE).unlink(missing_ok=True)
         self.close()
 
     @property

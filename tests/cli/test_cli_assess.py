@@ -80,6 +80,8 @@ def test_no_script_is_written_for_a_builder_of_this_process_alone(case, monkeypa
     ("more", "match"),
     [
         (["--max-cost", "0.5"], "max_cost must be at least 1"),
+        (["--candidates", "4"], "candidates must be at least 8, got 4"),
+        (["--space", "poses"], "unknown search space 'poses'"),
         (["--head", "drop"], "an assessment needs the classifier"),
         (["--part", "train"], "--part must be one of test, holdout"),
         (["--weights", "nowhere.safetensors"], "no weights at nowhere"),
@@ -89,6 +91,7 @@ def test_no_script_is_written_for_a_builder_of_this_process_alone(case, monkeypa
 def test_what_cannot_be_assessed(case, capsys, more, match):
     assert main(command(case, *more)) == 2
     assert match in capsys.readouterr().err
+    assert not (case / "out").exists()  # with --overwrite an earlier run would be gone
 
 
 def test_a_wrapped_network_is_assessed_without_its_clip(case, capsys):

@@ -83,7 +83,7 @@ def test_a_run_writes_everything_and_prints_the_table(tmp_path, capsys):
     assert "http" not in page.replace("http://www.w3.org", "")
     # The folder is a run's own now.
     assert main(argv) == 2
-    assert "holds a 'rf' run" in capsys.readouterr().err
+    assert "holds a run of 'rf'" in capsys.readouterr().err
 
 
 def test_equal_options_give_equal_numbers(tmp_path, silent_figures, capsys):

@@ -158,11 +158,27 @@ def test_a_folder_is_claimed_at_once(tmp_path: Path) -> None:
     assert (written["state"], written["seconds"], written["device"]) == ("done", 1.5, "cpu")
 
 
+def test_a_run_that_fails_before_it_wrote_anything_leaves_no_mark(tmp_path: Path) -> None:
+    def failing(*names: str) -> None:
+        with OutputDirectory(tmp_path / "run", "search") as folder:
+            for name in names:
+                (folder / name).write_text("kept")
+            raise ValueError("no luck")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no luck"):
+            failing()
+    with pytest.raises(ValueError, match="no luck"):
+        failing("scores.txt")
+    with pytest.raises(ExistsError, match="holds a run of 'search'"):
+        failing()
+
+
 def test_another_run_is_refused(tmp_path: Path) -> None:
     OutputDirectory(tmp_path, "search")
-    with pytest.raises(ExistsError, match=r"holds a 'search' run; choose another folder.*--overwrite.*--resume"):
+    with pytest.raises(ExistsError, match=r"holds a run of 'search'; choose another folder.*--overwrite.*--resume"):
         OutputDirectory(tmp_path, "search")
-    with pytest.raises(ExistsError, match=r"holds a 'search' run, which a 'train' run cannot resume"):
+    with pytest.raises(ExistsError, match=r"holds a run of 'search', which 'train' cannot resume"):
         OutputDirectory(tmp_path, "train", resume=True)
     with pytest.raises(InputError, match="contradict"):
         OutputDirectory(tmp_path, "search", resume=True, overwrite=True)

@@ -83,7 +83,7 @@ def test_equal_runs_give_equal_bytes(finished: Path, tmp_path: Path) -> None:
 def test_another_run_is_refused_and_overwritten_on_request(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished, out)
-    with pytest.raises(ExistsError, match="holds a 'search' run"):
+    with pytest.raises(ExistsError, match="holds a run of 'search'"):
         run(out)
     with pytest.raises(InputError, match=r"other settings \(lr: 0\.025 then, 0\.05 now\)"):
         run(out, resume=True, lr=0.05)
