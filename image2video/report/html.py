@@ -100,7 +100,9 @@ def accuracy_html(result: ComparisonResult) -> str:
     return (
         html_table(result)
         + f'<p class="note">Figures: {metric} on {test or "the"} test images, mean ± half of the 95 % interval '
-        f"(Student t, n seeds).{step} MACs and ms are for one image, all its frames included. Training frames are "
+        f"(Student t, n seeds).{step} MACs and ms are for one image, all its frames included; ms is the median "
+        "over all trainings of one network with one clip, measured in turn with them, and in brackets its range. "
+        "Training frames are "
         "images × frames that went forward and backward, those of the network that an arm starts from included; the "
         "search comes on top and is listed below. The test set decided nothing.</p>"
         "<h3>Which differences are decided?</h3>"

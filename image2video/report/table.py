@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import statistics
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -38,7 +39,8 @@ class ArmRow:
         genotypes: of its runs, each once.
         accuracy: in percent, with its 95 % t interval over seeds.
         macs: per image, mean over the runs.
-        ms: per image, mean over the runs.
+        ms: per image, median over all runs of this network and clip, those of other arms included.
+        ms_range: the least and the most of them.
         parameters: of the network.
         frames: what the weights have seen in all, the arm that they started from included.
     """
@@ -50,6 +52,7 @@ class ArmRow:
     accuracy: Interval
     macs: float | None
     ms: float | None
+    ms_range: tuple[float, float] | None
     parameters: int
     frames: int
 
@@ -76,11 +79,21 @@ def arm_rows(result: ComparisonResult) -> list[ArmRow]:
     Returns:
         A row for each arm that has a finished run, in the result's order.
     """
-    return [_row(arm) for arm in result.arms if arm.runs]
+    times: dict[Hashable, list[float]] = {}
+    for arm in result.arms:
+        for run in arm.runs:
+            if run.ms is not None:
+                times.setdefault(_network(arm), []).append(run.ms)
+    return [_row(arm, times.get(_network(arm), [])) for arm in result.arms if arm.runs]
 
 
-def _row(arm: ArmRuns) -> ArmRow:
-    """The row of an arm."""
+def _network(arm: ArmRuns) -> Hashable:
+    """What tells networks apart that take another time: arms of one network and clip differ in their training alone."""
+    return frozenset((run.parameters, run.macs, run.genotype) for run in arm.runs)
+
+
+def _row(arm: ArmRuns, times: Sequence[float]) -> ArmRow:
+    """The row of an arm, and the times of all runs of its network."""
     runs = arm.runs
     return ArmRow(
         name=arm.name,
@@ -89,7 +102,8 @@ def _row(arm: ArmRuns) -> ArmRow:
         genotypes=tuple(dict.fromkeys(run.genotype for run in runs)),
         accuracy=mean_interval([run.accuracy for run in runs]),
         macs=_mean([run.macs for run in runs]),
-        ms=_mean([run.ms for run in runs]),
+        ms=statistics.median(times) if times else None,
+        ms_range=(min(times), max(times)) if times else None,
         parameters=runs[0].parameters,
         frames=round(sum(run.frames + run.start_frames for run in runs) / len(runs)),
     )
@@ -166,6 +180,9 @@ def html_table(result: ComparisonResult) -> str:
             group = row.group
             body.append(f'<tr class="group"><th colspan="{len(COLUMNS)}">{escape(group)}</th></tr>')
         title, genotype, *figures = row.cells()
+        if row.ms_range is not None:
+            ms = COLUMNS.index("ms / image") - 2  # the figures begin behind title and genotype
+            figures[ms] += f" ({row.ms_range[0]:.3f} … {row.ms_range[1]:.3f})"
         if len(row.genotypes) > 1:
             genotype = "; ".join(map(genotype_text, row.genotypes))
         cells = f'<td>{escape(title)}</td><td class="genotype">{escape(genotype)}</td>'

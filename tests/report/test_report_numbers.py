@@ -146,6 +146,19 @@ def test_sentence(a: list[float], b: list[float], outcome: str, words: str) -> N
         assert (side in sentence) == (outcome == side)
 
 
+def test_arms_of_one_network_have_one_time_and_its_range() -> None:
+    arms = [arm("bare", [90.0, 91.0]), arm("bare_long", [92.0]), arm("moving", [93.0], genotype="rotate(10)")]
+    for one, ms in zip((arms[0]["runs"][0], arms[0]["runs"][1], arms[1]["runs"][0]), (4.74, 0.069, 0.07), strict=True):
+        one["ms"] = ms
+    arms[2]["runs"][0]["ms"] = 0.2
+    result = ComparisonResult.from_dict(result_record(arms))
+    assert [(row.ms, row.ms_range) for row in arm_rows(result)] == [
+        *(2 * [(0.07, (0.069, 4.74))]),
+        (0.2, (0.2, 0.2)),
+    ]
+    assert html_table(result).count("0.070 (0.069 … 4.740)") == 2
+
+
 def test_sentence_holds_headline_contrasts_only_and_survives_missing_arms() -> None:
     sentence = verdict_sentence(ComparisonResult.from_dict(result_record()))
     assert "at equal compute" in sentence
