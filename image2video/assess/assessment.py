@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from image2video.assess.figures import Figures
 from image2video.assess.finalists import Finalist
-from image2video.clip.frame_set import FrameSet
 from image2video.search.rank.gain import INTERVAL, GainEstimate
 from image2video.training import Cost
 
@@ -234,7 +233,7 @@ class Assessment:
         if clip.is_bare:
             return done, self._kept(), "Keep your model as it is."
         low, high = (100 * end for end in chosen.gain.interval)
-        schedule = "" if isinstance(clip.clip, FrameSet) else f", {clip.schedule}"
+        schedule = "" if clip.is_listed else f", {clip.schedule}"
         place = "" if clip.clip_at is None else f" at {clip.clip_at}"
         found = f"{clip.genotype}{place} (T = {clip.T}{schedule}, {clip.aggregate})"
         points = (

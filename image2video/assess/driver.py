@@ -15,12 +15,13 @@ from image2video.assess.assessment import Assessment, Row
 from image2video.assess.choice import smallest_of_the_best
 from image2video.assess.figures import Figures
 from image2video.assess.finalists import Finalist, bare_finalist, plain_finalists
+from image2video.assess.places import phases_finalist
 from image2video.assess.scoring import Images, Network
 from image2video.assess.searches import FEW, SEARCHES, Searches
 from image2video.assess.tuning import FUSION, clip_to_tune, fine_tuned
 from image2video.clip.checks import check_images
 from image2video.clip.colours import Values
-from image2video.errors import InputError
+from image2video.errors import Image2VideoError, InputError
 from image2video.inject import plan
 from image2video.protocols import ImageSet, Progress
 from image2video.search.rank.averaging import check_bare, frames_at_once
@@ -62,8 +63,9 @@ def assess(
 
     Nothing is trained unless `finetune` asks for it. On one part of the images the bare network is scored, chains are
     ranked over T, schedule, padding and average (`rank_genotypes`), a set of frames is chosen greedily
-    (`greedy_frames`), and both stand beside the averages that people use without a search (mirror image, zoom, shifts),
-    and clips that begin inside of the network, just before its maps become smaller. Of all these the cheapest is chosen
+    (`greedy_frames`), and both stand beside the averages that people use without a search (mirror image, zoom, shifts,
+    other phases of the network's strides), and clips that begin inside of the network, just before its maps become
+    smaller. Of all these the cheapest is chosen
     that is as good as the best. The other part of the images, which chose nothing, judges: the gain over the bare
     network with its 95 % interval, in accuracy and in cross-entropy after temperature scaling of both. All numbers are
     those of the wrapper that `Assessment.wrap_options` makes.
@@ -129,6 +131,7 @@ def assess(
     per_frame = (time.perf_counter() - first) / len(images)
     _look(logits["bare"][:cut], choosing.labels)
     # The plain averages, and what the two searches find, go through the network once more at the end.
+    finalists += _phases(model, images, device, max_cost)
     ends = (sum(finalist.T for finalist in finalists) + SEARCHES * int(max_cost)) * len(images)
     frames = None if minutes is None else _affordable(minutes, per_frame, ends, len(choosing))
     searches = Searches(network, choosing, space, seed, max_cost, max(FEW, candidates // 2), frames, progress)
@@ -186,6 +189,15 @@ def _rows(
             )
         )
     return rows, choice
+
+
+def _phases(model: nn.Module, images: Images, device: torch.device, max_cost: float) -> list[Finalist]:
+    """The clip of the network's strides, where there is one. A network that cannot be traced is noted later."""
+    try:
+        found = phases_finalist(model, images.images[:1].to(device), max_cost)
+    except Image2VideoError:
+        return []
+    return [] if found is None else [found]
 
 
 def _affordable(minutes: float, per_frame: float, ends: int, choosing: int) -> int:

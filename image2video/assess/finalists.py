@@ -9,6 +9,7 @@ from typing import Any
 from image2video.clip.any_clip import Clip, parse_clip
 from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
+from image2video.wrap.phases import PHASES
 
 PLAIN = {
     "mirror": ("the image and its mirror image", "identity | flip_x"),
@@ -24,10 +25,10 @@ class Finalist:
     """A clip whose averaged predictions are scored on all images.
 
     Attributes:
-        name: `bare`, a key of `PLAIN`, `chain` (the best of a ranking), `inside` (the best that begins inside of the
-            network) or `frames` (the best set of frames).
+        name: `bare`, a key of `PLAIN`, `phases` (other phases of the strides), `chain` (the best of a ranking),
+            `inside` (the best that begins inside of the network) or `frames` (the best set of frames).
         title: for people.
-        genotype: the text of a genotype or of a frame set.
+        genotype: the text of a genotype or of a frame set, or `preset:phases`.
         T: frames per image.
         schedule: the power of each frame.
         padding: what stands outside the image.
@@ -54,9 +55,19 @@ class Finalist:
         return self.T == 1 and self.clip in (Genotype.identity(), FrameSet((Genotype.identity(),)))
 
     @property
-    def clip(self) -> Clip:
-        """The genotype or frame set."""
-        return parse_clip(self.genotype)
+    def clip(self) -> Clip | str:
+        """The genotype or frame set; `preset:phases` as it is, since it depends on the network."""
+        return self.genotype if self.genotype == PHASES else parse_clip(self.genotype)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the clip lists its frames, so that no schedule moves them."""
+        return not isinstance(self.clip, Genotype)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether frames begin inside of the network, at places that a trace finds."""
+        return self.clip_at is not None or self.genotype == PHASES
 
     @property
     def frames(self) -> tuple[tuple[object, ...], str]:

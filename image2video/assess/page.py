@@ -107,8 +107,8 @@ def _cells(row: Row, *, chosen: bool) -> tuple[str, ...]:
         scaled = f"{gain.scaled_loss_gain:+.4f} ± {INTERVAL * gain.scaled_loss_gain_error:.4f}"
     bare = finalist.is_bare
     frames = finalist.genotype
-    if "|" not in frames and not bare:
-        frames += f", T = {finalist.T}, {finalist.schedule}"
+    if "|" not in frames and not bare:  # a set of frames shows how many there are
+        frames += f", T = {finalist.T}" + ("" if finalist.is_listed else f", {finalist.schedule}")
     if finalist.clip_at is not None:
         frames += f", at {finalist.clip_at}"
     return (

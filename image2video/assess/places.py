@@ -1,10 +1,13 @@
-"""Where clips inside of a network are worth a try: just before its maps become smaller."""
+"""Clips inside of a network that are worth a try: just before its maps become smaller."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from image2video.assess.finalists import Finalist
 from image2video.inject import ClipSite, clip_sites
+from image2video.wrap.phases import PHASES
+from image2video.wrap.video_wrap import VideoWrap
 
 _MOST = 4
 _LEAST_SHARE = 0.02
@@ -35,3 +38,27 @@ def places_to_try(model: nn.Module, example: Tensor) -> list[ClipSite]:
     if len(last) == 1:
         return [min(sites, key=lambda site: abs(site.share_after - 0.5))]
     return list(last.values())[:_MOST]
+
+
+def phases_finalist(model: nn.Module, example: Tensor, max_cost: float) -> Finalist | None:
+    """Return the clip that brings back what the first strides throw away; None where two frames cost too much.
+
+    It is no search: the frames are those of `phases`, as many of the first as the cost allows.
+
+    Args:
+        model: the bare network; it stays as it is.
+        example: an image `(1, C, H, W)`.
+        max_cost: the most that an image may cost.
+
+    Raises:
+        InputError: a network without a stride that a map can be moved before.
+        UnsupportedError: a network that cannot be traced.
+    """
+    wrapped = VideoWrap(model, "none", genotype=PHASES, example_input=example)
+    costs = {T: wrapped.cost(T) for T in range(2, wrapped.T + 1)}
+    wrapped.unwrap()
+    affordable = [T for T, cost in costs.items() if cost <= max_cost]
+    if not affordable:
+        return None
+    T = max(affordable)
+    return Finalist("phases", "the image at other phases of the strides", PHASES, T, cost=costs[T])

@@ -121,7 +121,7 @@ class Network:
         if finalist.is_bare:
             yield self.model
             return
-        size = None if finalist.clip_at is None else self.input_size  # a place is found by a trace
+        size = self.input_size if finalist.is_inside else None  # a place is found by a trace
         network = VideoWrap(
             self.model, "none", **finalist.wrap_options(), mean=self.mean, std=self.std, input_size=size
         )

@@ -48,7 +48,7 @@ def clip_to_tune(rows: Sequence[Row], choice: int) -> Finalist:
 
     A clip that begins inside of the network may have no fusion site behind it, and is left out.
     """
-    clips = [row for row in rows if row.finalist.T > 1 and row.finalist.clip_at is None]
+    clips = [row for row in rows if row.finalist.T > 1 and not row.finalist.is_inside]
     if rows[choice] in clips:
         return rows[choice].finalist
     return min(clips, key=lambda row: row.choosing.scaled_loss).finalist

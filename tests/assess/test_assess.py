@@ -14,7 +14,7 @@ from image2video.assess import Assessment, Figures, Finalist, assess, driver, se
 from image2video.assess.choice import smallest_of_the_best
 from image2video.assess.finalists import plain_finalists
 from image2video.assess.page import gain_figure, page
-from image2video.assess.places import places_to_try
+from image2video.assess.places import phases_finalist, places_to_try
 from image2video.assess.scoring import Images, Network
 from image2video.assess.searches import Searches
 from image2video.errors import InputError, InputTypeError, StateError
@@ -194,6 +194,30 @@ def test_a_clip_inside_of_the_network_is_predicted_and_named(tilt):
     assert "clip_at='layer3'" in then
     assert "at layer3" in page(inside)
     assert Assessment.from_dict(json.loads(json.dumps(inside.to_dict()))) == inside
+
+
+def test_phases_of_the_strides_are_compared_as_far_as_the_cost_allows(tilt):
+    found, net, images, labels = tilt
+    row = next(row for row in found.rows if row.finalist.name == "phases")
+    clip = row.finalist
+    assert (clip.genotype, clip.T, clip.clip_at) == ("preset:phases", 3, None)
+    assert 1.5 < clip.cost < 2  # all of its frames begin inside of this network
+    assert phases_finalist(net, images[:1], 1.8).T == 2
+    assert phases_finalist(net, images[:1], 1.05) is None
+    predicted = Network(net, (1, 16, 16), 24, None).predicted(clip, Images(images[:8], labels[:8]))
+    model = VideoWrap(net, "none", **clip.wrap_options(), input_size=(1, 16, 16))
+    try:
+        with torch.no_grad():
+            outputs = model(images[:8])
+            assert torch.equal(outputs, predicted)
+    finally:
+        model.unwrap()
+    with torch.no_grad():
+        assert not torch.allclose(outputs, net(images[:8]), atol=1e-3)
+    chosen = dataclasses.replace(found, rows=(found.bare, row), choice=1)
+    assert chosen.sentences()[1].startswith("preset:phases (T = 3, mean) costs 1.9")
+    assert "preset:phases, T = 3<" in page(chosen)
+    assert Assessment.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
 
 
 def test_a_network_without_places_that_can_be_found_is_said(monkeypatch):
