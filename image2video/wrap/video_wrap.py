@@ -237,6 +237,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         method = self._method("forward_features")
         given = self._given(images, T)
+        self._check_paths(given, "forward_features")
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
             return self.fusion.tie(method(given.inputs))
 
@@ -268,6 +269,9 @@ class VideoWrap(ClipState, TimmLike):
         rows = features.shape[0] if isinstance(features, Tensor) and not inside else None
         size = self.plan.input_size[1:] if image_size is None else image_size
         given = Given(features, T, rows, (size[0], size[1]), self._way_back(size), self._maker(T))
+        if isinstance(features, Tensor):  # the way through a head is the end of that through the backbone
+            like = features.new_empty(1, *self.plan.input_size[:1], *size)
+            self._check_paths(given._replace(inputs=like), "__call__")
         with self.fusion.frames(T, rows=rows, size=given.size, maker=given.maker):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
             outputs = self.fusion.tie(outputs)
@@ -306,6 +310,7 @@ class VideoWrap(ClipState, TimmLike):
         given = self._given(images, T)
         options = {**options, "indices": indices, "output_fmt": "NCHW", "intermediates_only": intermediates_only}
         how = "auto" if self.aggregate == "mean_prob" else self.aggregate
+        self._check_paths(given, "forward_intermediates", options)
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
             found = method(given.inputs, **options)
 
@@ -345,6 +350,7 @@ class VideoWrap(ClipState, TimmLike):
         new = plan_of_size(self, img_size, options)
         method(img_size=img_size, **options)
         self.fusion.replan_(new)
+        self.fusion.paths.clear()
         if self.builder is not None:
             given = {"img_size": list(new.input_size[1:]), **options}
             self.builder = self.builder.with_kwargs(**given)
@@ -433,6 +439,7 @@ class VideoWrap(ClipState, TimmLike):
         super().reset_classifier(num_classes, global_pool, **kwargs)
         self._late.clear()
         self._late_ways.clear()
+        self.fusion.paths.clear()
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
@@ -577,6 +584,11 @@ class VideoWrap(ClipState, TimmLike):
         """Raise `InputError` for one frame, where the clip begins inside of the backbone."""
         if self.plan.clip_site is not None:
             check_several(T, self.plan.clip_site.name)
+
+    def _check_paths(self, given: Given, method: str, options: Mapping[str, Any] | None = None) -> None:
+        """Raise `InputError` where something leads past a place on the way of a method; a call finds out by itself."""
+        if self.plan.clip_sites and given.T > 1:
+            self.fusion.paths.check(self.backbone, given.inputs, method=method, options=options)
 
     def _aggregate(
         self, outputs: Any, given: Given, frames: Tensor | None = None, flags: Mapping[str, Any] | None = None

@@ -32,6 +32,7 @@ from image2video.integrations.openmmlab.inside import (
     PaddedMaps,
     PaddedPlaces,
     cells_of_batch,
+    check_heads,
     passed_by_heads,
 )
 from image2video.integrations.openmmlab.loading import adapt_checkpoint
@@ -234,6 +235,7 @@ class VideoSegmentor:
         self, inputs: Tensor, content: Sequence[Size], size: Size | None = None
     ) -> tuple[Any, HeadOutputs]:
         """The features of the frames, and how outputs for them become those of the images."""
+        check_heads(self, inputs)
         frames, video = self.make_frames(inputs, content, size)
         with self.video_fusion.frames(self.to_video.T, maker=self._maker(content)):
             return self.extract_feat(frames), video

@@ -1,6 +1,7 @@
 """Segmentors whose clip begins inside of their backbone: `video=dict(clip_at=…)`."""
 
 import copy
+import types
 
 import pytest
 import torch
@@ -214,3 +215,40 @@ def test_a_backbone_aggregates_what_is_behind_the_place_alone():
     torch.testing.assert_close(found[2], video.at_map((5, 7)).unwarped_mean(frames, SIZE), rtol=1e-4, atol=1e-4)
     assert found[3].shape == still[3].shape
     assert wrapped.video_record()["clip_at"] == "layer3"
+
+
+@pytest.mark.parametrize("place", ["clip_at", "later"])
+def test_what_leads_past_a_place_in_training_alone_is_refused(place):
+    how = {"clip_at": "layer3"} if place == "clip_at" else {}
+    genotype = "rotate(6)" if how else {"image": "translate_x(0.1)", "layer3": "rotate(6)"}
+    model = build(tiny_config(video={"genotype": genotype, "T": 2, "fusion": "none", **how}, auxiliary=False)).eval()
+    plain = type(model.backbone).forward
+
+    def forward(self, x):
+        *before, last = plain(self, x)
+        # As wide as the last: the stage before the place, added on in training.
+        return (*before, last + before[1].mean((1, 2, 3), keepdim=True)) if self.training else (*before, last)
+
+    model.backbone.forward = types.MethodType(forward, model.backbone)
+    inputs, found = samples(1)
+    model.encode_decode(inputs, metas_of([SIZE]))
+    with pytest.raises(
+        InputError, match=r"must be on every path to the outputs, and in training mode what 'layer2.* leads past"
+    ):
+        model.train().loss(inputs, found)
+
+
+def test_what_leads_past_a_place_into_a_head_in_training_alone_is_refused():
+    video = {"genotype": {"image": "translate_x(0.1)", "layer4": "rotate(6)"}, "T": 2, "fusion": "none"}
+    model = build(tiny_config(video=video, auxiliary=False)).eval()
+    plain = type(model.decode_head).forward
+
+    def forward(self, features):
+        found = plain(self, features)
+        return found + features[1].mean((1, 2, 3), keepdim=True) if self.training else found
+
+    model.decode_head.forward = types.MethodType(forward, model.decode_head)
+    inputs, found = samples(1)
+    model.encode_decode(inputs, metas_of([SIZE]))
+    with pytest.raises(InputError, match=r"place 'layer4' .* in training mode what 'layer2.* makes leads past it"):
+        model.train().loss(inputs, found)

@@ -18,6 +18,7 @@ from image2video.clip.options import ClipOptions
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject import Injection, inject_
 from image2video.inject.clip_site import ClipSite
+from image2video.inject.paths import Paths
 from image2video.inject.plan import Plan
 from image2video.search.rank.averaging import FrameKey, averages, check_float, matrix_key
 from image2video.search.rank.clip_candidate import ClipCandidate
@@ -78,6 +79,7 @@ class MapFrames:
     def __init__(self, model: nn.Module, site: ClipSite, batch_size: int, precision: Precision = FULL) -> None:
         self.model, self.site, self.batch_size, self.precision = model, site, batch_size, precision
         self.frames = 0
+        self._paths = Paths()
 
     def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Tensor]:
         """The averages over the frames, `(B, K)` per clip, as `AveragedFrames` gives them.
@@ -88,7 +90,7 @@ class MapFrames:
         plan = _plan(clips, (images.shape[-2], images.shape[-1]), self.site)
         # As few images at once as let all frames of an image go together.
         few = max(1, self.batch_size // len(plan.frames))
-        with _injected(self.model, self.site) as injection:
+        with _injected(self.model, self.site, self._paths) as injection:
             rows = [self._predict(injection, part, plan.frames) for part in images.split(few)]
         return averages(torch.cat(rows), plan.shares, [clip.aggregate for clip in clips])
 
@@ -127,6 +129,7 @@ class MapClips:
     def __init__(self, model: nn.Module, site: ClipSite, task: Task, precision: Precision = FULL) -> None:
         self.model, self.site, self.task, self.precision = model, site, task, precision
         self.frames = 0
+        self._paths = Paths()
 
     def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
         """What the task predicts from the frames of each clip, `(B, …)` per clip.
@@ -134,7 +137,7 @@ class MapClips:
         Raises `InputTypeError` for images that are not float `(B, C, H, W)`, and what the task's `check` raises.
         """
         check_float(images)
-        with _injected(self.model, self.site) as injection:
+        with _injected(self.model, self.site, self._paths) as injection:
             return [self._predict(injection, images, clip) for clip in clips]
 
     def _predict(self, injection: Injection, images: Tensor, clip: ClipCandidate) -> Any:
@@ -150,10 +153,11 @@ class MapClips:
 
 
 @contextmanager
-def _injected(model: nn.Module, site: ClipSite) -> Iterator[Injection]:
-    """Let clips begin at a place of a network for a while."""
+def _injected(model: nn.Module, site: ClipSite, paths: Paths) -> Iterator[Injection]:
+    """Let clips begin at a place of a network for a while; `paths` remembers what was traced before."""
     height, width = site.grid.image
     injection = inject_(model, Plan(resolve_fusion("none"), (), (0, height, width), clip_site=site))
+    injection.paths.found = paths.found
     try:
         yield injection
     finally:
