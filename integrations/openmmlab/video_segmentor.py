@@ -41,6 +41,7 @@ from image2video.integrations.openmmlab.sliding import windows
 from image2video.wrap.clip_record import encode, record_of
 from image2video.wrap.inside import check_begin, named_as
 from image2video.wrap.phases import phases
+from image2video.wrap.steps import found_at
 
 _DEFAULT_SIZE = (512, 512)
 _LITTLE = 0.5
@@ -77,7 +78,7 @@ class VideoSegmentor:
         for head in self._heads():
             check_head(head, at_head_size=options.unwarp == "head")
         try:
-            plan = plan_for(self.backbone, fusion, options.sites, (channels, *size), None, places)
+            plan = plan_for(self.backbone, fusion, options.sites, (channels, *size), None, places, found=found_at(clip))
             if plan.clip_site is not None and not plan.later_sites:
                 check_begin(to_video, plan.clip_site.name)
             self.to_video: Video = named_as(to_video, plan)

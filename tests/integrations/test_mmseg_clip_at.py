@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("mmseg")
 
 from mmseg.models.utils import resize
+from mmseg.registry import MODELS
 from mmseg_cases import SIZE, build, largest_difference, metas_of, pair, predictions, samples, tiny_config, total_loss
 
 from image2video import Genotype, Image2Video
@@ -177,12 +178,28 @@ def test_the_place_is_written_into_checkpoints_and_another_one_refused():
             other.load_state_dict(state)
 
 
-def test_a_genotype_that_was_found_at_another_place_warns(tmp_path):
+@pytest.mark.parametrize("found", ["layer4", "image", None])
+def test_a_genotype_begins_where_it_was_found_unless_another_place_is_named(tmp_path, found):
     file = tmp_path / "found.json"
-    Genotype.parse("flip_x").with_provenance({"T": 2, "schedule": "from_zero", "clip_at": "layer4"}).save(file)
-    with pytest.warns(UserWarning, match=r"model.video.clip_at='image', found with 'layer4'"):
-        build(tiny_config(video={"genotype": str(file), "fusion": "none"}))
-    build(tiny_config(video={"genotype": str(file), "fusion": "none", "clip_at": "layer4"}))
+    Genotype.parse("flip_x").with_provenance({"T": 2, "schedule": "from_zero", "clip_at": found}).save(file)
+    config = {"genotype": str(file), "fusion": "none"}
+    there = None if found == "image" else found
+    for video in (config, {**config, "clip_at": found}):
+        site = build(tiny_config(video=video)).clip_site
+        assert (site if site is None else site.name) == there
+    with pytest.warns(UserWarning, match=rf"model.video.clip_at='layer3', found with '{found or 'image'}'"):
+        assert build(tiny_config(video={**config, "clip_at": "layer3"})).clip_site.name == "layer3"
+
+
+def test_a_backbone_begins_where_the_genotype_was_found(tmp_path):
+    file = tmp_path / "found.json"
+    Genotype.parse("flip_x").with_provenance({"T": 2, "clip_at": "layer4"}).save(file)
+    inner = tiny_config(auxiliary=False).backbone
+    model = MODELS.build({"type": "VideoWrap", "backbone": inner, "video": {"genotype": str(file), "fusion": "none"}})
+    assert model.fusion.plan.clip_site.name == "layer4"
+    Genotype.parse("flip_x").with_provenance({"T": 2, "clip_at": "layer9"}).save(file)
+    with pytest.raises(InputError, match=r"the genotype was found there, as its provenance says"):
+        MODELS.build({"type": "VideoWrap", "backbone": inner, "video": {"genotype": str(file), "fusion": "none"}})
 
 
 def test_points_are_read_where_cells_of_the_map_put_them():
