@@ -41,6 +41,7 @@ from image2video.wrap.inside import (
     Given,
     Seen,
     check_begin,
+    check_cells,
     check_several,
     map_shape,
     named_as,
@@ -111,7 +112,8 @@ class VideoWrap(ClipState, TimmLike):
         InputError: an unknown option, one that a frame set cannot have, `sites` that match nothing, no known input
             size, no mean and std where needed, a T whose clip of one image is larger than the machine's memory; a
             `clip_at` where no clip can begin, with colours, with `frames`, or with T = 1; places of a genotype that
-            the backbone does not have or does not pass in this order, beside `clip_at`, or with T = 1.
+            the backbone does not have or does not pass in this order, beside `clip_at`, or with T = 1; more cells than
+            the map at a place has.
         StateError: a backbone that is wrapped or compiled already.
 
     >>> import torch
@@ -165,6 +167,7 @@ class VideoWrap(ClipState, TimmLike):
             if not the_plan.later_sites:
                 check_begin(self.to_video, the_plan.clip_site.name)
             nominal = map_shape(the_plan.clip_site)
+        check_cells(self.to_video, the_plan)
         check_frames_memory(self.to_video.T, nominal)
         # Before the backbone: timm's reparameterize_model goes through the children and meets the fusions' refusal.
         self.fusion = inject_(backbone, the_plan, residual=residual)

@@ -39,7 +39,7 @@ from image2video.integrations.openmmlab.loading import adapt_checkpoint
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.integrations.openmmlab.sliding import windows
 from image2video.wrap.clip_record import encode, record_of
-from image2video.wrap.inside import check_begin, named_as
+from image2video.wrap.inside import check_begin, check_cells, named_as
 from image2video.wrap.phases import phases
 from image2video.wrap.steps import found_at
 
@@ -82,6 +82,7 @@ class VideoSegmentor:
             if plan.clip_site is not None and not plan.later_sites:
                 check_begin(to_video, plan.clip_site.name)
             self.to_video: Video = named_as(to_video, plan)
+            check_cells(self.to_video, plan)
             self._passed = passed_by_heads(self, plan.clip_sites, channels, at_image=plan.clip_site is None)
             self._warn_of_empty_frames(size, plan)
             # Parameters stand beside the bare keys, which stay as they are.
