@@ -351,7 +351,7 @@ class Injection(nn.Module):
             return OnePlace(maker, T) if one else maker
         if one and isinstance(maker, FrameMaker):
             return OnePlace(maker, T)
-        if one or not isinstance(maker, PlaceMaker):
+        if not isinstance(maker, PlaceMaker):
             raise InputTypeError(
                 f"maker must make frames at {len(sites)} places, got a {type(maker).__name__}; pass "
                 f"{self._maker_words()}"
