@@ -12,13 +12,12 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from image2video.errors import StateError
-from image2video.inject import plan
 from image2video.protocols import ImageSet
 from image2video.search.rank.clip_candidate import Chains
 from image2video.search.rank.fixed_weights import rank_genotypes
 from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.greedy_frames import greedy_frames
-from image2video.search.rank.places import ALL, alone, check_places, find_places, together
+from image2video.search.rank.places import ALL, alone, check_places, find_places, plan_places, together
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
 from image2video.search.setup import Setup
@@ -59,11 +58,11 @@ class BareRun:
             return
         example = next(iter(self._images.batches(1, device=self._setup.accelerator.device).epoch(0)))[0]
         if alone(names) not in ((), (IMAGE,), (ALL,)):
-            find_places(self._backbone_there(), alone(names), example)
+            find_places(self._backbone_there(), alone(names), example, self._setup.task)
         for places in together(names):
             assert isinstance(self.space, SearchSpace), "each place has chains of its own"
             DeepSpace(self.space, places)
-            plan(self._backbone_there(), fusion="none", clip_at=places, example_input=example)
+            plan_places(self._backbone_there(), self._setup.task, places, example)
 
     def rank(self, chains: tuple[Chains, ...]) -> Ranking:
         """Rank chains for the backbone as it is, by `rank_genotypes`."""

@@ -175,8 +175,8 @@ def rank_genotypes(
         class_labels=isinstance(task, ClassificationTask),
     )
     if not at_image:
-        choices = _at_places(choices, model, alone(names), chains, held_out.example())
-        choices = replace(choices, deep=deep_groups(model, deep, held_out.example()))
+        choices = _at_places(choices, model, alone(names), chains, held_out.example(), task)
+        choices = replace(choices, deep=deep_groups(model, deep, held_out.example(), task))
         clips = choices.candidates(chains, like)
     held_out.batch_size = images_per_batch(clips, task, batch_size)
     predictor = make_predictor(model, clips, task, batch_size, autocast)
@@ -223,12 +223,17 @@ def rank_genotypes(
 
 
 def _at_places(
-    choices: ClipChoices, model: nn.Module, names: Sequence[str], chains: Sequence[Genotype], example: Tensor
+    choices: ClipChoices,
+    model: nn.Module,
+    names: Sequence[str],
+    chains: Sequence[Genotype],
+    example: Tensor,
+    task: Task,
 ) -> ClipChoices:
     """The same choices at places of a network; raises what `rank_genotypes` raises for them."""
-    places = find_places(model, names, example) if names else ()
+    places = find_places(model, names, example, task) if names else ()
     check_chains(chains, places)
-    return replace(choices, places=places, same=SameFrames.of(model, places, example))
+    return replace(choices, places=places, same=SameFrames.of(task.part(model), places, example))
 
 
 def _limits(predictor: Predictor, max_seconds: float | None, max_frames: int | None) -> Callable[[], bool] | None:

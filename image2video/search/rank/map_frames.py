@@ -142,7 +142,7 @@ class MapClips:
         Raises `InputTypeError` for images that are not float `(B, C, H, W)`, and what the task's `check` raises.
         """
         check_float(images)
-        with _injected(self.model, self.site, self._paths) as injection:
+        with _injected(self.task.part(self.model), self.site, self._paths) as injection:
             return [self._predict(injection, images, clip) for clip in clips]
 
     def _predict(self, injection: Injection, images: Tensor, clip: ClipCandidate) -> Any:
@@ -184,7 +184,7 @@ class DeepClips:
         """
         check_float(images)
         found = []
-        with injected(self.model, self.plan, self._paths) as injection:
+        with injected(self.task.part(self.model), self.plan, self._paths) as injection:
             network = FrameNetwork(self.model, injection)
             for clip in clips:
                 assert isinstance(clip.genotype, DeepClip), "chains have predictors of their own"

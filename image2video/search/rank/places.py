@@ -11,9 +11,11 @@ from image2video.clip.deep_clip import DeepClip
 from image2video.clip.genotype import Genotype
 from image2video.clip.map_frames import check_inside
 from image2video.errors import InputError, InputTypeError
+from image2video.fusion.registry import resolve_fusion
 from image2video.inject import clip_sites, plan
 from image2video.inject.clip_site import ClipSite
 from image2video.inject.plan import Plan
+from image2video.search.score.task import ClassificationTask, Task
 from image2video.trace.places import IMAGE
 
 ALL = "all"
@@ -134,7 +136,22 @@ def _one_clip(item: str | Sequence[str]) -> str | tuple[str, ...]:
     return places[0] if len(places) == 1 else places
 
 
-def find_places(model: nn.Module, names: Sequence[str], example: Tensor) -> tuple[Place, ...]:
+def plan_places(model: nn.Module, task: Task, names: Sequence[str], example: Tensor) -> Plan:
+    """Return the plan of places of a network's part that a task says; raises what `plan` and `Task.plan_at` do.
+
+    Args:
+        model: the bare network; it stays as it is.
+        task: what is predicted.
+        names: of the places of one clip.
+        example: an image `(1, C, H, W)` as the network gets it.
+    """
+    if type(task).plan_at is Task.plan_at:
+        return plan(model, fusion="none", clip_at=tuple(names), example_input=example)
+    channels, height, width = example.shape[1:]
+    return task.plan_at(model, resolve_fusion("none"), (channels, height, width), names)[1]
+
+
+def find_places(model: nn.Module, names: Sequence[str], example: Tensor, task: Task | None = None) -> tuple[Place, ...]:
     """Return the places of checked names, in the order of the network, the image first.
 
     Of places with maps of the same shape and no multiply-accumulates between them `"all"` has the last one alone: what
@@ -144,6 +161,7 @@ def find_places(model: nn.Module, names: Sequence[str], example: Tensor) -> tupl
         model: the bare network; it stays as it is.
         names: what `check_places` gave.
         example: an image `(1, C, H, W)` as the network gets it.
+        task: says in which part of the network the places are; classification by default, in all of it.
 
     Raises:
         InputError: a name at which no clip can begin.
@@ -152,18 +170,18 @@ def find_places(model: nn.Module, names: Sequence[str], example: Tensor) -> tupl
     if tuple(names) == (IMAGE,):
         return (None,)
     if tuple(names) == (ALL,):
-        sites = clip_sites(model, example_input=example)
+        sites = clip_sites(model if task is None else task.part(model), example_input=example)
         different = {(site.macs_before, site.shape, site.map_size): site for site in sites}
         return (None, *different.values())
     found: dict[tuple[str, int] | None, Place] = {}
     for name in names:
-        site = plan(model, fusion="none", clip_at=name, example_input=example).clip_site
+        site = plan_places(model, task or ClassificationTask(), (name,), example).clip_site
         found.setdefault(None if site is None else (site.module, site.index), site)
     return tuple(sorted(found.values(), key=lambda place: -1 if place is None else place.macs_before))
 
 
 def deep_groups(
-    model: nn.Module, clips: Sequence[DeepClip], example: Tensor
+    model: nn.Module, clips: Sequence[DeepClip], example: Tensor, task: Task
 ) -> tuple[tuple[Together, tuple[DeepClip, ...]], ...]:
     """Return clips at several places by their places, which are planned.
 
@@ -171,6 +189,7 @@ def deep_groups(
         model: the bare network; it stays as it is.
         clips: of chains.
         example: an image `(1, C, H, W)` as the network gets it.
+        task: says in which part of the network the places are.
 
     Raises:
         InputError: places that the network does not have in this order, colours inside of it, or magnitudes in cells
@@ -182,7 +201,7 @@ def deep_groups(
         groups.setdefault(clip.places, []).append(clip)
     found = []
     for places, members in groups.items():
-        group = Together(plan(model, fusion="none", clip_at=places, example_input=example))
+        group = Together(plan_places(model, task, places, example))
         for clip in members:
             inner = clip.clips[int(clip.begins_at_image) :]
             for site, chain in zip(group.plan.clip_sites, inner, strict=True):
