@@ -95,7 +95,10 @@ class Searches:
             return None
         ranking = self._ranked("chains", T=numbers, schedule=_SCHEDULES[0], padding=_PADDINGS[0], count=count, share=2)
         self.looked += len({entry.genotype for entry in ranking.entries})
-        self._chains = list(dict.fromkeys(entry.genotype for entry in ranking.entries if entry.genotype.chain))[:_TRIED]
+        moving = [entry for entry in ranking.entries if not entry.is_still]
+        self._chains = [
+            chain for chain in dict.fromkeys(entry.genotype for entry in moving) if isinstance(chain, Genotype)
+        ][:_TRIED]
         chains = self._chains[: self._with_options(numbers)]
         if chains:
             options = {"schedule": _SCHEDULES, "padding": _PADDINGS}
@@ -174,7 +177,7 @@ class Searches:
 def _found(name: str, title: str, ranking: Ranking) -> Finalist | None:
     """The best clip of a ranking; None for the image itself."""
     entry = ranking.best_entry
-    if not entry.genotype.chain or entry.cost is None:
+    if entry.is_still or entry.cost is None:
         return None
     return Finalist.found(name, title, entry.wrap_options(), entry.cost)
 

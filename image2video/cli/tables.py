@@ -49,7 +49,7 @@ def ranking_table(ranking: Ranking) -> Table:
     if ranking.identity not in shown:
         shown.append(ranking.identity)
     for entry in shown:
-        gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f}" if entry.genotype.chain else "–"
+        gain = f"{100 * entry.gain:+.2f} ± {100 * entry.gain_error:.2f}" if not entry.is_still else "–"
         cost = () if not with_cost or entry.macs is None else (f"{entry.macs / 1e6:,.1f} M",)
         table.add_row(_clip_text(entry, ranking), f"{100 * entry.accuracy:.2f}", gain, f"{entry.loss:.4f}", *cost)
     return table
@@ -57,7 +57,7 @@ def ranking_table(ranking: Ranking) -> Table:
 
 def front_lines(ranking: Ranking) -> list[str]:
     """Gain against cost, a line for every cost; none where there was one only."""
-    front = [entry for entry in ranking.front if entry.genotype.chain]
+    front = [entry for entry in ranking.front if not entry.is_still]
     if len(front) < 2:
         return []
     inside = any(entry.place is not None for entry in front)
@@ -120,9 +120,9 @@ def assessment_table(assessment: Assessment) -> Table:
 
 def _clip_text(entry: RankedGenotype, ranking: Ranking) -> str:
     """A chain, with the options of its clip where the ranking had several to choose from."""
-    clips = [other for other in ranking.entries if other.genotype.chain]
+    clips = [other for other in ranking.entries if not other.is_still]
     several = [name for name in _OPTIONS if len({getattr(other, name) for other in clips}) > 1]
-    if not several or not entry.genotype.chain:
+    if not several or entry.is_still:
         return str(entry.genotype)
     return f"{entry.genotype} ({', '.join(_option_text(name, entry) for name in several)})"
 

@@ -28,6 +28,7 @@ from image2video.inject.hooks import (
     refuse_replica,
 )
 from image2video.inject.norms import check_norms, norms_behind
+from image2video.inject.paths import Paths
 from image2video.inject.plan import Plan, Site, some
 from image2video.trace.capture import refuse_script
 from image2video.trace.recompute import FrameState
@@ -126,6 +127,7 @@ class Injection(nn.Module):
         super().__init__()
         self.plan = plan
         self._context = FrameContext()
+        self.paths = Paths()
         # In lists, so that the backbone's modules do not become submodules of this one.
         self._root = [backbone]
         self._hooks = [
@@ -142,9 +144,9 @@ class Injection(nn.Module):
             # Before the fusions': one at the same module gets the frames.
             self._handles.append(clip_hook.register(backbone.get_submodule(clip_hook.site.module)))
         self._handles += [hook.register(module) for hook, module in zip(self._hooks, self._modules_at, strict=True)]
-        self._handles.append(backbone.register_forward_pre_hook(EnterHook(self._context), with_kwargs=True))
+        self._handles.append(backbone.register_forward_pre_hook(EnterHook(self._context, self.paths), with_kwargs=True))
         fired = (*plan.names, *(clip_hook.fired for clip_hook in self._clip_hooks))
-        self._exit = ExitHook(self._context, fired, fusions)
+        self._exit = ExitHook(self._context, fired, fusions, self.paths)
         self._handles.append(backbone.register_forward_hook(self._exit))
         self._handles.append(backbone.register_forward_hook(LeaveHook(self._context), always_call=True))
         self._norms = norms_behind(backbone, plan.sites)
@@ -154,6 +156,11 @@ class Injection(nn.Module):
         super().__setstate__(state)
         if self._context.injection is None:  # a shallow copy has the context of the original
             self._own()
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The module that is hooked."""
+        return self._root[0]
 
     def frames(
         self,
@@ -296,6 +303,7 @@ class Injection(nn.Module):
     def _own(self) -> None:
         """Let the hooks know whose they are, and leave the backbone with this module."""
         self._context.injection = weakref.ref(self)
+        self.paths.belong_to(self)
         # The handles refer to the backbone's hooks weakly, and to nothing of this module.
         weakref.finalize(self, _take_out, self._handles).atexit = False
 
@@ -343,7 +351,7 @@ class Injection(nn.Module):
             return OnePlace(maker, T) if one else maker
         if one and isinstance(maker, FrameMaker):
             return OnePlace(maker, T)
-        if one or not isinstance(maker, PlaceMaker):
+        if not isinstance(maker, PlaceMaker):
             raise InputTypeError(
                 f"maker must make frames at {len(sites)} places, got a {type(maker).__name__}; pass "
                 f"{self._maker_words()}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from image2video.errors import StateError
 from image2video.fusion.base import Fusion
 from image2video.inject.context import FrameContext
+from image2video.inject.paths import Paths
 from image2video.inject.plan import some
 from image2video.inject.tie import tie
 
@@ -25,16 +26,20 @@ class ExitHook:
         context: what all hooks of an injection share.
         names: of all sites.
         fusions: the module of each site.
+        paths: warns of what it could not look at.
     """
 
-    def __init__(self, context: FrameContext, names: Sequence[str], fusions: Sequence[Fusion]) -> None:
+    def __init__(self, context: FrameContext, names: Sequence[str], fusions: Sequence[Fusion], paths: Paths) -> None:
         self.context = context
         self.names = tuple(names)
         self.fusions = list(fusions)
+        self.paths = paths
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Return the backbone's output."""
         self.check_fired()
+        if not torch.compiler.is_compiling():
+            self.paths.warn()
         return self.tie(output)
 
     def check_fired(self) -> None:

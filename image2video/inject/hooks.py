@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from image2video.errors import InputError, UnsupportedError
 from image2video.fusion.base import Fusion
 from image2video.inject.context import FORWARD, FrameContext
+from image2video.inject.paths import Paths, check_at_compilation
 from image2video.inject.plan import Site
+from image2video.trace.capture import is_captured, is_exported
 from image2video.trace.layout import Layout
 from image2video.trace.recompute import FrameState
 from image2video.trace.token_grid import grid_for
@@ -154,10 +156,12 @@ class EnterHook:
 
     Args:
         context: what all hooks of an injection share.
+        paths: knows which paths lead past the places of the clip.
     """
 
-    def __init__(self, context: FrameContext) -> None:
+    def __init__(self, context: FrameContext, paths: Paths) -> None:
         self.context = context
+        self.paths = paths
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at the leading dimension of the backbone's first tensor, and open a forward."""
@@ -176,6 +180,13 @@ class EnterHook:
                 f"the rows of the backbone must be a multiple of {f'T = {count}' if count == state.T else count}, got "
                 f"{entering}; frames are (B·T, C, H, W), batch-major: row b·T + t is frame t of image b"
             )
+        if state.maker is None or is_exported():
+            return
+        if is_captured():
+            check_at_compilation(self.paths.name, module.training)
+        elif args and isinstance(args[0], Tensor) and args[0].ndim == 4:
+            # Images come first: a backbone that gets them otherwise was planned by nobody.
+            self.paths.check(module, args[0], options=kwargs, further=args[1:])
 
 
 class LeaveHook:

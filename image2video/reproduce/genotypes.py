@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from image2video.clip.any_clip import parse_clip
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.data import DataSource
@@ -85,7 +86,9 @@ def _on(setting: Setting, data: str) -> Setting:
 def ranked_choice(ranking: Ranking, accelerator: Accelerator) -> Chosen:
     """The best of a ranking that every process has made; the main one's, where there are several."""
     # Every process has ranked all images; on a GPU the last digits may differ, the choice must not.
-    return agreed(accelerator, Chosen(ranking.best, f"ranked on {ranking.images} held-out images", ranking.seconds))
+    best = ranking.best
+    assert not isinstance(best, DeepClip), "the tables rank chains at the image"
+    return agreed(accelerator, Chosen(best, f"ranked on {ranking.images} held-out images", ranking.seconds))
 
 
 def row_clip(setting: Setting, data: DataSource) -> ClipOptions:

@@ -11,16 +11,17 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
-from image2video.clip.genotype import Genotype
 from image2video.errors import StateError
 from image2video.protocols import ImageSet
+from image2video.search.rank.clip_candidate import Chains
 from image2video.search.rank.fixed_weights import rank_genotypes
 from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.greedy_frames import greedy_frames
-from image2video.search.rank.places import ALL, check_places, find_places
+from image2video.search.rank.places import ALL, alone, check_places, find_places, plan_places, together
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
 from image2video.search.setup import Setup
+from image2video.search.space.deep_space import DeepSpace
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import AVERAGES
 from image2video.search.state.state import SearchState
@@ -53,11 +54,17 @@ class BareRun:
     def check_places(self) -> None:
         """Raise `InputError` where no clip can begin at a place of the settings; `all` places are those that can."""
         names = check_places(self.config.clip_at)
-        if names not in ((IMAGE,), (ALL,)):
-            batches = self._images.batches(1, device=self._setup.accelerator.device)
-            find_places(self._backbone_there(), names, next(iter(batches.epoch(0)))[0])
+        if names in ((IMAGE,), (ALL,)):
+            return
+        example = next(iter(self._images.batches(1, device=self._setup.accelerator.device).epoch(0)))[0]
+        if alone(names) not in ((), (IMAGE,), (ALL,)):
+            find_places(self._backbone_there(), alone(names), example, self._setup.task)
+        for places in together(names):
+            assert isinstance(self.space, SearchSpace), "each place has chains of its own"
+            DeepSpace(self.space, places)
+            plan_places(self._backbone_there(), self._setup.task, places, example)
 
-    def rank(self, chains: tuple[Genotype, ...]) -> Ranking:
+    def rank(self, chains: tuple[Chains, ...]) -> Ranking:
         """Rank chains for the backbone as it is, by `rank_genotypes`."""
         config, setup, options = self.config, self._setup, self._setup.options
         ranking = rank_genotypes(
@@ -75,7 +82,7 @@ class BareRun:
             provenance=self._provenance,
             progress=setup.progress,
             max_cost=config.max_cost,
-            clip_at=config.clip_at,
+            clip_at=alone(check_places(config.clip_at)) or None,
             aggregate=config.choose_aggregate or "mean",
             **{
                 **options.arguments(),

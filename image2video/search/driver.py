@@ -231,7 +231,7 @@ def _over_places(setup: Setup, backbone: nn.Module, train: ImageSet, selection: 
     if not selection.over_places:
         raise InputError(
             f"selection={selection.name!r} searches at the image alone, got clip_at={list(found.places)}; take "
-            "'perturbation', or 'fixed_weights' for a trained network"
+            "'perturbation' or 'one_shot', or 'fixed_weights' for a trained network"
         )
     assert isinstance(setup.space, SearchSpace), "places come in here"
     return replace(setup, space=DeepSpace(setup.space, found.places), places=found)

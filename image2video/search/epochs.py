@@ -13,13 +13,12 @@ from torch import Tensor
 from image2video.protocols import Batches
 from image2video.search.cell.draw import Draw
 from image2video.search.cell.mixing import mixing_matrix
-from image2video.search.cell.topology import random_genotype
+from image2video.search.cell.topology import found_clip, random_decisions
 from image2video.search.optimise.bilevel import Batch
 from image2video.search.optimise.schedule import cosine, linear, tuning_rate, work_share
 from image2video.search.optimise.watch import LossWatch, Meter
 from image2video.search.run import SearchRun
 from image2video.search.score.network import in_mode
-from image2video.search.space.space import SearchSpace
 from image2video.search.state.budget import SEARCH_SHARE, TUNE_SHARE
 from image2video.search.state.seeds import derived_seed, seeded
 
@@ -99,10 +98,9 @@ def one_shot_epoch(run: SearchRun, epoch: int) -> None:
     config, steps = run.config, run.steps_per_epoch
     watch = LossWatch("training", epoch * steps, run.device)
     pace = _Pace(run, "sampled", epoch, config.epochs, steps, 0.0, SEARCH_SHARE)
-    assert isinstance(run.space, SearchSpace), "chains are sampled at the image alone"
     with in_mode(run.bilevel.network, training=True):
         for step, batch in pace.over(run.train_batches.epoch(epoch)):
-            chain = random_genotype(run.space, seeded(config.seed, f"chain {step}"))
+            chain = found_clip(random_decisions(run.space, seeded(config.seed, f"chain {step}")), run.space)
             watch.add(run.bilevel.clip_step(*batch, run.video(chain)))
             pace.count(len(batch[1]), epoch=epoch + 1, loss=watch.latest)
     run.tick()

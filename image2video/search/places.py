@@ -9,7 +9,7 @@ from torch import nn
 from image2video.errors import InputError
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.plan import Plan
-from image2video.search.rank.places import ALL, check_places
+from image2video.search.rank.places import ALL, alone, check_places, together
 from image2video.search.score.task import Task
 from image2video.search.state.config import SearchConfig
 from image2video.trace.places import IMAGE
@@ -31,7 +31,15 @@ def searched_places(
             the settings allow.
         UnsupportedError: a task that knows no places.
     """
-    names = check_places(config.clip_at)
+    given = check_places(config.clip_at)
+    groups = together(given)
+    if groups and len(given) > 1:
+        raise InputError(
+            f"clip_at={' , '.join(config.clip_at or ())!r:.80} lists alternatives, which rankings choose from "
+            f"(selection='fixed_weights'); selection={config.selection!r} searches over all places at once: name them "
+            "alone, as in clip_at=['image', 'layer2', 'layer3']"
+        )
+    names = groups[0] if groups else alone(given)
     if names == (ALL,):
         raise InputError(
             f"clip_at={ALL!r} is for rankings (selection='fixed_weights'); a search puts a cell at every place: name "

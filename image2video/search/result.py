@@ -217,7 +217,7 @@ def result_of(run: Run, config: SearchConfig, provenance: dict[str, Any], out: P
     chain = found_clip(state.decisions, space) if state.chain is None else as_any_clip(state.chain)
     genotype = chain.with_provenance(record)
     if ranking is not None:
-        assert isinstance(genotype, Genotype), "rankings are of chains"
+        assert isinstance(genotype, Genotype | DeepClip), "rankings are of chains"
         ranking = replace(ranking, best=genotype)
     return SearchResult(genotype, config, space, state, ranking, out)
 

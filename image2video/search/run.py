@@ -12,11 +12,14 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast
 from torch import Tensor
 
+from image2video.clip.deep_clip import DeepClip
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError, StateError, UnsupportedError
 from image2video.protocols import Batches, ImageSet
 from image2video.search.cell.cell import Cell
+from image2video.search.cell.clip_view import clip_view
 from image2video.search.cell.deep_cell import AnyCell, DeepCell
 from image2video.search.cell.mixing import mixing_matrix
 from image2video.search.cell.view import View
@@ -25,8 +28,9 @@ from image2video.search.optimise.bilevel import Batch, Bilevel, weight_optimizer
 from image2video.search.optimise.memory import checkpoint_activations_
 from image2video.search.optimise.tensors import on_cpu
 from image2video.search.optimise.watch import Meter
-from image2video.search.rank.clip_candidate import ClipCandidate
+from image2video.search.rank.clip_candidate import Chains, ClipCandidate
 from image2video.search.rank.halving import Halving, HalvingRules
+from image2video.search.rank.places import Together
 from image2video.search.rank.pool import HeldOut
 from image2video.search.rank.ranking import Ranking, order_of
 from image2video.search.rank.shared_weights import SharedWeights, videos
@@ -143,31 +147,35 @@ class SearchRun:
         count: int,
         on_batch: Callable[[int], None] | None = None,
         stop: Callable[[Scores], bool] | None = None,
+        *,
+        by_batch: bool | None = None,
     ) -> Scores:
-        """Held-out scores of the network under `count` views of the images."""
+        """Held-out scores under `count` views of the images; `by_batch` in place of what the settings say."""
         bare = self.bilevel.bare
 
         def variants(images: Tensor) -> list[Any]:
             with self.accelerator.autocast():
                 return [predictions(bare, v.inputs, self.task, v.unwarp, v.maker) for v in views(images)]
 
-        by_batch = self.config.score_statistics == "batch"
+        by_batch = self.config.score_statistics == "batch" if by_batch is None else by_batch
         with in_mode(bare, training=False), batch_statistics(bare) if by_batch else nullcontext(), torch.no_grad():
             images = self._score_batches()
             scores = score_variants(variants, images, self.accelerator, task=self.task, on_batch=on_batch, stop=stop)
         self.state.evaluated_frames += scores.n * self.config.T * count
         return scores
 
-    def rank(self, chains: tuple[Genotype, ...]) -> Ranking:
+    def rank(self, chains: tuple[Chains, ...]) -> Ranking:
         """Rank chains under the network as it is, on the held-out images, within the budget.
 
-        Every process scores its share of the images; the scores, and so the ranking, are the same on all.
+        Every process scores its share of the images; the scores, and so the ranking, are the same on all. Over places,
+        the best clip is scored without its first places too, as `score_chosen` does.
         """
         self.share_buffers()
         config, accelerator, state = self.config, self.accelerator, self.state
         network = self.bilevel.bare
         shared = SharedWeights(network, self.task, accelerator.autocast)
-        clips = tuple(ClipCandidate.mixed(chain, self.options) for chain in chains)
+        there = None if self.places is None else Together(self.places)
+        clips = tuple(ClipCandidate.mixed(chain, self.options, there) for chain in chains)
         seed = derived_seed(config.seed, "ranking")
         held_out = HeldOut(self.held_out, None, batch_size=config.batch_size, seed=seed, device=self.device)
         started, before = time.perf_counter(), state.evaluated_frames
@@ -192,7 +200,25 @@ class SearchRun:
         ranking = outcome.ranking(first, frames=frames, seconds=seconds, metric=self.task.metric)
         state.evaluated_frames = before + frames
         state.ranking = ranking.to_dict()
+        if isinstance(ranking.best, DeepClip) and self.places is not None and self.spent() < 1:
+            state.front = front_records(self._scores_without_first(ranking.best), self.places, config.T)
         return ranking
+
+    def _scores_without_first(self, clip: DeepClip) -> Scores:
+        """The scores of a clip, of those that leave out its first places, and last of all copies."""
+        still = Genotype.identity()
+        variants = [
+            DeepClip(
+                tuple((place, still if number < left else chain) for number, (place, chain) in enumerate(clip.sites))
+            )
+            for left in range(len(clip.sites) + 1)
+        ]
+        sites = self.bilevel.bare.clip_sites
+
+        def views(images: Tensor) -> Iterator[View]:
+            return (clip_view(self.video(variant), images, sites) for variant in variants)
+
+        return self._scores(views, len(variants), by_batch=False)
 
     def score_chosen(self) -> None:
         """Score the discretised cell and put it into the records; over places, with those that begin later too."""
@@ -242,8 +268,8 @@ class SearchRun:
             for buffer in self.bilevel.bare.buffers():
                 buffer.copy_(broadcast(buffer))
 
-    def video(self, chain: Genotype) -> Image2Video:
-        """The clips of one chain, as the space and the settings have them."""
+    def video(self, chain: Chains) -> Image2Video | DeepVideo:
+        """The clips of one chain, or of chains at several places, as the space and the settings have them."""
         return self._video(chain)
 
     def _prepared(self, network: FrameNetwork) -> Bilevel:

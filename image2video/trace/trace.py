@@ -115,6 +115,10 @@ def _traced(run: _Run, fake: FakeTensorMode | None) -> Trace:
     model, parameters = _copied(run.backbone, fake)
     if not run.as_is:
         model.eval()  # not chained: mmsegmentation's backbones return nothing from `train`
+    for module in model.modules():
+        # In training these wait for the other processes, which may trace nothing just now.
+        if isinstance(module, nn.SyncBatchNorm):
+            module.training = False
     recorder = Recorder(trace, parameters, _foreign(run.backbone, model))
     names = _names(model)
     if run.prepare is not None:

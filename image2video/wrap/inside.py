@@ -107,6 +107,22 @@ def inner_videos(to_video: Image2Video | DeepVideo) -> list[Image2Video]:
     return videos[1:] if to_video.genotype.begins_at_image else videos
 
 
+def check_cells(to_video: Video, plan: Plan) -> None:
+    """Raise `InputError` for magnitudes in cells that a map is too small for, at the planned size of the images."""
+    if not plan.clip_sites or not isinstance(to_video, Image2Video | DeepVideo):
+        return
+    for site, video in zip(plan.clip_sites, inner_videos(to_video), strict=True):
+        try:
+            video.genotype.check_cells(site.map_size)
+        except InputError as error:
+            height, width = plan.input_size[1:]
+            raise InputError(
+                f"the map at {site.name!r} has {site.map_size[0]}×{site.map_size[1]} cells for images of "
+                f"{height}×{width}: {error}; or choose a place with a larger map, or wrap at the size that the images "
+                "have"
+            ) from error
+
+
 def map_shape(site: ClipSite) -> tuple[int, int, int]:
     """Return channels, height and width of what is copied at a clip site."""
     return (site.channels, *site.map_size)

@@ -8,27 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from image2video.errors import Image2VideoError, InputError, UnsupportedError
+from image2video.errors import Image2VideoError, UnsupportedError
 from image2video.inject.api import Injection
 from image2video.inject.clip_reach import reach_of
+from image2video.inject.door import Door
 from image2video.inject.plan import OutputLayout
 from image2video.inject.planning import output_layouts
-
-
-class OneFrame(nn.Module):
-    """An injected backbone on single frames, which its fusions leave as they are."""
-
-    def __init__(self, backbone: nn.Module, fusion: Injection, flags: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.fusion = fusion
-        self.flags = dict(flags)
-        self.training = backbone.training
-
-    def forward(self, images: Tensor) -> Any:
-        """Return what the backbone returns for images that are one frame each."""
-        with self.fusion.frames(1):
-            return self.backbone(images, **self.flags)
 
 
 class Late(NamedTuple):
@@ -56,7 +41,6 @@ def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, flags: 
         What is known of its outputs.
 
     Raises:
-        InputError: something leads past the place where the clip begins, in this mode alone.
         UnsupportedError: within a compiled or exported graph, or a backbone that cannot be traced.
     """
     if torch.compiler.is_compiling():
@@ -64,7 +48,7 @@ def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, flags: 
             f"the layouts of the outputs of {type(backbone).__name__} are not known, and it cannot be traced within a "
             "graph: call the model once before compiling or exporting it, or pass input_size=(C, H, W)"
         )
-    model, example, reach = OneFrame(backbone, fusion, flags), frames[:1].detach(), None
+    model, example, reach = Door(backbone, fusion, "__call__", flags), frames[:1].detach(), None
     site = fusion.plan.clip_site
     try:
         outputs = output_layouts(model, example)
@@ -77,11 +61,4 @@ def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, flags: 
         ) from error
     if site is None or reach is None:
         return Late(outputs, frozenset())
-    if reach.bypass is not None:
-        producer, user = (name.removeprefix("backbone").lstrip(".") or "(root)" for name in reach.bypass)
-        mode = "training" if backbone.training else "eval"
-        raise InputError(
-            f"clip_at={site.name!r} must be on every path to the outputs, and in {mode} mode what {producer!r} makes "
-            f"leads past it to {user!r}; let the clip begin before that"
-        )
     return Late(outputs, frozenset(reach.outputs_before))

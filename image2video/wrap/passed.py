@@ -9,33 +9,10 @@ from torch import Tensor, nn
 
 from image2video.errors import UnsupportedError
 from image2video.inject.api import Injection
+from image2video.inject.door import Door
 from image2video.trace.cuts import behind
 from image2video.trace.graph import Graph, has
 from image2video.trace.trace import trace_forward
-
-
-class Door(nn.Module):
-    """An injected backbone that is entered by one of its methods, on single frames, which its hooks leave as they are.
-
-    Args:
-        backbone: the backbone.
-        fusion: the injection that hooked it.
-        method: the name of the method.
-        options: its further arguments.
-    """
-
-    def __init__(self, backbone: nn.Module, fusion: Injection, method: str, options: dict[str, Any]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.fusion = fusion
-        self.method = method
-        self.options = options
-        self.training = backbone.training
-
-    def forward(self, images: Tensor) -> Any:
-        """Return what the method returns for images that are one frame each."""
-        with self.fusion.frames(1):
-            return getattr(self.backbone, self.method)(images, **self.options)
 
 
 def passed_places(

@@ -134,12 +134,11 @@ def read(
     places = clip.places if isinstance(clip, DeepClip) else config["clip_at"]
     if config["sites"]:
         arguments["sites"] = _matching_plan(backbone, arguments["fusion"], size, config["sites"], places)
-    else:
-        # Said in any case: the genotype may have been found at another place.
-        several = isinstance(clip, DeepClip)
-        arguments["clip_at"] = config["clip_at"] if several else config["clip_at"] or IMAGE
-        if any(size):
-            arguments["input_size"] = size
+    elif any(size):
+        arguments["input_size"] = size
+    # Said in any case: the genotype may have been found at another place.
+    several = isinstance(clip, DeepClip)
+    arguments["clip_at"] = config["clip_at"] if several else config["clip_at"] or IMAGE
     return Saved(backbone, arguments, builder, state, str(weights_path))
 
 

@@ -123,7 +123,8 @@ def plan_for(
 
     Without a given plan and a `clip_at` the clip begins where its genotype was `found`.
 
-    Raises `InputError` for a plan of another fusion or another clip site, and what `plan` raises.
+    Raises `InputError` for a plan of another fusion, of another clip site or of none where the genotype was found at
+    one, and what `plan` raises.
     """
     if isinstance(sites, Plan):
         if sites.fusion != config:
@@ -133,6 +134,11 @@ def plan_for(
             raise InputError(
                 f"the plan has clip_at={planned!r}, got clip_at={clip_at!r}; pass the plan's own, or leave it out; a "
                 "genotype names its places itself where there are several"
+            )
+        if clip_at is None and found is not None and not _is_planned(sites, (found,)):
+            raise InputError(
+                f"the plan has clip_at={sites.places[0]!r}, and the genotype was found at {found!r}, as its provenance "
+                f"says; plan with clip_at={found!r}, or pass clip_at={sites.places[0]!r} to let the clip begin there"
             )
         return sites
     clip_at = found if clip_at is None else clip_at

@@ -41,6 +41,7 @@ from image2video.wrap.inside import (
     Given,
     Seen,
     check_begin,
+    check_cells,
     check_several,
     map_shape,
     named_as,
@@ -111,7 +112,8 @@ class VideoWrap(ClipState, TimmLike):
         InputError: an unknown option, one that a frame set cannot have, `sites` that match nothing, no known input
             size, no mean and std where needed, a T whose clip of one image is larger than the machine's memory; a
             `clip_at` where no clip can begin, with colours, with `frames`, or with T = 1; places of a genotype that
-            the backbone does not have or does not pass in this order, beside `clip_at`, or with T = 1.
+            the backbone does not have or does not pass in this order, beside `clip_at`, or with T = 1; more cells than
+            the map at a place has.
         StateError: a backbone that is wrapped or compiled already.
 
     >>> import torch
@@ -165,6 +167,7 @@ class VideoWrap(ClipState, TimmLike):
             if not the_plan.later_sites:
                 check_begin(self.to_video, the_plan.clip_site.name)
             nominal = map_shape(the_plan.clip_site)
+        check_cells(self.to_video, the_plan)
         check_frames_memory(self.to_video.T, nominal)
         # Before the backbone: timm's reparameterize_model goes through the children and meets the fusions' refusal.
         self.fusion = inject_(backbone, the_plan, residual=residual)
@@ -237,6 +240,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         method = self._method("forward_features")
         given = self._given(images, T)
+        self._check_paths(given, "forward_features")
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
             return self.fusion.tie(method(given.inputs))
 
@@ -268,6 +272,9 @@ class VideoWrap(ClipState, TimmLike):
         rows = features.shape[0] if isinstance(features, Tensor) and not inside else None
         size = self.plan.input_size[1:] if image_size is None else image_size
         given = Given(features, T, rows, (size[0], size[1]), self._way_back(size), self._maker(T))
+        if isinstance(features, Tensor):  # the way through a head is the end of that through the backbone
+            like = features.new_empty(1, *self.plan.input_size[:1], *size)
+            self._check_paths(given._replace(inputs=like), "__call__")
         with self.fusion.frames(T, rows=rows, size=given.size, maker=given.maker):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
             outputs = self.fusion.tie(outputs)
@@ -306,6 +313,7 @@ class VideoWrap(ClipState, TimmLike):
         given = self._given(images, T)
         options = {**options, "indices": indices, "output_fmt": "NCHW", "intermediates_only": intermediates_only}
         how = "auto" if self.aggregate == "mean_prob" else self.aggregate
+        self._check_paths(given, "forward_intermediates", options)
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
             found = method(given.inputs, **options)
 
@@ -345,6 +353,7 @@ class VideoWrap(ClipState, TimmLike):
         new = plan_of_size(self, img_size, options)
         method(img_size=img_size, **options)
         self.fusion.replan_(new)
+        self.fusion.paths.clear()
         if self.builder is not None:
             given = {"img_size": list(new.input_size[1:]), **options}
             self.builder = self.builder.with_kwargs(**given)
@@ -433,6 +442,7 @@ class VideoWrap(ClipState, TimmLike):
         super().reset_classifier(num_classes, global_pool, **kwargs)
         self._late.clear()
         self._late_ways.clear()
+        self.fusion.paths.clear()
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
@@ -577,6 +587,11 @@ class VideoWrap(ClipState, TimmLike):
         """Raise `InputError` for one frame, where the clip begins inside of the backbone."""
         if self.plan.clip_site is not None:
             check_several(T, self.plan.clip_site.name)
+
+    def _check_paths(self, given: Given, method: str, options: Mapping[str, Any] | None = None) -> None:
+        """Raise `InputError` where something leads past a place on the way of a method; a call finds out by itself."""
+        if self.plan.clip_sites and given.T > 1:
+            self.fusion.paths.check(self.backbone, given.inputs, method=method, options=options)
 
     def _aggregate(
         self, outputs: Any, given: Given, frames: Tensor | None = None, flags: Mapping[str, Any] | None = None

@@ -30,8 +30,9 @@ from image2video.integrations.openmmlab import options
 from image2video.integrations.openmmlab.loading import compare_record, saved_record
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.wrap.clip_record import encode, record_of
-from image2video.wrap.inside import check_begin, named_as
+from image2video.wrap.inside import check_begin, check_cells, named_as
 from image2video.wrap.phases import phases
+from image2video.wrap.steps import found_at
 from image2video.wrap.ways import way_back, ways_between
 
 KEY = "model.backbone.video"
@@ -122,10 +123,13 @@ class VideoBackbone(BaseModule):
             colours = (None if values is None else _unit(values) for values in (mean, std))
             to_video = self.video_options.clip_maker(*colours, clip=clip)
         try:
-            plan = plan_for(inner, fusion, self.video_options.sites, (channels, *size), None, places)
+            plan = plan_for(
+                inner, fusion, self.video_options.sites, (channels, *size), None, places, found=found_at(clip)
+            )
             if plan.clip_site is not None and not plan.later_sites:
                 check_begin(to_video, plan.clip_site.name)
             self.to_video = named_as(to_video, plan)
+            check_cells(self.to_video, plan)
             self.fusion = inject_(inner, plan, residual=self.video_options.residual)
         except Image2VideoError as error:
             raise type(error)(

@@ -126,6 +126,21 @@ class _Heads(nn.Module):
         return found
 
 
+def check_heads(segmentor: Any, images: Tensor) -> None:
+    """Raise `InputError` where something leads past a place into a head, in the mode that the segmentor is in.
+
+    Args:
+        segmentor: with hooks.
+        images: `(B, C, H, W)`, of which the size and type count.
+    """
+    fusion = segmentor.video_fusion
+    if fusion.plan.clip_sites:
+        network = _Heads(segmentor)
+        for own in (network, network.decode_head, network.auxiliary_head):
+            own.training = segmentor.training
+        fusion.paths.check(network, images, prefix="backbone.")
+
+
 def _output(head: Any, features: Any, previous: Any) -> Any:
     """What a head gives for features; of one that is called in a way of its own, a sum of all that it may take."""
     if head_rule(head) is None:

@@ -48,7 +48,8 @@ class VideoOptions:
         sites: where fusions act in the backbone: a regular expression (fullmatch on module names) or a list of names;
             None for all that the rule finds.
         clip_at: the module of the backbone at whose input the clip begins, such as `"layer3"`: up to there the backbone
-            sees every image once. None or `"image"`: at the image, or where the genotype says.
+            sees every image once. `"image"`: at the image. None: where the genotype's file was found, or where the
+            genotype says, else at the image.
         unwarp: bring logits back at the size of the labels (`label`), or at the size that the head gives (`head`),
             which is cheaper and less exact.
         input_size: (height, width) of the images that the sites are traced with; None for the crop size that the
@@ -169,10 +170,10 @@ class VideoOptions:
             now, was = getattr(self, key), provenance.get(key)
             if None not in (was, now) and was != now:
                 other.append(f"{KEY}.{key}={now!r}, found with {was!r}")
-        # What a file says of T is taken where the config says nothing; the place is not.
-        place, found_at = places or IMAGE, provenance.get("clip_at") or IMAGE
-        if isinstance(place, str) and place != found_at:
-            other.append(f"{KEY}.clip_at={place!r}, found with {found_at!r}")
+        # Where the config names no place the clip begins where it was found, as in `VideoWrap`.
+        found_at = provenance.get("clip_at") or IMAGE
+        if isinstance(places, str) and places != found_at:
+            other.append(f"{KEY}.clip_at={places!r}, found with {found_at!r}")
         if other:
             warnings.warn(
                 f"{KEY}.genotype={self.genotype} was found for another clip: {', '.join(other)}", stacklevel=5

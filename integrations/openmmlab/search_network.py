@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from image2video.functional import InputError, InputTypeError, Plan, UnsupportedError, plan_for
 from image2video.fusion.config import FusionConfig
 from image2video.integrations.openmmlab.heads import averaged, check_head, head_rule, heads_of, stage_outputs, walked
+from image2video.integrations.openmmlab.inside import passed_by_heads
 from image2video.search.score.segmentation import SegmentationScores
 from image2video.search.score.task import Task, Unwarp
 from image2video.segmentation import overlaps, pixel_losses
@@ -114,6 +115,34 @@ class SegmentorTask(Task):
         backbone: Any = network.segmentor.backbone  # type: ignore[union-attr]
         return backbone, plan_for(backbone, fusion, self.sites, input_size, None)
 
+    def part(self, network: nn.Module) -> nn.Module:
+        """The segmentor's backbone, by whose modules places are named."""
+        backbone: nn.Module = network.segmentor.backbone  # type: ignore[union-attr, assignment]
+        return backbone
+
+    def plan_at(
+        self, network: nn.Module, fusion: FusionConfig, input_size: tuple[int, int, int], places: Sequence[str]
+    ) -> tuple[Any, Plan]:
+        """What `plan` gives for frames that are made and moved at places of the backbone; costs are the backbone's.
+
+        Raises `InputError` for places that `VideoEncoderDecoder` refuses, and for an auxiliary head that takes what is
+        made between two of them, whose maps the search would have to bring back by other ways than the decode head's.
+        """
+        segmentor: Any = network.segmentor
+        found = plan_for(segmentor.backbone, fusion, self.sites, input_size, None, tuple(places))
+        at_image = found.clip_site is None
+        passed = passed_by_heads(segmentor, found.clip_sites, input_size[0], at_image=at_image)
+        for head, count in zip(heads_of(getattr(segmentor, "auxiliary_head", None)), passed, strict=True):
+            # What was made before a clip that begins inside is that of the images.
+            if count < len(found.clip_sites) and (count > 0 or at_image):
+                raise InputError(
+                    f"the auxiliary head {type(head).__name__} takes features from before {found.places[-1]!r}, where "
+                    f"its frames have moved at {', '.join(found.places[: count + at_image])} alone; a search needs "
+                    "heads behind all places, or before the first one inside of the backbone: name other places, or "
+                    "leave the head out (model.auxiliary_head=None)"
+                )
+        return segmentor.backbone, found
+
     def check(self, outputs: Any, rows: int) -> None:
         """Raise where `outputs` are not those of `SegmentorFrames`, with logits `(rows, K, h, w)` last."""
         if not isinstance(outputs, Mapping) or not outputs.get(DECODE):
@@ -127,9 +156,15 @@ class SegmentorTask(Task):
             )
 
     def predict(self, outputs: Any, T: int, unwarp: Unwarp) -> Any:
-        """The same structure for the images: maps unwarped and averaged, vectors averaged, in float32 at least."""
+        """The same structure for the images: maps unwarped and averaged, vectors averaged, in float32 at least.
+
+        Outputs from before a clip that begins inside of the backbone are those of the images, and stay.
+        """
+        images = len(_first(outputs[DECODE][-1])) // T
 
         def average(output: Tensor) -> Tensor:
+            if T > 1 and len(output) == images:
+                return output
             if output.is_floating_point() and output.ndim == 4:
                 return unwarp(output if output.dtype == torch.float64 else output.float())
             return averaged(output, T)

@@ -32,14 +32,16 @@ from image2video.integrations.openmmlab.inside import (
     PaddedMaps,
     PaddedPlaces,
     cells_of_batch,
+    check_heads,
     passed_by_heads,
 )
 from image2video.integrations.openmmlab.loading import adapt_checkpoint
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.integrations.openmmlab.sliding import windows
 from image2video.wrap.clip_record import encode, record_of
-from image2video.wrap.inside import check_begin, named_as
+from image2video.wrap.inside import check_begin, check_cells, named_as
 from image2video.wrap.phases import phases
+from image2video.wrap.steps import found_at
 
 _DEFAULT_SIZE = (512, 512)
 _LITTLE = 0.5
@@ -76,10 +78,11 @@ class VideoSegmentor:
         for head in self._heads():
             check_head(head, at_head_size=options.unwarp == "head")
         try:
-            plan = plan_for(self.backbone, fusion, options.sites, (channels, *size), None, places)
+            plan = plan_for(self.backbone, fusion, options.sites, (channels, *size), None, places, found=found_at(clip))
             if plan.clip_site is not None and not plan.later_sites:
                 check_begin(to_video, plan.clip_site.name)
             self.to_video: Video = named_as(to_video, plan)
+            check_cells(self.to_video, plan)
             self._passed = passed_by_heads(self, plan.clip_sites, channels, at_image=plan.clip_site is None)
             self._warn_of_empty_frames(size, plan)
             # Parameters stand beside the bare keys, which stay as they are.
@@ -234,6 +237,7 @@ class VideoSegmentor:
         self, inputs: Tensor, content: Sequence[Size], size: Size | None = None
     ) -> tuple[Any, HeadOutputs]:
         """The features of the frames, and how outputs for them become those of the images."""
+        check_heads(self, inputs)
         frames, video = self.make_frames(inputs, content, size)
         with self.video_fusion.frames(self.to_video.T, maker=self._maker(content)):
             return self.extract_feat(frames), video

@@ -1,6 +1,7 @@
 """Segmentors whose clip begins inside of their backbone: `video=dict(clip_at=…)`."""
 
 import copy
+import types
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 pytest.importorskip("mmseg")
 
 from mmseg.models.utils import resize
+from mmseg.registry import MODELS
 from mmseg_cases import SIZE, build, largest_difference, metas_of, pair, predictions, samples, tiny_config, total_loss
 
 from image2video import Genotype, Image2Video
@@ -176,12 +178,28 @@ def test_the_place_is_written_into_checkpoints_and_another_one_refused():
             other.load_state_dict(state)
 
 
-def test_a_genotype_that_was_found_at_another_place_warns(tmp_path):
+@pytest.mark.parametrize("found", ["layer4", "image", None])
+def test_a_genotype_begins_where_it_was_found_unless_another_place_is_named(tmp_path, found):
     file = tmp_path / "found.json"
-    Genotype.parse("flip_x").with_provenance({"T": 2, "schedule": "from_zero", "clip_at": "layer4"}).save(file)
-    with pytest.warns(UserWarning, match=r"model.video.clip_at='image', found with 'layer4'"):
-        build(tiny_config(video={"genotype": str(file), "fusion": "none"}))
-    build(tiny_config(video={"genotype": str(file), "fusion": "none", "clip_at": "layer4"}))
+    Genotype.parse("flip_x").with_provenance({"T": 2, "schedule": "from_zero", "clip_at": found}).save(file)
+    config = {"genotype": str(file), "fusion": "none"}
+    there = None if found == "image" else found
+    for video in (config, {**config, "clip_at": found}):
+        site = build(tiny_config(video=video)).clip_site
+        assert (site if site is None else site.name) == there
+    with pytest.warns(UserWarning, match=rf"model.video.clip_at='layer3', found with '{found or 'image'}'"):
+        assert build(tiny_config(video={**config, "clip_at": "layer3"})).clip_site.name == "layer3"
+
+
+def test_a_backbone_begins_where_the_genotype_was_found(tmp_path):
+    file = tmp_path / "found.json"
+    Genotype.parse("flip_x").with_provenance({"T": 2, "clip_at": "layer4"}).save(file)
+    inner = tiny_config(auxiliary=False).backbone
+    model = MODELS.build({"type": "VideoWrap", "backbone": inner, "video": {"genotype": str(file), "fusion": "none"}})
+    assert model.fusion.plan.clip_site.name == "layer4"
+    Genotype.parse("flip_x").with_provenance({"T": 2, "clip_at": "layer9"}).save(file)
+    with pytest.raises(InputError, match=r"the genotype was found there, as its provenance says"):
+        MODELS.build({"type": "VideoWrap", "backbone": inner, "video": {"genotype": str(file), "fusion": "none"}})
 
 
 def test_points_are_read_where_cells_of_the_map_put_them():
@@ -214,3 +232,40 @@ def test_a_backbone_aggregates_what_is_behind_the_place_alone():
     torch.testing.assert_close(found[2], video.at_map((5, 7)).unwarped_mean(frames, SIZE), rtol=1e-4, atol=1e-4)
     assert found[3].shape == still[3].shape
     assert wrapped.video_record()["clip_at"] == "layer3"
+
+
+@pytest.mark.parametrize("place", ["clip_at", "later"])
+def test_what_leads_past_a_place_in_training_alone_is_refused(place):
+    how = {"clip_at": "layer3"} if place == "clip_at" else {}
+    genotype = "rotate(6)" if how else {"image": "translate_x(0.1)", "layer3": "rotate(6)"}
+    model = build(tiny_config(video={"genotype": genotype, "T": 2, "fusion": "none", **how}, auxiliary=False)).eval()
+    plain = type(model.backbone).forward
+
+    def forward(self, x):
+        *before, last = plain(self, x)
+        # As wide as the last: the stage before the place, added on in training.
+        return (*before, last + before[1].mean((1, 2, 3), keepdim=True)) if self.training else (*before, last)
+
+    model.backbone.forward = types.MethodType(forward, model.backbone)
+    inputs, found = samples(1)
+    model.encode_decode(inputs, metas_of([SIZE]))
+    with pytest.raises(
+        InputError, match=r"must be on every path to the outputs, and in training mode what 'layer2.* leads past"
+    ):
+        model.train().loss(inputs, found)
+
+
+def test_what_leads_past_a_place_into_a_head_in_training_alone_is_refused():
+    video = {"genotype": {"image": "translate_x(0.1)", "layer4": "rotate(6)"}, "T": 2, "fusion": "none"}
+    model = build(tiny_config(video=video, auxiliary=False)).eval()
+    plain = type(model.decode_head).forward
+
+    def forward(self, features):
+        found = plain(self, features)
+        return found + features[1].mean((1, 2, 3), keepdim=True) if self.training else found
+
+    model.decode_head.forward = types.MethodType(forward, model.decode_head)
+    inputs, found = samples(1)
+    model.encode_decode(inputs, metas_of([SIZE]))
+    with pytest.raises(InputError, match=r"place 'layer4' .* in training mode what 'layer2.* makes leads past it"):
+        model.train().loss(inputs, found)

@@ -217,7 +217,7 @@ class OwnPlan(ClassificationTask):
         ({"clip_at": ("4", "2")}, "the network passes '2' first"),
         ({"clip_at": "nowhere"}, "must name a module that runs once"),
         ({"clip_at": ("image", "2"), "space": "autoaugment13"}, "cannot change colours"),
-        ({"clip_at": ("image", "2"), "selection": "one_shot"}, "searches at the image alone"),
+        ({"clip_at": ("image", "image | 2")}, "searches over all places at once"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_folder(options: dict, message: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+import types
 
 import pytest
 import timm
@@ -230,13 +231,13 @@ def test_checkpointed_steps_have_the_gradients_of_plain_ones_whatever_t_comes_be
 
 
 def _checkpoint(block, reentrant):
-    """Let a block be recomputed with the hooks of its first layer inside, as timm's checkpoint_seq does."""
-    plain = block.forward
+    """Let a block be recomputed with the hooks of its first layer inside; a copy of it runs its own layers."""
 
-    def forward(x):
+    def forward(self, x):
+        plain = types.MethodType(type(self).forward, self)
         return torch.utils.checkpoint.checkpoint(plain, x, use_reentrant=reentrant)
 
-    block.forward = forward
+    block.forward = types.MethodType(forward, block)
 
 
 @pytest.mark.parametrize("fusion", ["tsm", "gsf"])
@@ -400,3 +401,17 @@ def test_cells_of_a_map_whose_size_is_rounded():
                 back(batch)
         else:
             assert back(batch).shape == maps.shape
+
+
+@pytest.mark.parametrize("genotype", ["translate_x(25 cells)", "identity | translate_x(25 cells)"])
+def test_more_cells_than_the_map_has_are_refused_before_the_first_change(genotype):
+    net = backbone()
+    before = state_of(net)
+    words = r"map at 'layer3' has 16×24 cells for images of 32×48: .*25 cells.*a place with a larger map"
+    with pytest.raises(InputError, match=words):
+        VideoWrap(net, "none", genotype=genotype, clip_at="layer3", input_size=SIZE)
+    with pytest.raises(InputError, match=words):
+        VideoWrap(net, "none", genotype={"image": genotype, "layer3": genotype}, input_size=SIZE)
+    assert same_state(state_of(net), before)
+    assert not any(module._forward_pre_hooks for module in net.modules())
+    VideoWrap(net, "none", genotype=genotype, clip_at="layer2", input_size=SIZE)

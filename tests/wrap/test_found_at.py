@@ -40,9 +40,25 @@ def test_a_place_that_is_named_counts_and_is_saved(tmp_path, fusion):
         assert torch.equal(loaded(images(size=SIZE)), model(images(size=SIZE)))
 
 
-def test_a_plan_says_itself_where_the_clip_begins():
-    made = plan(backbone(), fusion="none", input_size=SIZE)
-    assert VideoWrap(backbone(), "none", genotype=FOUND, sites=made).clip_at is None
+@pytest.mark.parametrize("place", ["image", "layer3"])
+def test_a_plan_of_another_place_is_refused_unless_it_is_named(place, tmp_path):
+    FOUND.save(tmp_path / "found.json")
+    elsewhere = plan(backbone(), fusion="none", input_size=SIZE, clip_at=place)
+    there = plan(backbone(), fusion="none", input_size=SIZE, clip_at="layer2")
+    for genotype in (FOUND, tmp_path / "found.json"):
+        with pytest.raises(InputError, match=rf"plan has clip_at='{place}', and the genotype was found at 'layer2'"):
+            VideoWrap(backbone(), "none", genotype=genotype, sites=elsewhere)
+        named = VideoWrap(backbone(), "none", genotype=genotype, sites=elsewhere, clip_at=place)
+        assert named.clip_at == (None if place == "image" else place)
+        assert VideoWrap(backbone(), "none", genotype=genotype, sites=there).clip_at == "layer2"
+
+
+def test_a_plan_of_other_places_than_a_deep_clip_names_is_refused():
+    elsewhere = plan(backbone(), fusion="none", input_size=SIZE, clip_at=["image", "layer3"])
+    with pytest.raises(
+        InputError, match=r"the plan has clip_at=\('image', 'layer3'\), got clip_at=\('image', 'layer2'"
+    ):
+        VideoWrap(backbone(), "none", genotype="image: flip_x | layer2: rotate(9)", sites=elsewhere)
 
 
 def test_a_network_without_the_place_is_told_of_it():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from image2video.search.cell.place_frames import PlaceFrames
+from image2video.inject.clip_hook import PlaceMaker
 
 
 class View(NamedTuple):
@@ -21,4 +21,4 @@ class View(NamedTuple):
 
     inputs: Tensor
     unwarp: Callable[[Tensor], Tensor]
-    maker: PlaceFrames | None = None
+    maker: PlaceMaker | None = None

@@ -11,9 +11,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.runs.weights import load_state
+from image2video.search.cell.clip_view import clip_view
 from image2video.search.cell.deep_cell import AnyCell
 from image2video.search.cell.draw import Draw
 from image2video.search.cell.mixing import mixing_matrix
@@ -125,15 +127,10 @@ class Bilevel:
 
         return self._descend(images, labels, lambda part: self._seen(part, mixing, active, frozen=True))
 
-    def clip_step(self, images: Tensor, labels: Tensor, video: Image2Video) -> Tensor:
+    def clip_step(self, images: Tensor, labels: Tensor, video: Image2Video | DeepVideo) -> Tensor:
         """As `weight_step`, with the clip of one chain in place of the cell's."""
 
-        def view(part: Tensor) -> View:
-            with torch.no_grad(), torch.autocast(part.device.type, enabled=False):
-                clip = video(part)
-            return View(clip, lambda maps: video.unwarped_mean(maps, (part.shape[-2], part.shape[-1])))
-
-        return self._descend(images, labels, view)
+        return self._descend(images, labels, lambda part: clip_view(video, part, self.bare.clip_sites))
 
     def weights_state(self) -> dict[str, Any]:
         """Weights, buffers and the state of their optimizer, as copies on the CPU: plain containers of tensors."""

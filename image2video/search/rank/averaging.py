@@ -143,7 +143,7 @@ def _plan(clips: Sequence[ClipCandidate], size: tuple[int, int]) -> _Plan:
     coloured: dict[tuple[Genotype, ClipOptions], dict[FrameKey, float]] = {}
     held: list[list[FrameKey]] = []  # the frames of every clip, by their keys
     for clip in clips:
-        chain, options = clip.genotype, clip.options
+        chain, options = clip.chain, clip.options
         how = (options.padding, options.interpolation)
         keys: list[FrameKey] = []
         # The identity is one frame, whatever T is: its mean is that frame's.

@@ -6,10 +6,15 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from image2video.clip.deep_clip import DeepClip
+from image2video.clip.deep_text import is_deep_text
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError
-from image2video.search.cell.topology import random_genotype
+from image2video.search.cell.topology import found_clip, random_decisions, random_genotype
 from image2video.search.rank.averaging import matrix_key
+from image2video.search.rank.clip_candidate import Chains
+from image2video.search.rank.places import Names, alone, together
+from image2video.search.space.deep_space import DeepSpace
 from image2video.search.space.space import SearchSpace
 
 _DRAWS_IN_VAIN = 200  # then the space is taken to hold no further chain
@@ -37,6 +42,88 @@ def candidate_chains(space: SearchSpace, count: int, seed: int) -> tuple[Genotyp
     generator = _generator(count, seed)
     singles = _singles(space, count // 2, generator)
     return _filled([Genotype.identity(), *singles], space, count, generator, _TWO_POWERS)
+
+
+def candidate_deep_clips(space: DeepSpace, count: int, seed: int) -> tuple[DeepClip, ...]:
+    """Draw clips at several places that give different frames.
+
+    Identities at all places come first, then single steps at one place, up to half of `count`, then random chains at
+    all places, as the cells there would give them. Of clips with the same frames the first one stays.
+
+    Args:
+        space: candidates, graph and places.
+        count: how many, the identities included.
+        seed: of the draw.
+
+    Returns:
+        The clips, all of them at all places of the space; fewer where it has no more.
+
+    Raises:
+        InputError: a count below 1.
+    """
+    generator = _generator(count, seed)
+    still = Genotype.identity()
+    singles = [
+        DeepClip(tuple((name, step if name == place else still) for name in space.places))
+        for place in space.places
+        for step in space.candidates
+        if step.chain
+    ]
+    drawn = torch.randperm(len(singles), generator=generator)[: count // 2].sort().values.tolist()
+    found: dict[object, DeepClip] = {}
+    for clip in [DeepClip(tuple((name, still) for name in space.places)), *(singles[i] for i in drawn)]:
+        found.setdefault(_deep_key(clip), clip)
+    in_vain = 0
+    while len(found) < count and in_vain < _DRAWS_IN_VAIN:
+        drawn_clip = found_clip(random_decisions(space, generator), space)
+        assert isinstance(drawn_clip, DeepClip), "the space has places"
+        key = _deep_key(drawn_clip)
+        in_vain = in_vain + 1 if key in found else 0
+        found.setdefault(key, drawn_clip)
+    return tuple(found.values())[:count]
+
+
+def drawn_clips(space: SearchSpace, names: Names, count: int, seed: int) -> tuple[Chains, ...]:
+    """Draw what a ranking for a trained network compares: `count` chains, and as many clips of places together.
+
+    Args:
+        space: candidates and graph of one place.
+        names: where clips may begin, and at which places together they may move.
+        count: how many of each, the identity included.
+        seed: of the draws.
+
+    Returns:
+        The chains, which all begin at all places that are named alone, the identity first; then clips that move at
+        several places. One that moves at a single place that is named alone too is a chain there, and is left out.
+
+    Raises:
+        InputError: a count below 1, or candidates that change colours inside of a network.
+    """
+    single = alone(names)
+    chains = candidate_chains(space, count, seed) if single else (Genotype.identity(),)
+    clips: list[DeepClip] = []
+    for places in together(names):
+        for clip in candidate_deep_clips(DeepSpace(space, places), count, seed):
+            moving = [place for place, chain in clip.sites if chain != Genotype.identity()]
+            if moving and not (len(moving) == 1 and moving[0] in single):
+                clips.append(clip)
+    return (*chains, *clips)
+
+
+def split_clips(candidates: Sequence[Genotype | DeepClip | str]) -> tuple[tuple[Genotype, ...], tuple[DeepClip, ...]]:
+    """The chains that a caller gives, the identity first, and the clips at several places, each once.
+
+    Raises:
+        InputError: no candidate, or a frame set at a place.
+    """
+    clips = [DeepClip.parse(one) if isinstance(one, str) and is_deep_text(one) else one for one in candidates]
+    deep = [clip.with_provenance(None) for clip in clips if isinstance(clip, DeepClip)]
+    for clip in deep:
+        if clip.is_set:
+            raise InputError(f"a ranking compares chains, got frame sets at places: {str(clip)!r:.200}; give chains")
+    others = [clip for clip in clips if not isinstance(clip, DeepClip)]
+    chains = given_chains(others) if others or not deep else (Genotype.identity(),)
+    return chains, tuple(dict.fromkeys(deep))
 
 
 def candidate_frames(space: SearchSpace, count: int, seed: int) -> tuple[Genotype, ...]:
@@ -110,6 +197,11 @@ def _filled(
         in_vain = in_vain + 1 if key in found else 0
         found.setdefault(key, chain)
     return tuple(found.values())[:count]
+
+
+def _deep_key(clip: DeepClip) -> tuple[object, ...]:
+    """Equal for clips at the same places whose chains give the same frames there."""
+    return tuple(frames_key(chain) for chain in clip.clips if isinstance(chain, Genotype))
 
 
 def frames_key(chain: Genotype, powers: Sequence[float] = _TWO_POWERS) -> tuple[object, ...]:

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from image2video.clip.chain import check_colours
 from image2video.clip.colours import Colours, Values
+from image2video.clip.deep_clip import DeepClip
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.protocols import ImageSet, Progress
 from image2video.search.rank.averaging import MANY_FRAMES, check_bare, frames_at_once
-from image2video.search.rank.candidates import candidate_chains, given_chains
+from image2video.search.rank.candidates import drawn_clips, split_clips
 from image2video.search.rank.clip_candidate import ClipChoices
 from image2video.search.rank.estimate import estimate_gain
 from image2video.search.rank.halving import Halving, HalvingRules, Predictor
-from image2video.search.rank.places import ClipAt, check_chains, check_places, find_places
+from image2video.search.rank.places import ClipAt, alone, check_chains, check_places, deep_groups, find_places, together
 from image2video.search.rank.pool import HeldOut, check_judge
 from image2video.search.rank.predictors import images_per_batch, make_predictor
 from image2video.search.rank.ranking import Ranking, simplest_of_the_best
@@ -39,7 +40,7 @@ def rank_genotypes(
     data: ImageSet | Iterable[Any],
     *,
     space: SearchSpace | str | None = None,
-    candidates: Sequence[Genotype | str] | None = None,
+    candidates: Sequence[Genotype | DeepClip | str] | None = None,
     count: int = 64,
     T: int | Sequence[int] = 3,
     schedule: str | Sequence[str] | None = None,
@@ -86,8 +87,8 @@ def rank_genotypes(
         space: where candidates come from (default `gentle`: small steps of either sign): all its single steps, up to
             half of `count`, and for the rest random chains as the space's cell would give them. A name, a path of a
             space's file, or a space.
-        candidates: the chains to rank instead.
-        count: how many candidates to draw, the identity included.
+        candidates: the chains to rank instead; clips at several places, `DeepClip`s or their texts, name their places.
+        count: how many candidates to draw, the identity included; as many clips for every list of places together.
         T: frames per clip; several, such as `(2, 3, 5)`, to choose from. So may be schedule, padding and aggregate: the
             candidates are then all clips of all chains, and a frame that several of them hold is predicted once.
         schedule: the power of each frame; default the space's.
@@ -111,7 +112,8 @@ def rank_genotypes(
             multiply-accumulates between them, only a norm or an activation, the last one alone. None: the image. A clip
             that gives the same frames at several places (1×1 convolutions and norms lie between them, and for slices
             activations) counts at the last one. Chains that change colours begin at the image alone; magnitudes in
-            cells count those of each place.
+            cells count those of each place. A list among the names, `[["image", "layer3"]]` or `"image | layer3"`, are
+            places together: a clip of theirs has a chain at each, and is a `DeepClip`.
         interpolation: see `image2video.clip.sampling.warp`.
         autocast: reduced precision of the forward passes, such as `torch.bfloat16`.
         task: what the model predicts; classification by default.
@@ -127,8 +129,8 @@ def rank_genotypes(
     Raises:
         InputError: no images, no candidates, outputs that the task does not take, NaN in them, photometric candidates
             for images of unknown colours or where no clip begins at the image, a `max_cost` that leaves no clip,
-            another average than `mean` for a task that is no classification, a place where no clip can begin, or T = 1
-            inside of the network.
+            another average than `mean` for a task that is no classification, a place where no clip can begin, T = 1
+            inside of the network, or places together beside given candidates.
         InputTypeError: images that are not float.
         StateError: the model is a `VideoWrap`; with places inside of it, a compiled one.
 
@@ -145,15 +147,21 @@ def rank_genotypes(
     names = check_places(clip_at)
     check_bare(model)
     source = space if isinstance(space, SearchSpace) else get_space("gentle" if space is None else space)
-    chains = candidate_chains(source, count, seed) if candidates is None else given_chains(candidates)
+    if candidates is not None and together(names):
+        raise InputError(
+            f"clip_at={clip_at!r:.80} draws clips at several places, and candidates are given; clips at several places "
+            "name them: candidates=['image: flip_x | layer3: rotate(10)']"
+        )
+    drawn = drawn_clips(source, names, count, seed) if candidates is None else candidates
+    chains, deep = split_clips(drawn)
     colours = Colours.coerce(mean, std) or Colours.of(model)
-    for chain in chains:
+    for chain in (*chains, *(chain for clip in deep for chain in clip.clips)):
         check_colours(chain, colours)
     mean, std = (None, None) if colours is None else (colours.mean, colours.std)
     task = task or ClassificationTask()
     choices = ClipChoices(T, schedule or source.schedule, padding, aggregate, max_cost)
     like = ClipOptions(interpolation=interpolation, mean=mean, std=std)
-    at_image = names == (IMAGE,)
+    at_image = names == (IMAGE,) and not deep
     if batch_size is None:
         batch_size = frames_at_once(device_of(model)) if at_image else MANY_FRAMES
     # What can be refused without the images is refused before they are read.
@@ -167,7 +175,8 @@ def rank_genotypes(
         class_labels=isinstance(task, ClassificationTask),
     )
     if not at_image:
-        choices = _at_places(choices, model, names, chains, held_out.example())
+        choices = _at_places(choices, model, alone(names), chains, held_out.example(), task)
+        choices = replace(choices, deep=deep_groups(model, deep, held_out.example(), task))
         clips = choices.candidates(chains, like)
     held_out.batch_size = images_per_batch(clips, task, batch_size)
     predictor = make_predictor(model, clips, task, batch_size, autocast)
@@ -199,7 +208,7 @@ def rank_genotypes(
         "padding": entry.padding,
         "interpolation": interpolation,
         "aggregate": entry.aggregate,
-        **({} if at_image else {"clip_at": entry.place}),
+        **({} if at_image or isinstance(entry.genotype, DeepClip) else {"clip_at": entry.place}),
         "seed": seed,
         "images": ranking.images,
         "score": entry.accuracy,
@@ -214,12 +223,17 @@ def rank_genotypes(
 
 
 def _at_places(
-    choices: ClipChoices, model: nn.Module, names: Sequence[str], chains: Sequence[Genotype], example: Tensor
+    choices: ClipChoices,
+    model: nn.Module,
+    names: Sequence[str],
+    chains: Sequence[Genotype],
+    example: Tensor,
+    task: Task,
 ) -> ClipChoices:
     """The same choices at places of a network; raises what `rank_genotypes` raises for them."""
-    places = find_places(model, names, example)
+    places = find_places(model, names, example, task) if names else ()
     check_chains(chains, places)
-    return replace(choices, places=places, same=SameFrames.of(model, places, example))
+    return replace(choices, places=places, same=SameFrames.of(task.part(model), places, example))
 
 
 def _limits(predictor: Predictor, max_seconds: float | None, max_frames: int | None) -> Callable[[], bool] | None:

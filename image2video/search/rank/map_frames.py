@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from image2video.clip.deep_clip import DeepClip
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video, frames_to_clip
 from image2video.clip.map_frames import map_clip
@@ -18,10 +21,13 @@ from image2video.clip.options import ClipOptions
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject import Injection, inject_
 from image2video.inject.clip_site import ClipSite
+from image2video.inject.paths import Paths
 from image2video.inject.plan import Plan
+from image2video.search.cell.clip_view import clip_view
 from image2video.search.rank.averaging import FrameKey, averages, check_float, matrix_key
 from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.shared_weights import FULL, Precision
+from image2video.search.score.network import FrameNetwork
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.wrap.ways import way_back
 
@@ -78,6 +84,7 @@ class MapFrames:
     def __init__(self, model: nn.Module, site: ClipSite, batch_size: int, precision: Precision = FULL) -> None:
         self.model, self.site, self.batch_size, self.precision = model, site, batch_size, precision
         self.frames = 0
+        self._paths = Paths()
 
     def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Tensor]:
         """The averages over the frames, `(B, K)` per clip, as `AveragedFrames` gives them.
@@ -88,7 +95,7 @@ class MapFrames:
         plan = _plan(clips, (images.shape[-2], images.shape[-1]), self.site)
         # As few images at once as let all frames of an image go together.
         few = max(1, self.batch_size // len(plan.frames))
-        with _injected(self.model, self.site) as injection:
+        with _injected(self.model, self.site, self._paths) as injection:
             rows = [self._predict(injection, part, plan.frames) for part in images.split(few)]
         return averages(torch.cat(rows), plan.shares, [clip.aggregate for clip in clips])
 
@@ -127,6 +134,7 @@ class MapClips:
     def __init__(self, model: nn.Module, site: ClipSite, task: Task, precision: Precision = FULL) -> None:
         self.model, self.site, self.task, self.precision = model, site, task, precision
         self.frames = 0
+        self._paths = Paths()
 
     def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
         """What the task predicts from the frames of each clip, `(B, …)` per clip.
@@ -134,11 +142,11 @@ class MapClips:
         Raises `InputTypeError` for images that are not float `(B, C, H, W)`, and what the task's `check` raises.
         """
         check_float(images)
-        with _injected(self.model, self.site) as injection:
+        with _injected(self.task.part(self.model), self.site, self._paths) as injection:
             return [self._predict(injection, images, clip) for clip in clips]
 
     def _predict(self, injection: Injection, images: Tensor, clip: ClipCandidate) -> Any:
-        video = Image2Video.of(clip.genotype, clip.options)
+        video = Image2Video.of(clip.chain, clip.options)
         size = (images.shape[-2], images.shape[-1])
         self.frames += images.shape[0] * video.T
         with self.precision():
@@ -149,11 +157,69 @@ class MapClips:
             return self.task.predict(outputs, video.T, lambda maps: back.unwarped_mean(maps, size))
 
 
+class DeepClips:
+    """Predicts clips that move at several places of a network, one after the other, for any task.
+
+    Frames that are the same up to a place are one row until there, as in a `VideoWrap`.
+
+    Args:
+        model: images -> what `task` takes; it is bare again after each call.
+        plan: of the places, without fusions.
+        task: what is predicted, and how frames are averaged.
+        precision: makes the context of the forward passes.
+
+    Attributes:
+        frames: how many frames have been predicted.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan, task: Task, precision: Precision = FULL) -> None:
+        self.model, self.plan, self.task, self.precision = model, plan, task, precision
+        self.frames = 0
+        self._paths = Paths()
+
+    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
+        """What the task predicts from the frames of each clip, `(B, …)` per clip.
+
+        Raises `InputTypeError` for images that are not float `(B, C, H, W)`, and what the task's `check` raises.
+        """
+        check_float(images)
+        found = []
+        with injected(self.task.part(self.model), self.plan, self._paths) as injection:
+            network = FrameNetwork(self.model, injection)
+            for clip in clips:
+                assert isinstance(clip.genotype, DeepClip), "chains have predictors of their own"
+                video = DeepVideo(clip.genotype, clip.options)
+                self.frames += images.shape[0] * video.T
+                with self.precision():
+                    view = clip_view(video, images, self.plan.clip_sites, shared=clip.shared)
+                    outputs = network(view.inputs, view.maker)
+                    self.task.check(outputs, images.shape[0] * video.T)
+                    if self.task.name == "classification" and clip.aggregate != "mean":
+                        found.append(_log_mean(outputs, video.T))
+                    else:
+                        found.append(self.task.predict(outputs, video.T, view.unwarp))
+        return found
+
+
+def _log_mean(logits: Tensor, T: int) -> Tensor:
+    """The log of the mean probability `(B, K)` over T frames of logits `(B·T, K)`."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return frames_to_clip(wide.log_softmax(-1), T).logsumexp(1) - math.log(T)
+
+
 @contextmanager
-def _injected(model: nn.Module, site: ClipSite) -> Iterator[Injection]:
-    """Let clips begin at a place of a network for a while."""
+def _injected(model: nn.Module, site: ClipSite, paths: Paths) -> Iterator[Injection]:
+    """Let clips begin at a place of a network for a while; `paths` remembers what was traced before."""
     height, width = site.grid.image
-    injection = inject_(model, Plan(resolve_fusion("none"), (), (0, height, width), clip_site=site))
+    with injected(model, Plan(resolve_fusion("none"), (), (0, height, width), clip_site=site), paths) as injection:
+        yield injection
+
+
+@contextmanager
+def injected(model: nn.Module, plan: Plan, paths: Paths) -> Iterator[Injection]:
+    """Let clips move at the places of a plan for a while; `paths` remembers what was traced before."""
+    injection = inject_(model, plan)
+    injection.paths.found = paths.found
     try:
         yield injection
     finally:
@@ -166,7 +232,7 @@ def _plan(clips: Sequence[ClipCandidate], size: Size, site: ClipSite) -> _Plan:
     found: dict[FrameKey, _Frame] = {}
     held: list[list[FrameKey]] = []
     for clip in clips:
-        chain, one = clip.genotype, clip.options.replace(T=1)
+        chain, one = clip.chain, clip.options.replace(T=1)
         how = (one.padding, one.interpolation)
         steps = clip.options.steps
         # The frames of chains in cells are not known where the size of the map is not.

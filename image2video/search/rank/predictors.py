@@ -13,8 +13,8 @@ from image2video.errors import InputError
 from image2video.search.rank.averaging import AveragedFrames
 from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.halving import Predictor
-from image2video.search.rank.map_frames import MapClips, MapFrames
-from image2video.search.rank.places import Place
+from image2video.search.rank.map_frames import DeepClips, MapClips, MapFrames
+from image2video.search.rank.places import Place, Together
 from image2video.search.rank.shared_weights import SharedWeights
 from image2video.search.score.network import FrameNetwork, device_of
 from image2video.search.score.task import ClassificationTask, Task
@@ -27,7 +27,7 @@ class AtPlaces:
         by_place: the predictor of every place; None is the image.
     """
 
-    def __init__(self, by_place: dict[Place, Predictor]) -> None:
+    def __init__(self, by_place: dict[Place | Together, Predictor]) -> None:
         self.by_place = by_place
 
     @property
@@ -62,9 +62,11 @@ def make_predictor(
     def precision() -> AbstractContextManager[object]:
         return nullcontext() if autocast is None else torch.autocast(device_of(model).type, autocast)
 
-    by_place: dict[Place, Predictor] = {}
+    by_place: dict[Place | Together, Predictor] = {}
     for place in dict.fromkeys(clip.place for clip in clips):
-        if place is not None and classifies:
+        if isinstance(place, Together):
+            by_place[place] = DeepClips(model, place.plan, task, precision)
+        elif place is not None and classifies:
             by_place[place] = MapFrames(model, place, batch_size, precision)
         elif place is not None:
             by_place[place] = MapClips(model, place, task, precision)

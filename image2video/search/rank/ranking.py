@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from image2video.clip.deep_clip import DeepClip
+from image2video.clip.deep_text import is_deep_text
 from image2video.clip.genotype import Genotype
-from image2video.search.rank.clip_candidate import ClipCandidate
+from image2video.search.rank.clip_candidate import Chains, ClipCandidate, transforms_of
 from image2video.search.rank.gain import GainEstimate
-from image2video.search.rank.places import LeftOut
+from image2video.search.rank.places import LeftOut, Together
 from image2video.search.score.scores import Scores
 from image2video.trace.places import IMAGE
 from image2video.wrap.steps import found_at
@@ -28,7 +30,7 @@ class RankedGenotype:
     Every `*_error` is one standard error. `gain` > 0 and `loss_gain` < 0 are better than the identity.
 
     Attributes:
-        genotype: the chain.
+        genotype: the chain, or the chains at several places of the network, which it names.
         images: how many images scored it.
         accuracy: the task's metric, 0 … 1.
         accuracy_error: its error.
@@ -45,10 +47,10 @@ class RankedGenotype:
         cost: multiply-accumulates per image as a multiple of the bare network's; of clips that begin at the image the
             frames that go through the network. None in records that do not tell.
         macs: multiply-accumulates per image; likewise.
-        place: the module at whose input the clip begins, None for the image.
+        place: the module at whose input the clip begins, None for the image and where the genotype names its places.
     """
 
-    genotype: Genotype
+    genotype: Chains
     images: int
     accuracy: float
     accuracy_error: float
@@ -66,6 +68,11 @@ class RankedGenotype:
     macs: float | None = None
     place: str | None = None
 
+    @property
+    def is_still(self) -> bool:
+        """Whether all frames are the image itself."""
+        return transforms_of(self.genotype) == 0
+
     def wrap_options(self) -> dict[str, Any]:
         """What makes this clip of a trained network: `VideoWrap(net, "none", **entry.wrap_options())`.
 
@@ -73,8 +80,8 @@ class RankedGenotype:
             Genotype, T, schedule, padding, aggregate and, where the clip begins inside of the network, `clip_at`, as
             far as they are known; T = 1 for the identity.
         """
-        if not self.genotype.chain:
-            return {"genotype": self.genotype, "T": 1}
+        if self.is_still:
+            return {"genotype": Genotype.identity() if isinstance(self.genotype, DeepClip) else self.genotype, "T": 1}
         # Of vectors `auto` is the mean; maps were scored unwarped, which it does too.
         how = "auto" if self.aggregate == "mean" else self.aggregate
         known = {"T": self.T, "schedule": self.schedule, "padding": self.padding, "aggregate": how}
@@ -102,7 +109,7 @@ class RankedGenotype:
         Returns:
             An equal entry.
         """
-        return cls(**{**record, "genotype": Genotype.parse(record["genotype"])})
+        return cls(**{**record, "genotype": _parsed(record["genotype"])})
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class Ranking:
 
     entries: tuple[RankedGenotype, ...]
     finalists: int
-    best: Genotype
+    best: Chains
     decided: bool
     images: int
     frames: int
@@ -152,7 +159,7 @@ class Ranking:
     @property
     def identity(self) -> RankedGenotype:
         """The entry of the identity, the reference."""
-        return next(entry for entry in self.entries if not entry.genotype.chain)
+        return next(entry for entry in self.entries if entry.is_still)
 
     @property
     def front(self) -> tuple[RankedGenotype, ...]:
@@ -170,7 +177,7 @@ class Ranking:
             One sentence.
         """
         entry = self.best_entry
-        if not self.best.chain:
+        if transforms_of(self.best) == 0:
             return (
                 f"No chain is better than the image itself on {self.images} held-out images "
                 f"({100 * entry.accuracy:.2f} %): the identity is kept."
@@ -236,10 +243,15 @@ class Ranking:
         entries = tuple(RankedGenotype.from_dict(entry) for entry in record["entries"])
         judged = record.get("estimate")  # older records have none
         estimate = None if judged is None else GainEstimate.from_dict(judged)
-        best = Genotype.parse(record["best"])
+        best = _parsed(record["best"])
         left_out = tuple(LeftOut(**clip) for clip in record.get("left_out", ()))
         values = {"best": best, "entries": entries, "estimate": estimate, "left_out": left_out}
         return cls(**{**record, **values}, seconds=seconds)
+
+
+def _parsed(text: str) -> Chains:
+    """The chain, or the chains at several places, of a record."""
+    return DeepClip.parse(text) if is_deep_text(text) else Genotype.parse(text)
 
 
 def criterion_first(criterion: str, accuracy: float, loss: float, position: int) -> tuple[float, float, int]:
@@ -269,7 +281,7 @@ def simplest_of_the_best(clips: Sequence[ClipCandidate], scores: Scores) -> int:
         behind, error = scores.accuracy_gap(first, variant)
         worse, loss_error = scores.loss_gap(variant, first)
         if behind <= TOLERANCE * error and worse <= TOLERANCE * loss_error:
-            equal.append((clips[variant].cost, len(clips[variant].genotype.chain), place, variant))
+            equal.append((clips[variant].cost, transforms_of(clips[variant].genotype), place, variant))
     return min(equal)[3]
 
 
@@ -358,5 +370,5 @@ def _entry(
         aggregate=clip.aggregate,
         cost=clip.cost,
         macs=None if frame_macs is None else clip.cost * frame_macs,
-        place=None if clip.place is None else clip.place.name,
+        place=None if clip.place is None or isinstance(clip.place, Together) else clip.place.name,
     )

@@ -9,13 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
-from image2video.clip.genotype import Genotype
+from image2video.clip.deep_video import DeepVideo
 from image2video.clip.image_to_video import Image2Video
 from image2video.clip.options import ClipOptions
+from image2video.search.cell.clip_view import clip_view
 from image2video.search.rank.averaging import check_float
-from image2video.search.rank.clip_candidate import ClipCandidate
+from image2video.search.rank.clip_candidate import Chains, ClipCandidate
 from image2video.search.score.network import FrameNetwork, predictions
 from image2video.search.score.task import Task
+from image2video.wrap.steps import video_of
 
 _KEPT_VIDEOS = 64
 
@@ -58,22 +60,22 @@ class SharedWeights:
 
     def _predict(self, images: Tensor, clip: ClipCandidate) -> Any:
         video = self._video(clip)
-        size = (images.shape[-2], images.shape[-1])
         self.frames += images.shape[0] * video.T
         with self.autocast():
-            return predictions(self.network, video(images), self.task, lambda maps: video.unwarped_mean(maps, size))
+            view = clip_view(video, images, self.network.clip_sites, shared=clip.shared)
+            return predictions(self.network, view.inputs, self.task, view.unwarp, view.maker)
 
 
-def videos(options: ClipOptions) -> Callable[[Genotype], Image2Video]:
+def videos(options: ClipOptions) -> Callable[[Chains], Image2Video | DeepVideo]:
     """A function that gives the clips of a chain; it keeps what it made for the last few chains."""
 
     @functools.lru_cache(maxsize=_KEPT_VIDEOS)
-    def video(chain: Genotype) -> Image2Video:
-        return Image2Video.of(chain, options)
+    def video(chain: Chains) -> Image2Video | DeepVideo:
+        return video_of(chain, options)
 
     return video
 
 
-def _video_of(clip: ClipCandidate) -> Image2Video:
+def _video_of(clip: ClipCandidate) -> Image2Video | DeepVideo:
     # One frame in place of T: the identity without fusion.
-    return Image2Video.of(clip.genotype, clip.options.replace(T=clip.frames))
+    return video_of(clip.genotype, clip.options.replace(T=clip.frames))

@@ -16,6 +16,7 @@ from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject import Injection, inject_
 from image2video.inject.clip_hook import PlaceMaker
+from image2video.inject.clip_site import ClipSite
 from image2video.search.score.task import ClassificationTask, Task, Unwarp
 
 
@@ -35,6 +36,11 @@ class FrameNetwork(nn.Module):
         self.backbone = backbone
         self.fusion = fusion
 
+    @property
+    def clip_sites(self) -> tuple[ClipSite, ...]:
+        """The places inside of the backbone where maps are moved."""
+        return () if self.fusion is None else self.fusion.plan.clip_sites
+
     def forward(self, clip: Tensor, maker: PlaceMaker | None = None) -> Any:
         """The outputs of a clip's frames; `maker` makes those at places inside of the backbone."""
         if self.fusion is None:
@@ -43,7 +49,9 @@ class FrameNetwork(nn.Module):
             assert maker is not None, "the clip begins inside of the backbone"
             with self.fusion.frames(maker.counts[-1], maker=maker):
                 return self.backbone(clip)
-        with self.fusion.frames(clip.shape[1], maker=maker):
+        # Behind the image there may be fewer rows than frames: those that are the same until a later place.
+        T = clip.shape[1] if maker is None else maker.counts[-1]
+        with self.fusion.frames(T, maker=maker):
             return self.backbone(clip_to_frames(clip))
 
 
@@ -59,7 +67,7 @@ def predictions(network: nn.Module, clip: Tensor, task: Task, unwarp: Unwarp, ma
 
     Raises what `task.check` raises.
     """
-    T = clip.shape[1] if maker is None or clip.ndim == 5 else maker.counts[-1]
+    T = clip.shape[1] if maker is None else maker.counts[-1]
     outputs = network(clip) if maker is None else network(clip, maker)
     task.check(outputs, clip.shape[0] * T)
     return task.predict(outputs, T, unwarp)

@@ -96,6 +96,17 @@ class Task(ABC):
             )
         return network, plan(network, fusion=fusion, input_size=input_size, clip_at=tuple(places))
 
+    def part(self, network: nn.Module) -> nn.Module:
+        """Return the part of a network in which clips may begin and move: that of `plan_at`.
+
+        Args:
+            network: the bare network.
+
+        Returns:
+            The network itself, unless the task says otherwise.
+        """
+        return network
+
     @abstractmethod
     def check(self, outputs: Any, rows: int) -> None:
         """Raise `InputTypeError` or `InputError` where outputs are not what the task needs.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from image2video.search.rank.candidates import candidate_chains
+from image2video.search.rank.candidates import candidate_chains, candidate_deep_clips, drawn_clips
+from image2video.search.rank.clip_candidate import Chains
+from image2video.search.rank.places import check_places
 from image2video.search.select.selection import Run, Selection, register_selection
-from image2video.search.space.deep_space import AnySpace
+from image2video.search.space.deep_space import AnySpace, DeepSpace
 from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.units import Unit
@@ -35,10 +37,11 @@ class OneShot(Selection):
     ranking for a trained model, a shorter chain within the error is not preferred. There the identity is the model as
     it is; here every chain, the identity too, costs the same T frames, and a network will be trained with it. The
     identity takes part to the end as the reference of every gain; `decided` and `tied` say what the choice is worth.
+
+    Over several places of a network (`clip_at`) every batch goes through a chain at each, and so does every candidate.
     """
 
     moves_tau = False
-    over_places = False
     default_space = "gentle"
     unused = (*_OF_THE_CELL, *RANKING)
 
@@ -47,17 +50,21 @@ class OneShot(Selection):
         return [*(Unit("sampled", epoch) for epoch in range(config.epochs)), Unit("rank")]
 
     def decide(self, unit: Unit, run: Run) -> None:
-        """Rank chains of the space and take the best one."""
-        assert isinstance(run.space, SearchSpace), "chains are ranked without places of their own"
-        chains = candidate_chains(run.space, run.config.candidates, run.config.seed)
-        run.state.chain = str(run.rank(chains).best)
+        """Rank chains of the space, or clips at its places, and take the best one."""
+        space, count, seed = run.space, run.config.candidates, run.config.seed
+        if isinstance(space, DeepSpace):
+            clips: tuple[Chains, ...] = candidate_deep_clips(space, count, seed)
+        else:
+            clips = candidate_chains(space, count, seed)
+        run.state.chain = str(run.rank(clips).best)
 
 
 @register_selection("fixed_weights")
 class FixedWeights(OneShot):
     """Ranks chains for a trained backbone as it is, by the mean of its outputs over the frames (ours).
 
-    Nothing is trained and no frames mix; see `rank_genotypes`.
+    Nothing is trained and no frames mix; see `rank_genotypes`. Places are alternatives here, and those of one clip
+    stand together: `clip_at="image, image | layer3"`.
     """
 
     trains = False
@@ -67,6 +74,12 @@ class FixedWeights(OneShot):
     def units(self, space: AnySpace, config: SearchConfig) -> list[Unit]:
         """One ranking."""
         return [Unit("rank")]
+
+    def decide(self, unit: Unit, run: Run) -> None:
+        """Rank chains of the space at the places of the settings, and clips at several of them together."""
+        assert isinstance(run.space, SearchSpace), "each place has chains of its own"
+        names = check_places(run.config.clip_at)
+        run.state.chain = str(run.rank(drawn_clips(run.space, names, run.config.candidates, run.config.seed)).best)
 
 
 @register_selection("greedy_frames")

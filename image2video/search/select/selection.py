@@ -9,8 +9,8 @@ from typing import ClassVar, Protocol, TypeVar
 
 from torch import Tensor
 
-from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, InputTypeError
+from image2video.search.rank.clip_candidate import Chains
 from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
@@ -56,7 +56,7 @@ class Run(Protocol):
         """
         ...
 
-    def rank(self, chains: tuple[Genotype, ...]) -> Ranking:
+    def rank(self, chains: tuple[Chains, ...]) -> Ranking:
         """Rank chains under the network's weights on held-out images, and put the ranking into the records."""
         ...
 

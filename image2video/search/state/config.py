@@ -123,8 +123,9 @@ class SearchConfig:
         clip_at: the path of a module, `image`, or several of them, in a list or with commas between them (default: the
             image alone). A search through cells (`perturbation`, `argmax`, `frozen`, `random`) puts a cell at each of
             the places, in the order of the network: the clip begins at the first, and its frames are moved once more
-            at the others. For `fixed_weights` they are the places where a clip may begin, or `all` of the network and
-            the image; see `rank_genotypes`.
+            at the others; `one_shot` draws and ranks a chain for each of them. For `fixed_weights` they are the places
+            where a clip may begin, or `all` of the network and the image; places with bars between them, in quotes as
+            in `image | layer3`, are those of one clip, with a chain at each; see `rank_genotypes`.
         max_cost: the most that the clip costs, as a multiple of the image's multiply-accumulates; of a clip that
             begins at the image that is its frames. `fixed_weights` and `greedy_frames` choose among the clips within
             it; a search through cells is refused where it would cost more.
@@ -314,6 +315,9 @@ def _check_choices(config: SearchConfig) -> None:
         if value is None:
             continue
         listed = isinstance(value, tuple | list) and bool(value)
+        if listed and name == "clip_at":
+            # The places of one clip as one text: records and files hold texts.
+            value = [" | ".join(map(str, place)) if isinstance(place, tuple | list) else place for place in value]
         if not listed or (name == "clip_at" and not all(isinstance(place, str) for place in value)):
             raise InputError(f"{name} must be a list of different values or None, got {value!r:.80}")
         object.__setattr__(config, name, tuple(value))
