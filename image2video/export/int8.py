@@ -47,6 +47,7 @@ class Int8(ExportFormat):
                 if request.dynamic_batch or len(batch) == size:
                     prepared(batch)
             rounded = pt2e.convert_pt2e(prepared)
+            _drop_unused(rounded)
             torch.export.save(exported_program(rounded, request), path)
         return {"calibration_images": len(request.calibration), "quantizer": "X86InductorQuantizer, static"}
 
@@ -55,3 +56,11 @@ class Int8(ExportFormat):
         importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
         module = torch.export.load(path).module()
         return lambda images: tensors(module(images))
+
+
+def _drop_unused(module: torch.fx.GraphModule) -> None:
+    """Delete the weights that the graph no longer reads, in place: torchao leaves them beside those of eight bits."""
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in [name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name not in read]:
+        owner, _, attribute = name.rpartition(".")
+        delattr(module.get_submodule(owner), attribute)

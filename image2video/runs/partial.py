@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,16 +13,19 @@ from image2video.runs.atomic import flush_folder, writing
 
 @contextlib.contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """Give a hidden path beside `target`, with its suffix, which takes its place at the end of the `with` block.
+    """Give a path in a hidden folder beside `target`; the file takes its place at the end of the `with` block.
+
+    The path has the target's name, since some formats write it into the file.
 
     Where the block raises, what it wrote is deleted, and what stood at `target` before is unchanged.
 
     Raises:
         WriteError: the folder cannot be made, or the disk refuses the file.
     """
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    folder = target.with_name(f".{target.name}.{os.getpid()}.part")
+    partial = folder / target.name
     with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
         with writing(target):
@@ -30,5 +34,4 @@ def whole_file(target: Path) -> Iterator[Path]:
             os.replace(partial, target)
             flush_folder(target.parent)
     finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -148,6 +148,18 @@ def test_differences_by_hand():
 
 
 @pytest.mark.slow
+def test_a_file_of_eight_bits_keeps_no_float_weights_beside_them(tmp_path):
+    need("int8")
+    model = wrapped("none")
+    path = export_model(model, tmp_path / "model.pt2", "int8", images=images(8, SIZE)).path
+    held = torch.export.load(path).state_dict.values()
+    large = [value for value in held if value.numel() >= model.backbone.stem.weight.numel()]
+    assert len(large) > 3
+    clip = [value for value in large if value.dtype != torch.int8]
+    assert all(value.shape[-1] == 2 for value in clip)  # the points at which a clip samples
+
+
+@pytest.mark.slow
 def test_a_frozen_model_has_its_clip_as_constants_in_onnx(tmp_path):
     """No matrix is computed when the file runs, nothing is in double precision: coordinates are an initializer."""
     need("onnx")
