@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-kernels lint setup clean help
+.PHONY: demo test test-kernels test-oldest lint setup dist clean help
 
 help:
 	@sed -n '1,3p' Makefile
@@ -37,6 +37,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What a release uploads, built in an environment of its own from the sources alone, and looked at.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(PYTHON) -m venv build/twine && build/twine/bin/python -m pip install --quiet twine
+	build/twine/bin/twine check --strict dist/*
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
