@@ -62,7 +62,7 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (home,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
     assert archive.read(f"{home}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
-    about = email.message_from_bytes(archive.read(f"{home}/METADATA"))
+    about = email.message_from_string(archive.read(f"{home}/METADATA").decode())
     declared = configparser.ConfigParser()
     declared.read(ROOT / "setup.cfg")
     assert (about["Name"], about["Version"]) == ("image2video", __version__)
