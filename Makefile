@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS := .venv-docs
 
-.PHONY: demo test test-kernels lint docs setup clean help
+.PHONY: demo test test-kernels test-oldest lint docs setup dist clean help
 
 help:
 	@sed -n '1,4p' Makefile
@@ -49,6 +49,13 @@ $(DOCS)/.ready: docs/requirements.txt
 	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet -r docs/requirements.txt
 	@touch $@
+
+# What a release uploads, built in an environment of its own from the sources alone, and looked at.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(PYTHON) -m venv build/twine && build/twine/bin/python -m pip install --quiet twine
+	build/twine/bin/twine check --strict dist/*
 
 clean:
 	rm -rf site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

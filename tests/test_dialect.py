@@ -29,6 +29,7 @@ PACKAGES = [
     "image2video.data",
     "image2video.training",
     "image2video.report",
+    "image2video.export",
 ]
 FOREIGN_WORDS = ("received", "was given", "were given", "were needed", "was needed", "instead of")
 """Other words for what came and what was needed; ours are `got` and `must`, `needs` or `expected`."""

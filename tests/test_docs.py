@@ -36,6 +36,7 @@ SETUP = (
     "python -m image2video.integrations.timm_launch",
     "pytest",
     "python benchmarks/",
+    "python examples/serve.py",  # tests/test_examples.py
     "python $TOOLS/",  # mmsegmentation's own; their configs and options are tests/test_mmseg_configs.py's
     "torchrun --nproc_per_node=4 $TOOLS/",
     "export ",
@@ -45,6 +46,8 @@ LAUNCHED = re.compile(r"(?:accelerate launch|torchrun|srun torchrun) .*-m image2
 ELSEWHERE = {"mmsegmentation.md"}  # tests/test_mmseg_docs.py runs it, on a data set made for it
 # The others: tests/reproduce/ has test_reproduce_run.py, test_reproduce_rehearsal.py and test_reproduce_check.py.
 LONG = ("image2video demo", *(f"image2video reproduce table5 --scale {scale}" for scale in ("smoke", "paper --check")))
+NEEDED = {"transformers.md": ("transformers",), "export.md": ("onnx", "onnxscript", "onnxruntime")}
+"""Packages of extras, by the page that is about them."""
 CUT = {
     "--train-images 200": "--train-images 60",
     "--train-images 120": "--train-images 40",
@@ -53,7 +56,8 @@ CUT = {
 }
 """Sizes in commands of the pages under docs/, and those with which they run here."""
 PARSED = re.compile(
-    r" --task | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)|^image2video assess .* lite0\."
+    r" --task | --format (aoti|int8) | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)|"
+    r"^image2video assess .* lite0\."
 )
 """Commands that are parsed and not run."""
 LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
@@ -86,8 +90,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.filterwarnings("ignore:model.video.genotype=scale")  # a random clip that shows little of the image
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if page.name == "transformers.md":
-        pytest.importorskip("transformers")
+    for package in NEEDED.get(page.name, ()):
+        pytest.importorskip(package)
     module = types.ModuleType(f"page_{page.stem.lower()}")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # a class that a page defines can be pickled
     monkeypatch.setattr(ops, "_REGISTRY", dict(ops._REGISTRY))  # an op that a page registers is gone after it

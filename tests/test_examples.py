@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from digit_networks import network
 
-from image2video import training
+from image2video import VideoWrap, training
 from image2video.cli import main
+from image2video.export import export_model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -31,6 +33,49 @@ def test_search_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smallest = ["--train-images", "60", "--epochs", "1", "--tune-epochs", "0", "--compare", "none", "--out", "runs"]
     assert main(["search", "--config", str(EXAMPLES / "search.yaml"), *smallest]) == 0
     assert (tmp_path / "runs" / "genotype.json").exists()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """An exported file."""
+    model = VideoWrap(network(0), "none", genotype="rotate(10)", T=3, input_size=(1, 16, 16)).eval()
+    return export_model(model, tmp_path / "model.pt2").path
+
+
+def test_serve(served: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["serve.py", str(served), "--clients", "4", "--requests", "40"])
+    runpy.run_path(str(EXAMPLES / "serve.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert printed.startswith("40 requests of 4 clients in ")
+    assert float(printed.rpartition(" ")[2]) < 1e-4
+
+
+def test_a_served_image_gets_its_own_answer_in_full_batches(served: Path) -> None:
+    example = runpy.run_path(str(EXAMPLES / "serve.py"))
+    model, sizes = example["load"](served), []
+
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if images[0].isnan().any():
+            raise ArithmeticError("a damaged image")
+        return model(images)
+
+    images = torch.randn(20, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    server = example["BatchQueue"](counted, (1, 16, 16), max_batch=8, max_wait=0.2)
+    answers = [server.submit(image) for image in images]
+    found = torch.stack([answer.result(timeout=60) for answer in answers])
+    torch.testing.assert_close(found, model(images), atol=1e-5, rtol=1e-5)
+    assert sum(sizes) == 20
+    assert max(sizes) == 8
+    with pytest.raises(ValueError, match=r"an image must be \(1, 16, 16\), got \(1, 8, 8\)"):
+        server.submit(torch.zeros(1, 8, 8))
+    with pytest.raises(ArithmeticError, match="damaged"):
+        server.submit(images[0] * float("nan")).result(timeout=60)
+    last = server.submit(images[3])
+    server.close()
+    torch.testing.assert_close(last.result(timeout=0), found[3], atol=1e-5, rtol=1e-5)
+    with pytest.raises(RuntimeError, match="closed"):
+        server.submit(images[0])
 
 
 def test_quickstart_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ ALLOWED = {  # room -> the rooms of ours that it may import, beside itself
     "moved": set(),
     "image2video": {*CORE, "moved"},
     "receptive_field": CORE,
+    "export": CORE,
     "search": CORE,
     "data": {*LEAVES, "clip", "runs", "search"},  # search: the spaces that `clips:SPACE` names
     "training": {*LEAVES, "clip", "runs", "wrap", "data"},
@@ -35,12 +36,13 @@ ALLOWED = {  # room -> the rooms of ours that it may import, beside itself
     "assess": {*LIBRARY, "image2video"},
     "experiments": {*LIBRARY, "image2video"},
     "reproduce": {*LIBRARY, "image2video", "experiments"},
-    "cli": {*LIBRARY, "image2video", "assess", "experiments", "reproduce"},
+    "cli": {*LIBRARY, "image2video", "export", "assess", "experiments", "reproduce"},
 }
 LIBRARIES = {  # room -> the libraries that it may import, late imports included, beside torch and Python's own
     "clip": {"huggingface_hub", "torchvision"},
     "runs": {"filelock", "numpy", "safetensors", "tensorboard", "yaml"},
     "wrap": {"safetensors"},
+    "export": {"onnx", "onnxruntime", "safetensors", "torchao"},
     "search": {"accelerate", "yaml"},
     "data": {"numpy", "PIL", "sklearn", "torchvision"},
     "training": {"accelerate", "safetensors", "yaml"},

@@ -26,6 +26,7 @@ COMMANDS = {
     "search": "search the genotype for a network and a data set",
     "train": "train a network, bare or wrapped",
     "rf": "measure receptive fields, bare and wrapped, and draw them",
+    "export": "write a trained network as a file that runs without this library, and compare the two",
     "evaluate": "top-1 accuracy, loss and cost of a trained network",
     "show": "draw the clip of an image as a film strip",
     "sites": "print where fusions would sit in a network",
@@ -35,7 +36,7 @@ COMMANDS = {
 }
 """The commands; each is the module of the same name here, with `EXAMPLE`, `add_options(parser)` and `run(args)`."""
 
-_ARGUMENTS = {"reproduce": " TABLE", "sites": " MODEL", "spaces": " [SPACE]", "presets": " [NAME]"}
+_ARGUMENTS = {"export": " RUN", "reproduce": " TABLE", "sites": " MODEL", "spaces": " [SPACE]", "presets": " [NAME]"}
 """What stands before the options of a command, for its usage line."""
 
 ERROR_CODE = 2

@@ -192,7 +192,7 @@ def _write(target: Path, data: bytes | memoryview, *, keep_previous: bool) -> No
                 # After a kill right here both are names of one file, and then a rename leaves both.
                 spare.unlink(missing_ok=True)
             os.replace(partial, target)
-            _flush_folder(target.parent)
+            flush_folder(target.parent)
         except OSError:
             for leftover in (partial, spare):
                 with contextlib.suppress(OSError):
@@ -222,8 +222,9 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _flush_folder(folder: Path) -> None:
-    # The rename itself reaches the disk with the folder; some systems cannot open one.
+def flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    # A rename itself reaches the disk with the folder; some systems cannot open one.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

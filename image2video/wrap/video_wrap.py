@@ -191,7 +191,7 @@ class VideoWrap(ClipState, TimmLike):
         self,
         images: Tensor | None = None,
         T: int | None = None,
-        *,
+        # Not behind a `*`: the TorchScript exporter of ONNX gives every default by position.
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         **flags: Any,

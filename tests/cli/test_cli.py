@@ -28,6 +28,7 @@ SHARED = {
         *("overwrite", "weights", "batch_size", "lr", "device"),
     },
     "assess": {"model", "data", "seed", "weights", "device", "out", "overwrite"},
+    "export": {"model", "data", "genotype", "frames", "fusion", "seed", "weights", "batch_size", "out", "overwrite"},
     "evaluate": {"model", "data", "genotype", "frames", "fusion", "train_images", "seed", "weights", "batch_size"},
     "demo": {"model", "data", "frames", "fusion", "epochs", "train_images", "seed", "out", "resume", "overwrite"},
     "show": {"image", "genotype", "frames", "out", "overwrite"},

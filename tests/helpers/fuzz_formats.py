@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -34,6 +35,7 @@ from image2video.data import Augmentation, load_data
 from image2video.data.scan import tiny_imagenet_val
 from image2video.errors import Image2VideoError
 from image2video.experiments.candidates import parse_candidates
+from image2video.export.check import read_check
 from image2video.integrations import timm_models  # noqa: F401 (registers the wrapped models)
 from image2video.report import ComparisonResult
 from image2video.reproduce import load_experiment
@@ -212,6 +214,26 @@ def _config(data: bytes, folder: Path) -> object:
     config = read_config(path)
     check_local(config, str(path), largest=64)
     return config
+
+
+_EXPORTED = b"an export"
+
+
+def _export_record(data: bytes, folder: Path) -> object:
+    path = _put(_EXPORTED, folder / "model.pt2")
+    _put(data, folder / "model.pt2.check.json")
+    _put(save({"images": torch.zeros(1, 3, 4, 4), "output": torch.zeros(1, 2)}), folder / "model.pt2.check.safetensors")
+    return read_check(path)
+
+
+_EXPORT_RECORD = {
+    "schema": 1,
+    "file": "model.pt2",
+    "sha256": hashlib.sha256(_EXPORTED).hexdigest(),
+    "format": "pt2",
+    "outputs": [{"name": "output", "shape": ["batch", 2], "dtype": "float32"}],
+    "tolerance": 1e-5,
+}
 
 
 class _Saved:
@@ -455,6 +477,7 @@ FORMATS: dict[str, Format] = {
     "torch weights": Format(
         (_torch(_STATE), _torch({"state_dict": _STATE}), _pickled(_STATE)), _weights(".pt"), share=2
     ),
+    "export record": Format((_EXPORT_RECORD,), _export_record, _json),
     "torch state": Format(({"model": dict(_STATE)},), _weights(".pt"), _torch, values=(*VALUES, *_TENSORS), share=2),
 }
 """Those that cost little, by name."""

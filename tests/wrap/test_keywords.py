@@ -1,5 +1,7 @@
 """Calls by keyword: the backbone's own name for its images, flags that go on to it, and what is refused."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -50,6 +52,15 @@ def test_images_go_by_the_name_of_the_backbone_too(model):
     assert torch.equal(model(images=batch())["logits"], expected)
     assert torch.equal(model(pixel_values=batch(), labels=None)["logits"], expected)
     assert not torch.equal(model(pixel_values=batch(), T=2)["logits"], expected)
+
+
+@torch.no_grad()
+def test_the_defaults_may_be_given_by_position(model):
+    """As the TorchScript exporter of ONNX gives them, which reads the signature."""
+    named = inspect.signature(model.forward).parameters.values()
+    defaults = [parameter.default for parameter in named if parameter.default is not parameter.empty]
+    assert len(defaults) > 2
+    assert torch.equal(model(batch(), *defaults[1:])["logits"], model(batch())["logits"])
 
 
 @torch.no_grad()

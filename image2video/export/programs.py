@@ -1,0 +1,43 @@
+"""torch.export: the graph of a model, which several formats write, and its own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from image2video.export.formats import ExportFormat, Request, Runner, register_format
+
+
+def exported_program(model: nn.Module, request: Request) -> torch.export.ExportedProgram:
+    """The graph of a model, with any number of images where that is asked for."""
+    shapes = ({0: torch.export.Dim.DYNAMIC},) if request.dynamic_batch else None
+    return torch.export.export(model, (request.images,), dynamic_shapes=shapes)
+
+
+def tensors(outputs: Any) -> list[Tensor]:
+    """The tensors of a model's outputs, whatever their nesting, in their order."""
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+@register_format
+class PT2(ExportFormat):
+    """The graph itself, for `torch.export.load`: it runs wherever torch does, and can be compiled there."""
+
+    name = "pt2"
+    suffix = ".pt2"
+    about = "torch.export; runs with torch alone"
+    dtypes = ("float32", "bf16")
+
+    def write(self, model: nn.Module, request: Request, path: Path) -> dict[str, Any]:
+        """Write the graph."""
+        torch.export.save(exported_program(model, request), path)
+        return {}
+
+    def load(self, path: Path) -> Runner:
+        """Read the graph."""
+        module = torch.export.load(path).module()
+        return lambda images: tensors(module(images))

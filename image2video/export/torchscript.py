@@ -1,0 +1,39 @@
+"""TorchScript: a trace, for servers that know nothing newer."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from image2video.export.formats import ExportFormat, Request, Runner, register_format
+from image2video.export.programs import tensors
+
+
+@register_format
+class TorchScript(ExportFormat):
+    """A trace for `torch.jit.load`; torch itself advises `torch.export` in its place."""
+
+    name = "torchscript"
+    suffix = ".ts"
+    about = "torch.jit.trace; for older servers"
+    dtypes = ("float32", "bf16")
+
+    def write(self, model: nn.Module, request: Request, path: Path) -> dict[str, Any]:
+        """Trace and save."""
+        # What a tracer warns of, values that it takes for constants, is what the comparison afterwards looks at.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(model, (request.images,), strict=False, check_trace=False)
+            torch.jit.save(traced, str(path))
+        return {}
+
+    def load(self, path: Path) -> Runner:
+        """Load the trace."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that TorchScript is deprecated
+            traced = torch.jit.load(str(path))
+        return lambda images: tensors(traced(images))
