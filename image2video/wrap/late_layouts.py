@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +12,7 @@ from image2video.inject.api import Injection
 from image2video.inject.clip_reach import reach_of
 from image2video.inject.plan import OutputLayout
 from image2video.inject.planning import output_layouts
-
-
-class OneFrame(nn.Module):
-    """An injected backbone on single frames, which its fusions leave as they are."""
-
-    def __init__(self, backbone: nn.Module, fusion: Injection, flags: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.fusion = fusion
-        self.flags = dict(flags)
-        self.training = backbone.training
-
-    def forward(self, images: Tensor) -> Any:
-        """Return what the backbone returns for images that are one frame each."""
-        with self.fusion.frames(1):
-            return self.backbone(images, **self.flags)
+from image2video.wrap.passed import Door, Enter
 
 
 class Late(NamedTuple):
@@ -43,14 +27,14 @@ class Late(NamedTuple):
     before: frozenset[str]
 
 
-def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, flags: Mapping[str, Any]) -> Late:
-    """Trace the outputs of an injected backbone, in the mode that it is in.
+def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, enter: Enter) -> Late:
+    """Trace the outputs of an injected backbone or of one of its methods, in the mode that it is in.
 
     Args:
         backbone: the backbone.
         fusion: the injection that hooked it.
         frames: `(B, C, H, W)`, of which the size, type and device count.
-        flags: keywords of the call, which may ask for further outputs or another structure of them.
+        enter: calls the backbone, whose keywords may ask for further outputs or another structure of them, or a method.
 
     Returns:
         What is known of its outputs.
@@ -64,7 +48,7 @@ def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, flags: 
             f"the layouts of the outputs of {type(backbone).__name__} are not known, and it cannot be traced within a "
             "graph: call the model once before compiling or exporting it, or pass input_size=(C, H, W)"
         )
-    model, example, reach = OneFrame(backbone, fusion, flags), frames[:1].detach(), None
+    model, example, reach = Door(backbone, fusion, enter), frames[:1].detach(), None
     site = fusion.plan.clip_site
     try:
         outputs = output_layouts(model, example)

@@ -18,7 +18,7 @@ from image2video.protocols import Unwarper
 from image2video.trace.trace import tensors_of
 from image2video.wrap.clip_record import Video
 from image2video.wrap.inside import Given, inner_videos
-from image2video.wrap.passed import passed_places
+from image2video.wrap.passed import entering, passed_places
 
 
 class NoWayBack:
@@ -123,7 +123,7 @@ class LateWays:
             return {}
         key = (backbone.training, repr(sorted(flags.items())))
         if key not in self._passed:
-            self._passed[key] = passed_places(backbone, fusion, given.inputs, dict(flags))
+            self._passed[key] = passed_places(backbone, fusion, given.inputs, entering(flags))
         passed = self._passed[key]
         # What has passed none of the places inside is of the images; its rows, which are not B·T, are refused.
         least = 0 if plan.clip_site is None else 1
