@@ -55,6 +55,14 @@ PARSED = re.compile(
     r" --task | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)|^image2video assess .* lite0\."
 )
 """Commands that are parsed and not run."""
+NEEDS = {
+    "from_tta.md": "ttach",
+    "lightning.md": "lightning",
+    "open_clip.md": "open_clip",
+    "smp.md": "segmentation_models_pytorch",
+    "transformers.md": "transformers",
+}
+"""Pages on libraries that are extras."""
 LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
 
 
@@ -85,8 +93,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.filterwarnings("ignore:model.video.genotype=scale")  # a random clip that shows little of the image
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if page.name == "transformers.md":
-        pytest.importorskip("transformers")
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
     module = types.ModuleType(f"page_{page.stem.lower()}")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # a class that a page defines can be pickled
     monkeypatch.setattr(ops, "_REGISTRY", dict(ops._REGISTRY))  # an op that a page registers is gone after it

@@ -53,7 +53,8 @@ def seeing(method: Any, channels: int, see: See) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        places: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
+        places: dict[int | str, Any] = dict(enumerate(args))
+        places.update(kwargs)
         found = [place for place, value in places.items() if any(is_images(t, channels) for t in _tensors(value))]
         if not found:
             return method(*args, **kwargs)
