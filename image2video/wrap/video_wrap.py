@@ -45,7 +45,7 @@ from image2video.wrap.inside import (
     map_shape,
     named_as,
 )
-from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
+from image2video.wrap.intermediates import MAPS, aggregated, check_format, check_mapping, plan_of_size
 from image2video.wrap.keywords import image_name, read_call
 from image2video.wrap.late_layouts import Late, late_layouts
 from image2video.wrap.methods import Method, aggregation_of, is_method_of, method_formats, seeing
@@ -309,6 +309,10 @@ class VideoWrap(ClipState, TimmLike):
         how = "auto" if self.aggregate == "mean_prob" else self.aggregate
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
             found = method(given.inputs, **options)
+        if isinstance(found, Mapping):
+            check_mapping(self.plan, output_fmt)
+            way = {"to_video": given.unwarper, "image_size": given.size, "rows": given.rows}
+            return aggregate(found, given.T, how, formats=MAPS, **way)
 
         passed: dict[str, int] = {}
         if self.plan.later_sites and how in ("auto", "unwarp"):
