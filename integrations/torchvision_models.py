@@ -224,7 +224,7 @@ def _fill(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
 def _recipe(architecture: str, model: nn.Module, kwargs: Mapping[str, Any]) -> Builder | None:
     """The recipe of the bare network without its weights; None where an argument is no JSON value."""
     rest = {key: value for key, value in kwargs.items() if key not in _OF_WEIGHTS and value is not None}
-    count = model.pretrained_cfg.get("num_classes")  # type: ignore[union-attr]
+    count = model.pretrained_cfg.get("num_classes")  # type: ignore[union-attr, operator]
     if count is not None:  # weights decide more than values
         rest.setdefault("num_classes", count)
         rest |= {name: getattr(model, name) for name in _READ if hasattr(model, name)}
