@@ -1,6 +1,7 @@
 """The few names of the core that integrations build on; whatever else they need is private to the core."""
 
 from image2video.clip.cover import LEAST_COVER, divisor_of
+from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import DEFAULT_GENOTYPE, Genotype
 from image2video.clip.image_to_video import Image2Video, clip_to_frames, frames_to_clip
 from image2video.errors import Image2VideoError, InputError, InputTypeError, MissingError, StateError, UnsupportedError
@@ -16,6 +17,7 @@ __all__ = [
     "DEFAULT_GENOTYPE",
     "LEAST_COVER",
     "Builder",
+    "FrameSet",
     "FusionConfig",
     "Genotype",
     "Image2Video",

@@ -46,8 +46,6 @@ LAUNCHED = re.compile(r"(?:accelerate launch|torchrun|srun torchrun) .*-m image2
 ELSEWHERE = {"mmsegmentation.md"}  # tests/test_mmseg_docs.py runs it, on a data set made for it
 # The others: tests/reproduce/ has test_reproduce_run.py, test_reproduce_rehearsal.py and test_reproduce_check.py.
 LONG = ("image2video demo", *(f"image2video reproduce table5 --scale {scale}" for scale in ("smoke", "paper --check")))
-NEEDED = {"transformers.md": ("transformers",), "export.md": ("onnx", "onnxscript", "onnxruntime")}
-"""Packages of extras, by the page that is about them."""
 CUT = {
     "--train-images 200": "--train-images 60",
     "--train-images 120": "--train-images 40",
@@ -60,6 +58,15 @@ PARSED = re.compile(
     r"^image2video assess .* lite0\."
 )
 """Commands that are parsed and not run."""
+NEEDED = {
+    "export.md": ("onnx", "onnxscript", "onnxruntime"),
+    "from_tta.md": ("ttach",),
+    "lightning.md": ("lightning",),
+    "open_clip.md": ("open_clip",),
+    "smp.md": ("segmentation_models_pytorch",),
+    "transformers.md": ("transformers",),
+}
+"""Packages of extras, by the page that is about them."""
 LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
 
 

@@ -48,7 +48,10 @@ LIBRARIES = {  # room -> the libraries that it may import, late imports included
     "training": {"accelerate", "safetensors", "yaml"},
     "receptive_field": {"shapely"},
     "report": {"matplotlib", "numpy", "PIL", "rich", "scipy", "shapely"},
-    "integrations": {"timm", "mmseg", "mmcv", "mmengine", "numpy", "transformers"},
+    "integrations": {
+        *("timm", "mmseg", "mmcv", "mmengine", "numpy", "torchvision", "transformers"),
+        *("lightning", "pytorch_lightning"),
+    },
     "assess": {"matplotlib"},
     "experiments": {"accelerate"},
     "reproduce": {"accelerate", "timm", "yaml", "mmseg", "mmcv", "mmengine", "numpy", "torchvision", "PIL", "shapely"},

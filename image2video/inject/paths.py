@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from image2video.errors import Image2VideoError, InputError
 from image2video.inject.clip_reach import leak_of
-from image2video.inject.door import Door
+from image2video.inject.door import Door, entering
 from image2video.inject.plan import Plan
 from image2video.trace.capture import is_captured
 from image2video.trace.graph import Graph
@@ -134,7 +134,7 @@ class Paths:
             if len(sizes) >= MAX_SIZES:
                 return
             try:
-                sizes[size] = _look(Door(network, fusion, method, options, further), images, way)
+                sizes[size] = _look(Door(network, fusion, entering(options, method, further)), images, way)
             except Image2VideoError as error:
                 sizes[size] = None
                 self._unknown.append(

@@ -26,7 +26,7 @@ from image2video.inject.rule import (
     residual_candidates,
     within_one_size,
 )
-from image2video.inject.selection import selector
+from image2video.inject.selection import selector, without_decoder
 from image2video.inject.sites import site_of
 from image2video.trace.graph import Graph
 from image2video.trace.layouts import placed
@@ -91,6 +91,9 @@ def plan(
     _check_images(graph, backbone, example)
     found, skipped = _sites(backbone, graph, config) if config.active else ([], [])
     chosen = selection.choose(backbone, graph, config, found, skipped)
+    if selection.everything:
+        chosen, of_decoder = without_decoder(backbone, chosen)
+        skipped = [*skipped, *of_decoder]
     rows = functools.cache(functools.partial(Rows, backbone, graph, example))  # two more traces, where it is asked
     later = find_clip_sites(backbone, graph, places, rows)
     clip_site = later.pop(0) if places[0] != IMAGE else None

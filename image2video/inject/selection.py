@@ -63,6 +63,29 @@ class Selector:
             return chosen
         return found
 
+    @property
+    def everything(self) -> bool:
+        """Whether nothing was selected, so that the rule alone decides."""
+        return self == Selector()
+
+
+def without_decoder(backbone: nn.Module, found: list[Site]) -> tuple[list[Site], list[Skipped]]:
+    """Leave out the sites in the decoder of a network that has children `encoder` and `decoder`, as many for maps have.
+
+    Frames are to mix where features are made, as in the published segmentation networks, and the decoders of one
+    encoder would otherwise differ: those of some (MAnet, DPT) have residual branches, those of most have none.
+
+    Returns:
+        The sites that stay, all of them where the encoder has none, and those that are left out.
+    """
+    children = dict(backbone.named_children())
+    in_encoder = any(site.name.startswith("encoder.") for site in found)
+    if not {"encoder", "decoder"} <= children.keys() or not in_encoder:
+        return found, []
+    left = [site for site in found if site.name.startswith("decoder.")]
+    reason = "in the decoder, where no fusion acts unless sites= selects it"
+    return [site for site in found if site not in left], [Skipped(site.name, site.block, reason) for site in left]
+
 
 def selector(sites: str | Iterable[str] | Callable[[Site], bool] | None, config: FusionConfig) -> Selector:
     """Read a `sites=` argument.

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from image2video.errors import InputError
+from image2video.errors import InputError, UnsupportedError
 from image2video.inject.plan import Plan
 from image2video.inject.planning import plan
 from image2video.trace.layout import Layout
@@ -16,13 +16,27 @@ from image2video.wrap.aggregate import OutputFormats
 from image2video.wrap.steps import output_formats
 
 FORMATS = ("NCHW", "NHWC", "NLC")
-_MAPS = OutputFormats("NCHW")
+MAPS = OutputFormats("NCHW")
 
 
 def check_format(output_fmt: str) -> None:
     """Raise `InputError` for a format that intermediates cannot have."""
     if output_fmt not in FORMATS:
         raise InputError(f"output_fmt must be one of {', '.join(FORMATS)}, got {output_fmt!r}")
+
+
+def check_mapping(the_plan: Plan, output_fmt: str) -> None:
+    """Check what is asked of a backbone that returns its intermediates by name, as open_clip's towers do.
+
+    Raises:
+        UnsupportedError: another format than `"NCHW"`, or a clip that moves inside of the backbone.
+    """
+    if output_fmt != "NCHW" or the_plan.clip_sites:
+        came = f"output_fmt={output_fmt!r}" if output_fmt != "NCHW" else f"a clip at {', '.join(the_plan.places)}"
+        raise UnsupportedError(
+            f"{the_plan.model} returns its intermediates by name, which works with output_fmt='NCHW' and a clip that "
+            f"begins at the image alone; got {came}; call it so, or wrap a backbone of timm"
+        )
 
 
 def aggregated(
@@ -51,9 +65,9 @@ def aggregated(
     def one(item: Any, path: str) -> Any:
         if isinstance(item, tuple):  # a map and its prefix tokens, which have no place in the image
             body, prefix = item
-            vectors = of_images(prefix.flatten(1), _MAPS, f"{path}[1]")
-            return _formatted(of_images(body, _MAPS, f"{path}[0]"), output_fmt), vectors.unflatten(-1, prefix.shape[1:])
-        return _formatted(of_images(item, _MAPS, path), output_fmt)
+            vectors = of_images(prefix.flatten(1), MAPS, f"{path}[1]")
+            return _formatted(of_images(body, MAPS, f"{path}[0]"), output_fmt), vectors.unflatten(-1, prefix.shape[1:])
+        return _formatted(of_images(item, MAPS, path), output_fmt)
 
     where = "" if intermediates_only else "[1]"
     images = [one(item, f"{where}[{number}]") for number, item in enumerate(maps)]

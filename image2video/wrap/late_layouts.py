@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from image2video.errors import Image2VideoError, UnsupportedError
 from image2video.inject.api import Injection
 from image2video.inject.clip_reach import reach_of
-from image2video.inject.door import Door
+from image2video.inject.door import Door, Enter
 from image2video.inject.plan import OutputLayout
 from image2video.inject.planning import output_layouts
 
@@ -28,14 +27,14 @@ class Late(NamedTuple):
     before: frozenset[str]
 
 
-def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, flags: Mapping[str, Any]) -> Late:
-    """Trace the outputs of an injected backbone, in the mode that it is in.
+def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, enter: Enter) -> Late:
+    """Trace the outputs of an injected backbone or of one of its methods, in the mode that it is in.
 
     Args:
         backbone: the backbone.
         fusion: the injection that hooked it.
         frames: `(B, C, H, W)`, of which the size, type and device count.
-        flags: keywords of the call, which may ask for further outputs or another structure of them.
+        enter: calls the backbone, whose keywords may ask for further outputs or another structure of them, or a method.
 
     Returns:
         What is known of its outputs.
@@ -48,7 +47,7 @@ def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, flags: 
             f"the layouts of the outputs of {type(backbone).__name__} are not known, and it cannot be traced within a "
             "graph: call the model once before compiling or exporting it, or pass input_size=(C, H, W)"
         )
-    model, example, reach = Door(backbone, fusion, "__call__", flags), frames[:1].detach(), None
+    model, example, reach = Door(backbone, fusion, enter), frames[:1].detach(), None
     site = fusion.plan.clip_site
     try:
         outputs = output_layouts(model, example)

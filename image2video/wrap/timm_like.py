@@ -53,7 +53,10 @@ class TimmLike(nn.Module):
         return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters_of(self.backbone).values())
 
     def __getattr__(self, name: str) -> Any:
-        """Answer with the backbone's attribute what the wrapper itself does not have (`classifier`, `config`, …)."""
+        """Answer with the backbone's attribute what the wrapper itself does not have (`classifier`, `config`, …).
+
+        A method that is given images sees a clip of each, as `forward` does.
+        """
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -61,7 +64,11 @@ class TimmLike(nn.Module):
             # Private names are torch's and Python's own affair; what the class defines has failed by itself.
             if backbone is None or name.startswith("_") or hasattr(type(self), name):
                 raise
-        return getattr(backbone, name)
+        return self._of_backbone(name, getattr(backbone, name))
+
+    def _of_backbone(self, name: str, value: Any) -> Any:
+        """Return what an attribute of the backbone is when it is read through the wrapper."""
+        return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         modules = self.__dict__.get("_modules", {})

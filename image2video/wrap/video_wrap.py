@@ -25,6 +25,7 @@ from image2video.fusion.registry import resolve_fusion
 from image2video.inject.api import FramesScope, inject_
 from image2video.inject.checks import check_backbone
 from image2video.inject.clip_hook import FrameMaker
+from image2video.inject.door import Enter, entering
 from image2video.inject.plan import Plan
 from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
@@ -46,9 +47,10 @@ from image2video.wrap.inside import (
     map_shape,
     named_as,
 )
-from image2video.wrap.intermediates import aggregated, check_format, plan_of_size
+from image2video.wrap.intermediates import MAPS, aggregated, check_format, check_mapping, plan_of_size
 from image2video.wrap.keywords import image_name, read_call
 from image2video.wrap.late_layouts import Late, late_layouts
+from image2video.wrap.methods import Method, aggregation_of, is_method_of, method_formats, seeing
 from image2video.wrap.own_loss import Parts, with_own_loss
 from image2video.wrap.passed import passed_places
 from image2video.wrap.phases import phases
@@ -316,10 +318,14 @@ class VideoWrap(ClipState, TimmLike):
         self._check_paths(given, "forward_intermediates", options)
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
             found = method(given.inputs, **options)
+        if isinstance(found, Mapping):
+            check_mapping(self.plan, output_fmt)
+            way = {"to_video": given.unwarper, "image_size": given.size, "rows": given.rows}
+            return aggregate(found, given.T, how, formats=MAPS, **way)
 
         passed: dict[str, int] = {}
         if self.plan.later_sites and how in ("auto", "unwarp"):
-            passed = passed_places(self.backbone, self.fusion, given.inputs, options, "forward_intermediates")
+            passed = passed_places(self.backbone, self.fusion, given.inputs, entering(options, "forward_intermediates"))
 
         def of_images(outputs: Any, formats: OutputFormats, path: str) -> Any:
             if self.plan.clip_site is not None and outputs.shape[0] == given.inputs.shape[0]:
@@ -603,7 +609,9 @@ class VideoWrap(ClipState, TimmLike):
         ways = ways_between(self.to_video, self.plan, given.size)
         if self.plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
             ways |= self._late_ways.of(self.backbone, self.fusion, self.to_video, given, outputs, flags or {})
-        later = None if frames is None else partial(self._late_formats, frames, flags or {})
+        key = repr(sorted((flags or {}).items()))
+        enter = entering(flags or {})
+        later = None if frames is None else partial(self._late_formats, frames, enter, key)
         return aggregate(
             outputs,
             given.T,
@@ -615,13 +623,50 @@ class VideoWrap(ClipState, TimmLike):
             ways=ways,
         )
 
-    def _late_formats(self, frames: Tensor, flags: Mapping[str, Any]) -> OutputFormats:
-        """Trace the outputs that the plan does not know, once for each training mode and each set of keywords."""
-        key = (self.backbone.training, repr(sorted(flags.items())))
+    def _late_formats(self, frames: Tensor, enter: Enter, call: str) -> OutputFormats:
+        """Trace the outputs that the plan does not know, once for each training mode and each kind of call."""
+        key = (self.backbone.training, call)
         if key not in self._late:
-            self._late[key] = late_layouts(self.backbone, self.fusion, frames, flags)
+            self._late[key] = late_layouts(self.backbone, self.fusion, frames, enter)
         late = self._late[key]
         return dataclasses.replace(formats_of(late.outputs), before=late.before)
+
+    def _see(self, method: Method, images: Tensor, enter: Enter) -> Any:
+        """Return what a method of the backbone returns for images, each seen as its clip (see `methods`)."""
+        how = aggregation_of(self.aggregate, method.name)
+        given = self._given(images, None)
+        norms = [(buffer, buffer.clone()) for buffer in self.fusion.buffers()] if self.training else []
+        with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
+            outputs = self.fusion.tie(enter(self.backbone, given.inputs))
+        if self.training and not self.backbone.training:
+            # The method begins evaluation by itself, as `predict` of some libraries does: all of the wrapper has to.
+            for buffer, before in norms:
+                buffer.copy_(before)
+            self.eval()
+            return self._see(method, images, enter)
+        ways: dict[str, Unwarper] = {}
+        if self.plan.later_sites and how in ("auto", "unwarp"):
+            passed = passed_places(self.backbone, self.fusion, given.inputs, enter)
+            ways = {path: way_behind(self.to_video, self.plan.clip_sites, given.size, n) for path, n in passed.items()}
+        formats = method_formats(
+            output_formats(self.backbone, self.plan), partial(self._late_formats, given.inputs, enter, method.key)
+        )
+        return aggregate(
+            outputs,
+            given.T,
+            how,
+            to_video=given.unwarper,
+            image_size=given.size,
+            formats=formats,
+            rows=given.rows,
+            ways=ways,
+        )
+
+    def _of_backbone(self, name: str, value: Any) -> Any:
+        """Return a method of the backbone so that it sees a clip of every image; other values as they are."""
+        if not is_method_of(self.backbone, value):
+            return value
+        return seeing(value, self.plan.input_size[0], self._see)
 
     def _freeze_norms(self) -> None:
         """Put the backbone's batch norms into eval mode, where `freeze_bn` asks for it."""

@@ -13,6 +13,7 @@ from image2video.clip.image_to_video import Image2Video
 from image2video.errors import InputError
 from image2video.inject.api import Injection
 from image2video.inject.clip_site import ClipSite
+from image2video.inject.door import entering
 from image2video.inject.plan import Plan
 from image2video.protocols import Unwarper
 from image2video.trace.trace import tensors_of
@@ -123,7 +124,7 @@ class LateWays:
             return {}
         key = (backbone.training, repr(sorted(flags.items())))
         if key not in self._passed:
-            self._passed[key] = passed_places(backbone, fusion, given.inputs, dict(flags))
+            self._passed[key] = passed_places(backbone, fusion, given.inputs, entering(flags))
         passed = self._passed[key]
         # What has passed none of the places inside is of the images; its rows, which are not B·T, are refused.
         least = 0 if plan.clip_site is None else 1

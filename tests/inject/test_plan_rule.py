@@ -241,3 +241,37 @@ def test_a_sum_over_several_stages_is_no_block_of_the_fallback():
 
     made = plan(Pyramid(), fusion="tsm", input_size=SIZE)
     assert [(s.name, s.rule) for s in made.sites] == [(f"stages.{i}", "fallback") for i in range(3)]
+
+
+class EncoderDecoder(nn.Module):
+    """A network for maps whose decoder has residual branches too."""
+
+    def __init__(self, encoder, decoder):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+class Branch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+def test_decoders_have_sites_only_where_they_are_asked_for():
+    size = {"input_size": (8, 8, 12)}
+    net = EncoderDecoder(nn.Sequential(Branch(), Branch()), nn.Sequential(Branch()))
+    found = plan(net, **size)
+    assert list(found.names) == ["encoder.0.conv", "encoder.1.conv"]
+    assert [(place.name, place.reason) for place in found.skipped] == [
+        ("decoder.0.conv", "in the decoder, where no fusion acts unless sites= selects it")
+    ]
+    assert list(plan(net, sites=r"decoder\..*", **size).names) == ["decoder.0.conv"]
+    assert len(plan(net, sites=r".*", **size).names) == 3
+    assert list(plan(EncoderDecoder(nn.Identity(), Branch()), **size).names) == ["decoder.conv"]
+    assert len(plan(nn.Sequential(net), **size).names) == 3  # the rule is about the network that is wrapped
