@@ -55,7 +55,7 @@ def moved_clip(
     how = {"padding": options.padding, "interpolation": options.interpolation}
     moves = map_moves(clip, steps, (H, W), like, working_dtype(like))
     if len(sources) == 1:
-        return frames_at(like, *moves, **how)
+        return frames_at(like, moves.shifts, moves.grid, **how)
     rest = [s for s, shift in enumerate(moves.shifts) if shift is None]
     frames: dict[int, Tensor] = {}
     for parent, source in enumerate(sources):

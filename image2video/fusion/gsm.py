@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from image2video.fusion.base import Fusion, Placement
 from image2video.fusion.gate import interleave, temporal_gate
+from image2video.fusion.gated_inference import inferred_gsm, is_served
 from image2video.fusion.shift import Padding, Shift, check_padding, shift_halves
 from image2video.fusion.states import refuse_other_form
 
@@ -61,9 +62,12 @@ class GSM(Fusion):
 
     def fuse(self, frames: Tensor, T: int, parts: int) -> Tensor:
         """Gate, shift and add frames `(B·T·parts, C, H, W)`."""
+        shift = Shift(T, parts, self.padding)
+        if is_served(self, frames, shift, self.conv3D.weight):
+            return inferred_gsm(frames, self.bn, self.conv3D, T, interleaved=not self.residual)
         gate = temporal_gate(frames, self.bn, self.conv3D, T, parts).to(frames.dtype)
         gated = (frames.unflatten(1, (2, -1)) * gate.unsqueeze(2)).flatten(1, 2)
-        fused = shift_halves(gated, Shift(T, parts, self.padding)) + (frames - gated)
+        fused = shift_halves(gated, shift) + (frames - gated)
         return fused if self.residual else interleave(fused)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
