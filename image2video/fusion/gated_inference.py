@@ -24,7 +24,7 @@ _FEW_MEANS = 1 << 13
 
 
 def is_served(fusion: nn.Module, frames: Tensor, shift: Shift, gate: Tensor) -> bool:
-    """Whether the functions below do this call: in evaluation, eager on a CPU, without gradient, one dtype, NCHW, zeros."""
+    """Whether the functions below do this call: evaluation without gradient, eager on a CPU, one dtype, NCHW, zeros."""
     # The cheapest questions first: each call asks them.
     if fusion.training:
         return False
