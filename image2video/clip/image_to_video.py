@@ -15,8 +15,10 @@ from image2video.clip.frame_set import FrameSet
 from image2video.clip.frames import clip_to_frames, frames_to_clip
 from image2video.clip.map_frames import check_maps, map_clip, valid_shares
 from image2video.clip.memory import check_clip_memory
+from image2video.clip.moves import image_moves
+from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import matrix_device, warp
+from image2video.clip.sampling import frames_at
 from image2video.clip.way_back import WayBack, WayBackFromMap
 from image2video.trace.capture import goes_into_export
 
@@ -28,7 +30,8 @@ class Image2Video(nn.Module, WayBack):
 
     Frame t is one resampling of the image by M(t) = A_n^{s(t)} ··· A_1^{s(t)} (Casarin et al., CVPR 2024, Eq. 7, with
     other schedules added), or one per run of geometric ops where photometric ops stand between; frames with s(t) = 0
-    are the image bit for bit. Frame t of a frame set is moved by its own chain (ours). There are no parameters and no
+    are the image bit for bit, and frames that are mirrored or shifted by whole pixels are slices of it. Frame t of a
+    frame set is moved by its own chain (ours). There are no parameters and no
     buffers.
 
     Args:
@@ -127,9 +130,8 @@ class Image2Video(nn.Module, WayBack):
             if isinstance(self.genotype, FrameSet):
                 return set_clip(images, self.genotype, steps, self.options)
             return chain_clip(images, self.genotype, steps, self.options)
-        matrices = self.genotype.step_matrices(steps, height, width, matrix_device(images))
-        mirrored = [self.genotype.mirrored(step) for step in steps]
-        return warp(images, matrices, padding=self.padding, interpolation=self.interpolation, mirrored=mirrored)
+        moves = image_moves(self.genotype, steps, images, working_dtype(images))
+        return frames_at(images, *moves, padding=self.padding, interpolation=self.interpolation)
 
     def map_frames(self, maps: Tensor, image_size: tuple[int, int], T: int | None = None) -> Tensor:
         """Make the frames of maps inside a network, in place of those of the image.

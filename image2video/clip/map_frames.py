@@ -10,12 +10,13 @@ from torch import Tensor
 from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_size
 from image2video.clip.frame_set import FrameSet
-from image2video.clip.matrices import conjugated
+from image2video.clip.moves import map_moves
+from image2video.clip.ops.op import working_dtype
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import matrix_device, sampled_frames, stack_frames, warp_frames
-from image2video.clip.slices import Shift, sliced_frames
+from image2video.clip.sampling import frames_at, sampled_each, stack_frames
+from image2video.clip.slices import sliced_frames
 from image2video.errors import InputError, InputTypeError
-from image2video.trace.capture import constant, goes_into_export
+from image2video.trace.capture import goes_into_export
 
 
 def map_clip(
@@ -51,22 +52,18 @@ def moved_clip(
     h, w = like.shape[-2:]
     if not goes_into_export(h, w):
         clip.check_cells((h, w))
+    how = {"padding": options.padding, "interpolation": options.interpolation}
+    moves = map_moves(clip, steps, (H, W), like, working_dtype(like))
+    if len(sources) == 1:
+        return frames_at(like, moves.shifts, moves.grid, **how)
+    rest = [s for s, shift in enumerate(moves.shifts) if shift is None]
     frames: dict[int, Tensor] = {}
-    for parent in dict.fromkeys(parents):
-        shifts = {s: _shift(clip, steps[s], h, w) for s, source in enumerate(parents) if source == parent}
-        whole = {s: shift for s, shift in shifts.items() if shift is not None}
-        if whole:
-            frames |= zip(whole, sliced_frames(sources[parent], [*whole.values()], options.padding), strict=True)
-    rest = [s for s in range(len(steps)) if s not in frames]
-    if rest:
-        matrices = clip.step_matrices([steps[s] for s in rest], H, W, matrix_device(like), cells=(h, w))
-        matrices = constant(conjugated, matrices, h / H, w / W)
-        how = {"padding": options.padding, "interpolation": options.interpolation}
-        if len({parents[s] for s in rest}) == 1:
-            moved = sampled_frames(sources[parents[rest[0]]], matrices, tuple(range(len(rest))), **how)
-        else:
-            moved = warp_frames(torch.stack([sources[parents[s]] for s in rest]), matrices, **how).unbind(0)
-        frames |= zip(rest, moved, strict=True)
+    for parent, source in enumerate(sources):
+        own = {s: shift for s, shift in enumerate(moves.shifts) if shift is not None and parents[s] == parent}
+        frames |= zip(own, sliced_frames(source, [*own.values()], options.padding), strict=True)
+    if moves.grid is not None:
+        of_rest = torch.stack([sources[parents[s]] for s in rest])
+        frames |= zip(rest, sampled_each(of_rest, moves.grid, **how).unbind(0), strict=True)
     return stack_frames([frames[s] for s in range(len(steps))], like=like)
 
 
@@ -98,15 +95,6 @@ def valid_shares(
     ones = torch.ones((1, 1, *check_size(map_size, "map_size")), device="cpu")
     frames = map_clip(ones, clip, steps, image_size, ClipOptions(padding="zeros"))
     return tuple(frames[0].double().mean(dim=(1, 2, 3)).tolist())
-
-
-def _shift(clip: Clip, step: float, height: int, width: int) -> Shift | None:
-    """Tell how a frame is sliced; None where it has to be sampled."""
-    axes = clip.mirrored(step)
-    if axes is not None:
-        return Shift(axes, 0, 0)
-    # A graph for many sizes must not be decided by one of them.
-    return None if goes_into_export(height, width) else clip.whole_shift(step, height, width)
 
 
 def check_maps(maps: Tensor) -> None:

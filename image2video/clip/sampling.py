@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from image2video.clip.checks import check_choice
 from image2video.clip.matrices import inverse_affine, normalise
 from image2video.clip.ops.op import working_dtype
+from image2video.clip.slices import Shift, mirror, sliced_frames, write_shifted
 from image2video.errors import InputError
-from image2video.trace.capture import constant, is_captured
+from image2video.trace.capture import constant, is_captured, is_plain
 from image2video.trace.layout import is_channels_last
 
 PADDINGS: tuple[str, ...] = ("zeros", "border", "reflection")
 INTERPOLATIONS: tuple[str, ...] = ("bilinear", "nearest", "bicubic")
 _GPU_THREADS = 1 << 18
+_PIECE = 1 << 20
+"""Bytes of moved frames that a thread makes at once: they stay in its cache until they are copied to their place."""
 
 
 def warp(
@@ -47,28 +50,72 @@ def warp(
     mirrored = [None] * matrices.shape[0] if mirrored is None else list(mirrored)
     if len(mirrored) != matrices.shape[0]:
         raise InputError(f"mirrored must have one entry per matrix, {matrices.shape[0]}, got {len(mirrored)}")
-    _check_options(padding, interpolation)
+    shifts = tuple(None if axes is None else Shift(axes, 0, 0) for axes in mirrored)
     rows = tuple(s for s, axes in enumerate(mirrored) if axes is None)
-    moved = sampled_frames(images, matrices, rows, padding=padding, interpolation=interpolation) if rows else ()
-    return stack_frames(in_order(mirrored, [images] * len(mirrored), moved), like=images)
+    how = (*images.shape[-2:], working_dtype(images), images.device)
+    grid = constant(frame_grid, matrices, rows, *how) if rows else None
+    return frames_at(images, shifts, grid, padding=padding, interpolation=interpolation)
 
 
-def sampled_frames(
-    images: Tensor, matrices: Tensor, rows: tuple[int, ...], *, padding: str, interpolation: str
-) -> tuple[Tensor, ...]:
-    """Move every image `(N, C, H, W)` by the matrices `rows` of `(S, 3, 3)`: a frame `(N, C, H, W)` for each of them.
+def frames_at(
+    images: Tensor, shifts: Sequence[Shift | None], grid: Tensor | None, *, padding: str, interpolation: str
+) -> Tensor:
+    """Make the clip `(N, S, C, H, W)` of images `(N, C, H, W)`, whose frames are slices or samples of them.
 
-    Convention, options and precision as in `warp`, which checks what comes and lays the frames out.
+    Frame s is sliced where `shifts[s]` says how; the others are sampled at the points of `grid` `(S', H, W, 2)`, in
+    order. Options, precision and memory layout as in `warp`.
     """
+    _check_options(padding, interpolation)
+    how = {"padding": padding, "interpolation": interpolation}
+    given = [images] if grid is None else [images, grid]
+    if (
+        images.device.type == "cpu"
+        and is_plain(*given)
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given))
+    ):
+        return _written(images, shifts, grid, **how)
+    sliced = iter(sliced_frames(images, [shift for shift in shifts if shift is not None], padding))
+    moved = iter(() if grid is None else _sampled(images, grid, **how).to(images.dtype).unbind(0))
+    return stack_frames([next(moved if shift is None else sliced) for shift in shifts], like=images)
+
+
+def _written(
+    images: Tensor, shifts: Sequence[Shift | None], grid: Tensor | None, *, padding: str, interpolation: str
+) -> Tensor:
+    """Do what `frames_at` does, some images at a time: on a CPU, fresh memory for all costs more than sampling them."""
     N, C, H, W = images.shape
+    clip = _empty_clip(images, len(shifts))
+    sampled = 0 if grid is None else grid.shape[0]
+    few = max(1, _PIECE * torch.get_num_threads() // max(1, 4 * C * H * W * max(1, sampled)))
+    pieces = [(images, clip)] if few >= N else zip(images.split(few), clip.split(few), strict=True)
+    for piece, into in pieces:
+        frames = into.unbind(1)
+        moved: Iterable[Tensor] = ()
+        if grid is not None:
+            moved = _sampled(piece, grid, padding=padding, interpolation=interpolation).unbind(0)
+        rest = iter(moved)
+        for frame, shift in zip(frames, shifts, strict=True):
+            if shift is None:
+                frame.copy_(next(rest))
+            else:
+                write_shifted(frame, piece, shift, padding)
+    return clip
+
+
+def _sampled(images: Tensor, grid: Tensor, *, padding: str, interpolation: str) -> Tensor:
+    """Sample images `(N, C, H, W)` at points `(S, H, W, 2)`: `(S, N, C, H, W)` in the dtype of the points."""
+    N, C, H, W = images.shape
+    S = grid.shape[0]
     # The images of a group are channels of one picture: the sampler works out its weights once per picture.
-    groups = _groups(images, len(rows))
-    picture = images.to(working_dtype(images)).reshape(1, groups, N // groups * C, H, W)
+    groups = _groups(images, S)
     # One group is expanded over the frames without a copy.
-    pictures = picture.expand(len(rows), -1, -1, -1, -1).flatten(0, 1)
-    grid = constant(_frame_grid, matrices, rows, groups, H, W, picture.dtype, picture.device)
-    out = sample(pictures, grid, padding=padding, interpolation=interpolation)
-    return out.to(images.dtype).view(len(rows), N, C, H, W).unbind(0)
+    if groups == 1:
+        pictures, points = images.to(grid.dtype).reshape(1, N * C, H, W).expand(S, -1, -1, -1), grid
+    else:
+        picture = images.to(grid.dtype).reshape(1, groups, N // groups * C, H, W)
+        pictures = picture.expand(S, -1, -1, -1, -1).flatten(0, 1)
+        points = grid.repeat_interleave(groups, dim=0)
+    return sample(pictures, points, padding=padding, interpolation=interpolation).view(S, N, C, H, W)
 
 
 def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", interpolation: str = "bilinear") -> Tensor:
@@ -81,11 +128,18 @@ def warp_frames(frames: Tensor, matrices: Tensor, *, padding: str = "zeros", int
             f"warp_frames needs frames (S, N, C, H, W) and matrices (S, 3, 3), got {tuple(frames.shape)} and "
             f"{tuple(matrices.shape)}"
         )
+    S, _, _, H, W = frames.shape
+    grid = constant(frame_grid, matrices, tuple(range(S)), H, W, working_dtype(frames), frames.device)
+    return sampled_each(frames, grid, padding=padding, interpolation=interpolation)
+
+
+def sampled_each(frames: Tensor, grid: Tensor, *, padding: str, interpolation: str) -> Tensor:
+    """Sample every frame `(S, N, C, H, W)` at its own points of `(S, H, W, 2)`, the same for all images; same shape."""
     S, N, C, H, W = frames.shape
     groups = _groups(frames[0], S)
     pictures = frames.to(working_dtype(frames)).reshape(S * groups, N // groups * C, H, W)
-    grid = constant(_frame_grid, matrices, tuple(range(S)), groups, H, W, pictures.dtype, pictures.device)
-    out = sample(pictures, grid, padding=padding, interpolation=interpolation)
+    points = grid if groups == 1 else grid.repeat_interleave(groups, dim=0)
+    out = sample(pictures, points, padding=padding, interpolation=interpolation)
     return out.to(frames.dtype).view(S, N, C, H, W)
 
 
@@ -123,19 +177,18 @@ def sampling_grid(theta: Tensor, height: int, width: int, dtype: torch.dtype, de
     return torch.stack([x, y], dim=-1)
 
 
-def _frame_grid(
+def frame_grid(
     matrices: Tensor,
     rows: tuple[int, ...],
-    groups: int,
     height: int,
     width: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """Return where the frames `rows` sample their image, by the matrices of all frames; each one `groups` times."""
+    """Return where the frames `rows` sample their image, by the matrices of all frames."""
     chosen = matrices if len(rows) == len(matrices) else torch.stack([matrices[s] for s in rows])
     theta = normalise(inverse_affine(chosen), height, width)
-    return sampling_grid(theta.repeat_interleave(groups, dim=0), height, width, dtype, device)
+    return sampling_grid(theta, height, width, dtype, device)
 
 
 def _groups(images: Tensor, frames: int) -> int:
@@ -144,12 +197,12 @@ def _groups(images: Tensor, frames: int) -> int:
     if is_captured():
         return 1
     N = images.shape[0]
-    if N == 0:
-        return 1
     if images.device.type == "cpu":  # a thread takes a whole picture
         work, wanted = frames, torch.get_num_threads()
     else:  # a thread takes one pixel of a picture, through all its channels
         work, wanted = frames * images.shape[2] * images.shape[3], _GPU_THREADS
+    if N == 0 or work >= wanted:
+        return 1
     divisors = [g for g in range(1, N + 1) if N % g == 0]
     return next((g for g in divisors if g * work >= wanted), N)
 
@@ -162,11 +215,6 @@ def in_order(
     return [next(rest) if axes is None else mirror(still[s], axes) for s, axes in enumerate(mirrored)]
 
 
-def mirror(images: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Mirror images along axes, bit for bit; with no axes they are the same object."""
-    return images.flip(axes) if axes else images
-
-
 def stack_frames(frames: Sequence[Tensor], *, like: Tensor) -> Tensor:
     """Stack frames `(N, C, H, W)` to a clip `(N, S, C, H, W)` whose flattening over (N, S) is a view.
 
@@ -176,6 +224,14 @@ def stack_frames(frames: Sequence[Tensor], *, like: Tensor) -> Tensor:
     if is_channels_last(like):
         return torch.stack([f.permute(0, 2, 3, 1) for f in frames], dim=1).contiguous().permute(0, 1, 4, 2, 3)
     return torch.stack(list(frames), dim=1).contiguous()
+
+
+def _empty_clip(images: Tensor, frames: int) -> Tensor:
+    """Return memory for the clip of images, laid out as `stack_frames` lays it out."""
+    N, C, H, W = images.shape
+    if is_channels_last(images):
+        return images.new_empty((N, frames, H, W, C)).permute(0, 1, 4, 2, 3)
+    return images.new_empty((N, frames, C, H, W))
 
 
 def matrix_device(tensor: Tensor) -> torch.device | str:

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from image2video.clip.sampling import mirror
-
 TOLERANCE = 1e-9
 """How far, in cells, a shift may be from a whole number of them to count as one."""
 
@@ -43,6 +41,13 @@ def sliced_frames(maps: Tensor, shifts: Sequence[Shift], padding: str) -> list[T
     What comes in from outside is what `grid_sample` reads at the centres of cells there: zeros, the cell at the edge,
     or the maps mirrored at their edges, as often as the shift asks for. Differentiable in the maps.
     """
+    moving = [shift for shift in shifts if shift.down or shift.right]
+    if len(moving) < len(shifts):
+        # The rest takes no part in the margins, nor does it ask for a size, which may be a symbol of a graph.
+        moved = iter(sliced_frames(maps, moving, padding) if moving else [])
+        return [next(moved) if shift.down or shift.right else mirror(maps, shift.axes) for shift in shifts]
+    if not shifts:
+        return []
     height, width = maps.shape[-2:]
     rows = [_first(shift.down, height, padding, mirrored=-2 in shift.axes) for shift in shifts]
     columns = [_first(shift.right, width, padding, mirrored=-1 in shift.axes) for shift in shifts]
@@ -53,6 +58,28 @@ def sliced_frames(maps: Tensor, shifts: Sequence[Shift], padding: str) -> list[T
         frame = wide.narrow(-2, above + row, height).narrow(-1, left + column, width)
         frames.append(mirror(frame, shift.axes))
     return frames
+
+
+def write_shifted(frame: Tensor, maps: Tensor, shift: Shift, padding: str) -> None:
+    """Write what `sliced_frames` returns for one shift into `frame`, of the same shape; no gradient flows."""
+    if padding != "zeros" or not (shift.down or shift.right):
+        frame.copy_(sliced_frames(maps, [shift], padding)[0])
+        return
+    # The padded copy would be most of the work: the maps are copied to their place, and the rest is filled.
+    maps = mirror(maps, shift.axes)
+    for dim, cells in ((-2, shift.down), (-1, shift.right)):
+        size = maps.shape[dim]
+        outside = min(abs(cells), size)
+        empty, filled = (0, outside) if cells > 0 else (size - outside, 0)
+        frame.narrow(dim, empty, outside).zero_()
+        frame = frame.narrow(dim, filled, size - outside)
+        maps = maps.narrow(dim, outside - filled, size - outside)
+    frame.copy_(maps)
+
+
+def mirror(images: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Mirror images along axes, bit for bit; with no axes they are the same object."""
+    return images.flip(axes) if axes else images
 
 
 def _first(shift: int, size: int, padding: str, *, mirrored: bool) -> int:

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from image2video.clip.any_clip import Clip
 from image2video.clip.checks import check_size
+from image2video.clip.kept import bytes_of, kept_grid
 from image2video.clip.matrices import conjugated, normalise
 from image2video.clip.ops.op import working_dtype
 from image2video.clip.sampling import in_order, matrix_device, sample, sampling_grid, warp
 from image2video.errors import InputError
-from image2video.trace.capture import constant
+from image2video.trace.capture import constant, is_captured
 
 
 def unwarp_clip(
@@ -39,12 +40,21 @@ def unwarp_clip(
     moving = clip if len(sampled) == len(steps) else torch.stack([clip[:, t] for t in sampled], dim=1)
     # The way back reads the frame at M · p, so the frame's own matrix is the backward map; in [-1, 1] coordinates it is
     # the same for maps of every size.
-    powers = [steps[t] for t in sampled]
-    matrices = genotype.step_matrices(powers, height, width, matrix_device(clip), cells=cells)
+    powers = tuple([steps[t] for t in sampled])
     # Bicubic weights are negative in places: averages of maps would overshoot.
     mode = "nearest" if interpolation == "nearest" else "bilinear"
     h, w = moving.shape[-2:]
-    grid = constant(_way_back, matrices, height, width, h, w, working_dtype(moving), moving.device)
+    dtype, device = working_dtype(moving), moving.device
+
+    def make() -> Tensor:
+        matrices = genotype.step_matrices(powers, height, width, matrix_device(clip), cells=cells)
+        return constant(_way_back, matrices, height, width, h, w, dtype, device)
+
+    if is_captured():
+        grid = make()
+    else:
+        key = ("back", genotype, powers, (int(height), int(width)), cells, (int(h), int(w)), dtype)
+        grid = kept_grid(device, make, bytes_of, *key)
     if torch.jit.is_tracing():
         # The images become channels: a trace for ONNX would repeat the grid for the traced number of images for good.
         pictures = moving.transpose(0, 1).flatten(1, 2)

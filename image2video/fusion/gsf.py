@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from image2video.errors import InputError
 from image2video.fusion.base import Fusion, Placement
 from image2video.fusion.gate import temporal_gate
+from image2video.fusion.gated_inference import inferred_gsf, is_served
 from image2video.fusion.gsf_plain import plain_fuse
 from image2video.fusion.gsf_written import written_fuse
 from image2video.fusion.shift import Padding, Shift, check_padding
@@ -72,6 +73,10 @@ class GSF(Fusion):
     def fuse(self, frames: Tensor, T: int, parts: int) -> Tensor:
         """Gate, shift and fuse frames `(B·T·parts, C, H, W)`."""
         p = self.fused_channels
+        shift = Shift(T, parts, self.padding)
+        if is_served(self, frames, shift, self.conv3D.weight):
+            scale = self.scale if self.residual else None
+            return inferred_gsf(frames, self.bn, self.conv3D, scale, self.channel_conv1, self.channel_conv2, T)
         share, rest = frames.split([p, self.channels - p], dim=1)
         # A slice would keep the convolution's whole output alive for the backward pass, and norms are slower on it.
         share = contiguous_like(share)
@@ -85,7 +90,7 @@ class GSF(Fusion):
         # transforms (grad, vmap, jvp) know none.
         plain = is_captured() or torch._C._are_functorch_transforms_active()
         fuse = plain_fuse if plain else written_fuse
-        return fuse(share, rest, gate, scale, kernel, bias, Shift(T, parts, self.padding))
+        return fuse(share, rest, gate, scale, kernel, bias, shift)
 
     def extra_repr(self) -> str:
         """Show the options in `repr`."""

@@ -71,11 +71,11 @@ def _written_gradient(
     share, gate, scale, *_ = saved
     *leaves, weights = weights_graph
     p, area = share.shape[1], share.shape[2] * share.shape[3]
-    x, g = _clips(share, shift), _gate_of_clips(gate, shift)
-    grad = _clips(grad_fused, shift, interleaved=scale is None)
+    x, g = clips_of(share, shift), gate_of_clips(gate, shift)
+    grad = clips_of(grad_fused, shift, interleaved=scale is None)
     of_x, of_y, of_moved = _coefficients(weights.detach(), scale, shift)
     spare, grad_share = torch.empty_like(share), torch.empty_like(share)
-    product, y = _clips(spare, shift), _clips(grad_share, shift)
+    product, y = clips_of(spare, shift), clips_of(grad_share, shift)
     torch.mul(x, g, out=y)
 
     # Per plane, the gradient of the output times y, shifted y and x.
@@ -136,16 +136,16 @@ def _write(
     With `keep` these five carry the graph of the weights.
     """
     p = share.shape[1]
-    x = _clips(share, shift)
-    y = x * _gate_of_clips(gate, shift)
+    x = clips_of(share, shift)
+    y = x * gate_of_clips(gate, shift)
     with torch.set_grad_enabled(keep), _saved_as_they_are():
         # Leaves of a graph of their own, which ends at the means: what comes before is differentiated by hand.
         sources = (_means(y, share), _means(x, share), kernel, bias)
         y_mean, x_mean, kernel, bias = (tensor.detach().requires_grad_(keep) for tensor in sources)
         weights = fusion_weights(y_mean, x_mean, kernel, bias, shift).to(share.dtype)
-    out = _empty(share, p + rest.shape[1])
+    out = empty_like_frames(share, p + rest.shape[1])
     out[:, p:].copy_(rest)
-    fused = _clips(out[:, :p], shift, interleaved=scale is None)
+    fused = clips_of(out[:, :p], shift, interleaved=scale is None)
     of_x, of_y, of_moved = _coefficients(weights.detach(), scale, shift)
     _shift_into(fused, y, of_moved, shift)
     fused.addcmul_(x, of_x).addcmul_(y, of_y)
@@ -164,7 +164,7 @@ def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _clips(frames: Tensor, shift: Shift, *, interleaved: bool = False) -> Tensor:
+def clips_of(frames: Tensor, shift: Shift, *, interleaved: bool = False) -> Tensor:
     """View `(N, p, H, W)` as `(B, T·parts, 2, 2, p/4, H, W)`, the channels as they were before interleaving."""
     clips = frames.unflatten(0, (-1, shift.T * shift.parts))
     if interleaved:
@@ -172,8 +172,8 @@ def _clips(frames: Tensor, shift: Shift, *, interleaved: bool = False) -> Tensor
     return clips.unflatten(2, (2, 2, -1))
 
 
-def _gate_of_clips(gate: Tensor, shift: Shift) -> Tensor:
-    """View the gate `(N, 2, H, W)` so that it multiplies what `_clips` returns."""
+def gate_of_clips(gate: Tensor, shift: Shift) -> Tensor:
+    """View the gate `(N, 2, H, W)` so that it multiplies what `clips_of` returns."""
     return gate.unflatten(0, (-1, shift.T * shift.parts))[:, :, :, None, None]
 
 
@@ -183,11 +183,11 @@ def _means(clips: Tensor, share: Tensor) -> Tensor:
 
 
 def _per_plane(values: Tensor, shift: Shift) -> Tensor:
-    """View `(N, p)` so that it broadcasts over the planes that `_clips` returns."""
-    return _clips(values[:, :, None, None], shift)
+    """View `(N, p)` so that it broadcasts over the planes that `clips_of` returns."""
+    return clips_of(values[:, :, None, None], shift)
 
 
-def _empty(like: Tensor, channels: int) -> Tensor:
+def empty_like_frames(like: Tensor, channels: int) -> Tensor:
     """Allocate `(N, channels, H, W)` in the memory format of another tensor."""
     size = (like.shape[0], channels, *like.shape[2:])
     memory_format = torch.channels_last if is_channels_last(like) else torch.contiguous_format
@@ -205,7 +205,7 @@ def _coefficients(weights: Tensor, scale: Tensor | None, shift: Shift) -> tuple[
     return _per_plane(1 - of_moved, shift), _per_plane(of_y, shift), _per_plane(of_moved, shift)
 
 
-def _pieces(half: int, shift: Shift) -> list[tuple[slice, slice]]:
+def rows_of_shift(half: int, shift: Shift) -> list[tuple[slice, slice]]:
     """Return `(target, source)` rows within a clip for the shift of a half; zero padding leaves a target out."""
     parts = shift.parts
     first, all_but_first = slice(parts), slice(parts, None)
@@ -224,12 +224,12 @@ def _shift_into(out: Tensor, values: Tensor, factor: Tensor, shift: Shift) -> No
         if shift.padding == "zeros":
             edge = slice(-shift.parts, None) if half == 0 else slice(shift.parts)
             out[:, edge, half].zero_()
-        for target, source in _pieces(half, shift):
+        for target, source in rows_of_shift(half, shift):
             torch.mul(values[:, source, half], factor[:, target, half], out=out[:, target, half])
 
 
 def _shift_back(out: Tensor, grad: Tensor, factor: Tensor, shift: Shift) -> None:
     """Add the gradient of the shift, the transpose of S on grad · factor, to `out`."""
     for half in (0, 1):
-        for target, source in _pieces(half, shift):
+        for target, source in rows_of_shift(half, shift):
             out[:, source, half].addcmul_(grad[:, target, half], factor[:, target, half])

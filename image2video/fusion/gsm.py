@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from image2video.fusion.base import Fusion, Placement
-from image2video.fusion.gate import interleave, temporal_gate
-from image2video.fusion.shift import Padding, Shift, check_padding, shift_halves
+from image2video.fusion.gate import temporal_gate
+from image2video.fusion.gated_inference import inferred_gsm, is_served
+from image2video.fusion.gsm_written import plain_gate_shift, written_gate_shift
+from image2video.fusion.shift import Padding, Shift, check_padding
 from image2video.fusion.states import refuse_other_form
+from image2video.trace.capture import is_captured
 
 
 class GSM(Fusion):
@@ -61,10 +64,14 @@ class GSM(Fusion):
 
     def fuse(self, frames: Tensor, T: int, parts: int) -> Tensor:
         """Gate, shift and add frames `(B·T·parts, C, H, W)`."""
+        shift = Shift(T, parts, self.padding)
+        if is_served(self, frames, shift, self.conv3D.weight):
+            return inferred_gsm(frames, self.bn, self.conv3D, T, interleaved=not self.residual)
         gate = temporal_gate(frames, self.bn, self.conv3D, T, parts).to(frames.dtype)
-        gated = (frames.unflatten(1, (2, -1)) * gate.unsqueeze(2)).flatten(1, 2)
-        fused = shift_halves(gated, Shift(T, parts, self.padding)) + (frames - gated)
-        return fused if self.residual else interleave(fused)
+        # As in GSF: compilers fuse plain operations, exports hold no function of ours, and torch.func knows none.
+        plain = is_captured() or torch._C._are_functorch_transforms_active()
+        fuse = plain_gate_shift if plain else written_gate_shift
+        return fuse(frames, gate, shift, not self.residual)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         refuse_other_form(self, state_dict, prefix, marker="residual_form", errors=args[-1])

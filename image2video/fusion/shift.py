@@ -71,6 +71,28 @@ def shift_halves(frames: Tensor, shift: Shift) -> Tensor:
     return torch.cat(moved, dim=1)
 
 
+def shares_moved(frames: Tensor, shift: Shift, fold: int, dim: int) -> Tensor:
+    """Copy frames, the first `fold` channels moved by +1 and the next `fold` by -1, as `shift_frames` moves them.
+
+    It writes to the copy, so that no gradient flows. `dim` is that of the channels; the memory format is kept.
+    """
+    T, parts, padding = shift
+    out = frames.clone()
+    rows, rest = T * parts, (T - 1) * parts
+    size = (-1, rows, *frames.shape[1:])
+    given, made = frames.view(size), out.view(size)
+    for start, target, source in ((0, 0, parts), (fold, parts, 0)):
+        values, places = given.narrow(dim + 1, start, fold), made.narrow(dim + 1, start, fold)
+        places.narrow(1, target, rest).copy_(values.narrow(1, source, rest))
+        # The frame without a neighbour is the last one of the first share, and the first one of the second.
+        edge = rest if target == 0 else 0
+        if padding == "zeros":
+            places.narrow(1, edge, parts).zero_()
+        elif padding == "circular":
+            places.narrow(1, edge, parts).copy_(values.narrow(1, rest - edge, parts))
+    return out
+
+
 def _shift(frames: Tensor, T: int, step: int, parts: int, padding: Padding) -> Tensor:
     """Shift frames whose memory lies in the order of their dimensions."""
     if step not in (1, -1):

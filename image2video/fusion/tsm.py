@@ -7,7 +7,8 @@ from torch import Tensor
 
 from image2video.errors import InputError
 from image2video.fusion.base import Fusion, Placement
-from image2video.fusion.shift import Padding, check_padding, shift_frames
+from image2video.fusion.shift import Padding, Shift, check_padding, shares_moved, shift_frames
+from image2video.trace.capture import is_plain
 from image2video.trace.layout import NCHW, Layout, is_channels_last
 
 
@@ -60,6 +61,9 @@ class TSM(Fusion):
 
     def fuse_layout(self, frames: Tensor, T: int, layout: Layout, parts: int) -> Tensor:
         """Shift in the layout that came: no position matters, so nothing is permuted."""
+        if is_plain(frames) and not (torch.is_grad_enabled() and frames.requires_grad):
+            fold, shift = self.channels // self.fold_div, Shift(T, parts, self.padding)
+            return shares_moved(frames, shift, fold, layout.channel_dim % frames.ndim)
         if layout.channel_dim == 1 and is_channels_last(frames):
             # As (N, H, W, C) it is contiguous, and the concatenation keeps it so.
             return self._shift(frames.permute(0, 2, 3, 1), T, parts, dim=3).permute(0, 3, 1, 2)

@@ -7,6 +7,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, fx
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
 from image2video.errors import UnsupportedError
@@ -18,6 +19,17 @@ _WAY = "use torch.export.export(model, (images,)), or torch.onnx.export for a fi
 def is_captured() -> bool:
     """Whether a compiler, an exporter or a tracer writes down what runs now."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether plain eager operations run now, on plain tensors: no graph, no transform, no mode, no dual numbers."""
+    return (
+        not is_captured()
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
+        and all(type(tensor) is Tensor for tensor in tensors)
+    )
 
 
 def is_exported() -> bool:

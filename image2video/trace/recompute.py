@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import graph
+from torch.utils.checkpoint import CheckpointFunction
 
 from image2video.errors import StateError
 
@@ -29,6 +30,7 @@ from image2video.errors import StateError
 MAX_SPANS = 4096
 
 _ENGINE_CODE = graph._engine_run_backward.__code__
+_CHECKPOINT_CODE = CheckpointFunction.forward.__code__
 # The system uses the number of a thread again after its end.
 _THREADS = itertools.count()
 
@@ -257,6 +259,19 @@ def _check_agreement(state: FrameState, spans: list[Span], thread: int) -> None:
             "gradient checkpointing in several threads, go backward from what the wrapper or the backbone's own call "
             "returned, or pass what another door returned through injection.tie"
         )
+
+
+def in_reentrant_checkpoint() -> bool:
+    """Whether this thread is in the first run, without gradient, of a block that `torch.utils.checkpoint` runs again.
+
+    The outputs of both runs have to be equal bit for bit, so neither may take a way that is for inference alone.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _CHECKPOINT_CODE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def backward_depth() -> int:

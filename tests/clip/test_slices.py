@@ -11,7 +11,7 @@ from image2video.clip.genotype import Genotype
 from image2video.clip.map_frames import map_clip
 from image2video.clip.options import ClipOptions
 from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
-from image2video.clip.slices import Shift, sliced_frames
+from image2video.clip.slices import Shift, sliced_frames, write_shifted
 
 AXES = st.sampled_from([(), (-1,), (-2,), (-2, -1)])
 SIZES = st.integers(1, 6)
@@ -42,6 +42,9 @@ def test_slices_are_what_the_sampler_reads(
     assert len(frames) == len(shifts)
     for frame, shift in zip(frames, shifts, strict=True):
         assert (frame - sampled(maps, shift, padding)).abs().max() < 1e-12
+        written = torch.full_like(frame, torch.nan)
+        write_shifted(written, maps, shift, padding)
+        assert torch.equal(written, frame)
         values = set(maps.flatten().tolist()) | {0.0}
         assert set(frame.flatten().tolist()) <= values, "no value is made by arithmetic"
 

@@ -97,7 +97,7 @@ def test_inference_equals_training_outputs(context, residual):
     with context():
         out = module(frames, 3)
     assert not out.requires_grad
-    assert torch.equal(out, module(frames, 3))
+    assert (out - module(frames, 3)).abs().max() < 1e-6, "sums are taken in another order"
 
 
 def test_frames_without_gradient_train_the_module():

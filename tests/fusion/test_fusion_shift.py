@@ -108,3 +108,29 @@ def test_tsm_shifts_prefix_tokens_too():
     assert torch.equal(tsm(tokens, 3, layout=prefixed), tsm(tokens, 3, layout=NLC))
     first = Layout(channel_dim=1, spatial="tokens")
     assert torch.equal(tsm(tokens.mT.contiguous(), 3, layout=first), tsm(tokens, 3, layout=NLC).mT)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate", "circular"])
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("T", [2, 4])
+def test_shares_without_gradient_are_those_with_it(padding, parts, T):
+    """In every layout and memory format, of slices too; nothing is written to the frames."""
+    module = TSM(16, padding=padding)
+    maps = torch.randn(2 * T * parts, 16, 5, 7)
+    last = maps.contiguous(memory_format=torch.channels_last)
+    wide = torch.randn(2 * T * parts, 20, 5, 7).to(memory_format=torch.channels_last)
+    tokens = torch.randn(2 * T * parts, 9, 16)
+    for frames, layout in (
+        (maps, NCHW),
+        (last, NCHW),
+        (wide[:, 2:18], NCHW),
+        (last.permute(0, 2, 3, 1), NHWC),
+        (tokens, NLC),
+        (maps.bfloat16(), NCHW),
+    ):
+        kept = frames.clone()
+        expected = module(frames.detach().requires_grad_(), T, layout=layout, parts=parts)
+        out = module(frames, T, layout=layout, parts=parts)
+        assert torch.equal(out, expected)
+        assert out.stride() == expected.stride()
+        assert torch.equal(frames, kept)

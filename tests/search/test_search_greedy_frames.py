@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from image2video import Genotype, VideoWrap
 from image2video.clip.frame_set import FrameSet
-from image2video.clip.sampling import mirror, warp
+from image2video.clip.sampling import warp
+from image2video.clip.slices import mirror
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.search import FrameChoice, candidate_frames, get_space, greedy_frames
 from image2video.search.rank import frame_cache

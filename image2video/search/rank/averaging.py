@@ -13,7 +13,8 @@ from image2video.clip.chain import chain_clip
 from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import clip_to_frames, frames_to_clip
 from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import mirror, stack_frames, warp
+from image2video.clip.sampling import stack_frames, warp
+from image2video.clip.slices import mirror
 from image2video.errors import InputError, InputTypeError, StateError
 from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.score.task import ClassificationTask
