@@ -41,7 +41,7 @@ def _what_earlier_modules_left_is_not_searched_again() -> None:
 def _mmengine_neither_collects_nor_beautifies() -> Iterator[None]:
     """mmengine searches all objects for garbage at every data set, and lays out every config that it writes.
 
-    Together that was half of the time of the tests with mmsegmentation. The text of a config is the same without layout.
+    Together that was half of the time of the tests with mmsegmentation. A config means the same without layout.
     """
     with pytest.MonkeyPatch.context() as patch:
         if data_sets := sys.modules.get("mmengine.dataset.base_dataset"):
