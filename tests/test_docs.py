@@ -47,12 +47,14 @@ ELSEWHERE = {"mmsegmentation.md"}  # tests/test_mmseg_docs.py runs it, on a data
 # The others: tests/reproduce/ has test_reproduce_run.py, test_reproduce_rehearsal.py and test_reproduce_check.py.
 LONG = ("image2video demo", *(f"image2video reproduce table5 --scale {scale}" for scale in ("smoke", "paper --check")))
 CUT = {
-    "--train-images 200": "--train-images 60",
+    "--train-images 200": "--train-images 50",
     "--train-images 120": "--train-images 40",
+    "--data digits --model": "--data digits --train-images 300 --model",
     "--final-seeds 2": "--final-seeds 1",
-    "--count 4 --size 16": "--count 2 --size 16",
+    "--max-images 150": "--max-images 90",
+    "--count 4": "--count 2",
 }
-"""Sizes in commands of the pages under docs/, and those with which they run here."""
+"""Sizes in commands of the pages, and those with which they run here."""
 PARSED = re.compile(
     r" --task | --format (aoti|int8) | --data digit_scenes | reproduce .*--scale (cpu|converged|gpu)|"
     r"^image2video assess .* lite0\."
@@ -97,13 +99,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.filterwarnings("ignore:model.video.genotype=scale")  # a random clip that shows little of the image
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
 def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The receptive fields take half of the time of a training on 16 pixels.
+    monkeypatch.setattr("image2video.cli.train_fields.CHEAP", 0)
+    run(page, monkeypatch, CUT)
+
+
+@pytest.mark.slow  # the same commands run above, on fewer images
+def test_the_readme_runs_as_it_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(PAGES[0], monkeypatch, {})
+
+
+def run(page: Path, monkeypatch: pytest.MonkeyPatch, cut: dict[str, str]) -> None:
+    """Run the blocks of a page, its commands with other sizes."""
     for package in NEEDED.get(page.name, ()):
         pytest.importorskip(package)
     module = types.ModuleType(f"page_{page.stem.lower()}")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # a class that a page defines can be pickled
     monkeypatch.setattr(ops, "_REGISTRY", dict(ops._REGISTRY))  # an op that a page registers is gone after it
-    if page.name != "README.md":  # the receptive fields take half of the time of a training on 16 pixels
-        monkeypatch.setattr("image2video.cli.train_fields.CHEAP", 0)
     printed: str | None = None
     for language, text in blocks(page):
         assert language in LANGUAGES, f"{page.name}: a block of unknown language {language!r}"
@@ -117,9 +129,8 @@ def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPat
             printed = None
         elif language == "bash":
             for command in commands(text):
-                if page.name != "README.md":
-                    for written, smaller in CUT.items():
-                        command = command.replace(written, smaller)
+                for written, smaller in cut.items():
+                    command = command.replace(written, smaller)
                 if launched := LAUNCHED.fullmatch(command):
                     words = shlex.split(launched[1])
                     assert build_parser(words[0]).parse_args(words).command == words[0]

@@ -219,7 +219,12 @@ def _faked(tensor: Tensor, fake: FakeTensorMode, empty: bool) -> Tensor:
     """
     other = tensor.detach()
     made: Tensor = fake.from_tensor(torch.empty_like(other, device="meta") if empty else other)
-    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+    if isinstance(tensor, nn.Parameter):
+        # What nn.Parameter does for tensors of a class of their own, less the copy that it makes first: that took as
+        # long as all the rest.
+        made.requires_grad_(tensor.requires_grad)
+        made._is_param = True  # type: ignore[attr-defined]
+    return made
 
 
 def _with_inner(tensor: Tensor) -> Iterator[Tensor]:

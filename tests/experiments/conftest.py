@@ -2,5 +2,7 @@
 
 import pytest
 from quick_costs import quick_costs
+from quick_figures import quick_figures
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_costs)
+undrawn = pytest.fixture(autouse=True, scope="module")(quick_figures)

@@ -11,7 +11,13 @@ from torch import nn
 
 from image2video.training import Cost, measure_cost
 
-CALLERS = ("image2video.experiments.run", "image2video.cli.train", "image2video.cli.evaluate")
+CALLERS = (
+    "image2video.assess.scoring",
+    "image2video.experiments.run",
+    "image2video.cli.train",
+    "image2video.cli.evaluate",
+    "image2video.reproduce.segment",
+)
 
 
 def glance(model: nn.Module, input_size: tuple[int, int, int], batch: int = 1, **how: Any) -> Cost:

@@ -44,9 +44,9 @@ NETWORKS = {  # file -> (head, backbone, depth) of the paper's row
     "resnest/resnest_s101-d8_deeplabv3_4xb2-80k_cityscapes-512x1024.py": ("ASPPHead", "ResNeSt", 101),
     "resnest/resnest_s200-d8_deeplabv3_4xb2-80k_cityscapes-512x1024.py": ("ASPPHead", "ResNeSt", 200),
 }
-NARROW = {  # backbone -> (options of a narrow one, its channels where the head and the auxiliary head read)
-    "ResNetV1c": ({"base_channels": 8, "stem_channels": 8}, (256, 128)),
-    "ResNeSt": ({"base_channels": 8, "stem_channels": 8}, (256, 128)),
+NARROW = {  # backbone -> (options of a narrow, shallow one, its channels where the head and the auxiliary head read)
+    "ResNetV1c": ({"depth": 50, "base_channels": 8, "stem_channels": 8}, (256, 128)),
+    "ResNeSt": ({"depth": 50, "base_channels": 8, "stem_channels": 8}, (256, 128)),
     "WideResNet38": ({"base_channels": 4}, (256, 128)),
     "TimmFeatures": ({"model_name": "xception41"}, (2048, 1024)),  # Xceptions have one width
 }
@@ -65,7 +65,7 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def shrink(cfg: Config, root: Path, *, narrow: bool) -> Config:
-    """A few iterations on tiny crops of the data at root, without workers or weights; with `narrow`, few channels."""
+    """A few iterations on tiny crops of the data at root, without workers or weights; `narrow`: a small net."""
     for node in nodes(cfg._cfg_dict):
         if "data_root" in node:
             node["data_root"] = str(root)

@@ -7,6 +7,7 @@ import math
 import random
 
 import pytest
+from quick_figures import quick_figures
 from report_cases import arm, check_stands_alone, overlapping, result_record, search_record
 
 from image2video.report import (
@@ -33,6 +34,8 @@ from image2video.report.verdict import verdict_sentence, verdicts
 
 GENOTYPE = "translate_x(0.06) > rotate(10)"
 PAIR = "shear_x(5) > shear_y(5)"
+
+undrawn = pytest.fixture(quick_figures)
 
 
 def decision(**changes) -> Decision:
@@ -86,6 +89,7 @@ def test_what_a_step_does_in_words() -> None:
     assert words == "from step to step rotate by −10 degrees, then scale by a factor of 1.1, then posterize by 2 bits"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_decidedness_is_counted_on_the_path_and_in_all() -> None:
     text = decided_sentence(report())
     assert "1 of 2 decisions of the search are decided" in text
@@ -99,6 +103,7 @@ def test_decidedness_is_counted_on_the_path_and_in_all() -> None:
     assert "nan" not in html.split("<h2>The search")[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_gaps_of_the_loss_are_in_nats() -> None:
     html = search_report_html(report(unit="nats", decisions=(decision(gap=0.0123, error=0.004),)))
     assert "gap, nats" in html
@@ -106,6 +111,7 @@ def test_gaps_of_the_loss_are_in_nats() -> None:
     assert "+1.50 ± 0.50" in search_report_html(report())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_ranking_shows_the_best_the_chosen_and_the_identity() -> None:
     entries = [RankedChain(f"rotate({n})", 500, 90 - n / 10, 1.0 - n / 10, 0.4, 0.3) for n in range(1, 31)]
     entries.append(RankedChain("identity", 500, 80.0, 0.0, 0.0, 0.5))
@@ -225,6 +231,7 @@ def test_scores_of_many_ops_are_turned_and_fit_the_page() -> None:
     assert figure.get_figwidth() < 12
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_are_named_by_their_metric() -> None:
     search = dataclasses.replace(SearchRecord.from_dict(search_record()), metric="mIoU")
     assert [axis.get_ylabel() for axis in scores_figure(search).axes][-1] == "held-out mIoU lost (points)"
