@@ -29,7 +29,7 @@ from image2video.reproduce.spec import Cell, Setting
 from image2video.runs.folders import atomic_write_json, read_record
 from image2video.search import Ranking, SearchConfig, SearchResult
 from image2video.search.state.state import CHECKPOINT
-from image2video.version import __version__
+from image2video.version import RUNS_SINCE
 
 RANK_SPACE = "gentle"
 Load = Callable[[Setting], Any]
@@ -138,7 +138,7 @@ def search_classifier(
         bench = table_bench(setting, load(setting), accelerator, places=places)
         return search_on(bench, setting.searching(), out, model=setting.model, seed=setting.seed, progress=progress)
 
-    return found_once(setting.data, [*images, *options, __version__], folder, accelerator, find)
+    return found_once(setting.data, [*images, *options, RUNS_SINCE], folder, accelerator, find)
 
 
 def selecting(options: SearchConfig) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def found_once(
 
 def ranked_once(told: list[Any], folder: Path, accelerator: Accelerator, rank: Callable[[], Chosen]) -> Chosen:
     """What `rank` chooses, kept in `folder` under a hash of `told`, which is all that decides it."""
-    key = hashlib.sha256(json.dumps([*told, __version__], sort_keys=True).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([*told, RUNS_SINCE], sort_keys=True).encode()).hexdigest()[:12]
     record_file = folder / f"ranked-{key}.json"
     if not record_file.is_file():
         chosen = rank()

@@ -7,7 +7,7 @@ import hashlib
 import json
 
 from image2video.reproduce.spec import Cell, Setting
-from image2video.version import __version__
+from image2video.version import RUNS_SINCE
 
 _NOT_HASHED = ("seeds", "more_seeds", "hours", "machine", "device")
 """Fields of a setting that may differ between runs that are compared: how many seeds there are, where they ran."""
@@ -20,7 +20,7 @@ _SHOWN = ("name", "title", "group", "pool", "scales", "start", "ranked_for")
 key."""
 
 
-def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str = __version__) -> str:
+def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str = RUNS_SINCE) -> str:
     """The key of an arm's runs with a setting.
 
     Titles, groups and the number of seeds do not count, so tables share runs. A field that is added to `Setting` or
@@ -30,7 +30,7 @@ def run_key(setting: Setting, arm: Cell, start: str | None = None, version: str 
         setting: of the row; of `elsewhere`, only what the arm asks for counts.
         arm: the arm.
         start: the key of the arm whose weights this one needs, to start from or to rank a clip for.
-        version: of the library.
+        version: since which runs are comparable.
 
     Returns:
         12 hexadecimal digits.

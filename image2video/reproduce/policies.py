@@ -17,7 +17,7 @@ from image2video.protocols import Progress
 from image2video.reproduce.augment_search import Score, find_policy
 from image2video.reproduce.spec import Cell, Setting
 from image2video.training.engine import Engine
-from image2video.version import __version__
+from image2video.version import RUNS_SINCE
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def choose_policy(
     short = max(1, setting.epochs // 2)
     told: list[Any] = [family, setting.data, setting.model, setting.image_size, setting.train_images, setting.holdout]
     told += [setting.batch_size, setting.lr, dict(setting.recipe), setting.seed, short, setting.augment_minutes]
-    told += [arm.variant, __version__]
+    told += [arm.variant, RUNS_SINCE]
     config = setting.training(short, setting.seed, finetune=False)
 
     def check(policy: Augmentation) -> None:

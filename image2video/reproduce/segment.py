@@ -36,7 +36,7 @@ from image2video.reproduce.spec import Cell, Setting
 from image2video.runs.folders import torch_load
 from image2video.search import Request, SearchConfig
 from image2video.training import Cost, measure_cost
-from image2video.version import __version__
+from image2video.version import RUNS_SINCE
 
 _CLASS = "IoU."
 
@@ -172,7 +172,7 @@ def _policy(
     bare = Cell("bare", "bare network")
     short = replace(setting, steps=max(1, arm_steps(bare, setting, config) // 2))
     decides = [setting.data, content_hash(setting), setting.train_images, short.steps]
-    told = [family, decides, setting.augment_minutes, setting.seed, setting.holdout, __version__]
+    told = [family, decides, setting.augment_minutes, setting.seed, setting.holdout, RUNS_SINCE]
 
     def check(policy: Augmentation) -> None:
         AugmentationPolicy(str(policy))

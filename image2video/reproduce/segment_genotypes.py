@@ -25,7 +25,7 @@ from image2video.reproduce.genotypes import (
 from image2video.reproduce.segment_reading import plain_values
 from image2video.reproduce.spec import Cell, Setting
 from image2video.search import Problem, Request, SearchConfig, SearchResult, rank_genotypes, search
-from image2video.version import __version__
+from image2video.version import RUNS_SINCE
 
 
 def choose_for_segmentor(
@@ -71,7 +71,7 @@ def search_segmentor(
     """
     options = _search_options(setting, config)
     told = [setting.data, _deciding(config), setting.T, setting.space, options.batch_size, setting.seed]
-    told += [setting.search_options, selecting(options), __version__]
+    told += [setting.search_options, selecting(options), RUNS_SINCE]
 
     def find(out: Path) -> SearchResult:
         problem = _problem(setting, config, options)
