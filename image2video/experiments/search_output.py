@@ -7,6 +7,7 @@ from typing import Any
 
 from image2video.clip.any_clip import options_for
 from image2video.clip.deep_clip import DeepClip
+from image2video.clip.genotype import Genotype
 from image2video.clip.image_to_video import Image2Video
 from image2video.data import DataSource
 from image2video.report import (
@@ -79,6 +80,7 @@ def search_report(
     metric = task.metric
     summary = result.summary()
     search = None if summary is None else SearchRecord.from_dict({**summary, "metric": metric})
+    places = tuple((at, SearchRecord.from_dict({**one, "metric": metric})) for at, one in result.place_summaries())
     entries = () if result.ranking is None else result.ranking.entries
     by_loss = result.config.criterion == "loss"
     described = {f"data: {key.replace('_', ' ')}": value for key, value in data.describe().items() if key in _DESCRIBED}
@@ -91,6 +93,7 @@ def search_report(
         unit="nats" if by_loss else "points",
         metric=metric,
         search=search,
+        places=places,
         entropy=tuple(epoch["entropy"] for epoch in result.state.epochs if "entropy" in epoch),
         decisions=tuple(_decisions(result, by_loss)),
         ranking=tuple(map(_ranked, entries)),
@@ -192,7 +195,9 @@ def _second(entry: dict[str, Any], by_loss: bool) -> int | None:
 def _ranked(entry: RankedGenotype) -> RankedChain:
     """A ranked genotype with its accuracies in percent."""
     gains = (100 * entry.gain, 100 * entry.gain_error)
-    return RankedChain(str(entry.genotype), entry.images, 100 * entry.accuracy, *gains, entry.loss, entry.place)
+    # The reference of all gains has one name, at however many places nothing moves.
+    text = str(Genotype.identity()) if entry.is_still else str(entry.genotype)
+    return RankedChain(text, entry.images, 100 * entry.accuracy, *gains, entry.loss, entry.place)
 
 
 def _cost(result: SearchResult, comparison: ComparisonResult | None) -> dict[str, str]:

@@ -64,7 +64,7 @@ class Paths:
     def __init__(self) -> None:
         self.found: dict[Way, dict[tuple[int, ...], str | None]] = {}
         self.name = ""
-        self._unknown: list[str] = []
+        self._unknown: list[tuple[Way, tuple[int, ...], str]] = []
         self._injection: weakref.ref[nn.Module] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,6 +129,7 @@ class Paths:
         size = tuple(images.shape[2:])
         if _is_planned(way, size, plan):
             return
+        self._unknown.clear()
         sizes = self.found.setdefault(way, {})
         if size not in sizes:
             if len(sizes) >= MAX_SIZES:
@@ -136,11 +137,14 @@ class Paths:
             try:
                 sizes[size] = _look(Door(network, fusion, entering(options, method, further)), images, way)
             except Image2VideoError as error:
-                sizes[size] = None
-                self._unknown.append(
+                message = (
                     f"whether something leads past the places {', '.join(plan.places)} {_words(way, images, plan)} is "
                     f"not known, since tracing {type(network).__name__} failed: {error}"
                 )
+                self._unknown.append((way, size, message))
+                if prefix or method != "__call__":  # these do not leave by the backbone's own hook
+                    self.warn()
+                return
         wrong = sizes[size]
         if wrong is not None:
             raise InputError(wrong)
@@ -148,7 +152,8 @@ class Paths:
     def warn(self) -> None:
         """Warn of what could not be traced, once, after a forward that went well: others say themselves what failed."""
         unknown, self._unknown = self._unknown, []
-        for message in unknown:
+        for way, size, message in unknown:
+            self.found.setdefault(way, {})[size] = None
             warnings.warn(message, stacklevel=2)
 
     def check_modes(self) -> None:
@@ -159,6 +164,7 @@ class Paths:
             weight = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
             shape = (1, *fusion.plan.input_size)
             self._check(backbone, torch.empty(shape, dtype=weight.dtype, device=weight.device))
+            self.warn()
 
 
 @torch.compiler.assume_constant_result

@@ -114,25 +114,32 @@ def accuracy_html(result: ComparisonResult) -> str:
     )
 
 
-def search_sections(search: SearchRecord) -> list[Section]:
-    """The cell, τ over time, and the scores, with the genotype that was chosen."""
+def search_sections(search: SearchRecord, place: str = "") -> list[Section]:
+    """The cell, τ over time, and the scores, with the genotype that was chosen.
+
+    Args:
+        search: the cell.
+        place: where in a network it is; empty for the only one.
+    """
+    where = f" at {place}" if place else ""
+    what = "Chosen chain" if place else "Chosen genotype"
     intro = (
-        f"<p>Chosen genotype: <code>{escape(genotype_text(search.genotype))}</code>, from the space "
+        f"<p>{what}{escape(where)}: <code>{escape(genotype_text(search.genotype))}</code>, from the space "
         f"<code>{escape(search.space)}</code> ({count_text(search.frames)} frames, {search.seconds:.0f} s).</p>"
     )
     text = (
         "The search cell after its last epoch. The width of an edge is its largest softmax weight τ; “kept” is the op "
         "that the selection chose. Black: the path that became the genotype."
     )
-    sections = [Section("The search", intro + figure_html(cell_figure(search), text))]
+    sections = [Section(f"The cell{where}" if place else "The search", intro + figure_html(cell_figure(search), text))]
     text = "Softmax weights of every edge over the search, one scale for all; dotted: equal weights. Bold: the path."
-    sections.append(Section("τ over time", figure_html(tau_figure(search), text)))
+    sections.append(Section(f"τ over time{where}", figure_html(tau_figure(search), text)))
     if any(value is not None for row in search.drops for value in row):
         text = (
             f"Points of held-out {search.metric} that masking one op on one edge costs. Framed: the op that was kept, "
             "whose removal hurts most by the search's criterion. Edges of the path are bold."
         )
-        sections.append(Section("Perturbation scores", figure_html(scores_figure(search), text)))
+        sections.append(Section(f"Perturbation scores{where}", figure_html(scores_figure(search), text)))
     return sections
 
 

@@ -68,11 +68,13 @@ def search_report_html(report: SearchReport, *, film: Figure | None = None) -> s
         sections.append(Section("Ranked chains", _ranking(report)))
     if report.decisions:
         sections.append(Section("How decided is it?", _decisions(report)))
-    if report.search is not None and len(report.search.epochs) > 1:
-        sections += search_sections(report.search)
-    if len(report.entropy) > 1 and report.search is not None:
+    cells = [("", report.search)] if report.search is not None else list(report.places)
+    for place, cell in cells:
+        if len(cell.epochs) > 1:
+            sections += search_sections(cell, place)
+    if len(report.entropy) > 1 and cells:
         text = "Mean entropy of τ over the edges. Dotted: equal weights. Near it, τ has hardly preferred anything."
-        figure = entropy_figure(report.search.epochs, report.entropy, len(report.search.ops))
+        figure = entropy_figure(cells[0][1].epochs, report.entropy, len(cells[0][1].ops))
         sections.append(Section("Entropy of τ", figure_html(figure, text)))
     sections.append(Section("What it cost", facts_list(report.cost)))
     sections.append(Section("How this was made", facts_list(report.facts)))

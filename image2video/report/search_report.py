@@ -108,7 +108,8 @@ class SearchReport:
         sentence: what the search itself says of it.
         unit: of the gaps: `points` (of the metric), or `nats` (of the loss).
         metric: what the scores are: `accuracy`, `mIoU`.
-        search: the cell for the figures; None where there was none.
+        search: the cell for the figures; None where there was none, or one at each of several places.
+        places: these places of the network in order, each with its cell.
         entropy: the mean entropy of τ's rows at the entries of the cell's history, in nats.
         decisions: in the order in which they were made.
         ranking: ranked chains, the best first; those behind `finalists` left early.
@@ -128,6 +129,7 @@ class SearchReport:
     unit: str = "points"
     metric: str = "accuracy"
     search: SearchRecord | None = None
+    places: tuple[tuple[str, SearchRecord], ...] = ()
     entropy: tuple[float, ...] = ()
     decisions: tuple[Decision, ...] = ()
     ranking: tuple[RankedChain, ...] = ()

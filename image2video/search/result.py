@@ -11,12 +11,13 @@ from image2video.clip.any_clip import AnyClip, as_any_clip
 from image2video.clip.deep_clip import DeepClip
 from image2video.clip.genotype import Genotype
 from image2video.runs.folders import OutputDirectory, atomic_write_json
-from image2video.search.cell.topology import found_clip, found_path
+from image2video.search.cell.topology import Decisions, decisions_at, found_clip, found_path
 from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.ranking import Ranking
 from image2video.search.select.decidedness import Decidedness
 from image2video.search.select.selection import Run, get_selection
 from image2video.search.space.deep_space import AnySpace, DeepSpace
+from image2video.search.space.space import SearchSpace
 from image2video.search.state.config import SearchConfig
 from image2video.search.state.state import SearchState
 from image2video.version import __version__
@@ -157,28 +158,54 @@ class SearchResult:
 
         Returns:
             JSON values; None where no cell was decided, as in rankings of chains, and where there is one at each of
-            several places, which the drawing does not know.
+            several places: see `place_summaries`.
         """
-        if self.ranking is not None or not self.state.decisions.ops or isinstance(self.space, DeepSpace):
+        if isinstance(self.space, DeepSpace) or self._undecided:
             return None
-        count, decisions = len(self.space.candidates), self.state.decisions
+        return self._summary(self.space, slice(None), self.state.decisions, str(self.genotype))
+
+    def place_summaries(self) -> list[tuple[str, dict[str, Any]]]:
+        """The cells of a search over places of a network, as `summary` gives the one of others.
+
+        Returns:
+            The places in the order of the network, each with its cell and the chain there; empty for other searches.
+        """
+        space, found = self.space, self.genotype
+        if not isinstance(space, DeepSpace) or not isinstance(found, DeepClip) or self._undecided:
+            return []
+        count = len(space.cell.edges)
+        summaries = []
+        for number, (place, chain) in enumerate(zip(space.places, found.clips, strict=True)):
+            rows = slice(number * count, (number + 1) * count)
+            there = decisions_at(self.state.decisions, space, number)
+            summaries.append((place, self._summary(space.cell, rows, there, str(chain))))
+        return summaries
+
+    @property
+    def _undecided(self) -> bool:
+        """Whether no cell was decided."""
+        return self.ranking is not None or not self.state.decisions.ops
+
+    def _summary(self, cell: SearchSpace, rows: slice, decisions: Decisions, genotype: str) -> dict[str, Any]:
+        """The summary of one cell, whose edges are some rows of all."""
+        count = len(cell.candidates)
         drops: list[list[float | None]] = [[None] * count for _ in self.space.edges]
         for entry in self.state.edges:
             if entry["masked_accuracy"] is not None:
                 drops[entry["edge"]] = [100 * (entry["accuracy"] - masked) for masked in entry["masked_accuracy"]]
         epochs = self.state.epochs or [{"epoch": 0, "weights": [[1 / count] * count for _ in self.space.edges]}]
         return {
-            "space": self.space.name,
-            "genotype": str(self.genotype),
-            "inputs": self.space.inputs,
-            "nodes": self.space.nodes,
-            "edges": [list(edge) for edge in self.space.edges],
-            "ops": list(self.space.labels),
+            "space": cell.name,
+            "genotype": genotype,
+            "inputs": cell.inputs,
+            "nodes": cell.nodes,
+            "edges": [list(edge) for edge in cell.edges],
+            "ops": list(cell.labels),
             "epochs": [entry["epoch"] for entry in epochs],
-            "weights": [entry["weights"] for entry in epochs],
-            "drops": drops,
-            "chosen": [decisions.ops[edge] for edge in range(len(self.space.edges))],
-            "path": list(decisions.path(self.space)),
+            "weights": [entry["weights"][rows] for entry in epochs],
+            "drops": drops[rows],
+            "chosen": [decisions.ops[edge] for edge in range(len(cell.edges))],
+            "path": list(decisions.path(cell)),
             "frames": self.frames,
             "seconds": self.seconds,
         }

@@ -59,3 +59,31 @@ def test_what_cannot_be_is_refused_before_the_folder(
     assert main([*search, *options, "--out", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_one_shot_over_places(search: list[str], tmp_path: Path, capsys) -> None:
+    out = tmp_path / "run"
+    options = ["--selection", "one_shot", "--candidates", "4", "--clip-at", "image,layer2"]
+    assert main([*search, *options, "--out", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert DeepClip.load(out / "genotype.json").places == ("image", "layer2")
+    assert re.search(r"by where the clip begins: image \(2.00 times the image\) .*, layer2 \(1.\d\d times", printed)
+    page = (out / "report.html").read_text()
+    assert "Ranked chains" in page
+    assert "the reference" in page
+
+
+@pytest.mark.parametrize("clip_at", ["layer3, image | layer2", "[layer3, image | layer2]"])
+def test_trained_weights_rank_places_alone_and_together(search: list[str], clip_at: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    data, space = search[1 : search.index("--data") + 2], search[search.index("--space") :]
+    data += OPTIONS[: OPTIONS.index("--fusion")]
+    bare = ["train", *data, "--epochs", "1", "--genotype", "none", "--out", str(tmp_path / "bare")]
+    assert main(bare) == 0
+    options = ["--selection", "fixed_weights", "--candidates", "3", "--clip-at", clip_at, "--max-cost", "2"]
+    weights = ["--weights", str(tmp_path / "bare" / "best.safetensors")]
+    assert main(["search", *data, *space, *options, *weights, "--out", str(out)]) == 0
+    entries = json.loads((out / "scores.json").read_text())["ranking"]["entries"]
+    assert {entry.get("place") for entry in entries} == {None, "layer3"}
+    assert any("| layer2: " in entry["genotype"] for entry in entries)
+    assert all(entry["cost"] <= 2 for entry in entries)

@@ -83,6 +83,20 @@ def test_the_page_holds_every_part_and_needs_nothing_else(tmp_path) -> None:
     assert html == search_report_html(report(comparison=comparison()))
 
 
+def test_cells_at_several_places_are_drawn_one_after_the_other() -> None:
+    cell = SearchRecord.from_dict(search_record())
+    still = dataclasses.replace(cell, genotype="identity")
+    deep = f"image: {GENOTYPE} | layer2: identity"
+    html = search_report_html(report(search=None, places=(("image", cell), ("layer2", still)), genotype=deep))
+    for place in ("image", "layer2"):
+        for piece in ("The cell", "τ over time", "Perturbation scores"):
+            assert f"<h2>{piece} at {place}</h2>" in html
+    assert html.index("The cell at image") < html.index("The cell at layer2")
+    assert "Chosen chain at layer2: <code>identity</code>" in html
+    assert html.count("<figure>") == 7  # three of each place, and one entropy of all
+    check_stands_alone(html)
+
+
 def test_what_a_step_does_in_words() -> None:
     assert chain_in_words("identity") == "every frame is the image itself"
     words = chain_in_words("rotate(-10) > scale(1.1) > posterize(2)")

@@ -199,6 +199,24 @@ def test_the_front_is_what_the_found_clip_and_its_later_places_give() -> None:
     )
 
 
+@quiet
+def test_every_place_has_a_cell_to_draw() -> None:
+    result = found(clip_at=("image", "2"), epochs=1, tune_epochs=0, seed=1)
+    assert result.summary() is None
+    cells = dict(result.place_summaries())
+    assert list(cells) == ["image", "2"]
+    for number, (place, cell) in enumerate(cells.items()):
+        rows = slice(3 * number, 3 * number + 3)
+        assert cell["edges"] == [list(edge) for edge in result.space.cell.edges]
+        assert cell["weights"][-1] == result.state.epochs[-1]["weights"][rows]
+        assert cell["chosen"] == [result.state.decisions.ops[edge] for edge in range(3 * number, 3 * number + 3)]
+        chain = " > ".join(cell["ops"][cell["chosen"][edge]] for edge in cell["path"])
+        assert DeepClip.parse(f"{place}: {chain}").clips[0] == dict(result.genotype.sites)[place]
+        assert cell["genotype"] == str(dict(result.genotype.sites)[place])
+        assert [len(row) for row in cell["drops"]] == [3, 3, 3]
+    assert found(selection="argmax", epochs=1).place_summaries() == []
+
+
 class OwnPlan(ClassificationTask):
     """A task that plans its network itself."""
 
