@@ -311,8 +311,9 @@ class VideoWrap(ClipState, TimmLike):
             found = method(given.inputs, **options)
         if isinstance(found, Mapping):
             check_mapping(self.plan, output_fmt)
-            way = {"to_video": given.unwarper, "image_size": given.size, "rows": given.rows}
-            return aggregate(found, given.T, how, formats=MAPS, **way)
+            return aggregate(
+                found, given.T, how, to_video=given.unwarper, image_size=given.size, formats=MAPS, rows=given.rows
+            )
 
         passed: dict[str, int] = {}
         if self.plan.later_sites and how in ("auto", "unwarp"):
