@@ -79,7 +79,7 @@ def _check(step: Any, nearest: bool) -> None:
         )
 
 
-def _quarter_turns(angle: float, square: bool) -> str:
+def _quarter_turns(angle: int, square: bool) -> str:
     """Return the chain of a rotation by 0, 90, 180 or 270 degrees, counter-clockwise."""
     turn = angle % 360
     if turn not in (0, 90, 180, 270):

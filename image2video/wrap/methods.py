@@ -87,6 +87,11 @@ def is_images(value: Tensor, channels: int) -> bool:
     return value.ndim == 4 and value.is_floating_point() and channels in (0, value.shape[1])
 
 
+def first_channels(backbone: nn.Module) -> int:
+    """Return the channels that the first convolution of a backbone takes, for one that no plan has traced; else 0."""
+    return next((weight.shape[1] for weight in backbone.parameters() if weight.ndim == 4), 0)
+
+
 def aggregation_of(how: Aggregation, name: str) -> Aggregation:
     """Return how the outputs of a method are aggregated.
 

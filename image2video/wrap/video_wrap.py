@@ -50,7 +50,7 @@ from image2video.wrap.inside import (
 from image2video.wrap.intermediates import MAPS, aggregated, check_format, check_mapping, plan_of_size
 from image2video.wrap.keywords import image_name, read_call
 from image2video.wrap.late_layouts import Late, late_layouts
-from image2video.wrap.methods import Method, aggregation_of, is_method_of, method_formats, seeing
+from image2video.wrap.methods import Method, aggregation_of, first_channels, is_method_of, method_formats, seeing
 from image2video.wrap.own_loss import Parts, with_own_loss
 from image2video.wrap.passed import passed_places
 from image2video.wrap.phases import phases
@@ -320,8 +320,9 @@ class VideoWrap(ClipState, TimmLike):
             found = method(given.inputs, **options)
         if isinstance(found, Mapping):
             check_mapping(self.plan, output_fmt)
-            way = {"to_video": given.unwarper, "image_size": given.size, "rows": given.rows}
-            return aggregate(found, given.T, how, formats=MAPS, **way)
+            return aggregate(
+                found, given.T, how, to_video=given.unwarper, image_size=given.size, formats=MAPS, rows=given.rows
+            )
 
         passed: dict[str, int] = {}
         if self.plan.later_sites and how in ("auto", "unwarp"):
@@ -666,7 +667,7 @@ class VideoWrap(ClipState, TimmLike):
         """Return a method of the backbone so that it sees a clip of every image; other values as they are."""
         if not is_method_of(self.backbone, value):
             return value
-        return seeing(value, self.plan.input_size[0], self._see)
+        return seeing(value, self.plan.input_size[0] or first_channels(self.backbone), self._see)
 
     def _freeze_norms(self) -> None:
         """Put the backbone's batch norms into eval mode, where `freeze_bn` asks for it."""

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from imagenet_sample import needs_sample, network_and_images
 from wrap_helpers import enliven, images, stir
 
 from image2video import VideoWrap, plan
@@ -85,3 +86,18 @@ def test_a_step_with_dice_loss():
         found.append(value.item())
     assert found[-1] < found[0]
     assert all(p.grad is not None for p in model.fusion.parameters())
+
+
+@pytest.mark.data
+@needs_sample
+def test_a_trained_encoder_gives_the_average_of_real_images():
+    trained, batch, _ = network_and_images(slice(0, 8))
+    torch.manual_seed(0)
+    bare = smp.FPN("tu-tf_efficientnet_lite0", encoder_weights=None, classes=3).eval()
+    kept = bare.encoder.model.load_state_dict(trained.state_dict(), strict=False)
+    assert not kept.missing_keys
+    model = VideoWrap(copy.deepcopy(bare), genotype="identity | flip_x", input_size=(3, 160, 160)).eval()
+    with torch.no_grad():
+        expected = (bare(batch) + bare(batch.flip(-1)).flip(-1)) / 2
+        torch.testing.assert_close(model(batch), expected, atol=1e-4, rtol=1e-4)
+        assert torch.equal(model.predict(batch), model(batch))

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from imagenet_sample import logits_of, needs_sample, network_and_images
 from torch import nn
 from torchvision.transforms.v2 import functional as tv
 from wrap_helpers import images
@@ -191,3 +192,20 @@ def test_the_other_merges_are_callables_and_probabilities():
         torch.testing.assert_close(model(batch), most, atol=1e-6, rtol=0)
         model = VideoWrap(model.unwrap(), aggregate="mean_prob", **wrap)
         torch.testing.assert_close(model(batch), sure.log(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.data
+@needs_sample
+def test_a_trained_network_says_the_same_of_real_images_as_with_ttach():
+    ttach = pytest.importorskip("ttach")
+    network, batch, labels = network_and_images(slice(0, 64))
+    transforms = ttach.aliases.hflip_transform()
+    model = VideoWrap(copy.deepcopy(network), fusion="none", genotype=frame_set_of(transforms)).eval()
+    with torch.no_grad():
+        theirs, ours, bare = (
+            logits_of(net, batch) for net in (ttach.ClassificationTTAWrapper(network, transforms), model, network)
+        )
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
+    right = [(logits.argmax(1) == labels).float().mean().item() for logits in (bare, theirs, ours)]
+    print("right, bare, ttach, ours:", right)
+    assert right[1] == right[2] > 0.5
