@@ -145,10 +145,6 @@ def add_fields(
     rename: field → option, so that one thing has one name in all commands; skip: fields without an option; defaults:
     other defaults, by field. A field that is False by default becomes a flag.
     """
-    from image2video.fusion.registry import (
-        fusion_names,
-    )  # it imports torch, which the help of all commands does not need
-
     # jsonargparse's own add_class_arguments knows neither dashes, nor flags, nor groups, nor other names.
     rename, defaults = rename or {}, defaults or {}
     for source in sources:
@@ -159,15 +155,22 @@ def add_fields(
                 continue
             name = dashed(rename.get(field.name, field.name))
             text = " ".join((texts.get(field.name) or "").split()).rstrip(".;").replace("`", "")
-            # The command line lists what a docstring points to.
-            text = text.replace(
-                "a name from fusion_names()", f"one of {', '.join(fusion_names())}, or a registered name"
-            )
+            text = text.replace(_FUSIONS, _fusions()) if _FUSIONS in text else text
             default = defaults.get(field.name, _default(field))
             if default is False and types[field.name] is bool:
                 parser.add_argument(name, action="store_true", help=text)
             else:
                 parser.add_argument(name, type=types[field.name], default=default, help=text)
+
+
+_FUSIONS = "a name from fusion_names()"
+
+
+def _fusions() -> str:
+    """What the command line lists where a docstring points to the fusions."""
+    from image2video.fusion.registry import fusion_names  # it imports torch, which most help does not need
+
+    return f"one of {', '.join(fusion_names())}, or a registered name"
 
 
 def add_grouped(

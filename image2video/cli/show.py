@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from torch.nn.functional import interpolate
 
 from image2video.cli.arguments import add_fields, collect
-from image2video.clip.any_clip import as_clip, options_for
-from image2video.clip.genotype import DEFAULT_GENOTYPE
-from image2video.clip.memory import check_memory
-from image2video.clip.options import WRAP_CLIP
-from image2video.data.image_file import read_image, unit_pixels
 from image2video.errors import ExistsError, InputError, MissingError
-from image2video.report import film_strip
+
+# What is imported below the options takes seconds (torch, the figures), and help needs none of it.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXAMPLE = 'image2video show --image cat.jpg --genotype "rotate(10)" --frames 5 --out clip.png'
 
@@ -30,6 +26,7 @@ class ShowOptions:
     Attributes:
         image: image file
         genotype: text such as "translate_x(0.06) > rotate(10)" or "identity | flip_x", a .json file, or preset:NAME
+            (default: the small shift of VideoWrap)
         frames: frames of the clip, T (default: as the genotype's file was found with, else 3; all of a frame set)
         schedule: power of each frame: from_zero, ramp, centred or mirror (default: likewise, else centred)
         padding: what lies outside the image: zeros, border or reflection (default: likewise, else reflection)
@@ -39,7 +36,7 @@ class ShowOptions:
     """
 
     image: str
-    genotype: str = DEFAULT_GENOTYPE
+    genotype: str | None = None
     frames: int | None = None
     schedule: str | None = None
     padding: str | None = None
@@ -55,6 +52,11 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """Writes the film strip and prints where it is."""
+    from image2video.clip.any_clip import as_clip, options_for
+    from image2video.clip.genotype import DEFAULT_GENOTYPE
+    from image2video.clip.options import WRAP_CLIP
+    from image2video.report import film_strip
+
     if options.image is None:
         raise InputError("--image must name an image file; give --image FILE")
     show = collect(ShowOptions, options)
@@ -64,15 +66,20 @@ def run(options: Namespace) -> None:
     if not out.parent.is_dir():
         raise MissingError(f"no folder {out.parent} to write {out.name} into; make it, or choose another --out")
     image = _read(Path(show.image), show.image_size)
-    genotype = as_clip(show.genotype)
+    genotype = as_clip(DEFAULT_GENOTYPE if show.genotype is None else show.genotype)
     how: dict[str, Any] = {"T": show.frames, "schedule": show.schedule, "padding": show.padding}
     clip = options_for(genotype, WRAP_CLIP, **how)
     film_strip(image, genotype, clip.T, clip.schedule, out, padding=clip.padding)
     Console().print(f"film strip: {out.resolve()}", soft_wrap=True)
 
 
-def _read(path: Path, longer_side: int | None) -> torch.Tensor:
+def _read(path: Path, longer_side: int | None) -> Tensor:
     """The image `(1, 3, H, W)` in 0 … 1, made smaller to `longer_side`."""
+    from torch.nn.functional import interpolate
+
+    from image2video.clip.memory import check_memory
+    from image2video.data.image_file import read_image, unit_pixels
+
     if not path.is_file():
         raise MissingError(f"no image at {path}; give --image FILE")
     if longer_side is not None and longer_side < 1:

@@ -78,19 +78,27 @@ def shares_moved(frames: Tensor, shift: Shift, fold: int, dim: int) -> Tensor:
     """
     T, parts, padding = shift
     out = frames.clone()
-    rows, rest = T * parts, (T - 1) * parts
-    size = (-1, rows, *frames.shape[1:])
-    given, made = frames.view(size), out.view(size)
+    rest = (T - 1) * parts
     for start, target, source in ((0, 0, parts), (fold, parts, 0)):
-        values, places = given.narrow(dim + 1, start, fold), made.narrow(dim + 1, start, fold)
-        places.narrow(1, target, rest).copy_(values.narrow(1, source, rest))
+        _block(out, shift, target, rest, dim, start, fold).copy_(_block(frames, shift, source, rest, dim, start, fold))
         # The frame without a neighbour is the last one of the first share, and the first one of the second.
         edge = rest if target == 0 else 0
         if padding == "zeros":
-            places.narrow(1, edge, parts).zero_()
+            _block(out, shift, edge, parts, dim, start, fold).zero_()
         elif padding == "circular":
-            places.narrow(1, edge, parts).copy_(values.narrow(1, rest - edge, parts))
+            values = _block(frames, shift, rest - edge, parts, dim, start, fold)
+            _block(out, shift, edge, parts, dim, start, fold).copy_(values)
     return out
+
+
+def _block(frames: Tensor, shift: Shift, row: int, rows: int, dim: int, channel: int, channels: int) -> Tensor:
+    """View rows `row` to `row + rows` of every clip, and some channels, as `(B, rows, …)`: one view for three."""
+    size, strides = [*frames.shape], [*frames.stride()]
+    of_clip = shift.T * shift.parts
+    offset = frames.storage_offset() + row * strides[0] + channel * strides[dim]
+    size[dim] = channels
+    size[:1], strides[:1] = [size[0] // of_clip, rows], [of_clip * strides[0], strides[0]]
+    return frames.as_strided(size, strides, offset)
 
 
 def _shift(frames: Tensor, T: int, step: int, parts: int, padding: Padding) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from image2video.errors import InputError, UnsupportedError
 from image2video.trace.axes import image_axes
@@ -217,6 +217,15 @@ def _faked(tensor: Tensor, fake: FakeTensorMode, empty: bool) -> Tensor:
     The mode keeps weak references to what it was given, and torch swaps no tensor that has one
     (torch.__future__.set_swap_module_params_on_conversion): so it gets another object for the same values.
     """
+    if type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided:
+        # Of plain tensors nothing but size and strides matters; torch's own conversion takes most of a plan's time.
+        like = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta")
+        twin: Tensor = FakeTensor(fake, like, torch.device("meta") if empty else tensor.device)
+        if isinstance(tensor, nn.Parameter):
+            # What nn.Parameter does with a tensor of another type, without the operation that it runs for it.
+            twin.requires_grad_(tensor.requires_grad)
+            twin._is_param = True  # type: ignore[attr-defined]
+        return twin
     other = tensor.detach()
     made: Tensor = fake.from_tensor(torch.empty_like(other, device="meta") if empty else other)
     if isinstance(tensor, nn.Parameter):

@@ -7,6 +7,8 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -319,3 +321,14 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
         for epoch in result["history"]:
             del epoch["seconds"], epoch["images_per_second"]
     assert results[0] == results[1]
+
+
+def test_the_help_of_show_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom image2video.cli.app import main\n"
+        "try:\n    main(['show', '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "slow = {'torch', 'timm', 'torchvision', 'matplotlib'} & set(sys.modules)\nassert not slow, slow\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "--genotype" in run.stdout
