@@ -40,7 +40,7 @@ def tilt():
     images, labels = unseen()
     net = network(0)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    found = assess(net, [(tilted(images), labels)], candidates=24, about={"model": "cifar_resnet8"})
+    found = assess(net, [(tilted(images), labels)], candidates=12, about={"model": "cifar_resnet8"})
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     return found, net, tilted(images), labels
@@ -113,7 +113,7 @@ def test_the_page_opens_with_the_sentences_and_shows_every_clip(tilt):
 
 def test_upright_digits_are_left_alone():
     images, labels = unseen()
-    found = assess(network(0), [(images, labels)], candidates=8)
+    found = assess(network(0), [(images[:150], labels[:150])], candidates=8)
     assert found.advised is found.bare
     assert "Keep your model as it is" in found.sentences()[2]
     assert found.wrap_options()["T"] == 1
@@ -131,7 +131,7 @@ def test_images_on_which_nothing_is_left_to_gain_are_said():
 
 def test_a_cost_of_one_leaves_single_frames():
     images, labels = unseen()
-    found = assess(network(1), [(tilted(images), labels)], candidates=32, max_cost=1)
+    found = assess(network(1), [(tilted(images), labels)], candidates=16, max_cost=1)
     assert {row.finalist.cost for row in found.rows} == {1}
     assert found.verdict == "better"
     assert found.chosen.finalist.clip.frames[0].chain[0].op == "rotate"

@@ -36,13 +36,19 @@ def test_a_small_architecture_passes_every_check(load):
 def test_a_sweep_goes_on_where_it_stopped_and_a_crash_is_a_result(load, tmp_path, monkeypatch):
     zoo, driver = load("zoo"), load("zoo_driver")
     catalogue = zoo.TimmZoo()
+    # The process ends at once, and says what it was asked for; what the real one ends with is said below.
+    (tmp_path / "zoo.py").write_text("import sys; sys.exit(' '.join(sys.argv[1:]))")
+    monkeypatch.setattr(driver, "HERE", tmp_path)
     chosen = {"one": {"architecture": "no_such_network", "parameters": 1}}
     out = tmp_path / "zoo.json"
     options = Namespace(out=out, again=False, jobs=1, frames=2, timeout=300, short=False)
     driver.sweep(catalogue, chosen, options)
     (record,) = json.loads(out.read_text())["results"]
     assert (record["module"], record["tsm"]["error"]) == ("one", "crash")
-    assert "no_such_network" in record["gsf"]["reason"]
+    asked = driver.parser(catalogue, "", timeout=1).parse_args(record["gsf"]["reason"].split())
+    assert (asked.check, asked.frames) == ("no_such_network", 2)
+    with pytest.raises(RuntimeError, match="no_such_network"):
+        driver.prepare(catalogue, Namespace(**vars(asked), short=False))
     monkeypatch.setattr(driver, "in_own_process", None)  # what is done is not run again
     driver.sweep(catalogue, chosen, options)
     assert "no_such_network" in catalogue.page(json.loads(out.read_text()))

@@ -1,6 +1,7 @@
 """Adapters in a backbone before it is wrapped: they are no residual branches, and hooks stay outside of them."""
 
 import copy
+import functools
 from functools import partial
 
 import pytest
@@ -71,6 +72,11 @@ def sites(net, fusion):
     return [(s.name, s.placement, s.channels, s.layout, s.rule, s.block, s.shape, s.order) for s in made.sites]
 
 
+@functools.cache
+def bare_sites(make, fusion):
+    return sites(make(), fusion)
+
+
 def wrapped(net, fusion):
     clip = {"genotype": "translate_x(0.1)", "T": 3, "schedule": "from_zero", "padding": "zeros"}
     model = VideoWrap(net, fusion, residual=False, input_size=(3, 32, 48), **clip).eval()
@@ -85,7 +91,7 @@ IMAGES = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize(("make", "names", "kind"), CASES)
 def test_an_adapted_backbone_has_the_sites_of_the_bare_one(make, names, kind, fusion):
     adapted = adapt(make(), ON_LINEARS[kind], names)
-    assert sites(adapted, fusion) == sites(make(), fusion)
+    assert sites(adapted, fusion) == bare_sites(make, fusion)
 
 
 @pytest.mark.parametrize("fusion", ["tsm", "gsf"])
@@ -95,7 +101,7 @@ def test_a_switched_off_adapter_has_them_too(fusion, kind):
     for module in adapted.modules():
         if isinstance(module, Adapter):
             module.enabled = False
-    assert sites(adapted, fusion) == sites(vit(), fusion)
+    assert sites(adapted, fusion) == bare_sites(vit, fusion)
 
 
 @pytest.mark.parametrize("fusion", ["tsm", "gsf", "gsm"])

@@ -17,7 +17,8 @@ from image2video.fusion import TSMConfig
 from image2video.inject import ClipSite, clip_sites, plan
 from image2video.trace.layout import Layout
 
-FAMILIES = ["test_resnet", "test_vit", "test_convnext2", "test_efficientnet", "test_byobnet", "test_mambaout"]
+FAMILIES = ["test_resnet", "test_vit", "test_convnext2", "test_efficientnet", "test_mambaout"]
+FAMILIES.append(pytest.param("test_byobnet", marks=pytest.mark.slow))  # plain convolutions, as in the ResNet
 
 
 def residual_net() -> nn.Module:
@@ -112,8 +113,9 @@ def seeing(seen: dict[str, Tensor], name: str, index: int) -> Callable[..., None
 
 
 def test_maps_of_other_sizes_follow_from_the_trace() -> None:
-    net = timm.create_model("test_resnet")
-    at = {size: {site.name: site for site in clip_sites(net, input_size=(3, *size))} for size in ((64, 96), (75, 50))}
+    net, sites = family("test_resnet")
+    found = {SIDES[1:]: sites, (75, 50): clip_sites(net, input_size=(3, 75, 50))}
+    at = {size: {site.name: site for site in places} for size, places in found.items()}
     assert len(at[64, 96]) > 5
     for name, site in at[64, 96].items():
         assert at[75, 50][name].map_size in site.grid.candidates((75, 50), 1), name

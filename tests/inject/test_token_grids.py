@@ -60,11 +60,9 @@ def test_token_layouts_of_timm_are_fused_on_the_grid_of_their_image(name):
     net = make(*args, **options)
     randomise(net, 0, scale=0.1)
     height, width = (64, 96) if name in ("pvt", "hybrid", "twins", "xcit") else (32, 48)
-    checked = 0
-    for size in [(width, height), (height * 2, width // 2), (height * 2, width * 2)]:
+    # As many tokens as planned on another grid, and more of them. Turned images are the test's above.
+    for size in [(height * 2, width // 2), (height * 2, width * 2)]:
         torch.testing.assert_close(fused(net, (height, width), size), fused(net, size, size))
-        checked += 1
-    assert checked == 3
 
 
 def test_windows_stay_windows_at_other_sizes():

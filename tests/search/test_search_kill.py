@@ -56,7 +56,7 @@ def test_a_search_that_is_stopped_again_and_again_ends_as_one_that_was_not(tmp_p
             stops += 1
         assert stops < 50
         # … the next three are in one epoch after the other, with τ still and moving.
-        at = longest + 1 if stops < 4 else draw.randint(longest + 4, longest + 16)
+        at = longest + 1 if stops < 4 else draw.randint(longest + 12, longest + 32)
     assert stops >= 2
     assert_equal_files(out, whole)
     with pytest.raises(KilledError):

@@ -51,7 +51,7 @@ def soft_shapes(count: int, seed: int) -> Tensor:
     return picture
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize(
     ("candidates", "planted"),
     [
@@ -81,8 +81,7 @@ def test_a_planted_step_is_found(candidates: tuple[str, ...], planted: str, seed
     assert cell.mixing().argmax(dim=1).tolist() == [0]
 
 
-@pytest.mark.parametrize("per", ["node", "edge"])
-@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize(("per", "padding"), [("node", "zeros"), ("edge", "border")])
 def test_the_clip_is_differentiable_in_the_magnitudes(per: str, padding: str) -> None:
     space = SearchSpace("s", ("rotate(8) > translate_y(0.1)", "scale(1.2)", "identity"), nodes=2)
     cell = learning(space, magnitudes_per=per, padding=padding).double()
