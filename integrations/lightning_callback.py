@@ -13,7 +13,7 @@ from image2video.wrap.clip_record import CLIP, decode, describe, differing, is_c
 try:
     from lightning.pytorch import Callback
 except ImportError:  # the same library under its earlier name
-    from pytorch_lightning import Callback
+    from pytorch_lightning import Callback  # type: ignore[assignment]
 
 KEY = "image2video"
 """Under it the clips stand in a checkpoint, and before their options in the hyperparameters."""
