@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,9 @@ from image2video.functional import InputError, InputTypeError, StateError, Video
 from image2video.wrap.clip_record import CLIP, decode, describe, differing, is_clip
 
 try:
-    from lightning.pytorch import Callback
+    _library: Any = importlib.import_module("lightning.pytorch")
 except ImportError:  # the same library under its earlier name
-    from pytorch_lightning import Callback  # type: ignore[assignment]
+    _library = importlib.import_module("pytorch_lightning")
 
 KEY = "image2video"
 """Under it the clips stand in a checkpoint, and before their options in the hyperparameters."""
@@ -22,7 +23,7 @@ SHOWN = ("genotype", "T", "schedule", "padding", "interpolation", "fusion", "cli
 """The options that are hyperparameters; all of them stand in checkpoints."""
 
 
-class ClipCallback(Callback):
+class ClipCallback(_library.Callback):
     """Keeps the clip of every `VideoWrap` in a LightningModule with what Lightning writes.
 
     The weights of a checkpoint hold the clip already, as a tensor. This adds it in plain values: under the key

@@ -38,14 +38,16 @@ def test_the_registry_has_a_twin_of_every_network_of_images_and_none_of_others()
 
 
 def test_arguments_are_split_and_the_plan_is_made_at_the_size_of_the_weights():
-    model = get_model("i2v_resnet18", num_classes=7, T=4, fusion="tsm", genotype="rotate(5)", residual=False)
+    model = get_model("i2v_mobilenet_v3_small", num_classes=7, T=4, fusion="tsm", genotype="rotate(5)", residual=False)
     assert isinstance(model, VideoWrap)
     assert (model.T, model.plan.fusion.name, str(model.genotype)) == (4, "tsm", "rotate(5)")
     assert model.plan.input_size == (3, 224, 224)
     assert model(images()).shape == (2, 7)
-    vit = get_model("i2v_vit_b_16", image_size=32, num_classes=3, fusion="none")
+    vit = get_model("i2v_vit_b_32", image_size=32, num_classes=3, fusion="none")
     assert vit.plan.input_size == (3, 32, 32)
-    assert "mean=(0.485, 0.456, 0.406)" in str(get_model("i2v_alexnet", fusion="none", genotype="contrast(1.2)"))
+    assert "mean=(0.485, 0.456, 0.406)" in str(
+        get_model("i2v_mobilenet_v3_small", fusion="none", genotype="contrast(1.2)")
+    )
 
 
 def test_maps_by_name_are_those_of_the_bare_network_brought_back():
@@ -60,7 +62,7 @@ def test_maps_by_name_are_those_of_the_bare_network_brought_back():
 
 
 def test_without_fusion_a_classifier_is_the_average_over_the_frames():
-    model = get_model("i2v_resnet18", num_classes=5, fusion="none", genotype="rotate(8)").eval()
+    model = get_model("i2v_mobilenet_v3_small", num_classes=5, fusion="none", genotype="rotate(8)").eval()
     bare, batch = copy.deepcopy(model).unwrap(), images()
     with torch.no_grad():
         torch.testing.assert_close(model(batch), bare_mean(bare, model.to_video, batch), atol=1e-6, rtol=0)
@@ -105,7 +107,7 @@ def test_a_classifier_trains_with_smoothed_labels_and_a_moving_average(tmp_path)
 
 def test_a_segmenter_trains_with_its_auxiliary_loss():
     torch.manual_seed(0)
-    model = get_model("i2v_fcn_resnet50", num_classes=3, aux_loss=True, T=2, **SMALL).train()
+    model = get_model("i2v_deeplabv3_mobilenet_v3_large", num_classes=3, aux_loss=True, T=2, **SMALL).train()
     target = torch.randint(0, 3, (2, 64, 80))
     target[:, :8] = 255
     losses = {
