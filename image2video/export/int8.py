@@ -30,7 +30,7 @@ class Int8(ExportFormat):
     about = "static int8 (PT2E); needs images for the ranges"
     packages = ("torchao",)
     calibrated = True
-    tolerance = 0.5
+    tolerance = 0.25
 
     def write(self, model: nn.Module, request: Request, path: Path) -> dict[str, Any]:
         """Take the ranges, round, and write the graph."""
