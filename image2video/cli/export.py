@@ -82,6 +82,8 @@ def run(options: Namespace) -> None:
     backbone, machine = collect(BackboneOptions, options), collect(MachineOptions, options)
     if backbone.weights is None and not backbone.pretrained:
         raise InputError("without RUN or --pretrained the network is random; say which weights to export")
+    if backbone.weights is not None and not Path(backbone.weights).expanduser().exists():
+        raise MissingError(f"no run, folder or file of weights at {backbone.weights}; give one that is there")
     if how.calibration_images < 1:
         raise InputError(f"--calibration-images must be at least 1, got {how.calibration_images}")
     kind = config.kind

@@ -22,7 +22,6 @@ class AOTI(ExportFormat):
 
     name = "aoti"
     suffix = ".pt2"
-    about = "AOTInductor; machine code, for C++ too"
     dtypes = ("float32", "bf16")
 
     def check_installed(self) -> None:

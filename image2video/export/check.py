@@ -26,11 +26,27 @@ from image2video.wrap.video_wrap import VideoWrap
 
 SCHEMA = 1
 _IMAGES = "images"
+_OWN = (
+    *("schema", "file", "sha256", "format", "dtype", "opset", "opsets", "calibration_images", "quantizer"),
+    *("input", "outputs", "clip", "differences", "tolerance", "versions"),
+)
+"""Keys of a record that are not of `about`."""
 
 
 def check_files(target: Path) -> tuple[Path, Path]:
     """Return the names of an export's tensors and of its record."""
     return target.with_name(f"{target.name}.check.safetensors"), target.with_name(f"{target.name}.check.json")
+
+
+def check_about(about: Mapping[str, Any] | None) -> None:
+    """Refuse, before anything is written, further values that are no JSON or would hide what the record says itself."""
+    hidden = sorted(set(about or {}) & set(_OWN))
+    if hidden:
+        raise InputError(f"about has {', '.join(hidden)}, which the record says itself; choose other names")
+    try:
+        json.dumps(about, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"about must hold JSON values alone ({error}); convert the others") from error
 
 
 def write_check(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from image2video.errors import ExistsError, Image2VideoError, InputError, StateError, UnsupportedError
-from image2video.export.check import check_files, write_check
+from image2video.export.check import check_about, check_files, write_check
 from image2video.export.config import ExportConfig
 from image2video.export.formats import Request, Runner
 from image2video.export.inputs import check_model, example_images, rows
@@ -54,7 +54,8 @@ def export_model(
 
     Raises:
         ExistsError: one of the files exists.
-        InputError: unfit options, a name with another suffix, images that the model cannot take.
+        InputError: unfit options, a name with another suffix, images that the model cannot take, an `about` that is no
+            JSON or has keys of the record's own.
         MissingError: a package or a compiler that the format needs is not there.
         StateError: a model in training mode, or a file that differs from the model by more than the tolerance.
         UnsupportedError: a model that makes random draws, is on another device, or that the exporter cannot follow.
@@ -70,6 +71,7 @@ def export_model(
     config = format if isinstance(format, ExportConfig) else ExportConfig(format)
     kind, target = config.kind, Path(path).expanduser()
     check_target(target, config, overwrite)
+    check_about(about)
     kind.check_installed()
     check_model(model)
     given = example_images(model, images)

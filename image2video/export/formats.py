@@ -45,7 +45,6 @@ class ExportFormat(ABC):
 
     name: ClassVar[str]
     suffix: ClassVar[str]
-    about: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     """Beside torch: names as they are imported and installed."""
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)

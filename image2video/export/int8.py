@@ -27,7 +27,6 @@ class Int8(ExportFormat):
 
     name = "int8"
     suffix = ".pt2"
-    about = "static int8 (PT2E); needs images for the ranges"
     packages = ("torchao",)
     calibrated = True
     tolerance = 0.25

@@ -71,7 +71,6 @@ class Onnx(_OnnxFile):
     """ONNX of the graph of `torch.export`, torch's own exporter of today."""
 
     name = "onnx"
-    about = "ONNX, by torch's exporter of today"
     packages = ("onnx", "onnxscript", "onnxruntime")
     dynamo = True
 
@@ -81,6 +80,5 @@ class OnnxLegacy(_OnnxFile):
     """ONNX of a TorchScript trace, the exporter that timm's scripts use by default."""
 
     name = "onnx-legacy"
-    about = "ONNX, by torch's older exporter"
     packages = ("onnx", "onnxruntime")
     dynamo = False

@@ -29,7 +29,6 @@ class PT2(ExportFormat):
 
     name = "pt2"
     suffix = ".pt2"
-    about = "torch.export; runs with torch alone"
     dtypes = ("float32", "bf16")
 
     def write(self, model: nn.Module, request: Request, path: Path) -> dict[str, Any]:

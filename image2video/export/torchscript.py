@@ -19,7 +19,6 @@ class TorchScript(ExportFormat):
 
     name = "torchscript"
     suffix = ".ts"
-    about = "torch.jit.trace; for older servers"
     dtypes = ("float32", "bf16")
 
     def write(self, model: nn.Module, request: Request, path: Path) -> dict[str, Any]:

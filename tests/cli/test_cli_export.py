@@ -91,7 +91,8 @@ def test_what_is_refused_leaves_no_file(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for argv, message in (
         ([], "without RUN or --pretrained the network is random"),
-        (["missing"], "no weights at missing"),
+        (["missing"], "no run, folder or file of weights at missing; give one that is there"),
+        (["missing", "--data", "npz:gone.npz"], "no run, folder or file of weights at missing"),
         ([str(run), "--format", "onxx"], "did you mean 'onnx'?"),
         ([str(run), "--out", "model.onnx"], "a file of format pt2 must end with .pt2, got 'model.onnx'"),
         ([str(run), "--calibration-images", "0"], "--calibration-images must be at least 1, got 0"),

@@ -51,7 +51,6 @@ def off(monkeypatch):
 
         name = "off"
         suffix = ".off"
-        about = "for tests"
 
         def write(self, model, request, path):
             does["writes"](model, path)
@@ -197,6 +196,11 @@ def test_options_that_cannot_be_used(tmp_path):
             ExportConfig(**options)
     with pytest.raises(InputError, match=r"a file of format onnx must end with .onnx, got 'model.pt2'"):
         export_model(small(), tmp_path / "model.pt2", "onnx")
+    with pytest.raises(InputError, match="about has format, which the record says itself"):
+        export_model(small(), tmp_path / "model.pt2", about={"format": "mine"})
+    with pytest.raises(InputError, match="about must hold JSON values alone"):
+        export_model(small(), tmp_path / "model.pt2", about={"classes": {1, 2}})
+    assert not [*tmp_path.iterdir()]
     with pytest.raises(InputError, match="the format 'pt2' is registered already"):
         register_format(type("Again", (ExportFormat,), {"name": "pt2"}))
 
