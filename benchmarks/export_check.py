@@ -7,6 +7,7 @@ FOLDER holds `images/`, `labels.json` (a list of file and class) and `tf_efficie
 its own runtime and given the images; `int8` takes its ranges from other images of the folder.
 """
 
+import copy
 import json
 import tempfile
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 import timm
 import torch
-from harness import arguments, write_result
+from harness import arguments, measure_pair, ratio_fields, write_result
 from PIL import Image
 from torch import Tensor
 
@@ -81,8 +82,18 @@ def row(model: VideoWrap, config: ExportConfig, images: Tensor, labels: Tensor, 
         }
 
 
+@torch.no_grad()
+def speed(model: VideoWrap, images: Tensor, repeats: int) -> dict[str, Any]:
+    """The processor time of the model in bfloat16 as a share of that in float32, without a file."""
+    half, images = copy.deepcopy(model).to(torch.bfloat16), images[:4]
+    pair = measure_pair(
+        lambda: half(images.to(torch.bfloat16)), lambda: model(images), repeats, warmup=1, clock=time.process_time
+    )
+    return {"clip": "averaged", "images": len(images), **ratio_fields(pair)}
+
+
 def main() -> None:
-    parser = arguments(__doc__ or "")
+    parser = arguments(__doc__ or "", repeats=7)
     parser.add_argument("--sample", type=Path, required=True, help="the folder of the network and its images")
     parser.add_argument("--formats", nargs="*", default=FORMATS, help="which of the formats")
     parser.add_argument("--count", type=int, default=16, help="images to compare on")
@@ -102,7 +113,8 @@ def main() -> None:
                 results.append({"clip": case, **row(model, config, images, labels, ranges)})
                 print(results[-1], flush=True)
     settings = {"network": NETWORK, "size": args.size, "images": args.count, "threads": args.threads}
-    write_result(args.out, "export_check", {"settings": settings, "results": results})
+    bf16 = [speed(wrapped(args.sample, args.size, "averaged"), images, args.repeats)]
+    write_result(args.out, "export_check", {"settings": settings, "results": results, "bf16": bf16})
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def export_model(
     )
     with whole_file(target) as partial:
         details = _written(model, config, request, partial)
-        runner = kind.load(partial)
+        runner = _read_again(config, partial)
         differences = tuple(
             _compared(runner, eager, config, rows(given, count, start=count)) for count in config.compared
         )
@@ -170,6 +170,16 @@ def _written(model: nn.Module, config: ExportConfig, request: Request, path: Pat
         raise UnsupportedError(
             f"format {config.format} could not write this model ({_reason(error)}); try another format, or "
             "a fixed batch_size"
+        ) from error
+
+
+def _read_again(config: ExportConfig, path: Path) -> Runner:
+    """Open the file with its own runtime."""
+    try:
+        return config.kind.load(path)
+    except Exception as error:  # of any runtime
+        raise StateError(
+            f"the {config.format} file cannot be read again ({_reason(error)}), so it was deleted; try another format"
         ) from error
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from image2video.errors import InputError
 from image2video.export.formats import ExportFormat, Request, Runner, register_format
-from image2video.export.programs import exported_program, tensors
+from image2video.export.programs import exported_program, program_runner
 
 _BATCH = 16
 
@@ -53,8 +53,7 @@ class Int8(ExportFormat):
     def load(self, path: Path) -> Runner:
         """Read the graph; torchao has the operators that round."""
         importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
-        module = torch.export.load(path).module()
-        return lambda images: tensors(module(images))
+        return program_runner(path)
 
 
 def _drop_unused(module: torch.fx.GraphModule) -> None:

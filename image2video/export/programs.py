@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ def tensors(outputs: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
+def program_runner(path: Path) -> Runner:
+    """What runs a graph that `torch.export.save` wrote."""
+    with warnings.catch_warnings():
+        # torch 2.11 warns of tensors that it reads from bytes, which nobody writes to.
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        module = torch.export.load(path).module()
+    return lambda images: tensors(module(images))
+
+
 @register_format
 class PT2(ExportFormat):
     """The graph itself, for `torch.export.load`: it runs wherever torch does, and can be compiled there."""
@@ -38,5 +48,4 @@ class PT2(ExportFormat):
 
     def load(self, path: Path) -> Runner:
         """Read the graph."""
-        module = torch.export.load(path).module()
-        return lambda images: tensors(module(images))
+        return program_runner(path)

@@ -80,6 +80,10 @@ def test_a_file_that_differs_is_not_left_behind(off, tmp_path):
     with pytest.raises(StateError, match=r"does not run for 5 images \(division by zero\), so it was deleted"):
         export_model(model, path, "off")
 
+    off["writes"] = lambda model, path: path.write_text("another file")
+    with pytest.raises(StateError, match=r"the off file cannot be read again \(.*\), so it was deleted"):
+        export_model(model, path, "off")
+
     def half(model, path):
         path.write_text("half")
         raise RuntimeError("an operator\nis missing")

@@ -189,7 +189,7 @@ def onnx_doubles(graph):
 
 @LIKE_A_TRACER
 @pytest.mark.parametrize("fusion", [*ALL_FUSIONS, TSMConfig(padding="replicate")], ids=str)
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", ["maps", *(pytest.param(net, marks=pytest.mark.slow) for net in NETS if net != "maps")])
 def test_the_torchscript_exporter_of_onnx(net, fusion, tmp_path):
     model, size = wrapped(net, fusion)
     run = onnx_session(model, size, dynamo=False, path=tmp_path / "model.onnx")
