@@ -220,7 +220,7 @@ def _faked(tensor: Tensor, fake: FakeTensorMode, empty: bool) -> Tensor:
         if isinstance(tensor, nn.Parameter):
             # What nn.Parameter does with a tensor of another type, without the operation that it runs for it.
             twin.requires_grad_(tensor.requires_grad)
-            twin._is_param = True  # type: ignore[attr-defined]
+            twin._is_param = True
         return twin
     other = tensor.detach()
     made: Tensor = fake.from_tensor(torch.empty_like(other, device="meta") if empty else other)
