@@ -75,8 +75,8 @@ class GSF(Fusion):
         p = self.fused_channels
         shift = Shift(T, parts, self.padding)
         if is_served(self, frames, shift, self.conv3D.weight):
-            own = self.scale if self.residual else None
-            return inferred_gsf(frames, self.bn, self.conv3D, own, self.channel_conv1, self.channel_conv2, T)
+            learned = self.scale if self.residual else None
+            return inferred_gsf(frames, self.bn, self.conv3D, learned, self.channel_conv1, self.channel_conv2, T)
         share, rest = frames.split([p, self.channels - p], dim=1)
         # A slice would keep the convolution's whole output alive for the backward pass, and norms are slower on it.
         share = contiguous_like(share)

@@ -95,7 +95,7 @@ def _plain_gradient(
 ) -> tuple[Tensor | None, ...]:
     """Return the same gradients by automatic differentiation of the plain operations, with a graph of their own."""
     # Views: the gate depends on the frames, and its part of the gradient must not come twice.
-    given = [frames.view_as(frames), gate.view_as(gate)]
+    given = (frames.view_as(frames), gate.view_as(gate))
     out = plain_gate_shift(given[0], given[1], shift, interleaved)
     wanted = [place for place, tensor in enumerate(given) if tensor.requires_grad]
     gradients: list[Tensor | None] = [None, None]

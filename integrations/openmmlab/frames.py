@@ -15,7 +15,7 @@ from image2video.clip.way_back import WayBack
 from image2video.functional import Image2Video, InputError, UnsupportedError, clip_to_frames
 from image2video.integrations.openmmlab.cover import Cells, Size, Video, back_of, cover_of
 
-_CHUNK = 1 << 24  # values that are resampled at a time: 64 MiB in float32
+_CHUNK = 1 << 21  # values that are resampled at a time: 8 MiB in float32, which the next step finds in the cache
 
 
 def content_sizes(canvas: Size, metas: Sequence[Mapping[str, Any]]) -> tuple[Size, ...]:

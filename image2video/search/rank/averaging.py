@@ -63,6 +63,7 @@ class AveragedFrames:
         self.batch_size = batch_size
         self.autocast = autocast
         self.frames = 0
+        self._channels_last: bool | None = None
         self._last: tuple[tuple[tuple[ClipCandidate, ...], int, int], _Plan] | None = None
 
     def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Tensor]:
@@ -100,6 +101,7 @@ class AveragedFrames:
 
     def _frames(self, images: Tensor, plan: _Plan) -> Iterator[Tensor]:
         """The frames of the plan as clips `(B, few, C, H, W)`, in their order."""
+        images = self._laid_out(images)
         few = max(1, self.batch_size // images.shape[0])
         for start in range(0, len(plan.exact), few):
             yield stack_frames([mirror(images, axes) for axes in plan.exact[start : start + few]], like=images)
@@ -110,6 +112,27 @@ class AveragedFrames:
             for start in range(0, len(powers), few):
                 yield chain_clip(images, genotype, powers[start : start + few], options)
 
+    def _laid_out(self, images: Tensor) -> Tensor:
+        """Images in the memory format in which the model takes less time: channels innermost for depthwise kernels.
+
+        On a CPU that is 0.75 to 0.8 of the time. The kind of the network decides, not a clock, so that two rankings are
+        alike to the last bit; a network that cannot read such images (a `view` somewhere) gets them as they are.
+        """
+        if images.device.type != "cpu" or self._channels_last is False:
+            return images
+        laid_out = images.contiguous(memory_format=torch.channels_last)
+        if self._channels_last is None:
+            self._channels_last = _has_depthwise(self.model) and self._reads(laid_out[:1])
+        return laid_out if self._channels_last else images
+
+    def _reads(self, images: Tensor) -> bool:
+        """Whether the model takes images in this memory format."""
+        try:
+            self.model(images)
+        except RuntimeError:  # what it says of others comes from the forward pass itself
+            return False
+        return True
+
     def _predict(self, clip: Tensor) -> Tensor:
         """Logits `(B, few, K)` of a clip."""
         frames = clip_to_frames(clip)
@@ -119,6 +142,11 @@ class AveragedFrames:
         ClassificationTask().check(out, frames.shape[0])
         self.frames += frames.shape[0]
         return frames_to_clip(out.float() if out.dtype != torch.float64 else out, clip.shape[1])
+
+
+def _has_depthwise(model: nn.Module) -> bool:
+    """Whether some convolution has a kernel per channel."""
+    return any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in model.modules())
 
 
 def averages(logits: Tensor, shares: Tensor, aggregates: Sequence[str]) -> list[Tensor]:
