@@ -19,6 +19,7 @@ import pytest
 import yaml
 from PIL import Image
 from quick_costs import quick_costs
+from quick_figures import quick_figures
 
 from image2video.cli import main
 from image2video.cli.app import build_parser
@@ -73,6 +74,7 @@ LANGUAGES = {"python", "text", "bash", "yaml", "json", "bibtex"}
 
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_costs)
+undrawn = pytest.fixture(quick_figures)
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -98,7 +100,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.filterwarnings("ignore:the search with selection")  # on a few images the identity may come first
 @pytest.mark.filterwarnings("ignore:model.video.genotype=scale")  # a random clip that shows little of the image
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
-def test_code_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_blocks_run(
+    page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if page.name != "README.md":  # whose figures are drawn
+        request.getfixturevalue("undrawn")
     # The receptive fields take half of the time of a training on 16 pixels.
     monkeypatch.setattr("image2video.cli.train_fields.CHEAP", 0)
     run(page, monkeypatch, CUT)

@@ -8,14 +8,16 @@ from quick_figures import quick_figures
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_costs)
 
-DRAWN = "test_cli_rf"
+MEASURED = "test_cli_rf"
 """The module whose tests hold that `train` measures the receptive fields of small images when it is done."""
+DRAWN = ("test_cli", "test_cli_folders", MEASURED)
+"""The modules whose tests look at figures: at their format, at what is written in them."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Figures are written at a glance, but for those of receptive fields."""
-    if request.module.__name__ == DRAWN:
+    """All other figures are written at a glance."""
+    if request.module.__name__ in DRAWN:
         yield
     else:
         yield from quick_figures()
@@ -24,5 +26,5 @@ def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_fields_after_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training on images of 16 pixels would take half of its time for their receptive fields."""
-    if request.module.__name__ != DRAWN:
+    if request.module.__name__ != MEASURED:
         monkeypatch.setattr("image2video.cli.train_fields.CHEAP", 0)

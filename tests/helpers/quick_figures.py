@@ -1,5 +1,5 @@
 """Figures that are made and not drawn, for tests of what stands around them: the report of a small run takes as long as
-the run. What is drawn is the subject of tests/report/ and of tests/receptive_field/; tests/test_docs.py draws in full.
+the run. What is drawn is the subject of tests/report/ and of tests/receptive_field/, and the README's are drawn.
 """
 
 import base64

@@ -58,6 +58,23 @@ def test_nothing_is_computed_where_that_is_asked_for() -> None:
     assert LooksAtData.runs == 1
 
 
+def test_parameters_of_the_copy_are_parameters_with_their_need_of_gradients() -> None:
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.moving = nn.Parameter(torch.ones(4, 3, 1, 1))
+            self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert isinstance(self.moving, nn.Parameter)
+            assert isinstance(self.frozen, nn.Parameter)
+            assert (self.moving.requires_grad, self.frozen.requires_grad) == (True, False)
+            return nn.functional.conv2d(x, self.moving) * self.frozen
+
+    trace = trace_forward(Asking(), EXAMPLE, real=False)
+    assert [value.op for value in trace.values if value.learned] == ["parameter", "parameter"]
+
+
 def test_sizes_that_configs_tell():
     net = nn.Conv2d(3, 4, 1)
     for config, size in [

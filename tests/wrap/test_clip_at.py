@@ -240,14 +240,21 @@ def _checkpoint(block, reentrant):
     block.forward = types.MethodType(forward, block)
 
 
-@pytest.mark.parametrize("fusion", ["tsm", "gsf"])
 @torch.no_grad()
-def test_compiled_and_exported(fusion):
+def test_compiled():
+    # One graph is what can fail here; how fusions come through the compilers is tests/fusion/test_fusion_compile.py's.
     torch._dynamo.reset()
-    model, batch = deep(fusion, stirred=True), images(size=SIZE)
+    model, batch = deep("gsf", stirred=True), images(size=SIZE)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(batch), model(batch), atol=1e-5, rtol=1e-5)
+    torch._dynamo.reset()
+
+
+@torch.no_grad()
+def test_exported():
+    torch._dynamo.reset()
+    model, batch = deep("tsm", stirred=True), images(size=SIZE)
     expected = model(batch)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(batch), expected, atol=1e-5, rtol=1e-5)
     rows = torch.export.Dim("rows", min=1, max=64)
     program = torch.export.export(model, (images(4, SIZE),), dynamic_shapes=({0: rows},)).module()
     torch.testing.assert_close(program(batch), expected, atol=1e-5, rtol=1e-5)
