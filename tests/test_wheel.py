@@ -1,5 +1,7 @@
 """The built wheel holds everything, integrations included, and runs the README's first example."""
 
+import configparser
+import email
 import re
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from image2video.version import __version__
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,19 +48,43 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_every_source_file(wheel: Path) -> None:
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "image2video").rglob("*.py")}
-    expected |= {f"image2video/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "integrations").rglob("*.py")}
-    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "image2video/clip/presets").glob("*.json")}
-    configs = [*(ROOT / "integrations/openmmlab/configs").rglob("*.json")]
-    assert configs
-    expected |= {f"image2video/{path.relative_to(ROOT).as_posix()}" for path in configs}
-    reproduce = [path for path in (ROOT / "image2video/reproduce").iterdir() if path.suffix in (".py", ".yaml")]
-    assert {path.suffix for path in reproduce} == {".py", ".yaml"}
-    expected |= {f"image2video/reproduce/{path.name}" for path in reproduce}
-    expected |= {"image2video/py.typed"}
-    assert expected <= inside, sorted(expected - inside)
-    assert {name.split("/")[0] for name in inside if ".dist-info/" not in name} == {"image2video"}
+    """Whatever its kind: presets, tables in YAML, configs of mmsegmentation, `py.typed`."""
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = set()
+    for folder, home in (("image2video", "image2video"), ("integrations", "image2video/integrations")):
+        files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        expected |= {f"{home}/{path.relative_to(ROOT / folder).as_posix()}" for path in files}
+    assert {Path(name).suffix for name in expected} == {".py", ".json", ".yaml", ".typed"}
+    assert inside == expected
+
+
+def test_wheel_says_what_it_is(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (home,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+    assert archive.read(f"{home}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+    about = email.message_from_string(archive.read(f"{home}/METADATA").decode())
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / "setup.cfg")
+    assert (about["Name"], about["Version"]) == ("image2video", __version__)
+    assert about["License"] == "Apache-2.0"
+    assert about["Requires-Python"] == declared["options"]["python_requires"]
+    assert about.get_payload() == (ROOT / "README.md").read_text()
+    required = [line for line in about.get_all("Requires-Dist") if "extra ==" not in line]
+    assert required == declared["options"]["install_requires"].split()
+    assert set(about.get_all("Provides-Extra")) == set(declared["options.extras_require"])
+    entries = configparser.ConfigParser()
+    entries.read_string(archive.read(f"{home}/entry_points.txt").decode())
+    assert set(entries.sections()) == set(declared["options.entry_points"])
+    pythons = [line.rpartition(" ")[2] for line in about.get_all("Classifier") if "Python ::" in line]
+    assert pythons == ["3.11", "3.12", "3.13"]
+
+
+def test_one_version_is_everywhere() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), flags=re.M)
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
+    assert cited
+    assert newest
+    assert cited[1] == newest[1] == __version__
 
 
 def test_wheel_runs_the_readme_from_elsewhere(wheel: Path, tmp_path: Path) -> None:
