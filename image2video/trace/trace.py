@@ -219,7 +219,7 @@ def _faked(tensor: Tensor, fake: FakeTensorMode, empty: bool) -> Tensor:
         # What nn.Parameter does for tensors of a class of their own, less the copy that it makes first: that took as
         # long as all the rest.
         made.requires_grad_(tensor.requires_grad)
-        made._is_param = True  # type: ignore[attr-defined]
+        made._is_param = True
     return made
 
 
