@@ -48,7 +48,7 @@ ELSEWHERE = {"mmsegmentation.md"}  # tests/test_mmseg_docs.py runs it, on a data
 # The others: tests/reproduce/ has test_reproduce_run.py, test_reproduce_rehearsal.py and test_reproduce_check.py.
 LONG = ("image2video demo", *(f"image2video reproduce table5 --scale {scale}" for scale in ("smoke", "paper --check")))
 CUT = {
-    "--train-images 200": "--train-images 50",
+    "--train-images 200": "--train-images 60",
     "--train-images 120": "--train-images 40",
     "--data digits --model": "--data digits --train-images 300 --model",
     "--final-seeds 2": "--final-seeds 1",
