@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from image2video.errors import Image2VideoError, InputError
+from image2video.inject.clip_reach import leak_of
 from image2video.inject.door import Door, entering
 from image2video.inject.plan import Plan
 from image2video.trace.capture import is_captured
+from image2video.trace.graph import Graph
+from image2video.trace.trace import trace_forward
 
 MAX_SIZES = 16
 """Sizes of images that are looked at for each way to run; a network that takes more is taken to mind none of them."""
@@ -103,7 +106,7 @@ class Paths:
             prefix: the way from the network to the backbone, such as `"backbone."`.
         """
         # What stands for images in a graph, or in torch.func's transforms, says nothing of them.
-        if not (is_captured() or _is_fake(images) or _is_transformed()):
+        if not (is_captured() or isinstance(images, FakeTensor) or _is_transformed()):
             self._check(network, images, method, dict(options or {}), further, prefix)
 
     def _check(
@@ -183,11 +186,6 @@ def check_at_compilation(name: str, training: bool) -> bool:
 
 def _look(door: Door, images: Tensor, way: Way) -> str | None:
     """Trace a way to run, and say what leads past a place."""
-    # To trace takes torch's compiler, which `import image2video` leaves alone.
-    from image2video.inject.clip_reach import leak_of
-    from image2video.trace.graph import Graph
-    from image2video.trace.trace import trace_forward
-
     plan: Plan = door.fusion.plan
     with _disable_current_modes():  # a counter of operations is not to count these
         graph = Graph(trace_forward(door, images[:1].detach(), as_is=True))
@@ -226,12 +224,6 @@ def _autocast(device: str) -> torch.dtype | None:
     """Return the dtype to which operations on a kind of device are cast; None where they are not."""
     on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if on else None
-
-
-def _is_fake(images: Tensor) -> bool:
-    """Whether images have no values; only torch's compiler makes such tensors."""
-    library = sys.modules.get("torch._subclasses.fake_tensor")
-    return library is not None and isinstance(images, library.FakeTensor)
 
 
 def _is_transformed() -> bool:
