@@ -167,7 +167,6 @@ class Paths:
             self.warn()
 
 
-@torch.compiler.assume_constant_result
 def check_at_compilation(name: str, training: bool) -> bool:
     """Raise `InputError` while a graph is made of a backbone in which something leads past a place.
 
@@ -182,6 +181,10 @@ def check_at_compilation(name: str, training: bool) -> bool:
     if paths is not None:
         paths.check_modes()
     return True
+
+
+# What `torch.compiler.assume_constant_result` sets; to call that imports the whole compiler with this module.
+check_at_compilation._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _look(door: Door, images: Tensor, way: Way) -> str | None:
