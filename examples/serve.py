@@ -27,9 +27,14 @@ from torch import Tensor
 Model = Callable[[Tensor], Any]
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """What the check file says of an exported file."""
+    return json.loads(path.with_name(f"{path.name}.check.json").read_text(encoding="utf-8"))
+
+
 def load(path: Path) -> Model:
     """A function that runs an exported file, by the runtime of its format; none of it needs image2video."""
-    record = json.loads(path.with_name(f"{path.name}.check.json").read_text(encoding="utf-8"))
+    record = read_record(path)
     if record["format"].startswith("onnx"):
         import onnxruntime
 
@@ -53,12 +58,22 @@ class BatchQueue:
         max_batch: images that are run at once.
         max_wait: seconds that an image waits for others.
         workers: threads that run batches.
+        batch_size: how many images the model takes in every call, where it takes no other number (a file of
+            `--batch-size N`); it stands for `max_batch`, and fewer images are filled up with the last of them.
     """
 
     def __init__(
-        self, model: Model, shape: tuple[int, ...], *, max_batch: int = 8, max_wait: float = 0.005, workers: int = 2
+        self,
+        model: Model,
+        shape: tuple[int, ...],
+        *,
+        max_batch: int = 8,
+        max_wait: float = 0.005,
+        workers: int = 2,
+        batch_size: int | None = None,
     ) -> None:
-        self.model, self.shape, self.max_batch, self.max_wait = model, tuple(shape), max_batch, max_wait
+        self.model, self.shape, self.max_wait = model, tuple(shape), max_wait
+        self.batch_size, self.max_batch = batch_size, batch_size or max_batch
         self.batches = 0
         self._queue: queue.Queue[tuple[Tensor, Future[Tensor]] | None] = queue.Queue()
         self._collecting, self._closing = threading.Lock(), threading.Lock()
@@ -110,15 +125,26 @@ class BatchQueue:
                 wait = max(0.0, deadline - time.monotonic())
         return found
 
+    def _run(self, images: list[Tensor]) -> Tensor:
+        """The outputs of one batch, a row per image."""
+        fill = [images[-1]] * (0 if self.batch_size is None else self.batch_size - len(images))
+        outputs = self.model(torch.stack([*images, *fill]))
+        outputs = outputs[0] if isinstance(outputs, list | tuple) else outputs
+        expected = len(images) + len(fill)
+        if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != expected:
+            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+            raise ValueError(f"the model must return a tensor with a row for each of {expected} images, got {got}")
+        return outputs[: len(images)]
+
     @torch.inference_mode()
     def _work(self) -> None:
         while batch := self._collect():
             batch = [(image, answer) for image, answer in batch if answer.set_running_or_notify_cancel()]
             if not batch:
                 continue
+            # An error of any kind is the answer: a worker that it ended would answer nobody again.
             try:
-                outputs = self.model(torch.stack([image for image, _ in batch]))
-                outputs = outputs[0] if isinstance(outputs, list | tuple) else outputs
+                outputs = self._run([image for image, _ in batch])
             except Exception as error:
                 for _, answer in batch:
                     answer.set_exception(error)
@@ -134,11 +160,13 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="what `image2video export` wrote")
     parser.add_argument("--clients", type=int, default=8, help="threads that ask")
     parser.add_argument("--requests", type=int, default=64, help="images in all")
-    parser.add_argument("--max-batch", type=int, default=8, help="images that are run at once")
+    parser.add_argument("--max-batch", type=int, default=8, help="images that are run at once, if the file allows it")
     args = parser.parse_args()
     check = load_file(f"{args.file}.check.safetensors")
     images, expected = check.pop("images"), check.get("output", check.get("output_0"))
-    server = BatchQueue(load(args.file), images.shape[1:], max_batch=args.max_batch)
+    rows = read_record(args.file)["input"]["shape"][0]  # "batch" stands for any number
+    fixed = rows if isinstance(rows, int) else None
+    server = BatchQueue(load(args.file), images.shape[1:], max_batch=args.max_batch, batch_size=fixed)
 
     def ask(number: int) -> float:
         index = number % len(images)

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from digit_networks import network
 
 from image2video import VideoWrap, training
 from image2video.cli import main
-from image2video.export import export_model
+from image2video.export import ExportConfig, export_model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -76,6 +77,43 @@ def test_a_served_image_gets_its_own_answer_in_full_batches(served: Path) -> Non
     torch.testing.assert_close(last.result(timeout=0), found[3], atol=1e-5, rtol=1e-5)
     with pytest.raises(RuntimeError, match="closed"):
         server.submit(images[0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_file_of_a_fixed_number_of_images_is_served(
+    batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = VideoWrap(network(0), "none", genotype="rotate(10)", T=3, input_size=(1, 16, 16)).eval()
+    path = export_model(model, tmp_path / "model.pt2", ExportConfig(batch_size=batch_size)).path
+    monkeypatch.setattr(sys, "argv", ["serve.py", str(path), "--clients", "4", "--requests", "10"])
+    runpy.run_path(str(EXAMPLES / "serve.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert float(printed.rpartition(" ")[2]) < 1e-4
+    example, sizes = runpy.run_path(str(EXAMPLES / "serve.py")), []
+
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        return model(images)
+
+    server = example["BatchQueue"](counted, (1, 16, 16), batch_size=batch_size)
+    images = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    answers = [server.submit(image) for image in images]
+    found = torch.stack([answer.result(timeout=60) for answer in answers])
+    server.close()
+    torch.testing.assert_close(found, model(images), atol=1e-5, rtol=1e-5)
+    assert set(sizes) == {batch_size}
+
+
+@pytest.mark.parametrize("wrong", [lambda rows: rows[:0], lambda rows: rows.sum(), lambda rows: {"out": rows}])
+def test_a_worker_outlives_outputs_without_a_row_per_image(wrong: Callable[[torch.Tensor], object]) -> None:
+    example = runpy.run_path(str(EXAMPLES / "serve.py"))
+    server = example["BatchQueue"](
+        lambda images: wrong(images) if images.sum() > 0 else images.flatten(1), (1, 2, 3), workers=1, max_wait=0.0
+    )
+    with pytest.raises(ValueError, match="must return a tensor with a row for each of 1 images, got"):
+        server.submit(torch.ones(1, 2, 3)).result(timeout=10)
+    assert server.submit(torch.zeros(1, 2, 3)).result(timeout=10).shape == (6,)
+    server.close()
 
 
 def test_quickstart_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

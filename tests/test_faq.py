@@ -102,3 +102,15 @@ def test_the_words_are_those_of_this_version(heading, begin, tmp_path):
         with pytest.raises((Image2VideoError, ClipWarning, FreshFusionWarning)) as raised:
             PROVOKED[begin](tmp_path)
     assert heading in str(raised.value)
+
+
+def test_nothing_advises_to_install_the_package_of_that_name_on_the_index():
+    """It is another project's; the page of questions says so."""
+    advice = re.compile(r"""pip install[\s"'f]*image2video(?![\w.])(?!` installs something else)""")
+    root = PAGE.parent.parent
+    folders = ("docs", "image2video", "integrations", "examples", "benchmarks")
+    files = [root / "README.md", *(path for name in folders for path in (root / name).rglob("*.*"))]
+    read = [path for path in files if path.suffix in {".md", ".py", ".yaml", ".ipynb"}]
+    assert len(read) > 300
+    assert not [str(path) for path in read if advice.search(path.read_text())]
+    assert advice.search("pip install \"\n    f\"'image2video[{name}]'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from image2video.errors import InputError, MissingError
+from image2video.errors import InputError, InputTypeError, MissingError
 from image2video.export.config import ExportConfig
 from image2video.export.formats import ExportFormat, Request, get_format
 from image2video.export.report import ExportReport, difference, plain
@@ -40,13 +40,20 @@ def check_files(target: Path) -> tuple[Path, Path]:
 
 def check_about(about: Mapping[str, Any] | None) -> None:
     """Refuse, before anything is written, further values that are no JSON or would hide what the record says itself."""
-    hidden = sorted(set(about or {}) & set(_OWN))
-    if hidden:
-        raise InputError(f"about has {', '.join(hidden)}, which the record says itself; choose other names")
+    if about is not None and not isinstance(about, Mapping):
+        raise InputTypeError(f"about must be a mapping of names to JSON values, got a {type(about).__name__}")
+    _refuse_hidden(about, _OWN)
     try:
         json.dumps(about, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"about must hold JSON values alone ({error}); convert the others") from error
+
+
+def _refuse_hidden(about: Mapping[str, Any] | None, own: Iterable[str]) -> None:
+    """Raise `InputError` where `about` has keys that the record says itself."""
+    hidden = sorted(set(about or {}) & set(own))
+    if hidden:
+        raise InputError(f"about has {', '.join(hidden)}, which the record says itself; choose other names")
 
 
 def write_check(
@@ -62,6 +69,7 @@ def write_check(
     """Write tensors and record beside the file; return the report with its record."""
     from safetensors.torch import save as to_bytes
 
+    _refuse_hidden(about, details)
     outputs = dict(zip(request.outputs, (tensor.contiguous().clone() for tensor in eager(images)), strict=True))
     tensors_path, record_path = check_files(report.path)
     atomic_write_bytes(tensors_path, to_bytes({_IMAGES: images.contiguous(), **outputs}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from image2video.errors import InputError
+from image2video.errors import InputError, InputTypeError
 from image2video.export.formats import ExportFormat, get_format
 
 DTYPES = ("float32", "bf16")
@@ -30,7 +30,8 @@ class ExportConfig:
             None for the format's own.
 
     Raises:
-        InputError: an unknown format or dtype, an option that the format does not have, a number that is none.
+        InputError: an unknown format or dtype, an option that the format does not have, a number out of range.
+        InputTypeError: a format that is no name, or something else than a number where one is expected.
     """
 
     format: str = "pt2"
@@ -41,6 +42,14 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         kind = get_format(self.format)
+        for name in ("batch_size", "opset"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise InputTypeError(f"{name} must be a whole number or None, got {value!r:.80}")
+        if self.tolerance is not None and (
+            isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float)
+        ):
+            raise InputTypeError(f"tolerance must be a number or None, got {self.tolerance!r:.80}")
         if self.batch_size is not None and not self.batch_size >= 1:
             raise InputError(f"batch_size must be at least 1, or None for any number, got {self.batch_size}")
         if self.dtype not in DTYPES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from image2video.errors import ExistsError, Image2VideoError, InputError, StateError, UnsupportedError
+from image2video.errors import ExistsError, Image2VideoError, InputError, InputTypeError, StateError, UnsupportedError
 from image2video.export.check import check_about, check_files, write_check
 from image2video.export.config import ExportConfig
 from image2video.export.formats import Request, Runner
-from image2video.export.inputs import check_model, example_images, rows
+from image2video.export.inputs import check_images, check_model, check_module, example_images, rows
 from image2video.export.programs import tensors
 from image2video.export.report import Difference, ExportReport, difference
 from image2video.runs.partial import whole_file
+from image2video.runs.texts import user_path
 
 
 @torch.no_grad()
@@ -56,6 +58,7 @@ def export_model(
         ExistsError: one of the files exists.
         InputError: unfit options, a name with another suffix, images that the model cannot take, an `about` that is no
             JSON or has keys of the record's own.
+        InputTypeError: no module, path, format, float32 images or mapping where one is expected.
         MissingError: a package or a compiler that the format needs is not there.
         StateError: a model in training mode, or a file that differs from the model by more than the tolerance.
         UnsupportedError: a model that makes random draws, is on another device, or that the exporter cannot follow.
@@ -68,8 +71,16 @@ def export_model(
         >>> report.largest.relative < 1e-5
         True
     """
+    check_module(model)
+    if not isinstance(path, str | os.PathLike):
+        raise InputTypeError(
+            f"path must be the name of a file, got a {type(path).__name__}; the order is "
+            "export_model(model, path, format)"
+        )
+    if not isinstance(format, str | ExportConfig):
+        raise InputTypeError(f"format must be a name or an ExportConfig, got {format!r:.80}; write ExportConfig(…)")
     config = format if isinstance(format, ExportConfig) else ExportConfig(format)
-    kind, target = config.kind, Path(path).expanduser()
+    kind, target = config.kind, user_path(path)
     check_target(target, config, overwrite)
     check_about(about)
     kind.check_installed()
@@ -82,17 +93,19 @@ def export_model(
         config.batch_size is None,
         _names(len(outputs)),
         config.opset,
-        _calibration(config, images, calibration),
+        _calibration(config, images, calibration, given),
     )
-    with whole_file(target) as partial:
+    with whole_file(target, check_files(target)) as partial:
         details = _written(model, config, request, partial)
         runner = _read_again(config, partial)
         differences = tuple(
             _compared(runner, eager, config, rows(given, count, start=count)) for count in config.compared
         )
         _check_differences(differences, config, target)
-    report = ExportReport(target, config.format, differences, config.allowed, {})
-    return write_check(report, model, config, request, eager, rows(given, max(config.compared)), details, about)
+        report = ExportReport(partial, config.format, differences, config.allowed, {})
+        checked = rows(given, max(config.compared))
+        report = write_check(report, model, config, request, eager, checked, details, about)
+    return replace(report, path=target)
 
 
 class _Eager:
@@ -139,7 +152,9 @@ def check_target(target: Path, config: ExportConfig, overwrite: bool) -> None:
         raise ExistsError(f"{there[0]} exists; choose another name, or replace it with overwrite=True (--overwrite)")
 
 
-def _calibration(config: ExportConfig, images: Tensor | None, calibration: Tensor | None) -> Tensor | None:
+def _calibration(
+    config: ExportConfig, images: Tensor | None, calibration: Tensor | None, given: Tensor
+) -> Tensor | None:
     """The images that ranges are taken from."""
     if not config.kind.calibrated:
         if calibration is not None:
@@ -150,6 +165,11 @@ def _calibration(config: ExportConfig, images: Tensor | None, calibration: Tenso
         raise InputError(
             f"format {config.format} needs real images from which it takes the ranges of numbers, got none; give "
             "calibration=… (--data)"
+        )
+    found = check_images("calibration", found)
+    if found.shape[1:] != given.shape[1:]:
+        raise InputError(
+            f"calibration must be images of the size of the others, {tuple(given.shape[1:])}, got {tuple(found.shape)}"
         )
     return found
 

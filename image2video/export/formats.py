@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from image2video.errors import InputError, MissingError
+from image2video.errors import InputError, InputTypeError, MissingError
 
 Runner = Callable[[Tensor], list[Tensor]]
 """What runs a written file: images `(B, C, H, W)` in float32 to the list of its outputs."""
@@ -47,6 +47,8 @@ class ExportFormat(ABC):
     suffix: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     """Beside torch: names as they are imported and installed."""
+    extra: ClassVar[str | None] = None
+    """The extra of image2video that installs them; None for a format of another project."""
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
     calibrated: ClassVar[bool] = False
     """Whether it needs images to take ranges of numbers from."""
@@ -87,9 +89,10 @@ class ExportFormat(ABC):
         """
         absent = [package for package in self.packages if importlib.util.find_spec(package) is None]
         if absent:
+            ours = "" if self.extra is None else f", or pip install '.[{self.extra}]' in a clone of image2video"
             raise MissingError(
                 f"format {self.name} needs {' and '.join(absent)}, got an environment without; run pip install "
-                f"{' '.join(absent)}, or pip install 'image2video[export]'"
+                f"{' '.join(absent)}{ours}"
             )
 
 
@@ -126,6 +129,8 @@ def export_formats() -> Mapping[str, ExportFormat]:
 
 def get_format(name: str) -> ExportFormat:
     """Return the format of a name; `InputError` names the nearest where there is none."""
+    if not isinstance(name, str):
+        raise InputTypeError(f"format must be a name, one of {', '.join(_FORMATS)}, got {name!r:.80}")
     if name not in _FORMATS:
         near = difflib.get_close_matches(str(name)[:100], _FORMATS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -13,6 +13,12 @@ _RANDOM = 8
 """Images that are drawn where none are given."""
 
 
+def check_module(model: nn.Module) -> None:
+    """Raise `InputTypeError` for what is no module."""
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(f"model must be a module, got a {type(model).__name__}")
+
+
 def check_model(model: nn.Module) -> None:
     """Refuse a model that cannot be exported as it is.
 
@@ -21,8 +27,7 @@ def check_model(model: nn.Module) -> None:
         StateError: a part is in training mode.
         UnsupportedError: frames are drawn in evaluation too, or a part is on another device than the CPU.
     """
-    if not isinstance(model, nn.Module):
-        raise InputTypeError(f"model must be a module, got a {type(model).__name__}")
+    check_module(model)
     training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
     if training:
         raise StateError(
@@ -52,12 +57,22 @@ def example_images(model: nn.Module, images: Tensor | None) -> Tensor:
         if not all(size):
             raise InputError("the size of the model's images is not known; give images=…, (N, C, H, W), normalised")
         return torch.randn(_RANDOM, *size, generator=torch.Generator().manual_seed(0))
-    if not isinstance(images, Tensor) or images.dtype != torch.float32:
-        raise InputTypeError(
-            f"images must be a float32 tensor, got {getattr(images, 'dtype', type(images).__name__)}; convert it"
-        )
+    return check_images("images", images)
+
+
+def check_images(name: str, images: Tensor) -> Tensor:
+    """Return images `(N, C, H, W)` on the CPU.
+
+    Raises:
+        InputError: an empty batch, or another number of dimensions.
+        InputTypeError: no float32 tensor.
+    """
+    if not isinstance(images, Tensor):
+        raise InputTypeError(f"{name} must be a float32 tensor, got a {type(images).__name__}; convert it")
+    if images.dtype != torch.float32:
+        raise InputTypeError(f"{name} must be a float32 tensor, got {images.dtype}; convert it")
     if images.ndim != 4 or not len(images):
-        raise InputError(f"images must be (N, C, H, W) with N of at least 1, got {tuple(images.shape)}")
+        raise InputError(f"{name} must be (N, C, H, W) with N of at least 1, got {tuple(images.shape)}")
     return images.cpu()
 
 

@@ -28,6 +28,7 @@ class Int8(ExportFormat):
     name = "int8"
     suffix = ".pt2"
     packages = ("torchao",)
+    extra = "int8"
     calibrated = True
     tolerance = 0.25
 

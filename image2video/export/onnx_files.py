@@ -72,6 +72,7 @@ class Onnx(_OnnxFile):
 
     name = "onnx"
     packages = ("onnx", "onnxscript", "onnxruntime")
+    extra = "export"
     dynamo = True
 
 
@@ -81,4 +82,5 @@ class OnnxLegacy(_OnnxFile):
 
     name = "onnx-legacy"
     packages = ("onnx", "onnxruntime")
+    extra = "export"
     dynamo = False

@@ -19,6 +19,7 @@ from image2video.trace.recompute import in_reentrant_checkpoint
 
 _FEW_CHANNELS = 16
 _MANY_CELLS = 28 * 28
+_WEIGHTS = ("weight", "bias", "scale")
 _FEW_MEANS = 1 << 13
 """Below, setting up a convolution takes longer than a product does."""
 
@@ -28,7 +29,7 @@ def is_served(fusion: nn.Module, frames: Tensor, shift: Shift, gate: Tensor) -> 
     # The cheapest questions first: each call asks them.
     if fusion.training:
         return False
-    if torch.is_grad_enabled() and (frames.requires_grad or any(p.requires_grad for p in fusion.parameters())):
+    if torch.is_grad_enabled() and (frames.requires_grad or _needs_gradient(fusion)):
         return False
     dtype = frames.dtype
     return (
@@ -41,6 +42,25 @@ def is_served(fusion: nn.Module, frames: Tensor, shift: Shift, gate: Tensor) -> 
         and is_plain(frames)
         and not torch.is_autocast_enabled("cpu")
         and (torch.is_inference_mode_enabled() or torch.is_grad_enabled() or not in_reentrant_checkpoint())
+    )
+
+
+def _needs_gradient(fusion: nn.Module) -> bool:
+    """Whether a tensor of the module asks for a gradient: a parameter, or what stands in the place of one.
+
+    Where another network makes the weights (a hypernetwork), or a step of training did (MAML), they are plain tensors:
+    attributes that no list of parameters has. A parametrisation computes them where they are asked for.
+    """
+    if any(p.requires_grad for p in fusion.parameters()):
+        return True
+    return any(
+        isinstance(value, Tensor) and value.requires_grad
+        for module in fusion.modules()
+        for value in (
+            *vars(module).values(),
+            *module._buffers.values(),
+            *(getattr(module, name, None) for name in _WEIGHTS),
+        )
     )
 
 

@@ -14,7 +14,7 @@ from image2video.fusion.gsf_plain import plain_fuse
 from image2video.fusion.gsf_written import written_fuse
 from image2video.fusion.shift import Padding, Shift, check_padding
 from image2video.fusion.states import refuse_other_form
-from image2video.trace.capture import is_captured
+from image2video.trace.capture import is_transformed
 from image2video.trace.layout import contiguous_like
 
 
@@ -86,10 +86,7 @@ class GSF(Fusion):
         assert first.bias is not None
         assert second.bias is not None
         kernel, bias = torch.cat([first.weight, second.weight]), torch.cat([first.bias, second.bias])
-        # A compiler fuses plain operations by itself; an exported graph holds no function of ours, and torch.func's
-        # transforms (grad, vmap, jvp) know none.
-        plain = is_captured() or torch._C._are_functorch_transforms_active()
-        fuse = plain_fuse if plain else written_fuse
+        fuse = plain_fuse if is_transformed() else written_fuse
         return fuse(share, rest, gate, scale, kernel, bias, shift)
 
     def extra_repr(self) -> str:

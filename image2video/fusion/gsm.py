@@ -11,7 +11,7 @@ from image2video.fusion.gated_inference import inferred_gsm, is_served
 from image2video.fusion.gsm_written import plain_gate_shift, written_gate_shift
 from image2video.fusion.shift import Padding, Shift, check_padding
 from image2video.fusion.states import refuse_other_form
-from image2video.trace.capture import is_captured
+from image2video.trace.capture import is_transformed
 
 
 class GSM(Fusion):
@@ -68,9 +68,7 @@ class GSM(Fusion):
         if is_served(self, frames, shift, self.conv3D.weight):
             return inferred_gsm(frames, self.bn, self.conv3D, T, interleaved=not self.residual)
         gate = temporal_gate(frames, self.bn, self.conv3D, T, parts).to(frames.dtype)
-        # As in GSF: compilers fuse plain operations, exports hold no function of ours, and torch.func knows none.
-        plain = is_captured() or torch._C._are_functorch_transforms_active()
-        fuse = plain_gate_shift if plain else written_gate_shift
+        fuse = plain_gate_shift if is_transformed() else written_gate_shift
         return fuse(frames, gate, shift, not self.residual)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -158,5 +158,5 @@ def without_mmsegmentation(setting: Setting, error: ImportError) -> MissingError
     """What to raise where a setting has a config and mmsegmentation cannot be imported."""
     return MissingError(
         f"{setting.config} needs mmsegmentation, which cannot be imported here ({error}): pip install "
-        "'image2video[mmseg]'"
+        "'.[mmseg]' in a clone of image2video"
     )

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import shutil
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -175,9 +176,11 @@ def writing(target: Path, size: int | None = None) -> Iterator[None]:
 
 
 def _write(target: Path, data: bytes | memoryview, *, keep_previous: bool) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    # The process is not enough: its threads may write the same file.
+    ending = f"{os.getpid()}.{threading.get_native_id()}.part"
+    partial = target.with_name(f".{target.name}.{ending}")
     previous = previous_name(target)
-    spare = previous.with_name(f".{previous.name}.{os.getpid()}.part")
+    spare = previous.with_name(f".{previous.name}.{ending}")
     with writing(target, len(data)):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

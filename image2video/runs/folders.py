@@ -142,8 +142,12 @@ class OutputDirectory:
         (self.path / RUN_FILE).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
+        # A list first, since a folder that is deleted may hold others.
         for leftover in list(self.path.rglob(".*.part")):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
 
     def __truediv__(self, name: str) -> Path:
         """The path of `name` inside the folder; its first part is listed in `run.json` as this run's own."""

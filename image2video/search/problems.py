@@ -130,8 +130,8 @@ def build_problem(text: str, request: Request | None = None) -> Problem:
         build = found[name].load()
     except ImportError as error:
         raise MissingError(
-            f"the task {name!r} cannot be built here ({error}); install what it needs: pip install "
-            f"'image2video[{name}]'"
+            f"the task {name!r} cannot be built here ({error}); install what it needs, for a task "
+            f"of image2video's own by pip install '.[{name}]' in a clone"
         ) from error
     problem = build(what, request or Request())
     if not isinstance(problem, Problem):

@@ -21,13 +21,20 @@ def is_captured() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+def is_transformed() -> bool:
+    """Whether what runs now has to be made of torch's own operations: it is captured, or differentiated as it runs.
+
+    A compiler fuses plain operations by itself, an exported graph holds no function of ours, and neither torch.func's
+    transforms (grad, vmap, jvp) nor dual numbers know the derivatives of one.
+    """
+    return is_captured() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def is_plain(*tensors: Tensor) -> bool:
     """Whether plain eager operations run now, on plain tensors: no graph, no transform, no mode, no dual numbers."""
     return (
-        not is_captured()
-        and not torch._C._are_functorch_transforms_active()
+        not is_transformed()
         and torch._C._len_torch_dispatch_stack() == 0
-        and forward_ad._current_level < 0
         and all(type(tensor) is Tensor for tensor in tensors)
     )
 

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from image2video.errors import InputError, UnsupportedError
 from image2video.trace.axes import image_axes
+from image2video.trace.draws import streams_kept
 from image2video.trace.recorder import Recorder, Trace, Value
 
 IMAGES = 2
@@ -165,7 +166,7 @@ def _images(example: Tensor, count: int) -> Tensor:
 
 @contextmanager
 def _quiet(device: torch.device) -> Iterator[None]:
-    """Trace without warnings and fused attention kernels, and give the random state back as it was."""
+    """Trace without warnings and fused attention kernels, and give the random states back as they were."""
     fast = torch.backends.mha.get_fastpath_enabled()
     devices = [device] if device.type == "cuda" else []
     # torch logs a traceback for every operation that fails on fake tensors, before the trace is tried with real ones.
@@ -173,7 +174,7 @@ def _quiet(device: torch.device) -> Iterator[None]:
     silent, log.disabled = log.disabled, True
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=devices):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=devices), streams_kept():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -240,21 +240,27 @@ def _matching_plan(
     saved: list[dict[str, Any]],
     clip_at: str | tuple[str, ...] | None,
 ) -> Plan:
-    """Return the plan of the saved sites in this backbone; raise `InputError` with both lists where they differ."""
-    found = plan(backbone, fusion=fusion, input_size=size, clip_at=clip_at)
-    kept = {record["name"] for record in saved}
-    here = [_site_record(site) for site in found.sites if site.name in kept]
-    if here != saved:
-        every = [_site_record(site) for site in found.sites]
-        raise InputError(
-            f"the saved sites must be those of the backbone, a {type(backbone).__name__} at input {size}; pass the "
-            "backbone that was saved, at the installed versions that saved it\n"
-            f"saved ({len(saved)}): {_list(saved)}\nfound ({len(every)}): {_list(every)}"
-        )
-    if len(here) == len(found.sites):
-        return found
+    """Return the plan of the saved sites in this backbone; raise `InputError` with both lists where they differ.
+
+    The sites are asked for by name: what the rule chooses may change between versions, and a user may have chosen more.
+    """
     names = [record["name"] for record in saved]
-    return plan(backbone, fusion=fusion, sites=names, input_size=size, clip_at=clip_at)
+    reason: InputError | None = None
+    try:
+        named = plan(backbone, fusion=fusion, sites=names, input_size=size, clip_at=clip_at)
+        if [_site_record(site) for site in named.sites] == saved:
+            return named
+    except InputError as error:
+        reason = error
+    found = plan(backbone, fusion=fusion, input_size=size, clip_at=clip_at)
+    every = [_site_record(site) for site in found.sites]
+    if every == saved:
+        return found
+    raise InputError(
+        f"the saved sites must be those of the backbone, a {type(backbone).__name__} at input {size}; pass the "
+        "backbone that was saved, at the installed versions that saved it\n"
+        f"saved ({len(saved)}): {_list(saved)}\nfound ({len(every)}): {_list(every)}"
+    ) from reason
 
 
 def _list(records: list[dict[str, Any]]) -> str:

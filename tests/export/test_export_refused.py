@@ -1,7 +1,10 @@
 """What cannot be exported is refused before anything is written, and a file that is off is not left behind."""
 
+import configparser
 import importlib.util
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from image2video.errors import (
     StateError,
     UnsupportedError,
 )
-from image2video.export import ExportConfig, ExportFormat, check_export, export_model, formats, register_format
+from image2video.export import ExportConfig, ExportFormat, check, check_export, export_model, formats, register_format
 from image2video.wrap.video_wrap import VideoWrap
 
 SIZE = (3, 16, 24)
@@ -43,7 +46,7 @@ def small():
 def off(monkeypatch):
     """A format whose file computes `off["runs"]`."""
     monkeypatch.setattr(formats, "_FORMATS", dict(formats._FORMATS))
-    does = {"writes": lambda model, path: path.write_text("a file"), "runs": None}
+    does = {"writes": lambda model, path: path.write_text("a file"), "runs": None, "details": {}}
 
     @register_format
     class Off(ExportFormat):
@@ -54,7 +57,7 @@ def off(monkeypatch):
 
         def write(self, model, request, path):
             does["writes"](model, path)
-            return {}
+            return does["details"]
 
         def load(self, path):
             assert path.read_text() == "a file"
@@ -209,10 +212,89 @@ def test_options_that_cannot_be_used(tmp_path):
         register_format(type("Again", (ExportFormat,), {"name": "pt2"}))
 
 
+def test_extras_that_messages_name_install_the_packages():
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parents[2] / "setup.cfg")
+    found = [kind for kind in formats.export_formats().values() if kind.packages]
+    assert len(found) >= 3
+    for kind in found:
+        names = re.findall(r"^[\w-]+", config["options.extras_require"][kind.extra], flags=re.M)
+        assert set(kind.packages) <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 2.5}, r"batch_size must be a whole number or None, got 2\.5"),
+        ({"batch_size": "3"}, "batch_size must be a whole number or None, got '3'"),
+        ({"batch_size": True}, "batch_size must be a whole number or None, got True"),
+        ({"format": "onnx", "opset": "18"}, "opset must be a whole number or None, got '18'"),
+        ({"tolerance": "0.1"}, "tolerance must be a number or None, got '0.1'"),
+        ({"format": {"format": "onnx"}}, r"format must be a name, one of pt2, .*, got \{'format': 'onnx'\}"),
+        ({"format": None}, "format must be a name, one of pt2, .*, got None"),
+    ],
+)
+def test_options_of_another_type(options, message):
+    with pytest.raises(InputTypeError, match=message):
+        ExportConfig(**options)
+
+
+def test_arguments_of_another_type(tmp_path):
+    model, path = small(), tmp_path / "model.pt2"
+    for arguments, options, message in (
+        ((path, model), {}, "model must be a module, got a PosixPath"),
+        (
+            (model, model),
+            {},
+            r"path must be the name of a file, got a VideoWrap; the order is export_model\(model, path",
+        ),
+        ((model, path, {"format": "onnx"}), {}, r"format must be a name or an ExportConfig, got \{.*; write Export"),
+        ((model, path), {"images": images(2, SIZE).numpy()}, "images must be a float32 tensor, got a ndarray; convert"),
+        ((model, path), {"about": ["mean"]}, "about must be a mapping of names to JSON values, got a list"),
+    ):
+        with pytest.raises(InputTypeError, match=message):
+            export_model(*arguments, **options)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_images_for_ranges_are_looked_at(off, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(formats.get_format("off")), "calibrated", True)
+    model, path = small(), tmp_path / "model.off"
+    off["runs"] = lambda batch: [model(batch)]
+    with pytest.raises(InputTypeError, match="calibration must be a float32 tensor, got a ndarray; convert it"):
+        export_model(model, path, "off", calibration=images(2, SIZE).numpy())
+    with pytest.raises(InputError, match=r"calibration must be images of the size of the others, \(3, 16, 24\), got"):
+        export_model(model, path, "off", calibration=images(2, (3, 24, 16)))
+    assert export_model(model, path, "off", calibration=images(2, SIZE)).path == path
+
+
+def test_a_check_that_cannot_be_written_leaves_what_was_there(off, tmp_path, monkeypatch):
+    model, path = small(), tmp_path / "model.off"
+    off["runs"] = lambda batch: [model(batch)]
+    off["details"] = {"layers": 3}
+    with pytest.raises(InputError, match="about has layers, which the record says itself; choose other names"):
+        export_model(model, path, "off", about={"layers": 1})
+    assert not [*tmp_path.iterdir()]
+    export_model(model, path, "off")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    off["writes"] = lambda model, path: path.write_text("a file")
+    monkeypatch.setattr(check, "_versions", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_model(model, path, "off", overwrite=True, images=images(3, SIZE))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingError, match=r"needs onnx and onnxscript and onnxruntime, .*image2video\[export\]"):
+    with pytest.raises(
+        MissingError, match=r"needs onnx and onnxscript and onnxruntime, .*pip install '\.\[export\]' in a"
+    ):
         export_model(small(), tmp_path / "model.onnx", "onnx")
+    with pytest.raises(MissingError, match=r"needs torchao, .* pip install torchao, or pip install '\.\[int8\]' in a"):
+        export_model(small(), tmp_path / "model.pt2", "int8", images=images(2, SIZE))
+    foreign = type("Foreign", (formats.get_format("pt2").__class__,), {"name": "foreign", "packages": ("theirs",)})
+    with pytest.raises(MissingError, match=r"run pip install theirs$"):
+        foreign().check_installed()
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(MissingError, match=r"format aoti needs a C\+\+ compiler"):
         export_model(small(), tmp_path / "model.pt2", "aoti")

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, vmap
 
 from image2video.fusion import GSF, GSM, TSM
@@ -63,6 +64,18 @@ def test_transforms_of_torch_func(name):
     torch.testing.assert_close(found, expected)
     pairs = torch.stack([frames.detach(), frames.detach() + 1])
     torch.testing.assert_close(vmap(lambda x: module(x, 3))(pairs)[1], module(pairs[1], 3))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is")  # by which torch makes derivatives of its own
+@pytest.mark.parametrize("name", FUSIONS)
+@pytest.mark.parametrize("with_gradient", [True, False])
+def test_forward_mode_gives_the_same_derivative_as_backward(name, with_gradient):
+    module, frames = double(name).requires_grad_(with_gradient), clip_frames()
+    along, weights = torch.randn_like(frames), torch.randn_like(frames)
+    with torch.set_grad_enabled(with_gradient), forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(module(forward_ad.make_dual(frames, along), 3)).tangent
+    (gradient,) = torch.autograd.grad(module(frames.requires_grad_(), 3), frames, weights)
+    torch.testing.assert_close((tangent * weights).sum(), (along * gradient).sum())
 
 
 def test_channels_last_leaves_kernels_of_five_dimensions():

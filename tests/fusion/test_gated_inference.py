@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from image2video.fusion import GSF, GSM, gated_inference
@@ -121,6 +122,37 @@ def test_all_other_calls_go_the_other_way(name: str, change: str, call: dict[str
         else:
             module(frames, 3, **call)
     assert served == [False]
+
+
+def used(module: Fusion) -> list[str]:
+    """Names of the tensors that a module computes with."""
+    return [name for name, _ in module.named_parameters()]
+
+
+@pytest.mark.parametrize(("name", "weight"), [(name, weight) for name in FUSIONS for weight in used(FUSIONS[name](8))])
+@pytest.mark.parametrize("how", ["attribute", "buffer", "parametrised"])
+def test_weights_that_are_no_parameters_get_their_gradient(name: str, weight: str, how: str) -> None:
+    """As in MAML and with hypernetworks."""
+    module, frames = fusion(name, 8).requires_grad_(False), torch.randn(6, 8, 3, 4)
+    path, _, attribute = weight.rpartition(".")
+    owner = module.get_submodule(path)
+    source = getattr(owner, attribute).detach().clone().requires_grad_()
+    if how == "parametrised":
+        shared = [source]  # no parameter of the module
+
+        class Outside(nn.Module):
+            def forward(self, frozen: Tensor) -> Tensor:
+                return frozen * 0 + shared[0]
+
+        parametrize.register_parametrization(owner, attribute, Outside())
+    else:
+        delattr(owner, attribute)
+        if how == "buffer":
+            owner.register_buffer(attribute, source * 1)
+        else:
+            setattr(owner, attribute, source * 1)
+    (gradient,) = torch.autograd.grad(module(frames, 3).square().sum(), source)
+    assert gradient.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", ["gsm", "gsf"])

@@ -94,7 +94,7 @@ def test_arms_of_segmentation_have_the_missing_library_as_their_problem(monkeypa
     problems = {line.row: line.problem for line in lines}
     assert problems["CIFAR-10, ResNet-18"] is None
     assert "needs mmsegmentation, which cannot be imported here" in problems["PASCAL VOC, PSPNet"]
-    assert "pip install 'image2video[mmseg]'" in problems["PASCAL VOC, PSPNet"]
+    assert "pip install '.[mmseg]' in a clone of image2video" in problems["PASCAL VOC, PSPNet"]
 
 
 def test_a_clip_that_is_found_elsewhere_needs_a_network_there():

@@ -320,7 +320,7 @@ def test_without_mmsegmentation_the_other_rows_run(tmp_path, pretended, monkeypa
     assert len(pretended.asked) == 8
     error = " ".join(capsys.readouterr().err.split())
     assert "needs mmsegmentation, which cannot be imported here" in error
-    assert "pip install 'image2video[mmseg]'" in error
+    assert "pip install '.[mmseg]' in a clone of image2video" in error
     assert "4 runs are left out" in error
 
 

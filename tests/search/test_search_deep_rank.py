@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from image2video import DeepClip, VideoWrap
 from image2video.errors import InputError
+from image2video.inject import Plan
 from image2video.search import (
     DeepSpace,
     Ranking,
@@ -120,8 +122,35 @@ def test_what_costs_too_much_is_left_out() -> None:
     assert ranking.left_out_sentence() == (
         "Left out for their cost (multiples of the bare network): image | 2 | 4 with T = 3 (3)."
     )
-    with pytest.raises(InputError, match="leaves no clip of T"):
+    with pytest.raises(
+        InputError, match=r"leaves no clip of T = \(2, 3\) at 1 places or lists of places; the cheapest"
+    ):
         rank_genotypes(stages(), blobs(40, 0), clip_at=[("image", "4")], count=6, max_cost=1.01, **how)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"clip_at": [["image", "4"]], "count": 1},
+        {"clip_at": ["4"], "count": 1},
+        {"candidates": ["image: identity | 4: identity"]},
+    ],
+)
+def test_where_nothing_moves_the_image_is_ranked_alone(asked: dict[str, object]) -> None:
+    ranking = rank_genotypes(stages(), blobs(40, 0), **asked, **HOW)
+    assert [str(entry.genotype) for entry in ranking.entries] == ["identity"]
+    assert (ranking.best_entry.cost, ranking.best_entry.gain) == (1, 0)
+
+
+def test_plans_of_rankings_that_are_over_are_not_kept() -> None:
+    def plans() -> set[int]:
+        gc.collect()
+        return {id(one) for one in gc.get_objects() if isinstance(one, Plan) and one.places == PLACES}
+
+    before = plans()
+    ranking = rank_genotypes(stages(), blobs(40, 0), clip_at=[PLACES], count=3, **HOW)
+    assert any(isinstance(entry.genotype, DeepClip) for entry in ranking.entries)
+    assert plans() <= before, "a cache of the module holds them"
 
 
 def test_maps_of_segmentors_are_brought_back_from_all_places() -> None:

@@ -1,7 +1,9 @@
 """What a trace may be asked for: how many images, what is done to the copy, and that nothing is computed."""
 
+import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -88,3 +90,21 @@ def test_sizes_that_configs_tell():
     ]:
         net.config = SimpleNamespace(**config)
         assert nominal_size(net) == size
+
+
+@pytest.mark.parametrize("real", [True, False], ids=["real", "fake"])
+def test_a_trace_draws_from_no_stream(real: bool) -> None:
+    """Of Python, numpy or torch: a trace in the middle of training would change what is drawn after it."""
+
+    class Drawing(nn.Module):
+        """Drops paths by each stream, and branches on a value, which fake tensors cannot."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            drawn = random.random() + np.random.random() + random.gauss(0, 1) + np.random.standard_normal()
+            if real and x.sum() > 0:
+                return x + torch.rand(())
+            return x * drawn
+
+    states = [random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist()]
+    trace_forward(Drawing(), EXAMPLE, as_is=True)
+    assert [random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist()] == states

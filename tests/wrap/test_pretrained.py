@@ -12,6 +12,7 @@ from wrap_helpers import CHAIN, COLOURFUL, backbone, images, same_state, state_o
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError, InputTypeError, MissingError
 from image2video.fusion import Conv3dConfig, GSFConfig, GSMConfig, NoFusionConfig, TSMConfig
+from image2video.inject import planning
 from image2video.integrations import timm_models  # noqa: F401 (registers the wrapped models)
 from image2video.wrap.video_wrap import VideoWrap
 
@@ -215,3 +216,41 @@ def test_hub_ids_are_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(MissingError, match=r"'owner/model' here, and the Hugging Face Hub gave .*no network"):
         VideoWrap.from_pretrained("owner/model")
+
+
+class Branch(nn.Module):
+    """A residual branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+class EncoderDecoder(nn.Module):
+    """A network for maps whose decoder has residual branches too."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Sequential(nn.Conv2d(3, 8, 1), Branch()), nn.Sequential(Branch())
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chosen", [["encoder.1.conv", "decoder.0.conv"], r"decoder\..*", None])
+def test_sites_in_a_decoder_load_again(chosen, tmp_path, monkeypatch):
+    if chosen is None:  # as 0.1 planned by default
+        monkeypatch.setattr(planning, "without_decoder", lambda backbone, found: (found, []))
+    model = VideoWrap(EncoderDecoder(), "gsf", T=3, sites=chosen, input_size=(3, 8, 12)).eval()
+    assert "decoder.0.conv" in model.plan.names
+    stir(model.fusion)
+    model.save_pretrained(tmp_path)
+    monkeypatch.undo()
+    twin = VideoWrap.from_pretrained(tmp_path, backbone=EncoderDecoder())
+    assert twin.plan.sites == model.plan.sites
+    batch = images(size=(3, 8, 12))
+    assert torch.equal(twin(batch), model(batch))

@@ -14,7 +14,6 @@ from image2video.clip.frame_set import FrameSet
 from image2video.clip.genotype import Genotype
 from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
-from image2video.inject.plan import Plan
 from image2video.search.rank.places import LeftOut, Place, Together, cost_of, place_name
 from image2video.search.rank.same_frames import NOWHERE, SameFrames
 from image2video.search.state.config import AVERAGES
@@ -57,11 +56,12 @@ class ClipCandidate:
         assert isinstance(self.genotype, Genotype), "clips at several places have predictors of their own"
         return self.genotype
 
-    @property
+    @functools.cached_property  # kept as long as the candidate: a cache of the module would keep all plans
     def cost(self) -> float:
         """Multiply-accumulates as a multiple of the image's: at the image the frames, inside of the network less."""
         if isinstance(self.place, Together) and isinstance(self.genotype, DeepClip):
-            return _deep_cost(self.genotype, self.options, self.place.plan, self.shared)
+            rows = DeepVideo(self.genotype, self.options).frames_of_call(shared=self.shared).counts
+            return self.place.plan.cost(self.options.T, rows)
         return cost_of(self.place, self.frames)
 
     @classmethod
@@ -79,12 +79,6 @@ class ClipCandidate:
     def mixed(cls, genotype: Chains, options: ClipOptions, place: Together | None = None) -> ClipCandidate:
         """A clip whose frames mix: the identity costs T frames too."""
         return cls(genotype, options, "mean", options.T, place)
-
-
-@functools.lru_cache(maxsize=4096)
-def _deep_cost(genotype: DeepClip, options: ClipOptions, plan: Plan, shared: int) -> float:
-    """What a clip at several places costs, as a multiple of the image's multiply-accumulates."""
-    return plan.cost(options.T, DeepVideo(genotype, options).frames_of_call(shared=shared).counts)
 
 
 @dataclass(frozen=True)
@@ -143,7 +137,7 @@ class ClipChoices:
             (place, T) for place, T in self._asked() if self.max_cost is None or cost_of(place, T) <= self.max_cost
         ]
         moving = self._deep_candidates(like)
-        if not places and not moving:
+        if not places and not moving and self.left_out:
             raise InputError(self._nothing_left())
         options = [
             (place, like.replace(T=T, schedule=schedule, padding=padding))
@@ -151,7 +145,8 @@ class ClipChoices:
             for schedule in several("schedule", self.schedule)
             for padding in several("padding", self.padding)
         ]
-        first = options[0][1] if options else moving[0].options
+        # Where no clip moves at all, what was asked for is the image.
+        first = options[0][1] if options else moving[0].options if moving else self._options(like)[0]
         found = [ClipCandidate.averaged(Genotype.identity(), first)]
         seen: set[tuple[object, ...]] = set()
         for chain in chains:
@@ -168,12 +163,7 @@ class ClipChoices:
 
     def _deep_candidates(self, like: ClipOptions) -> list[ClipCandidate]:
         """All clips at several places that cost no more than `max_cost`."""
-        options = [
-            like.replace(T=T, schedule=schedule, padding=padding)
-            for T in several("T", self.T)
-            for schedule in several("schedule", self.schedule)
-            for padding in several("padding", self.padding)
-        ]
+        options = self._options(like)
         found: list[ClipCandidate] = []
         seen: set[tuple[object, ...]] = set()
         for group, clips in self.deep:
@@ -187,6 +177,15 @@ class ClipChoices:
                         averages = several("aggregate", self.aggregate)
                         found += [ClipCandidate.averaged(clip, how, average, group) for average in averages]
         return found
+
+    def _options(self, like: ClipOptions) -> list[ClipOptions]:
+        """All options of clips at several places."""
+        return [
+            like.replace(T=T, schedule=schedule, padding=padding)
+            for T in several("T", self.T)
+            for schedule in several("schedule", self.schedule)
+            for padding in several("padding", self.padding)
+        ]
 
     def _asked(self) -> list[tuple[Place, int]]:
         """All places with all numbers of frames."""
@@ -208,8 +207,10 @@ class ClipChoices:
                 "at least 2 (the image itself costs 1)"
             )
         cheapest = min(self.left_out, key=lambda clip: clip.cost)
+        count = len(self.places) + len(self.deep)
+        places = f"{count} places or lists of places" if self.deep else f"{count} places"
         return (
-            f"max_cost={self.max_cost:g} leaves no clip of T = {self.T} at {len(self.places)} places; the cheapest is "
+            f"max_cost={self.max_cost:g} leaves no clip of T = {self.T} at {places}; the cheapest is "
             f"{cheapest}: give a smaller T, a later place, or a larger max_cost (the image itself costs 1)"
         )
 
