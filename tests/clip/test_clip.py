@@ -211,7 +211,6 @@ def test_a_compiled_graph_computes_matrices_in_double_precision() -> None:
     assert dtypes == {torch.float64}
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo of torch 2.11 itself
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_photometric_ops_compile_without_a_break(gradient: str) -> None:
     torch._dynamo.reset()
