@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torchvision
@@ -21,6 +21,7 @@ from torch import nn
 from torchvision.models import get_model_builder, get_model_weights, list_models
 from torchvision.models._api import register_model  # what their own functions use; there is no public name for it
 
+from image2video.clip.checks import meant_name
 from image2video.functional import Builder, InputError, InputTypeError, VideoWrap
 
 PREFIX = "i2v_"
@@ -129,10 +130,20 @@ def create(architecture: str, **kwargs: Any) -> VideoWrap:
 
     Raises:
         InputError: an unknown name.
+        InputTypeError: an argument that neither knows, with the one of `VideoWrap` that is near.
     """
     _check_name(architecture)
+    _check_arguments(architecture, kwargs)
     options = {name: kwargs.pop(name) for name in list(kwargs) if name in _WRAP_OPTIONS}
-    backbone = _made(architecture, kwargs)
+    try:
+        backbone = _made(architecture, kwargs)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise InputTypeError(
+            f"torchvision's {architecture} refused its arguments, got {', '.join(kwargs)}: {error}; VideoWrap knows "
+            f"{', '.join(sorted(_WRAP_OPTIONS))}"
+        ) from error
     model = VideoWrap(backbone, **options)
     # A script of torchvision's references makes the model by its name alone, and loads a checkpoint into it.
     model.follow_clip(_WRAP_OPTIONS - options.keys())
@@ -150,6 +161,7 @@ def register(name: str, architecture: str, **defaults: Any) -> None:
 
     Raises:
         InputError: an unknown architecture, or a name that is taken.
+        InputTypeError: an argument that is near one of `VideoWrap`, and is none.
 
     >>> register("resnet18_turned", "resnet18", T=3, genotype="rotate(5)")
     >>> torchvision.models.get_model("resnet18_turned", num_classes=10).T
@@ -158,6 +170,7 @@ def register(name: str, architecture: str, **defaults: Any) -> None:
     _check_name(architecture)
     if name in list_models():
         raise InputError(f"torchvision's registry has a model {name!r} already; take another name")
+    _check_arguments(architecture, defaults)
     register_model(name)(_entry_point(name, architecture, defaults))
 
 
@@ -176,6 +189,18 @@ def _check_name(name: str) -> None:
         f"torchvision {torchvision.__version__} has no model {name!r}"
         + (f"; similar names: {', '.join(near)}" if near else "; torchvision.models.list_models() lists all")
     )
+
+
+def _check_arguments(name: str, given: Iterable[str]) -> None:
+    """Raise `InputTypeError` for a misspelt argument of `VideoWrap`."""
+    builder = get_model_builder(name)
+    kind = inspect.signature(builder, eval_str=True).return_annotation
+    # Functions of torchvision hand on more than they name: to the class, and MobileNetV3's to one between.
+    theirs = {*inspect.signature(builder).parameters, *inspect.signature(kind).parameters, "reduced_tail", "dilated"}
+    for argument in given:
+        near = meant_name(argument, _WRAP_OPTIONS)
+        if near is not None and argument not in _WRAP_OPTIONS | theirs:
+            raise InputTypeError(f"neither VideoWrap nor torchvision's {name} knows {argument}=; write {near}=")
 
 
 def _made(name: str, kwargs: Mapping[str, Any], weights: Any = None) -> nn.Module:

@@ -45,7 +45,7 @@ def frame_set_of(transforms: Any, *, square: bool = False, nearest: bool = False
     Raises:
         InputTypeError: something else than transforms with the parameters of ttach's.
         UnsupportedError: a transform that has no equal; the message names it and says what is near.
-        InputError: magnitudes beyond what an op allows, or more than 256 frames.
+        InputError: no transform, magnitudes beyond what an op allows, or more than 256 frames.
 
     >>> class HorizontalFlip:  # as ttach has it
     ...     params = [False, True]
@@ -54,13 +54,24 @@ def frame_set_of(transforms: Any, *, square: bool = False, nearest: bool = False
     """
     steps = getattr(transforms, "aug_transforms", transforms)
     if isinstance(steps, str) or not isinstance(steps, Iterable):
-        raise InputTypeError(f"transforms must be a ttach.Compose or a list, got a {type(transforms).__name__}")
+        raise InputTypeError(
+            f"transforms must be a ttach.Compose or a list, got a {type(transforms).__name__}{_meant(transforms)}"
+        )
     steps = list(steps)
+    if not steps:
+        raise InputError('expected one transform or more, got none; for the image alone write genotype="identity"')
     for step in steps:
         _check(step, nearest)
     chains = [[_CHAINS[type(step).__name__](p, square) for p in step.params] for step in steps]
     frames = [" > ".join(filter(None, parts)) or "identity" for parts in itertools.product(*chains)]
     return FrameSet(tuple(Genotype.parse(frame) for frame in frames))
+
+
+def _meant(given: Any) -> str:
+    """Say what to pass in place of a single transform, or of what wraps a model."""
+    if hasattr(getattr(given, "transforms", None), "aug_transforms"):
+        return "; pass its transforms: wrapper.transforms"
+    return "; pass a list of it: [transform]" if hasattr(given, "params") else ""
 
 
 def _check(step: Any, nearest: bool) -> None:

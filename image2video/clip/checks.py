@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import ParamSpec
 
 import torch
@@ -30,8 +30,8 @@ def names_explained(init: Callable[_Arguments, None]) -> Callable[_Arguments, No
     def checked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
         for name in kwargs:
             if name not in known:
-                near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else difflib.get_close_matches(name, known, n=1)
-                meant = f"; write {near[0]}=" if near and near[0] in known else ""
+                near = meant_name(name, known)
+                meant = "" if near is None else f"; write {near}="
                 raise InputTypeError(
                     f"{type(args[0]).__name__} got an unknown argument {name}={kwargs[name]!r:.40}{meant}; "
                     f"it knows {', '.join(known)}"
@@ -39,6 +39,12 @@ def names_explained(init: Callable[_Arguments, None]) -> Callable[_Arguments, No
         init(*args, **kwargs)
 
     return checked
+
+
+def meant_name(name: str, known: Collection[str]) -> str | None:
+    """Return which of the known arguments a name stands for that is none of them; None where no one is near."""
+    near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else difflib.get_close_matches(name, known, n=1)
+    return near[0] if near and near[0] in known else None
 
 
 def check_frames(T: object) -> int:

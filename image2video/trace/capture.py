@@ -41,7 +41,7 @@ def is_plain(*tensors: Tensor) -> bool:
 
 def is_exported() -> bool:
     """Whether the graph that is written down will run without Python: an export, or a trace for TorchScript."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return _is_exporting() or torch.jit.is_tracing()
 
 
 def goes_into_export(*values: Any) -> bool:
@@ -53,7 +53,7 @@ def goes_into_export(*values: Any) -> bool:
     """
     if torch.jit.is_tracing():
         return True
-    if not torch.compiler.is_exporting():
+    if not _is_exporting():
         return False
     return torch.compiler.is_dynamo_compiling() or not all(_is_known(value) for value in values)
 
@@ -64,7 +64,7 @@ def constant(make: Callable[..., _Result], *values: Any) -> _Result:
     What a runtime or a quantiser does to a computation in a graph (less precision, eight bits) cannot be done to a
     constant that is no weight. See `goes_into_export` for where that is not possible.
     """
-    if torch.compiler.is_exporting() and not goes_into_export(*values):
+    if _is_exporting() and not goes_into_export(*values):
         with _disable_current_modes():
             return make(*values)
     return make(*values)
@@ -81,6 +81,13 @@ def refuse_symbols(value: Any, what: str) -> None:
 def refuse_script(what: str) -> NoReturn:
     """Raise `UnsupportedError` for torch.jit.script, which asks a module for `__prepare_scriptable__`."""
     raise UnsupportedError(f"torch.jit.script cannot compile {what}, since it knows no forward hooks; {_WAY}")
+
+
+def _is_exporting() -> bool:
+    """Whether torch.export writes the graph, strict or not."""
+    # Dynamo of torch 2.11 answers is_exporting() with True in torch.compile too, whose matrices would lose float64; the
+    # flag behind it says the same in all versions.
+    return torch.compiler._is_exporting_flag
 
 
 def _is_known(value: Any) -> bool:

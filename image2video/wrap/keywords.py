@@ -13,6 +13,9 @@ from image2video.errors import InputTypeError, UnsupportedError
 IMAGES = ("images", "pixel_values")
 """What `VideoWrap.forward` itself calls the images."""
 
+OF_IMAGES = ("encode_image", "get_image_features")
+"""What networks of images and texts call their method for images: open_clip's, and transformers'."""
+
 LOSS_WORDS = ("num_items_in_batch",)
 """Keywords beside the labels that a loss takes: the count of a whole batch, in transformers' Trainer."""
 
@@ -79,6 +82,24 @@ def read_call(backbone: nn.Module, given: Mapping[str, Any], keywords: Mapping[s
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         words = {key: value for key, value in words.items() if key in parameters}
     return Call(images, flags, {"labels": labels, **words})
+
+
+def refuse_second(backbone: nn.Module, value: Any) -> None:
+    """Raise `InputTypeError` for a tensor in the place of T, the second of a call."""
+    if not _holds_tensor(value):
+        return
+    came = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__} with tensors"
+    own = next((name for name in OF_IMAGES if callable(getattr(backbone, name, None))), None)
+    advice = "compute a loss from what the model returns, outside of it"
+    if own is not None:
+        advice = (
+            f"call {own}(images) of the wrapper, which sees a clip of each, and the network's other methods for the "
+            "rest; or wrap the tower of the images alone: net.visual = VideoWrap(net.visual, …)"
+        )
+    raise InputTypeError(
+        f"got {came} as the second argument, which is T, the number of frames; a wrapped {type(backbone).__name__} "
+        f"takes images alone: {advice}"
+    )
 
 
 def _images(given: Mapping[str, Any], flags: dict[str, Any], name: str | None) -> Tensor:

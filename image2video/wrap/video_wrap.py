@@ -48,7 +48,7 @@ from image2video.wrap.inside import (
     named_as,
 )
 from image2video.wrap.intermediates import MAPS, aggregated, check_format, check_mapping, plan_of_size
-from image2video.wrap.keywords import image_name, read_call
+from image2video.wrap.keywords import image_name, read_call, refuse_second
 from image2video.wrap.late_layouts import Late, late_layouts
 from image2video.wrap.methods import Method, aggregation_of, first_channels, is_method_of, method_formats, seeing
 from image2video.wrap.own_loss import Parts, with_own_loss
@@ -546,6 +546,7 @@ class VideoWrap(ClipState, TimmLike):
     def _given(self, images: Tensor, T: int | None, *, share: bool = False) -> Given:
         """Return what the backbone gets for images: their frames, or themselves where the clip begins inside of it."""
         self._check_use()
+        refuse_second(self.backbone, T)
         T = self.T if T is None else T  # read once: another thread may call set_frames
         if len(self.plan.clip_sites) == 0:
             clip, unwarper = make_clip(self.to_video, images, T)

@@ -198,6 +198,19 @@ def test_compiles_to_one_graph() -> None:
     assert torch.allclose(frames, clip_to_frames(to_video(images)), atol=1e-6)
 
 
+def test_a_compiled_graph_computes_matrices_in_double_precision() -> None:
+    """Dynamo of torch 2.11 says that it exports: matrices of compiled clips were float32 there."""
+    torch._dynamo.reset()
+    dtypes = set()
+
+    def look(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        dtypes.update(node.kwargs["dtype"] for node in graph.graph.nodes if node.target is torch.tensor)
+        return graph
+
+    torch.compile(Image2Video(CHAIN, T=5), fullgraph=True, backend=look)(noise(2, 3, H, W))
+    assert dtypes == {torch.float64}
+
+
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_photometric_ops_compile_without_a_break(gradient: str) -> None:
     torch._dynamo.reset()

@@ -39,6 +39,11 @@ def module(pl=lightning, wrapped=True, **options):
         def predict_step(self, batch, index):
             return self.model(batch[0])
 
+        def test_step(self, batch, index):
+            self.log("loss", cross_entropy(self.model(batch[0]), batch[1]))
+
+        validation_step = test_step
+
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=self.hparams.lr, momentum=0.9)
 
@@ -106,10 +111,8 @@ def test_the_clip_is_a_hyperparameter_of_every_logger(tmp_path):
 def test_resuming_with_another_clip_is_refused_or_warned_of(tmp_path):
     path = checkpoint(tmp_path)
     other = module(genotype="scale(1.1)", T=3)
-    with (
-        pytest.warns(ClipWarning, match=r"genotype='scale\(1\.1\)', the checkpoint has 'rotate\(5\)'"),
-        pytest.raises(StateError, match=r"begun with another clip: genotype='scale\(1\.1\)', the checkp"),
-    ):
+    message = r"begun with another clip: genotype='scale\(1\.1\)', the checkpoint has 'rotate\(5\)'"
+    with pytest.raises(StateError, match=message):
         trainer(tmp_path, callbacks=[callback()]).fit(other(), loader(), ckpt_path=path)
     new = other()
     with pytest.warns(ClipWarning):
@@ -117,6 +120,36 @@ def test_resuming_with_another_clip_is_refused_or_warned_of(tmp_path):
     assert new.model.T == 3
     with pytest.warns(ClipWarning, match=r"T=3, the checkpoint has 2"):
         other.load_from_checkpoint(path)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_an_evaluation_with_another_clip_warns_alone(tmp_path, stage):
+    """It was refused as if the training went on."""
+    path = checkpoint(tmp_path)
+    net, made = module(T=3)(), trainer(tmp_path, callbacks=[callback()])
+    with pytest.warns(ClipWarning, match=r"T=3, the checkpoint has 2"):
+        result = getattr(made, stage)(net, loader(), ckpt_path=path)
+    assert len(result) == (2 if stage == "predict" else 1)
+    assert net.model.T == 3
+
+
+def test_resuming_with_another_fusion_is_refused_with_both_sides(tmp_path):
+    """Lightning loads weights before it asks callbacks: torch's error of unexpected keys came first."""
+    path, other = checkpoint(tmp_path), module(fusion="tsm")()
+    with pytest.raises(StateError, match=r"begun with another clip: fusion=.*tsm.*, the checkpoint has .*gsf"):
+        trainer(tmp_path, callbacks=[callback()]).fit(other, loader(), ckpt_path=path)
+    assert not other._load_state_dict_pre_hooks
+
+    same = module()()
+    trainer(tmp_path, callbacks=[callback()]).fit(same, loader(), ckpt_path=path)
+    assert not same._load_state_dict_pre_hooks
+
+
+def test_a_model_that_follows_its_checkpoint_is_not_refused(tmp_path):
+    path, other = checkpoint(tmp_path), module(genotype="scale(1.1)", T=3)()
+    other.model.follow_clip(["genotype", "T"])
+    trainer(tmp_path, 2, callbacks=[callback()]).fit(other, loader(), ckpt_path=path)
+    assert (str(other.model.genotype), other.model.T) == ("rotate(5)", 2)
 
 
 def test_a_module_may_take_the_clip_of_its_checkpoint(tmp_path):

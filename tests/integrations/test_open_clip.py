@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, normalize
 from wrap_helpers import enliven, images, stir
 
 from image2video import VideoWrap
-from image2video.errors import UnsupportedError
+from image2video.errors import InputTypeError, UnsupportedError
 
 pytest.importorskip("open_clip")
 from open_clip.model import CLIP, CustomTextCLIP  # after the skip
@@ -62,6 +62,10 @@ def test_a_network_that_is_wrapped_whole_encodes_images_with_the_clip(tower):
         assert torch.equal(whole.encode_text(texts()), bare.encode_text(texts()))
         with pytest.raises(UnsupportedError, match=r"get_logits\(\) of CLIP got another tensor beside the images, 1"):
             whole.get_logits(batch, texts())
+        # It was said to be no integer, with all of its values.
+        message = r"got a tensor \(3, 8\) as the second argument.* CLIP takes images alone: call encode_image\(images\)"
+        with pytest.raises(InputTypeError, match=message):
+            whole(batch, texts())
 
 
 @pytest.mark.parametrize("tower", TOWERS)

@@ -8,6 +8,7 @@ from imagenet_sample import needs_sample, network_and_images
 from wrap_helpers import enliven, images, stir
 
 from image2video import VideoWrap, plan
+from image2video.errors import StateError
 
 smp = pytest.importorskip("segmentation_models_pytorch")
 
@@ -49,6 +50,24 @@ def test_maps_come_back_and_sites_stay_in_the_encoder(name):
 def test_decoders_can_be_asked_for(name):
     found = plan(network(name), sites=r"decoder\..*", input_size=size(name))
     assert found.sites
+
+
+def test_the_encoder_alone_is_the_bare_part_or_is_wrapped_alone():
+    """The page said that it is the bare part with fusions too, which refuse a call without frames."""
+    bare, batch = network("FPN"), images(size=size("FPN"))
+    options = {"genotype": "identity | flip_x", "input_size": size("FPN")}
+    with torch.no_grad():
+        expected, mirrored = bare.encoder(batch), bare.encoder(batch.flip(-1))
+        plain = VideoWrap(copy.deepcopy(bare), fusion="none", **options).eval()
+        model = VideoWrap(copy.deepcopy(bare), **options).eval()
+        with pytest.raises(StateError, match=r"'encoder\..* was called outside of its wrapper.* call wrapper\.unwrap"):
+            model.encoder(batch)
+        for encoder in (plain.encoder, model.unwrap().encoder):
+            torch.testing.assert_close(encoder(batch), expected, atol=0, rtol=0)
+        maps = VideoWrap(bare.encoder, **options).eval()(batch)
+    assert len(maps) == len(expected) == 6
+    for own, one, other in zip(maps, expected, mirrored, strict=True):
+        torch.testing.assert_close(own, (one + other.flip(-1)) / 2, atol=1e-5, rtol=1e-5)
 
 
 def test_predict_sees_the_clip_and_begins_evaluation():

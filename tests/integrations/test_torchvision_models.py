@@ -13,7 +13,7 @@ from wrap_helpers import bare_mean, enliven, images, stir
 
 from image2video import ClipWarning, VideoWrap
 from image2video.cli import main
-from image2video.errors import InputError
+from image2video.errors import InputError, InputTypeError
 from image2video.integrations import torchvision_models as ours
 from image2video.wrap.builders import Builder
 
@@ -167,6 +167,29 @@ def test_own_names_carry_a_clip_for_scripts_that_pass_none():
             ours.register("turned_resnet18", "resnet18")
     finally:
         torchvision.models._api.BUILTIN_MODELS.pop("turned_resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("genotypes", "genotype"), ("t", "T"), ("Tt", "T"), ("input_sizes", "input_size")]
+)
+def test_misspelt_options_are_refused_with_the_ones_that_are_near(name, meant):
+    """They came as TypeErrors of torchvision's classes, and a registered name broke when it was called."""
+    message = rf"neither VideoWrap nor torchvision's resnet18 knows {name}=; write {meant}="
+    with pytest.raises(InputTypeError, match=message):
+        get_model("i2v_resnet18", **{name: 3})
+    with pytest.raises(InputTypeError, match=message):
+        ours.register("misspelt_resnet18", "resnet18", **{name: 3})
+    assert "misspelt_resnet18" not in list_models()
+
+
+def test_arguments_of_torchvision_are_not_taken_for_misspelt_ones():
+    with pytest.raises(InputTypeError, match=r"resnet18 refused its arguments, got colour: .*VideoWrap knows T, agg"):
+        get_model("i2v_resnet18", colour=3)
+    given = {"reduced_tail": True, "dilated": True, "width_mult": 0.5, "dropout": 0.1}
+    model = get_model("i2v_mobilenet_v3_small", num_classes=3, fusion="none", **given)
+    assert model.backbone.classifier[2].p == 0.1
+    for name in ours.architectures():
+        ours._check_arguments(name, ["weights", "num_classes", "dropout", "norm_layer", "progress"])
 
 
 def test_what_is_not_of_images_is_refused_by_name():

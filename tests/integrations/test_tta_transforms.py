@@ -96,6 +96,14 @@ def test_what_has_no_counterpart_is_refused_by_name():
         frame_set_of([nn.Conv2d(1, 1, 1)])
     with pytest.raises(InputTypeError, match=r"must be a ttach\.Compose or a list, got a int"):
         frame_set_of(3)
+    with pytest.raises(InputTypeError, match=r"got a HorizontalFlip; pass a list of it: \[transform\]$"):
+        frame_set_of(ttach.HorizontalFlip())
+    wrapper = ttach.ClassificationTTAWrapper(nn.Identity(), ttach.aliases.hflip_transform())
+    with pytest.raises(InputTypeError, match=r"got a Clas.*Wrapper; pass its transforms: wrapper\.transforms$"):
+        frame_set_of(wrapper)
+    for empty in ([], ttach.Compose([])):  # it gave a frame set of the image alone
+        with pytest.raises(InputError, match=r"expected one transform or more, got none"):
+            frame_set_of(empty)
 
 
 def picture():
