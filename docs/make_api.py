@@ -14,6 +14,7 @@ MODULES = [
     "image2video.data",
     "image2video.training",
     "image2video.assess",
+    "image2video.export",
     "image2video.report",
 ]
 

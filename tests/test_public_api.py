@@ -22,6 +22,7 @@ PUBLIC = [
     "image2video.data",
     "image2video.training",
     "image2video.assess",
+    "image2video.export",
     "image2video.report",
 ]
 NAMES = [(module, name) for module in PUBLIC for name in importlib.import_module(module).__all__]
