@@ -52,7 +52,7 @@ from image2video.wrap.keywords import image_name, read_call
 from image2video.wrap.late_layouts import Late, late_layouts
 from image2video.wrap.methods import Method, aggregation_of, first_channels, is_method_of, method_formats, seeing
 from image2video.wrap.own_loss import Parts, with_own_loss
-from image2video.wrap.passed import passed_places
+from image2video.wrap.passed import Passed, passed_outputs, passed_places, rows_of_frames
 from image2video.wrap.phases import phases
 from image2video.wrap.steps import (
     CallWords,
@@ -181,6 +181,7 @@ class VideoWrap(ClipState, TimmLike):
         self._image_name = image_name(backbone)
         self._unwrapped = False
         self._late: dict[tuple[bool, str], Late] = {}
+        self._passed: dict[tuple[bool, tuple[int, int], str], dict[str, Passed]] = {}
         self._late_ways = LateWays()
         self._seen = Seen()
         self.fusion.train(backbone.training)
@@ -324,16 +325,18 @@ class VideoWrap(ClipState, TimmLike):
                 found, given.T, how, to_video=given.unwarper, image_size=given.size, formats=MAPS, rows=given.rows
             )
 
-        passed: dict[str, int] = {}
-        if self.plan.later_sites and how in ("auto", "unwarp"):
-            passed = passed_places(self.backbone, self.fusion, given.inputs, entering(options, "forward_intermediates"))
+        passed: dict[str, Passed] = {}
+        if self.plan.clip_site is not None or (self.plan.later_sites and how in ("auto", "unwarp")):
+            passed = self._passed_by(given, options)
 
         def of_images(outputs: Any, formats: OutputFormats, path: str) -> Any:
-            if self.plan.clip_site is not None and outputs.shape[0] == given.inputs.shape[0]:
-                return outputs  # from before the clip
             way = given.unwarper
-            if path in passed:
-                way = way_behind(self.to_video, self.plan.clip_sites, given.size, passed[path])
+            if self.plan.clip_site is not None:
+                if passed[path].places == 0:
+                    return outputs  # from before the clip
+                outputs = rows_of_frames(outputs, given, passed[path], f"out{path} of forward_intermediates")
+            if self.plan.later_sites and path in passed:
+                way = way_behind(self.to_video, self.plan.clip_sites, given.size, passed[path].places)
             return aggregate(
                 outputs,
                 given.T,
@@ -360,6 +363,7 @@ class VideoWrap(ClipState, TimmLike):
         new = plan_of_size(self, img_size, options)
         method(img_size=img_size, **options)
         self.fusion.replan_(new)
+        self._passed.clear()
         self.fusion.paths.clear()
         if self.builder is not None:
             given = {"img_size": list(new.input_size[1:]), **options}
@@ -448,6 +452,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         super().reset_classifier(num_classes, global_pool, **kwargs)
         self._late.clear()
+        self._passed.clear()
         self._late_ways.clear()
         self.fusion.paths.clear()
         if self.builder is not None:
@@ -599,6 +604,14 @@ class VideoWrap(ClipState, TimmLike):
         """Raise `InputError` where something leads past a place on the way of a method; a call finds out by itself."""
         if self.plan.clip_sites and given.T > 1:
             self.fusion.paths.check(self.backbone, given.inputs, method=method, options=options)
+
+    def _passed_by(self, given: Given, options: Mapping[str, Any]) -> dict[str, Passed]:
+        """Tell which places the intermediates have passed; traced once for each mode, size and set of options."""
+        key = (self.backbone.training, given.size, repr(sorted(options.items())))
+        if key not in self._passed:
+            enter = entering(options, "forward_intermediates")
+            self._passed[key] = passed_outputs(self.backbone, self.fusion, given.inputs, enter)
+        return self._passed[key]
 
     def _aggregate(
         self, outputs: Any, given: Given, frames: Tensor | None = None, flags: Mapping[str, Any] | None = None
