@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from image2video.errors import UnsupportedError
 from image2video.inject.door import Enter
+from image2video.inject.recent import told_all
 from image2video.wrap.aggregate import Aggregation, OutputFormats
 
 
@@ -23,11 +24,16 @@ class Method(NamedTuple):
 
     Args:
         name: of the method.
-        key: the same for calls that return the same tensors: the name, with the arguments beside the images.
+        arguments: those beside the images, in words; and where the images are, unless they come first.
     """
 
     name: str
-    key: str
+    arguments: str
+
+    @property
+    def key(self) -> str:
+        """The same for calls that return the same tensors."""
+        return f"{self.name}({self.arguments})"
 
 
 See = Callable[[Method, Tensor, Enter], Any]
@@ -77,7 +83,8 @@ def seeing(method: Any, channels: int, see: See) -> Callable[..., Any]:
                 return own(*args[:place], frames, *args[place + 1 :], **kwargs)
             return own(*args, **{**kwargs, place: frames})
 
-        return see(Method(name, f"{name}({place}, {sorted(map(repr, places.items()))})"), images, enter)
+        where = "" if place == 0 else f"images={place}{', ' if places else ''}"
+        return see(Method(name, f"{where}{told_all(places.items())}"), images, enter)
 
     return call
 

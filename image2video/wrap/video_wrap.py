@@ -27,6 +27,7 @@ from image2video.inject.checks import check_backbone
 from image2video.inject.clip_hook import FrameMaker
 from image2video.inject.door import Enter, entering
 from image2video.inject.plan import Plan
+from image2video.inject.recent import Recent, told_all
 from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
 from image2video.trace.capture import refuse_symbols
@@ -180,8 +181,8 @@ class VideoWrap(ClipState, TimmLike):
         self.builder: Builder | None = None
         self._image_name = image_name(backbone)
         self._unwrapped = False
-        self._late: dict[tuple[bool, str], Late] = {}
-        self._passed: dict[tuple[bool, tuple[int, int], str], dict[str, Passed]] = {}
+        self._late: Recent[tuple[bool, str], Late] = Recent()
+        self._passed: Recent[tuple[bool, tuple[int, int], str], dict[str, Passed]] = Recent()
         self._late_ways = LateWays()
         self._seen = Seen()
         self.fusion.train(backbone.training)
@@ -607,7 +608,7 @@ class VideoWrap(ClipState, TimmLike):
 
     def _passed_by(self, given: Given, options: Mapping[str, Any]) -> dict[str, Passed]:
         """Tell which places the intermediates have passed; traced once for each mode, size and set of options."""
-        key = (self.backbone.training, given.size, repr(sorted(options.items())))
+        key = (self.backbone.training, given.size, told_all(options.items()))
         if key not in self._passed:
             enter = entering(options, "forward_intermediates")
             self._passed[key] = passed_outputs(self.backbone, self.fusion, given.inputs, enter)
@@ -623,7 +624,7 @@ class VideoWrap(ClipState, TimmLike):
         ways = ways_between(self.to_video, self.plan, given.size)
         if self.plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
             ways |= self._late_ways.of(self.backbone, self.fusion, self.to_video, given, outputs, flags or {})
-        key = repr(sorted((flags or {}).items()))
+        key = told_all((flags or {}).items())
         enter = entering(flags or {})
         later = None if frames is None else partial(self._late_formats, frames, enter, key)
         return aggregate(
@@ -649,6 +650,10 @@ class VideoWrap(ClipState, TimmLike):
         """Return what a method of the backbone returns for images, each seen as its clip (see `methods`)."""
         how = aggregation_of(self.aggregate, method.name)
         given = self._given(images, None)
+        if self.plan.clip_sites and given.T > 1:
+            self.fusion.paths.check(
+                self.backbone, given.inputs, method=method.name, enter=enter, arguments=method.arguments
+            )
         norms = [(buffer, buffer.clone()) for buffer in self.fusion.buffers()] if self.training else []
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
             outputs = self.fusion.tie(enter(self.backbone, given.inputs))
