@@ -23,6 +23,7 @@ from image2video.inject.hooks import (
     BeforeHook,
     BesideHook,
     EnterHook,
+    Follower,
     LeaveHook,
     SiteHook,
     refuse_replica,
@@ -170,6 +171,7 @@ class Injection(nn.Module):
         rows: int | None = None,
         size: tuple[int, int] | None = None,
         maker: FrameMaker | PlaceMaker | None = None,
+        modes: Follower | None = None,
     ) -> FramesScope:
         """Open the scope in which the backbone may be called, with T frames per clip.
 
@@ -183,6 +185,7 @@ class Injection(nn.Module):
             maker: what makes the frames, where the plan has a clip site inside of the backbone: an `Image2Video`, or
                 of several places what `DeepVideo.frames_of_call` returns. Where the clip begins inside of it, the
                 backbone takes B images.
+            modes: asked to `follow` before a fusion runs, where the backbone may change its mode within the scope.
 
         Returns:
             A context manager.
@@ -198,7 +201,7 @@ class Injection(nn.Module):
             raise InputError(self._maker_wanted())
         makers = None if maker is None else self._makers(maker, T)
         self._check_usable()
-        return FramesScope(self, FrameState(T, rows, enabled, size, makers))
+        return FramesScope(self, FrameState(T, rows, enabled, size, makers, modes))
 
     def tie(self, outputs: Any) -> Any:
         """Make `outputs` depend on all fusion parameters where fusion is off and processes train together.

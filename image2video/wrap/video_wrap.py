@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from image2video.clip.any_clip import AnyClip, Clip
@@ -52,6 +53,7 @@ from image2video.wrap.intermediates import MAPS, aggregated, check_format, check
 from image2video.wrap.keywords import image_name, read_call
 from image2video.wrap.late_layouts import Late, late_layouts
 from image2video.wrap.methods import Method, aggregation_of, first_channels, is_method_of, method_formats, seeing
+from image2video.wrap.modes import Modes
 from image2video.wrap.own_loss import Parts, with_own_loss
 from image2video.wrap.passed import Passed, passed_outputs, passed_places, rows_of_frames
 from image2video.wrap.phases import phases
@@ -573,10 +575,10 @@ class VideoWrap(ClipState, TimmLike):
             )
         return given
 
-    def _scope(self, given: Given, *, by_door: bool = False) -> FramesScope:
+    def _scope(self, given: Given, *, by_door: bool = False, modes: Modes | None = None) -> FramesScope:
         """Open the scope of a call of the backbone; `by_door` where another method than its call is entered."""
         rows, size = (given.rows, given.size) if by_door else (None, None)
-        return self.fusion.frames(given.T, rows=rows, size=size, maker=given.maker)
+        return self.fusion.frames(given.T, rows=rows, size=size, maker=given.maker, modes=modes)
 
     def _maker(self, T: int, *, share: bool = False) -> FrameMaker | CallFrames | None:
         """Return what makes T frames inside of the backbone; None where maps are moved nowhere.
@@ -654,15 +656,20 @@ class VideoWrap(ClipState, TimmLike):
             self.fusion.paths.check(
                 self.backbone, given.inputs, method=method.name, enter=enter, arguments=method.arguments
             )
-        norms = [(buffer, buffer.clone()) for buffer in self.fusion.buffers()] if self.training else []
-        with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
-            outputs = self.fusion.tie(enter(self.backbone, given.inputs))
-        if self.training and not self.backbone.training:
-            # The method begins evaluation by itself, as `predict` of some libraries does: all of the wrapper has to.
-            for buffer, before in norms:
-                buffer.copy_(before)
-            self.eval()
-            return self._see(method, images, enter)
+        drawn = isinstance(self.to_video, FrameSource) and self.to_video.training
+        modes = None if torch.compiler.is_compiling() else Modes(self.backbone, self.fusion)
+        try:
+            scope = self._scope(given, by_door=True, modes=modes)
+            with scope, CallWords(self.backbone, self.fusion, given.inputs):
+                outputs = self.fusion.tie(enter(self.backbone, given.inputs))
+        finally:
+            if modes is not None:
+                modes.close()
+                if self.backbone.training != modes.entry:
+                    # The method leaves its network in another mode: all of the wrapper goes with it.
+                    self.train(self.backbone.training)
+        if modes is not None and modes.changed and drawn:
+            return self._see_evaluated(method, images, enter)
         ways: dict[str, Unwarper] = {}
         if self.plan.later_sites and how in ("auto", "unwarp"):
             passed = passed_places(self.backbone, self.fusion, given.inputs, enter)
@@ -680,6 +687,15 @@ class VideoWrap(ClipState, TimmLike):
             rows=given.rows,
             ways=ways,
         )
+
+    def _see_evaluated(self, method: Method, images: Tensor, enter: Enter) -> Any:
+        """See images again with the frames of evaluation: those of training were drawn before a method ended it."""
+        mode = self.to_video.training
+        self.to_video.eval()
+        try:
+            return self._see(method, images, enter)
+        finally:
+            self.to_video.train(mode)
 
     def _of_backbone(self, name: str, value: Any) -> Any:
         """Return a method of the backbone so that it sees a clip of every image; other values as they are."""
