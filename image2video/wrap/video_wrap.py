@@ -20,7 +20,7 @@ from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video, clip_to_frames
 from image2video.clip.memory import check_frames_memory
-from image2video.errors import InputError, StateError
+from image2video.errors import StateError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.api import FramesScope, inject_
@@ -45,6 +45,7 @@ from image2video.wrap.inside import (
     Seen,
     check_begin,
     check_cells,
+    check_channels,
     check_several,
     map_shape,
     named_as,
@@ -52,7 +53,15 @@ from image2video.wrap.inside import (
 from image2video.wrap.intermediates import MAPS, aggregated, check_format, check_mapping, plan_of_size
 from image2video.wrap.keywords import image_name, read_call
 from image2video.wrap.late_layouts import Late, late_layouts
-from image2video.wrap.methods import Method, aggregation_of, first_channels, is_method_of, method_formats, seeing
+from image2video.wrap.methods import (
+    Method,
+    aggregation_of,
+    first_channels,
+    is_method_of,
+    method_formats,
+    prefix_tokens,
+    seeing,
+)
 from image2video.wrap.modes import Modes
 from image2video.wrap.own_loss import Parts, with_own_loss
 from image2video.wrap.passed import Passed, passed_outputs, passed_places, rows_of_frames
@@ -567,12 +576,7 @@ class VideoWrap(ClipState, TimmLike):
             inputs = maker.image_frames(images) if isinstance(maker, CallFrames) and maker.begins_at_image else images
             self._seen.look(self.to_video, self.plan.clip_sites, size, T)
             given = Given(inputs, T, images.shape[0] * T, size, self._way_back(size), maker)
-        channels = self.plan.input_size[0]
-        if channels and images.shape[1] != channels:
-            raise InputError(
-                f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; the backbone was planned for "
-                f"{channels}: pass images (B, {channels}, H, W)"
-            )
+        check_channels(images, self.plan.input_size[0])
         return given
 
     def _scope(self, given: Given, *, by_door: bool = False, modes: Modes | None = None) -> FramesScope:
@@ -675,7 +679,9 @@ class VideoWrap(ClipState, TimmLike):
             passed = passed_places(self.backbone, self.fusion, given.inputs, enter)
             ways = {path: way_behind(self.to_video, self.plan.clip_sites, given.size, n) for path, n in passed.items()}
         formats = method_formats(
-            output_formats(self.backbone, self.plan), partial(self._late_formats, given.inputs, enter, method.key)
+            output_formats(self.backbone, self.plan),
+            partial(self._late_formats, given.inputs, enter, method.key),
+            prefix_tokens(self.backbone),
         )
         return aggregate(
             outputs,

@@ -9,7 +9,7 @@ from torch import nn
 from wrap_helpers import images, stir
 
 from image2video import RandomClips, VideoWrap
-from image2video.errors import InputTypeError, UnsupportedError
+from image2video.errors import InputError, InputTypeError, UnsupportedError
 
 PAIR = "identity | flip_x"
 
@@ -220,6 +220,41 @@ def test_what_cannot_see_the_clip_is_refused_by_name():
     _, scored = towers(aggregate="mean_prob")
     with pytest.raises(UnsupportedError, match=r"encode_image\(\) may return features; call model\(images\)"):
         scored.encode_image(batch)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["planned", "not planned yet"])
+def test_images_that_forward_refuses_are_refused_by_methods_too(known):
+    bare, model = towers()
+    if not known:
+        model = VideoWrap(copy.deepcopy(bare), fusion="none", genotype=PAIR)
+    pixels = torch.zeros(2, 3, 24, 40, dtype=torch.uint8)
+    with pytest.raises(
+        InputTypeError, match=r"encode_image\(\) of Towers: images are uint8; .*; or call model\.backbone"
+    ):
+        model.encode_image(pixels)
+    with pytest.raises(InputTypeError, match=r"images must be floating point \(B, C, H, W\), got torch\.int64"):
+        model.encode_image(image=pixels.long())
+    for shape in ((2, 1, 24, 40), (2, 24, 40, 3)):
+        with pytest.raises(InputError, match=rf"Towers: images have {shape[1]} channels, .* was planned for 3: pass"):
+            model.encode_image(torch.zeros(shape))
+
+
+def test_prefix_tokens_beside_a_map_take_the_plain_mean():
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    options = {"img_size": (64, 96), "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
+    net = timm.create_model("vit_tiny_patch16_224", **options).eval()
+    model = VideoWrap(copy.deepcopy(net), "none", genotype="identity | flip_x", input_size=(3, 64, 96))
+    batch = images(size=(3, 64, 96))
+    with torch.no_grad():
+        for reshape in (True, False):
+            words = {"n": [0, 1], "reshape": reshape, "return_prefix_tokens": True}
+            one, other = (net.get_intermediate_layers(frames, **words) for frames in (batch, batch.flip(-1)))
+            for found, (_, first), (_, second) in zip(
+                model.get_intermediate_layers(batch, **words), one, other, strict=True
+            ):
+                assert found[0].shape == ((2, 24, 4, 6) if reshape else (2, 24, 24))
+                torch.testing.assert_close(found[1], (first + second) / 2, atol=1e-6, rtol=0)
 
 
 def test_image_features_of_transformers():
