@@ -124,9 +124,9 @@ class Paths:
     ) -> None:
         """Do what `check` does; arguments and errors are its own."""
         fusion: Any = None if self._injection is None else self._injection()
-        if fusion is None or not fusion.plan.clip_sites:
+        if fusion is None or not fusion._plan.clip_sites:
             return
-        plan: Plan = fusion.plan
+        plan: Plan = fusion._plan
         modes = tuple([module.training for module in network.modules()])
         way = Way(prefix, method, arguments, modes, images.dtype, _autocast(images.device.type))
         size = tuple(images.shape[2:])
@@ -176,9 +176,9 @@ class Paths:
         """Do what `check` does for a call with images of the planned size."""
         fusion: Any = None if self._injection is None else self._injection()
         if fusion is not None:
-            backbone = fusion.backbone
+            backbone = fusion._backbone
             weight = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
-            shape = (1, *fusion.plan.input_size)
+            shape = (1, *fusion._plan.input_size)
             images = torch.empty(shape, dtype=weight.dtype, device=weight.device)
             self._check(backbone, images, "__call__", entering({}))
             self.warn()
@@ -206,7 +206,7 @@ check_at_compilation._dynamo_marked_constant = True  # type: ignore[attr-defined
 
 def _look(door: Door, images: Tensor, way: Way) -> str | None:
     """Trace a way to run, and say what leads past a place."""
-    plan: Plan = door.fusion.plan
+    plan: Plan = door.fusion._plan
     with _disable_current_modes():  # a counter of operations is not to count these
         graph = Graph(trace_forward(door, images[:1].detach(), as_is=True))
     leak = leak_of(graph, plan.clip_sites, f"backbone.{way.network}")

@@ -292,8 +292,8 @@ class _Aggregator:
         assert known.later is not None, "asked where there is one"
         late = known.later()
         before = known.before | late.before
-        kept = {"tokens": known.tokens, "inside": known.inside, "prefix_tokens": known.prefix_tokens}
-        self.formats = dataclasses.replace(late, before=before, **kept)
+        late = dataclasses.replace(late, before=before, prefix_tokens=known.prefix_tokens)
+        self.formats = dataclasses.replace(late, tokens=known.tokens, inside=known.inside)
 
     def _traced(self, path: str, spatial: str) -> Layout | None:
         """Return the layout of an output as traced, now or when the plan was made; None for another kind of layout."""

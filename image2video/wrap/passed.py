@@ -52,7 +52,7 @@ def passed_outputs(backbone: nn.Module, fusion: Injection, images: Tensor, enter
         )
     graph = Graph(trace_forward(Door(backbone, fusion, enter), images[:1].detach(), as_is=True))
     regions = []
-    for site in fusion.plan.clip_sites:
+    for site in fusion._plan.clip_sites:
         # `stop_early` of timm's intermediates may leave a place out.
         calls = [call for call in graph.calls if call.name == f"backbone.{site.module}"]
         regions += [behind(graph, call.inputs[site.index], call) for call in calls]

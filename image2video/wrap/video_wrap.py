@@ -257,7 +257,7 @@ class VideoWrap(ClipState, TimmLike):
         given = self._given(images, T)
         self._check_paths(given, "forward_features")
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
-            return self.fusion.tie(method(given.inputs))
+            return self.fusion._tie(method(given.inputs))
 
     def forward_head(
         self,
@@ -290,9 +290,9 @@ class VideoWrap(ClipState, TimmLike):
         if isinstance(features, Tensor):  # the way through a head is the end of that through the backbone
             like = features.new_empty(1, *self.plan.input_size[:1], *size)
             self._check_paths(given._replace(inputs=like), "__call__")
-        with self.fusion.frames(T, rows=rows, size=given.size, maker=given.maker):
+        with self.fusion._frames(T, rows=rows, size=given.size, maker=given.maker):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
-            outputs = self.fusion.tie(outputs)
+            outputs = self.fusion._tie(outputs)
         return self._aggregate(outputs, given)
 
     def forward_intermediates(
@@ -374,9 +374,9 @@ class VideoWrap(ClipState, TimmLike):
         method = self._method("set_input_size")
         new = plan_of_size(self, img_size, options)
         method(img_size=img_size, **options)
-        self.fusion.replan_(new)
+        self.fusion._replan_(new)
         self._passed.clear()
-        self.fusion.paths.clear()
+        self.fusion._paths.clear()
         if self.builder is not None:
             given = {"img_size": list(new.input_size[1:]), **options}
             self.builder = self.builder.with_kwargs(**given)
@@ -412,7 +412,7 @@ class VideoWrap(ClipState, TimmLike):
     @property
     def plan(self) -> Plan:
         """The frozen plan: every site, its layout and channels, and the rule that chose it."""
-        return self.fusion.plan
+        return self.fusion._plan
 
     def cost(self, T: int | None = None) -> float:
         """Tell what a call in evaluation costs, in multiply-accumulates at the planned size.
@@ -466,7 +466,7 @@ class VideoWrap(ClipState, TimmLike):
         self._late.clear()
         self._passed.clear()
         self._late_ways.clear()
-        self.fusion.paths.clear()
+        self.fusion._paths.clear()
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
@@ -480,7 +480,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         self._check_use()
         backbone = self.backbone
-        self.fusion.remove_()
+        self.fusion._remove_()
         if self.freeze_bn:
             for norm in batch_norms(backbone):
                 norm.train(backbone.training)
@@ -582,7 +582,7 @@ class VideoWrap(ClipState, TimmLike):
     def _scope(self, given: Given, *, by_door: bool = False, modes: Modes | None = None) -> FramesScope:
         """Open the scope of a call of the backbone; `by_door` where another method than its call is entered."""
         rows, size = (given.rows, given.size) if by_door else (None, None)
-        return self.fusion.frames(given.T, rows=rows, size=size, maker=given.maker, modes=modes)
+        return self.fusion._frames(given.T, rows=rows, size=size, maker=given.maker, modes=modes)
 
     def _maker(self, T: int, *, share: bool = False) -> FrameMaker | CallFrames | None:
         """Return what makes T frames inside of the backbone; None where maps are moved nowhere.
@@ -610,7 +610,7 @@ class VideoWrap(ClipState, TimmLike):
     def _check_paths(self, given: Given, method: str, options: Mapping[str, Any] | None = None) -> None:
         """Raise `InputError` where something leads past a place on the way of a method; a call finds out by itself."""
         if self.plan.clip_sites and given.T > 1:
-            self.fusion.paths.check(self.backbone, given.inputs, method=method, options=options)
+            self.fusion._paths.check(self.backbone, given.inputs, method=method, options=options)
 
     def _passed_by(self, given: Given, options: Mapping[str, Any]) -> dict[str, Passed]:
         """Tell which places the intermediates have passed; traced once for each mode, size and set of options."""
@@ -657,7 +657,7 @@ class VideoWrap(ClipState, TimmLike):
         how = aggregation_of(self.aggregate, method.name)
         given = self._given(images, None)
         if self.plan.clip_sites and given.T > 1:
-            self.fusion.paths.check(
+            self.fusion._paths.check(
                 self.backbone, given.inputs, method=method.name, enter=enter, arguments=method.arguments
             )
         drawn = isinstance(self.to_video, FrameSource) and self.to_video.training
@@ -665,7 +665,7 @@ class VideoWrap(ClipState, TimmLike):
         try:
             scope = self._scope(given, by_door=True, modes=modes)
             with scope, CallWords(self.backbone, self.fusion, given.inputs):
-                outputs = self.fusion.tie(enter(self.backbone, given.inputs))
+                outputs = self.fusion._tie(enter(self.backbone, given.inputs))
         finally:
             if modes is not None:
                 modes.close()

@@ -118,7 +118,7 @@ class LateWays:
             outputs: what it returned.
             flags: the keywords of the call.
         """
-        plan = fusion.plan
+        plan = fusion._plan
         planned = {output.path for output in plan.outputs}
         unknown = [path for path, found in tensors_of(outputs) if path not in planned and found.ndim > 2]
         if not unknown:
