@@ -23,6 +23,7 @@ from image2video.inject.hooks import (
     BeforeHook,
     BesideHook,
     EnterHook,
+    Follower,
     LeaveHook,
     SiteHook,
     refuse_replica,
@@ -33,6 +34,7 @@ from image2video.inject.plan import Plan, Site, some
 from image2video.trace.capture import refuse_script
 from image2video.trace.recompute import FrameState
 
+_METHODS = frozenset({"frames", "tie", "check_fired", "no_weight_decay", "remove_", "replan_", "fuse"})
 _HOOKS: dict[str, type[SiteHook]] = {"before": BeforeHook, "after": AfterHook, "beside": BesideHook}
 
 
@@ -121,13 +123,17 @@ class Injection(nn.Module):
         backbone: the module that is hooked.
         plan: the plan that is carried out; kept as the attribute `plan`.
         fusions: the module of each site, in the plan's order.
+
+    A part of the backbone may be named as an attribute or a method of this class (`backbone`, `plan`, `frames`). Then
+    the name is that of the level which holds the part's fusions: torch finds modules by their names. The library itself
+    uses names that begin with an underscore.
     """
 
     def __init__(self, backbone: nn.Module, plan: Plan, fusions: list[Fusion]) -> None:
         super().__init__()
-        self.plan = plan
+        self._plan = plan
         self._context = FrameContext()
-        self.paths = Paths()
+        self._paths = Paths()
         # In lists, so that the backbone's modules do not become submodules of this one.
         self._root = [backbone]
         self._hooks = [
@@ -138,21 +144,27 @@ class Injection(nn.Module):
         self._removed = False
         for hook in self._hooks:
             self._put(hook)
+        for name in _METHODS & set(self._modules):  # these hide the methods
+            self.__dict__[name] = self._modules[name]
         self._handles: list[RemovableHandle] = []
         self._clip_hooks = [ClipHook(site, self._context, place) for place, site in enumerate(plan.clip_sites)]
         for clip_hook in self._clip_hooks:
             # Before the fusions': one at the same module gets the frames.
             self._handles.append(clip_hook.register(backbone.get_submodule(clip_hook.site.module)))
         self._handles += [hook.register(module) for hook, module in zip(self._hooks, self._modules_at, strict=True)]
-        self._handles.append(backbone.register_forward_pre_hook(EnterHook(self._context, self.paths), with_kwargs=True))
+        self._handles.append(
+            backbone.register_forward_pre_hook(EnterHook(self._context, self._paths), with_kwargs=True)
+        )
         fired = (*plan.names, *(clip_hook.fired for clip_hook in self._clip_hooks))
-        self._exit = ExitHook(self._context, fired, fusions, self.paths)
+        self._exit = ExitHook(self._context, fired, fusions, self._paths)
         self._handles.append(backbone.register_forward_hook(self._exit))
         self._handles.append(backbone.register_forward_hook(LeaveHook(self._context), always_call=True))
         self._norms = norms_behind(backbone, plan.sites)
         self._own()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # An injection that version 0.1 has pickled kept them under their public names.
+        state = {f"_{name}" if name in ("plan", "paths") else name: value for name, value in state.items()}
         super().__setstate__(state)
         if self._context.injection is None:  # a shallow copy has the context of the original
             self._own()
@@ -160,6 +172,25 @@ class Injection(nn.Module):
     @property
     def backbone(self) -> nn.Module:
         """The module that is hooked."""
+        return self._modules.get("backbone") or self._backbone
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that is carried out."""
+        return self._modules.get("plan") or self._plan  # type: ignore[return-value]
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @property
+    def paths(self) -> Paths:
+        """What looks at paths past the places of a clip."""
+        return self._modules.get("paths") or self._paths  # type: ignore[return-value]
+
+    @property
+    def _backbone(self) -> nn.Module:
+        """The module that is hooked, whatever its parts are named."""
         return self._root[0]
 
     def frames(
@@ -170,6 +201,7 @@ class Injection(nn.Module):
         rows: int | None = None,
         size: tuple[int, int] | None = None,
         maker: FrameMaker | PlaceMaker | None = None,
+        modes: Follower | None = None,
     ) -> FramesScope:
         """Open the scope in which the backbone may be called, with T frames per clip.
 
@@ -183,6 +215,7 @@ class Injection(nn.Module):
             maker: what makes the frames, where the plan has a clip site inside of the backbone: an `Image2Video`, or
                 of several places what `DeepVideo.frames_of_call` returns. Where the clip begins inside of it, the
                 backbone takes B images.
+            modes: asked to `follow` before a fusion runs, where the backbone may change its mode within the scope.
 
         Returns:
             A context manager.
@@ -194,11 +227,11 @@ class Injection(nn.Module):
         """
         if isinstance(T, bool) or not isinstance(T, int) or T < 1:
             raise InputError(f"T must be a whole number of frames, 1 or more, got {T!r}")
-        if T > 1 and (maker is None) != (len(self.plan.clip_sites) == 0):
+        if T > 1 and (maker is None) != (len(self._plan.clip_sites) == 0):
             raise InputError(self._maker_wanted())
         makers = None if maker is None else self._makers(maker, T)
         self._check_usable()
-        return FramesScope(self, FrameState(T, rows, enabled, size, makers))
+        return FramesScope(self, FrameState(T, rows, enabled, size, makers, modes))
 
     def tie(self, outputs: Any) -> Any:
         """Make `outputs` depend on all fusion parameters where fusion is off and processes train together.
@@ -260,19 +293,21 @@ class Injection(nn.Module):
         Raises:
             InputError: a plan of other sites.
         """
-        kept = [(site.name, site.placement, site.channels, site.index) for site in self.plan.sites]
-        same_clip = _places(plan) == _places(self.plan)
+        kept = [(site.name, site.placement, site.channels, site.index) for site in self._plan.sites]
+        same_clip = _places(plan) == _places(self._plan)
         same_sites = kept == [(s.name, s.placement, s.channels, s.index) for s in plan.sites]
-        if plan.fusion != self.plan.fusion or not same_sites or not same_clip:
+        if plan.fusion != self._plan.fusion or not same_sites or not same_clip:
             raise InputError(
-                f"the plan must be for {self.plan.fusion} at the {len(kept)} sites that are injected, got "
+                f"the plan must be for {self._plan.fusion} at the {len(kept)} sites that are injected, got "
                 f"{plan.fusion} at {some(plan.names)}; remove the fusions and inject them by the new plan"
             )
         for hook, site in zip(self._hooks, plan.sites, strict=True):
             hook.site = site
         for clip_hook, clip_site in zip(self._clip_hooks, plan.clip_sites, strict=True):
             clip_hook.site = clip_site
-        self.plan = plan
+        self._plan = plan
+
+    _frames, _tie, _no_weight_decay, _remove_, _replan_ = frames, tie, no_weight_decay, remove_, replan_
 
     def fuse(self) -> nn.Module:
         """Refuse timm's `reparameterize_model`, which calls this before it would replace modules at sites.
@@ -290,7 +325,7 @@ class Injection(nn.Module):
 
     def _path(self, hook: SiteHook) -> str:
         """Name the place of a hook's fusion below this module."""
-        return f"{hook.site.name}.{self.plan.fusion.name}"
+        return f"{hook.site.name}.{self._plan.fusion.name}"
 
     def _put(self, hook: SiteHook) -> None:
         """Make a hook's fusion a submodule, below the path of its site."""
@@ -298,12 +333,12 @@ class Injection(nn.Module):
         level: nn.Module = self
         for part in hook.site.name.split("."):
             level = level._modules.setdefault(part, Branch())  # type: ignore[assignment]
-        level._modules[self.plan.fusion.name] = hook.fusion
+        level._modules[self._plan.fusion.name] = hook.fusion
 
     def _own(self) -> None:
         """Let the hooks know whose they are, and leave the backbone with this module."""
         self._context.injection = weakref.ref(self)
-        self.paths.belong_to(self)
+        self._paths.belong_to(self)
         # The handles refer to the backbone's hooks weakly, and to nothing of this module.
         weakref.finalize(self, _take_out, self._handles).atexit = False
 
@@ -330,9 +365,9 @@ class Injection(nn.Module):
 
     def _maker_wanted(self) -> str:
         """Say that a maker of frames is missing, or that nothing would ask it."""
-        if not self.plan.clip_sites:
+        if not self._plan.clip_sites:
             return "got a maker of frames, and the clip begins at the image; pass its frames, or plan with clip_at=…"
-        names = ", ".join(repr(site.name) for site in self.plan.clip_sites)
+        names = ", ".join(repr(site.name) for site in self._plan.clip_sites)
         return (
             f"maps are moved at {names}, inside of the backbone, and nothing makes the frames there; pass "
             f"{self._maker_words()}, or plan without clip_at"
@@ -340,13 +375,13 @@ class Injection(nn.Module):
 
     def _maker_words(self) -> str:
         """Name what makes the frames of the plan."""
-        one = self.plan.clip_site is not None and len(self.plan.later_sites) == 0
+        one = self._plan.clip_site is not None and len(self._plan.later_sites) == 0
         return "maker=Image2Video(…)" if one else "maker=DeepVideo(…).frames_of_call(T)"
 
     def _makers(self, maker: Any, T: int) -> PlaceMaker:
         """Return what makes the frames at every place; raise where it makes them for other places."""
-        sites = self.plan.clip_sites
-        one = self.plan.clip_site is not None and len(self.plan.later_sites) == 0
+        sites = self._plan.clip_sites
+        one = self._plan.clip_site is not None and len(self._plan.later_sites) == 0
         if torch.compiler.is_compiling():  # a graph cannot ask for protocols
             return OnePlace(maker, T) if one else maker
         if one and isinstance(maker, FrameMaker):

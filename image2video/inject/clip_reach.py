@@ -35,7 +35,7 @@ def reach_of(network: nn.Module, example: Tensor, module: str, index: int, *, as
     Args:
         network: it stays as it is.
         example: images `(B, C, H, W)`, of which the size and type count.
-        module: path of the module, which runs once.
+        module: path of the module, which runs once; where it does not run, all outputs are made from the images alone.
         index: which of its inputs.
         as_is: trace the modes that its modules are in; else eval mode.
 
@@ -45,7 +45,9 @@ def reach_of(network: nn.Module, example: Tensor, module: str, index: int, *, as
     """
     graph = Graph(trace_forward(network, example, as_is=as_is))
     places = Places(graph)
-    call = next(call for call in graph.calls if call.name == module)
+    call = next((call for call in graph.calls if call.name == module), None)
+    if call is None:  # a method that ends before the place
+        return Reach((), tuple(path for path, _ in graph.trace.outputs), None)
     place = places.place(call, call.inputs[index])
     paths = [(path, has(place.behind, value)) for path, value in graph.trace.outputs]
     return Reach(

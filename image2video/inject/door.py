@@ -34,5 +34,5 @@ class Door(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         """Return what the backbone or its method returns for images that are one frame each."""
-        with self.fusion.frames(1):
+        with self.fusion._frames(1):
             return self.enter(self.backbone, images)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -22,6 +22,14 @@ from image2video.trace.capture import is_captured, is_exported
 from image2video.trace.layout import Layout
 from image2video.trace.recompute import FrameState
 from image2video.trace.token_grid import grid_for
+
+
+class Follower(Protocol):
+    """What lets fusions follow the mode of a backbone that changes it by itself."""
+
+    def follow(self) -> None:
+        """Put the fusions into the mode that the backbone is in."""
+        ...
 
 
 class SiteHook(ABC):
@@ -49,6 +57,8 @@ class SiteHook(ABC):
     def active(self) -> FrameState | None:
         """Return the state of the forward that this call belongs to; None where nothing is to be fused."""
         state = self.context.at_site(self.site.name)
+        if state.modes is not None:
+            state.modes.follow()
         return state if state.fuses else None
 
     def parts(self, tensor: Tensor, state: FrameState) -> int:
@@ -167,6 +177,8 @@ class EnterHook:
         """Look at the leading dimension of the backbone's first tensor, and open a forward."""
         refuse_replica(module)
         state = self.context.current("forward")
+        if state.modes is not None:
+            state.modes.follow()
         tensor = first_tensor((args, kwargs))
         entering = None if tensor is None or tensor.ndim == 0 else tensor.shape[0]
         # One row per image where the clip begins inside of the backbone.

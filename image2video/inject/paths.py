@@ -6,7 +6,6 @@ import itertools
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +15,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from image2video.errors import Image2VideoError, InputError
 from image2video.inject.clip_reach import leak_of
-from image2video.inject.door import Door, entering
+from image2video.inject.door import Door, Enter, entering
 from image2video.inject.plan import Plan
+from image2video.inject.recent import Recent, told, told_all
 from image2video.trace.capture import is_captured
 from image2video.trace.graph import Graph
 from image2video.trace.trace import trace_forward
@@ -57,13 +57,15 @@ class Paths:
     asks for the modes alone, at the planned size; an exporter does not ask.
 
     Attributes:
-        found: for each way and size what was wrong; None where nothing was.
+        found: for each way the sizes at which nothing leads past a place. What is refused is looked at again: an
+            attribute of the network may have changed.
         name: under which a compiler finds this object.
     """
 
     def __init__(self) -> None:
-        self.found: dict[Way, dict[tuple[int, ...], str | None]] = {}
+        self.found: Recent[Way, set[tuple[int, ...]]] = Recent()
         self.name = ""
+        self._said_sizes = False
         self._unknown: list[tuple[Way, tuple[int, ...], str]] = []
         self._injection: weakref.ref[nn.Module] | None = None
 
@@ -73,7 +75,7 @@ class Paths:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]
-        self.found = {way: dict(sizes) for way, sizes in state["found"].items()}
+        self.found.update({way: set(sizes) for way, sizes in state["found"].items()})
 
     def belong_to(self, injection: nn.Module) -> None:
         """Let this object know whose places it looks at."""
@@ -94,6 +96,8 @@ class Paths:
         options: Mapping[str, Any] | None = None,
         further: Sequence[Any] = (),
         prefix: str = "",
+        enter: Enter | None = None,
+        arguments: str = "",
     ) -> None:
         """Raise `InputError` where something leads past a place.
 
@@ -104,66 +108,79 @@ class Paths:
             options: its keywords.
             further: its positional arguments behind the images.
             prefix: the way from the network to the backbone, such as `"backbone."`.
+            enter: calls the method, where its images are not its first argument.
+            arguments: what `enter` adds to them, in words; the keywords and further arguments count without it.
         """
         # What stands for images in a graph, or in torch.func's transforms, says nothing of them.
         if not (is_captured() or isinstance(images, FakeTensor) or _is_transformed()):
-            self._check(network, images, method, dict(options or {}), further, prefix)
+            if enter is None:
+                options = dict(options or {})
+                enter = entering(options, method, further)
+                arguments = ", ".join([*map(told, further), *([told_all(options.items())] if options else [])])
+            self._check(network, images, method, enter, arguments, prefix)
 
     def _check(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        method: str = "__call__",
-        options: Mapping[str, Any] = MappingProxyType({}),
-        further: Sequence[Any] = (),
-        prefix: str = "",
+        self, network: nn.Module, images: Tensor, method: str, enter: Enter, arguments: str = "", prefix: str = ""
     ) -> None:
         """Do what `check` does; arguments and errors are its own."""
         fusion: Any = None if self._injection is None else self._injection()
-        if fusion is None or not fusion.plan.clip_sites:
+        if fusion is None or not fusion._plan.clip_sites:
             return
-        plan: Plan = fusion.plan
-        arguments = ", ".join([*map(_told, further), *(f"{name}={_told(options[name])}" for name in sorted(options))])
+        plan: Plan = fusion._plan
         modes = tuple([module.training for module in network.modules()])
         way = Way(prefix, method, arguments, modes, images.dtype, _autocast(images.device.type))
         size = tuple(images.shape[2:])
         if _is_planned(way, size, plan):
             return
         self._unknown.clear()
-        sizes = self.found.setdefault(way, {})
-        if size not in sizes:
-            if len(sizes) >= MAX_SIZES:
-                return
-            try:
-                sizes[size] = _look(Door(network, fusion, entering(options, method, further)), images, way)
-            except Image2VideoError as error:
-                message = (
-                    f"whether something leads past the places {', '.join(plan.places)} {_words(way, images, plan)} is "
-                    f"not known, since tracing {type(network).__name__} failed: {error}"
-                )
-                self._unknown.append((way, size, message))
-                if prefix or method != "__call__":  # these do not leave by the backbone's own hook
-                    self.warn()
-                return
-        wrong = sizes[size]
+        sizes = self.found.setdefault(way, set())
+        if size in sizes:
+            return
+        if len(sizes) >= MAX_SIZES:
+            self._say_sizes(way, images, plan)
+            return
+        try:
+            wrong = _look(Door(network, fusion, enter), images, way)
+        except Image2VideoError as error:
+            message = (
+                f"whether something leads past the places {', '.join(plan.places)} {_words(way, images, plan)} is "
+                f"not known, since tracing {type(network).__name__} failed: {error}"
+            )
+            self._unknown.append((way, size, message))
+            if prefix or method != "__call__":  # these do not leave by the backbone's own hook
+                self.warn()
+            return
         if wrong is not None:
             raise InputError(wrong)
+        sizes.add(size)
+
+    def _say_sizes(self, way: Way, images: Tensor, plan: Plan) -> None:
+        """Warn once that further sizes of images are not looked at."""
+        if self._said_sizes:
+            return
+        self._said_sizes = True
+        warnings.warn(
+            f"images of {MAX_SIZES} sizes have come so far; whether something leads past the places "
+            f"{', '.join(plan.places)} {_words(way, images, plan)}, and of further sizes, is not looked at any more",
+            stacklevel=2,
+        )
 
     def warn(self) -> None:
         """Warn of what could not be traced, once, after a forward that went well: others say themselves what failed."""
         unknown, self._unknown = self._unknown, []
         for way, size, message in unknown:
-            self.found.setdefault(way, {})[size] = None
+            self.found.setdefault(way, set()).add(size)
             warnings.warn(message, stacklevel=2)
 
     def check_modes(self) -> None:
         """Do what `check` does for a call with images of the planned size."""
         fusion: Any = None if self._injection is None else self._injection()
         if fusion is not None:
-            backbone = fusion.backbone
+            backbone = fusion._backbone
             weight = next((p for p in backbone.parameters() if p.is_floating_point()), torch.empty(0))
-            shape = (1, *fusion.plan.input_size)
-            self._check(backbone, torch.empty(shape, dtype=weight.dtype, device=weight.device))
+            shape = (1, *fusion._plan.input_size)
+            images = torch.empty(shape, dtype=weight.dtype, device=weight.device)
+            self._check(backbone, images, "__call__", entering({}))
             self.warn()
 
 
@@ -189,7 +206,7 @@ check_at_compilation._dynamo_marked_constant = True  # type: ignore[attr-defined
 
 def _look(door: Door, images: Tensor, way: Way) -> str | None:
     """Trace a way to run, and say what leads past a place."""
-    plan: Plan = door.fusion.plan
+    plan: Plan = door.fusion._plan
     with _disable_current_modes():  # a counter of operations is not to count these
         graph = Graph(trace_forward(door, images[:1].detach(), as_is=True))
     leak = leak_of(graph, plan.clip_sites, f"backbone.{way.network}")
@@ -232,12 +249,3 @@ def _autocast(device: str) -> torch.dtype | None:
 def _is_transformed() -> bool:
     """Whether torch.func's transforms run, whose tensors stand for others."""
     return torch._C._functorch.maybe_current_level() is not None
-
-
-def _told(value: Any) -> str:
-    """Say an argument; of a tensor what its shape says."""
-    if isinstance(value, Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_told, value))}]"
-    return repr(value)

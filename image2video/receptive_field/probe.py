@@ -38,7 +38,7 @@ def held_still(model: nn.Module) -> Iterator[nn.Module]:
     """
     wrapper = uncompiled(model)
     injection = wrapper.fusion if isinstance(wrapper, VideoWrap) else None
-    plan = None if injection is None else injection.plan
+    plan = None if injection is None else injection._plan
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -46,11 +46,11 @@ def held_still(model: nn.Module) -> Iterator[nn.Module]:
         for parameter, _ in flags:
             parameter.requires_grad_(False)
         if injection is not None and plan is not None:
-            injection.plan = replace(plan, shared=0)
+            injection._plan = replace(plan, shared=0)
         yield model
     finally:
         if injection is not None and plan is not None:
-            injection.plan = plan
+            injection._plan = plan
         for module, mode in modes:
             module.training = mode
         for parameter, flag in flags:

@@ -33,7 +33,7 @@ class OneFrame(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         """What the backbone returns for images that are one frame each."""
-        with self.model.fusion.frames(1):
+        with self.model.fusion._frames(1):
             return self.model.backbone(images)
 
 

@@ -45,7 +45,7 @@ def check_segmentor(run: Run, chosen: Chosen | None) -> Network:
     return Network(
         input_size=(3, *size),
         classes=segmentor.num_classes,
-        sites=0 if fusion is None else len(fusion.plan.sites),
+        sites=0 if fusion is None else len(fusion._plan.sites),
         parameters=parameters,
         macs=macs,
         steps=arm_steps(arm, setting, plain),

@@ -45,6 +45,7 @@ class FrameState(NamedTuple):
         enabled: whether frames are fused.
         size: (height, width) of the images; None where they were not seen.
         maker: what makes the frames at places inside of the backbone; None where there are none.
+        modes: lets the fusions follow the mode of the backbone, where a method of it runs that may change it.
     """
 
     T: int
@@ -52,6 +53,7 @@ class FrameState(NamedTuple):
     enabled: bool
     size: tuple[int, int] | None = None
     maker: Any = None
+    modes: Any = None
 
     @property
     def fuses(self) -> bool:

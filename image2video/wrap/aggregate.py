@@ -39,6 +39,7 @@ class OutputFormats:
         later: traces the backbone as it runs now; it is called where the layouts above say nothing of an output.
         before: the paths of outputs that are made before the clip begins, inside of the backbone.
         inside: whether the clip begins there.
+        prefix_tokens: how many tokens without a place in the image a pair `(map or tokens, prefix tokens)` has.
     """
 
     declared: Literal["NCHW", "NHWC"] | None = None
@@ -48,6 +49,7 @@ class OutputFormats:
     later: Callable[[], OutputFormats] | None = None
     before: frozenset[str] = frozenset()
     inside: bool = False
+    prefix_tokens: int = 0
 
 
 def check_aggregation(how: Aggregation) -> None:
@@ -144,13 +146,34 @@ class _Aggregator:
             names = [field.name for field in dataclasses.fields(value) if field.init]
             return dataclasses.replace(value, **{n: self.walk(getattr(value, n), f"{path}.{n}") for n in names})
         if isinstance(value, tuple | list):
-            items = [self.walk(item, f"{path}[{index}]") for index, item in enumerate(value)]
+            prefix = 1 if self._has_prefix(value, path) else -1
+            items = [
+                self._prefix(item, f"{path}[{index}]") if index == prefix else self.walk(item, f"{path}[{index}]")
+                for index, item in enumerate(value)
+            ]
             is_named_tuple = hasattr(value, "_fields")
             return type(value)(*items) if is_named_tuple else type(value)(items)
         raise InputTypeError(
             f"{_show(path)} is a {type(value).__name__}, which cannot be aggregated over {self.T} frames; "
             "return tensors (B·T, …) from the backbone, or pass aggregate=callable(outputs, T)"
         )
+
+    def _has_prefix(self, value: Any, path: str) -> bool:
+        """Whether a pair is a map or tokens with its prefix tokens, which have no place in the image."""
+        if not self.formats.prefix_tokens or self.how not in ("auto", "unwarp") or len(value) != 2:
+            return False
+        body, prefix = value
+        if not isinstance(body, Tensor) or not isinstance(prefix, Tensor) or body.ndim not in (3, 4):
+            return False
+        alike = prefix.ndim == 3 and prefix.shape[1] == self.formats.prefix_tokens and len(body) == len(prefix)
+        return alike and self._traced(f"{path}[1]", "tokens") is None
+
+    def _prefix(self, value: Tensor, path: str) -> Tensor:
+        """Return the plain mean of prefix tokens beside their map."""
+        if self._is_before(value, path):
+            return value
+        self._check_rows(value, path)
+        return _mean(self._clip(value))
 
     def _mapping(self, value: Mapping[Any, Any], path: str) -> Any:
         """Aggregate the values of a mapping."""
@@ -269,7 +292,8 @@ class _Aggregator:
         assert known.later is not None, "asked where there is one"
         late = known.later()
         before = known.before | late.before
-        self.formats = dataclasses.replace(late, tokens=known.tokens, before=before, inside=known.inside)
+        late = dataclasses.replace(late, before=before, prefix_tokens=known.prefix_tokens)
+        self.formats = dataclasses.replace(late, tokens=known.tokens, inside=known.inside)
 
     def _traced(self, path: str, spatial: str) -> Layout | None:
         """Return the layout of an output as traced, now or when the plan was made; None for another kind of layout."""

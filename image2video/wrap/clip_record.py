@@ -80,10 +80,10 @@ def record_of(to_video: Video, injection: Injection, residual: bool, aggregate: 
         **clip,
         "T": to_video.T,
         "frames": frames,
-        "fusion": injection.plan.fusion.to_dict(),
-        "sites": list(injection.plan.names),
-        "residual": residual if injection.plan.names else None,
-        "clip_at": [*injection.plan.places] if injection.plan.later_sites else injection.plan.places[0],
+        "fusion": injection._plan.fusion.to_dict(),
+        "sites": list(injection._plan.names),
+        "residual": residual if injection._plan.names else None,
+        "clip_at": [*injection._plan.places] if injection._plan.later_sites else injection._plan.places[0],
         "aggregate": aggregate if isinstance(aggregate, str) else None,
     }
 

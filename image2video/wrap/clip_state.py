@@ -93,7 +93,7 @@ class ClipState(nn.Module):
         if self.fusion is not fusions and list(fusions.parameters()) and list(self.fusion.parameters()):
             self._warn_once(
                 "the fusions were made anew, as the checkpoint has them "
-                f"({self.fusion.plan.fusion} at {len(self.fusion.plan.sites)} sites): an optimiser, "
+                f"({self.fusion._plan.fusion} at {len(self.fusion._plan.sites)} sites): an optimiser, "
                 "DistributedDataParallel or torch.compile that got the model before holds the old ones; make them "
                 "after the checkpoint is loaded"
             )
@@ -159,7 +159,7 @@ class ClipState(nn.Module):
         config = config_from_dict(record["fusion"])
         residual = self.residual if record["residual"] is None else record["residual"]
         bare = copy.deepcopy(self).unwrap()  # type: ignore[operator]
-        size = self.fusion.plan.input_size
+        size = self.fusion._plan.input_size
         the_plan = plan(bare, fusion=config, sites=record["sites"] or None, input_size=size, clip_at=record["clip_at"])
         if [*the_plan.names] != record["sites"]:
             raise InputError(
@@ -167,7 +167,7 @@ class ClipState(nn.Module):
                 f"this {type(bare).__name__}; build the backbone as it was"
             )
         inject_(bare, the_plan, residual=residual)
-        self.fusion.remove_()
+        self.fusion._remove_()
         self.fusion = inject_(self.backbone, the_plan, residual=residual).train(self.training)
         self.residual = residual
 

@@ -65,6 +65,15 @@ def check_several(T: int, name: str) -> None:
         )
 
 
+def check_channels(images: Tensor, channels: int) -> None:
+    """Raise `InputError` for images of other channels than the backbone was planned for; 0 where none are known."""
+    if channels and images.shape[1] != channels:
+        raise InputError(
+            f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; the backbone was planned for "
+            f"{channels}: pass images (B, {channels}, H, W)"
+        )
+
+
 class Seen:
     """Warns, once for each size of images and T, of frames that show little of the map at a place."""
 

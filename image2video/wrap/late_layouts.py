@@ -48,7 +48,7 @@ def late_layouts(backbone: nn.Module, fusion: Injection, frames: Tensor, enter: 
             "graph: call the model once before compiling or exporting it, or pass input_size=(C, H, W)"
         )
     model, example, reach = Door(backbone, fusion, enter), frames[:1].detach(), None
-    site = fusion.plan.clip_site
+    site = fusion._plan.clip_site
     try:
         outputs = output_layouts(model, example)
         if site is not None:

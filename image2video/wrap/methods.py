@@ -11,11 +11,15 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from image2video.errors import UnsupportedError
+from image2video.clip.checks import check_images
+from image2video.errors import InputError, InputTypeError, UnsupportedError
 from image2video.inject.door import Enter
+from image2video.inject.recent import told_all
 from image2video.wrap.aggregate import Aggregation, OutputFormats
+from image2video.wrap.inside import check_channels
 
 
 class Method(NamedTuple):
@@ -23,12 +27,19 @@ class Method(NamedTuple):
 
     Args:
         name: of the method.
-        key: the same for calls that return the same tensors: the name, with the arguments beside the images.
+        arguments: those beside the images, in words; and where the images are, unless they come first.
     """
 
     name: str
-    key: str
+    arguments: str
 
+    @property
+    def key(self) -> str:
+        """The same for calls that return the same tensors."""
+        return f"{self.name}({self.arguments})"
+
+
+_IMAGE_CHANNELS = (1, 3)
 
 See = Callable[[Method, Tensor, Enter], Any]
 
@@ -48,7 +59,8 @@ def seeing(method: Any, channels: int, see: See) -> Callable[..., Any]:
 
     Returns:
         The method, with its own name, documentation and signature. It raises `UnsupportedError` for images that are
-        held by something, for several of them, and for other tensors beside them.
+        held by something, for several of them, and for other tensors beside them; for images that `forward` refuses,
+        what that raises.
     """
 
     @functools.wraps(method)
@@ -56,9 +68,12 @@ def seeing(method: Any, channels: int, see: See) -> Callable[..., Any]:
         places: dict[int | str, Any] = dict(enumerate(args))
         places.update(kwargs)
         found = [place for place, value in places.items() if any(is_images(t, channels) for t in _tensors(value))]
+        name = method.__name__
         if not found:
+            for tensor in (t for value in places.values() for t in _tensors(value) if is_like_images(t, channels)):
+                _refuse(tensor, channels, f"{name}() of {type(method.__self__).__name__}", name)
             return method(*args, **kwargs)
-        name, place = method.__name__, found[0]
+        place = found[0]
         images = places.pop(place)
         others = [str(key) for key, value in places.items() if next(_tensors(value), None) is not None]
         if not isinstance(images, Tensor) or others:
@@ -77,7 +92,8 @@ def seeing(method: Any, channels: int, see: See) -> Callable[..., Any]:
                 return own(*args[:place], frames, *args[place + 1 :], **kwargs)
             return own(*args, **{**kwargs, place: frames})
 
-        return see(Method(name, f"{name}({place}, {sorted(map(repr, places.items()))})"), images, enter)
+        where = "" if place == 0 else f"images={place}{', ' if places else ''}"
+        return see(Method(name, f"{where}{told_all(places.items())}"), images, enter)
 
     return call
 
@@ -85,6 +101,33 @@ def seeing(method: Any, channels: int, see: See) -> Callable[..., Any]:
 def is_images(value: Tensor, channels: int) -> bool:
     """Whether a tensor has the form of images: `(B, C, H, W)`, floating point."""
     return value.ndim == 4 and value.is_floating_point() and channels in (0, value.shape[1])
+
+
+def is_like_images(value: Tensor, channels: int) -> bool:
+    """Whether a tensor looks like images that `forward` refuses: integers, other channels, or channels at the end.
+
+    Maps of features have 4 dimensions too, and other numbers of channels than images have.
+    """
+    if value.ndim != 4 or is_images(value, channels) or channels == 0:
+        return False
+    if value.shape[1] == channels or value.shape[1] in _IMAGE_CHANNELS:
+        return value.is_floating_point() or value.shape[1] == channels or value.dtype == torch.uint8
+    return value.shape[-1] == channels
+
+
+def _refuse(images: Tensor, channels: int, what: str, name: str) -> None:
+    """Raise what `forward` raises for images, with the name of the method."""
+    try:
+        check_images(images)
+        check_channels(images, channels)
+    except (InputTypeError, InputError) as error:
+        raise type(error)(f"{what}: {error}; or call model.backbone.{name}(…) for the bare network") from None
+
+
+def prefix_tokens(backbone: nn.Module) -> int:
+    """Return how many tokens without a place in the image stand before the others, as timm's networks say; else 0."""
+    count = getattr(backbone, "num_prefix_tokens", 0)
+    return count if isinstance(count, int) else 0
 
 
 def first_channels(backbone: nn.Module) -> int:
@@ -106,9 +149,15 @@ def aggregation_of(how: Aggregation, name: str) -> Aggregation:
     return how
 
 
-def method_formats(known: OutputFormats, later: Callable[[], OutputFormats]) -> OutputFormats:
-    """Return what is known of the outputs of a method, which has other paths than those of the backbone's call."""
-    return dataclasses.replace(known, layouts={}, grids={}, before=frozenset(), later=later)
+def method_formats(known: OutputFormats, later: Callable[[], OutputFormats], prefix: int) -> OutputFormats:
+    """Return what is known of the outputs of a method, which has other paths than those of the backbone's call.
+
+    Args:
+        known: of the outputs of the call.
+        later: traces the method.
+        prefix: tokens without a place in the image, which a method may return beside the others.
+    """
+    return dataclasses.replace(known, layouts={}, grids={}, before=frozenset(), later=later, prefix_tokens=prefix)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -105,7 +105,7 @@ class TimmLike(nn.Module):
         """Name the parameters without weight decay (or patterns of them): the backbone's own, and each fusion's."""
         own = getattr(self.backbone, "no_weight_decay", None)
         names = {BACKBONE + name for name in own()} if callable(own) else set()
-        return names | {FUSION + name for name in self.fusion.no_weight_decay()}
+        return names | {FUSION + name for name in self.fusion._no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], Ordinal]:
         """Return a function from parameter names to layers; a fusion is in the layer of its site.

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from image2video.clip.any_clip import AnyClip, Clip
@@ -19,7 +20,7 @@ from image2video.clip.frame_sources import FrameSource
 from image2video.clip.genotype import DEFAULT_GENOTYPE
 from image2video.clip.image_to_video import Image2Video, clip_to_frames
 from image2video.clip.memory import check_frames_memory
-from image2video.errors import InputError, StateError
+from image2video.errors import StateError
 from image2video.fusion.config import FusionConfig
 from image2video.fusion.registry import resolve_fusion
 from image2video.inject.api import FramesScope, inject_
@@ -27,6 +28,7 @@ from image2video.inject.checks import check_backbone
 from image2video.inject.clip_hook import FrameMaker
 from image2video.inject.door import Enter, entering
 from image2video.inject.plan import Plan
+from image2video.inject.recent import Recent, told_all
 from image2video.protocols import Unwarper
 from image2video.runs.weights import load_state
 from image2video.trace.capture import refuse_symbols
@@ -43,6 +45,7 @@ from image2video.wrap.inside import (
     Seen,
     check_begin,
     check_cells,
+    check_channels,
     check_several,
     map_shape,
     named_as,
@@ -50,9 +53,18 @@ from image2video.wrap.inside import (
 from image2video.wrap.intermediates import MAPS, aggregated, check_format, check_mapping, plan_of_size
 from image2video.wrap.keywords import image_name, read_call, refuse_second
 from image2video.wrap.late_layouts import Late, late_layouts
-from image2video.wrap.methods import Method, aggregation_of, first_channels, is_method_of, method_formats, seeing
+from image2video.wrap.methods import (
+    Method,
+    aggregation_of,
+    first_channels,
+    is_method_of,
+    method_formats,
+    prefix_tokens,
+    seeing,
+)
+from image2video.wrap.modes import Modes
 from image2video.wrap.own_loss import Parts, with_own_loss
-from image2video.wrap.passed import passed_places
+from image2video.wrap.passed import Passed, passed_outputs, passed_places, rows_of_frames
 from image2video.wrap.phases import phases
 from image2video.wrap.steps import (
     CallWords,
@@ -180,7 +192,8 @@ class VideoWrap(ClipState, TimmLike):
         self.builder: Builder | None = None
         self._image_name = image_name(backbone)
         self._unwrapped = False
-        self._late: dict[tuple[bool, str], Late] = {}
+        self._late: Recent[tuple[bool, str], Late] = Recent()
+        self._passed: Recent[tuple[bool, tuple[int, int], str], dict[str, Passed]] = Recent()
         self._late_ways = LateWays()
         self._seen = Seen()
         self.fusion.train(backbone.training)
@@ -244,7 +257,7 @@ class VideoWrap(ClipState, TimmLike):
         given = self._given(images, T)
         self._check_paths(given, "forward_features")
         with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
-            return self.fusion.tie(method(given.inputs))
+            return self.fusion._tie(method(given.inputs))
 
     def forward_head(
         self,
@@ -277,9 +290,9 @@ class VideoWrap(ClipState, TimmLike):
         if isinstance(features, Tensor):  # the way through a head is the end of that through the backbone
             like = features.new_empty(1, *self.plan.input_size[:1], *size)
             self._check_paths(given._replace(inputs=like), "__call__")
-        with self.fusion.frames(T, rows=rows, size=given.size, maker=given.maker):
+        with self.fusion._frames(T, rows=rows, size=given.size, maker=given.maker):
             outputs = method(features, pre_logits=True) if pre_logits else method(features)
-            outputs = self.fusion.tie(outputs)
+            outputs = self.fusion._tie(outputs)
         return self._aggregate(outputs, given)
 
     def forward_intermediates(
@@ -324,16 +337,18 @@ class VideoWrap(ClipState, TimmLike):
                 found, given.T, how, to_video=given.unwarper, image_size=given.size, formats=MAPS, rows=given.rows
             )
 
-        passed: dict[str, int] = {}
-        if self.plan.later_sites and how in ("auto", "unwarp"):
-            passed = passed_places(self.backbone, self.fusion, given.inputs, entering(options, "forward_intermediates"))
+        passed: dict[str, Passed] = {}
+        if self.plan.clip_site is not None or (self.plan.later_sites and how in ("auto", "unwarp")):
+            passed = self._passed_by(given, options)
 
         def of_images(outputs: Any, formats: OutputFormats, path: str) -> Any:
-            if self.plan.clip_site is not None and outputs.shape[0] == given.inputs.shape[0]:
-                return outputs  # from before the clip
             way = given.unwarper
-            if path in passed:
-                way = way_behind(self.to_video, self.plan.clip_sites, given.size, passed[path])
+            if self.plan.clip_site is not None:
+                if passed[path].places == 0:
+                    return outputs  # from before the clip
+                outputs = rows_of_frames(outputs, given, passed[path], f"out{path} of forward_intermediates")
+            if self.plan.later_sites and path in passed:
+                way = way_behind(self.to_video, self.plan.clip_sites, given.size, passed[path].places)
             return aggregate(
                 outputs,
                 given.T,
@@ -359,8 +374,9 @@ class VideoWrap(ClipState, TimmLike):
         method = self._method("set_input_size")
         new = plan_of_size(self, img_size, options)
         method(img_size=img_size, **options)
-        self.fusion.replan_(new)
-        self.fusion.paths.clear()
+        self.fusion._replan_(new)
+        self._passed.clear()
+        self.fusion._paths.clear()
         if self.builder is not None:
             given = {"img_size": list(new.input_size[1:]), **options}
             self.builder = self.builder.with_kwargs(**given)
@@ -396,7 +412,7 @@ class VideoWrap(ClipState, TimmLike):
     @property
     def plan(self) -> Plan:
         """The frozen plan: every site, its layout and channels, and the rule that chose it."""
-        return self.fusion.plan
+        return self.fusion._plan
 
     def cost(self, T: int | None = None) -> float:
         """Tell what a call in evaluation costs, in multiply-accumulates at the planned size.
@@ -448,8 +464,9 @@ class VideoWrap(ClipState, TimmLike):
         """
         super().reset_classifier(num_classes, global_pool, **kwargs)
         self._late.clear()
+        self._passed.clear()
         self._late_ways.clear()
-        self.fusion.paths.clear()
+        self.fusion._paths.clear()
         if self.builder is not None:
             pool = {} if global_pool is None else {"global_pool": global_pool}
             self.builder = self.builder.with_kwargs(num_classes=num_classes, **pool)
@@ -463,7 +480,7 @@ class VideoWrap(ClipState, TimmLike):
         """
         self._check_use()
         backbone = self.backbone
-        self.fusion.remove_()
+        self.fusion._remove_()
         if self.freeze_bn:
             for norm in batch_norms(backbone):
                 norm.train(backbone.training)
@@ -560,18 +577,13 @@ class VideoWrap(ClipState, TimmLike):
             inputs = maker.image_frames(images) if isinstance(maker, CallFrames) and maker.begins_at_image else images
             self._seen.look(self.to_video, self.plan.clip_sites, size, T)
             given = Given(inputs, T, images.shape[0] * T, size, self._way_back(size), maker)
-        channels = self.plan.input_size[0]
-        if channels and images.shape[1] != channels:
-            raise InputError(
-                f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; the backbone was planned for "
-                f"{channels}: pass images (B, {channels}, H, W)"
-            )
+        check_channels(images, self.plan.input_size[0])
         return given
 
-    def _scope(self, given: Given, *, by_door: bool = False) -> FramesScope:
+    def _scope(self, given: Given, *, by_door: bool = False, modes: Modes | None = None) -> FramesScope:
         """Open the scope of a call of the backbone; `by_door` where another method than its call is entered."""
         rows, size = (given.rows, given.size) if by_door else (None, None)
-        return self.fusion.frames(given.T, rows=rows, size=size, maker=given.maker)
+        return self.fusion._frames(given.T, rows=rows, size=size, maker=given.maker, modes=modes)
 
     def _maker(self, T: int, *, share: bool = False) -> FrameMaker | CallFrames | None:
         """Return what makes T frames inside of the backbone; None where maps are moved nowhere.
@@ -599,7 +611,15 @@ class VideoWrap(ClipState, TimmLike):
     def _check_paths(self, given: Given, method: str, options: Mapping[str, Any] | None = None) -> None:
         """Raise `InputError` where something leads past a place on the way of a method; a call finds out by itself."""
         if self.plan.clip_sites and given.T > 1:
-            self.fusion.paths.check(self.backbone, given.inputs, method=method, options=options)
+            self.fusion._paths.check(self.backbone, given.inputs, method=method, options=options)
+
+    def _passed_by(self, given: Given, options: Mapping[str, Any]) -> dict[str, Passed]:
+        """Tell which places the intermediates have passed; traced once for each mode, size and set of options."""
+        key = (self.backbone.training, given.size, told_all(options.items()))
+        if key not in self._passed:
+            enter = entering(options, "forward_intermediates")
+            self._passed[key] = passed_outputs(self.backbone, self.fusion, given.inputs, enter)
+        return self._passed[key]
 
     def _aggregate(
         self, outputs: Any, given: Given, frames: Tensor | None = None, flags: Mapping[str, Any] | None = None
@@ -611,7 +631,7 @@ class VideoWrap(ClipState, TimmLike):
         ways = ways_between(self.to_video, self.plan, given.size)
         if self.plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
             ways |= self._late_ways.of(self.backbone, self.fusion, self.to_video, given, outputs, flags or {})
-        key = repr(sorted((flags or {}).items()))
+        key = told_all((flags or {}).items())
         enter = entering(flags or {})
         later = None if frames is None else partial(self._late_formats, frames, enter, key)
         return aggregate(
@@ -637,21 +657,32 @@ class VideoWrap(ClipState, TimmLike):
         """Return what a method of the backbone returns for images, each seen as its clip (see `methods`)."""
         how = aggregation_of(self.aggregate, method.name)
         given = self._given(images, None)
-        norms = [(buffer, buffer.clone()) for buffer in self.fusion.buffers()] if self.training else []
-        with self._scope(given, by_door=True), CallWords(self.backbone, self.fusion, given.inputs):
-            outputs = self.fusion.tie(enter(self.backbone, given.inputs))
-        if self.training and not self.backbone.training:
-            # The method begins evaluation by itself, as `predict` of some libraries does: all of the wrapper has to.
-            for buffer, before in norms:
-                buffer.copy_(before)
-            self.eval()
-            return self._see(method, images, enter)
+        if self.plan.clip_sites and given.T > 1:
+            self.fusion._paths.check(
+                self.backbone, given.inputs, method=method.name, enter=enter, arguments=method.arguments
+            )
+        drawn = isinstance(self.to_video, FrameSource) and self.to_video.training
+        modes = None if torch.compiler.is_compiling() else Modes(self.backbone, self.fusion)
+        try:
+            scope = self._scope(given, by_door=True, modes=modes)
+            with scope, CallWords(self.backbone, self.fusion, given.inputs):
+                outputs = self.fusion._tie(enter(self.backbone, given.inputs))
+        finally:
+            if modes is not None:
+                modes.close()
+                if self.backbone.training != modes.entry:
+                    # The method leaves its network in another mode: all of the wrapper goes with it.
+                    self.train(self.backbone.training)
+        if modes is not None and modes.changed and drawn:
+            return self._see_evaluated(method, images, enter)
         ways: dict[str, Unwarper] = {}
         if self.plan.later_sites and how in ("auto", "unwarp"):
             passed = passed_places(self.backbone, self.fusion, given.inputs, enter)
             ways = {path: way_behind(self.to_video, self.plan.clip_sites, given.size, n) for path, n in passed.items()}
         formats = method_formats(
-            output_formats(self.backbone, self.plan), partial(self._late_formats, given.inputs, enter, method.key)
+            output_formats(self.backbone, self.plan),
+            partial(self._late_formats, given.inputs, enter, method.key),
+            prefix_tokens(self.backbone),
         )
         return aggregate(
             outputs,
@@ -663,6 +694,15 @@ class VideoWrap(ClipState, TimmLike):
             rows=given.rows,
             ways=ways,
         )
+
+    def _see_evaluated(self, method: Method, images: Tensor, enter: Enter) -> Any:
+        """See images again with the frames of evaluation: those of training were drawn before a method ended it."""
+        mode = self.to_video.training
+        self.to_video.eval()
+        try:
+            return self._see(method, images, enter)
+        finally:
+            self.to_video.train(mode)
 
     def _of_backbone(self, name: str, value: Any) -> Any:
         """Return a method of the backbone so that it sees a clip of every image; other values as they are."""

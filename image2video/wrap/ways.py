@@ -15,6 +15,7 @@ from image2video.inject.api import Injection
 from image2video.inject.clip_site import ClipSite
 from image2video.inject.door import entering
 from image2video.inject.plan import Plan
+from image2video.inject.recent import Recent, told_all
 from image2video.protocols import Unwarper
 from image2video.trace.trace import tensors_of
 from image2video.wrap.clip_record import Video
@@ -92,7 +93,7 @@ class LateWays:
     """
 
     def __init__(self) -> None:
-        self._passed: dict[tuple[bool, str], dict[str, int]] = {}
+        self._passed: Recent[tuple[bool, str], dict[str, int]] = Recent()
 
     def clear(self) -> None:
         """Forget what was traced, after a change of the backbone."""
@@ -117,12 +118,12 @@ class LateWays:
             outputs: what it returned.
             flags: the keywords of the call.
         """
-        plan = fusion.plan
+        plan = fusion._plan
         planned = {output.path for output in plan.outputs}
         unknown = [path for path, found in tensors_of(outputs) if path not in planned and found.ndim > 2]
         if not unknown:
             return {}
-        key = (backbone.training, repr(sorted(flags.items())))
+        key = (backbone.training, told_all(flags.items()))
         if key not in self._passed:
             self._passed[key] = passed_places(backbone, fusion, given.inputs, entering(flags))
         passed = self._passed[key]

@@ -151,19 +151,19 @@ class VideoBackbone(BaseModule):
         Raises:
             InputError: images of other channels than the backbone was traced with.
         """
-        T, needed = self.to_video.T, self.fusion.plan.input_size[0]
+        T, needed = self.to_video.T, self.fusion._plan.input_size[0]
         if images.ndim != 4 or images.shape[1] != needed:
             raise InputError(
                 f"VideoWrap takes images (B, {needed}, H, W), got {tuple(images.shape)}; {needed} is "
                 "model.backbone.backbone.in_channels (3 where it is not given)"
             )
-        sites, size = self.fusion.plan.clip_sites, (images.shape[2], images.shape[3])
+        sites, size = self.fusion._plan.clip_sites, (images.shape[2], images.shape[3])
         maker = self._maker()
         if isinstance(maker, CallFrames) and maker.begins_at_image:
             given = maker.image_frames(images)
         else:
             given = images if sites else clip_to_frames(self.to_video(images, T))
-        with self.fusion.frames(T, maker=maker):
+        with self.fusion._frames(T, maker=maker):
             outputs = self.backbone(given)
         return aggregate(
             outputs,
@@ -172,20 +172,20 @@ class VideoBackbone(BaseModule):
             image_size=size,
             formats=self._formats(),
             rows=images.shape[0] * T,
-            ways=ways_between(self.to_video, self.fusion.plan, size),
+            ways=ways_between(self.to_video, self.fusion._plan, size),
         )
 
     def _maker(self) -> Any:
         """What makes the frames inside of the backbone; None where the clip is made at the image alone."""
         if isinstance(self.to_video, DeepVideo):
             # In training norms would weigh frames otherwise that are one row.
-            shared = 0 if self.training or self.backbone.training else self.fusion.plan.shared
+            shared = 0 if self.training or self.backbone.training else self.fusion._plan.shared
             return self.to_video.frames_of_call(shared=shared)
-        return self.to_video if self.fusion.plan.clip_sites else None
+        return self.to_video if self.fusion._plan.clip_sites else None
 
     def _formats(self) -> OutputFormats:
         """What is known of the features: what mmsegmentation's backbones give its heads is (B, C, h, w)."""
-        known = output_formats(self.backbone, self.fusion.plan)
+        known = output_formats(self.backbone, self.fusion._plan)
         return known if known.declared is not None else dataclasses.replace(known, declared="NCHW")
 
     def video_record(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class VideoBackbone(BaseModule):
 
     def extra_repr(self) -> str:
         """The fusion and its sites, as `print(model)` shows them."""
-        return f"fusion={self.fusion.plan.fusion} at {len(self.fusion.plan.sites)} sites"
+        return f"fusion={self.fusion._plan.fusion} at {len(self.fusion._plan.sites)} sites"
 
 
 def _build(config: Any, pretrained: str | None) -> nn.Module:

@@ -134,11 +134,11 @@ def check_heads(segmentor: Any, images: Tensor) -> None:
         images: `(B, C, H, W)`, of which the size and type count.
     """
     fusion = segmentor.video_fusion
-    if fusion.plan.clip_sites:
+    if fusion._plan.clip_sites:
         network = _Heads(segmentor)
         for own in (network, network.decode_head, network.auxiliary_head):
             own.training = segmentor.training
-        fusion.paths.check(network, images, prefix="backbone.")
+        fusion._paths.check(network, images, prefix="backbone.")
 
 
 def _output(head: Any, features: Any, previous: Any) -> Any:

@@ -112,7 +112,7 @@ class VideoSegmentor:
     @property
     def clip_site(self) -> ClipSite | None:
         """Where in the backbone the clip begins; None for the image."""
-        return self.video_fusion.plan.clip_site
+        return self.video_fusion._plan.clip_site
 
     def get_extra_state(self) -> Tensor:
         """The clip and the fusion as a tensor of text, in the state dict."""
@@ -126,7 +126,7 @@ class VideoSegmentor:
         `size` leaves outputs at their own.
         """
         canvas = _size(inputs)
-        begin = cells_of_batch(self.video_fusion.plan.clip_sites, self.to_video, canvas)
+        begin = cells_of_batch(self.video_fusion._plan.clip_sites, self.to_video, canvas)
         video = HeadOutputs(self.to_video, content, canvas, size, begin=begin)
         maker = self._maker(content)
         if maker is None:
@@ -138,7 +138,7 @@ class VideoSegmentor:
         if not isinstance(self.to_video, DeepVideo):
             return None if self.clip_site is None else PaddedMaps(self.to_video, content)
         # In training norms would weigh frames otherwise that are one row.
-        shared = 0 if self.training or self.backbone.training else self.video_fusion.plan.shared  # type: ignore[attr-defined]
+        shared = 0 if self.training or self.backbone.training else self.video_fusion._plan.shared  # type: ignore[attr-defined]
         return PaddedPlaces(self.to_video.frames_of_call(shared=shared), content)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Any]:
@@ -239,7 +239,7 @@ class VideoSegmentor:
         """The features of the frames, and how outputs for them become those of the images."""
         check_heads(self, inputs)
         frames, video = self.make_frames(inputs, content, size)
-        with self.video_fusion.frames(self.to_video.T, maker=self._maker(content)):
+        with self.video_fusion._frames(self.to_video.T, maker=self._maker(content)):
             return self.extract_feat(frames), video
 
     def _heads(self) -> list[Any]:

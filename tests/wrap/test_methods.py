@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from wrap_helpers import images, stir
 
-from image2video import VideoWrap
-from image2video.errors import InputTypeError, UnsupportedError
+from image2video import RandomClips, VideoWrap
+from image2video.errors import InputError, InputTypeError, UnsupportedError
 
 PAIR = "identity | flip_x"
 
@@ -113,6 +113,88 @@ def test_a_method_that_begins_evaluation_by_itself_takes_all_of_the_wrapper_with
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+class Predicts(nn.Module):
+    """A network whose methods change its mode by themselves."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.body = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+
+    def forward(self, x):
+        return self.body(self.stem(x)).mean((2, 3))
+
+    def predict(self, x):
+        was = self.training
+        self.eval()
+        out = self(x)
+        self.train(was)
+        return out
+
+    def predict_by_parts(self, x):
+        was = self.training
+        self.eval()
+        out = self.body(self.stem(x)).mean((2, 3))
+        self.train(was)
+        return out
+
+    def fails(self, x):
+        self.eval()
+        raise ValueError("on purpose")
+
+    def once_more(self, x):
+        return self.predict(x) + self(x)
+
+
+def predicting(**options):
+    model = VideoWrap(Predicts(), "gsf", **{"T": 3} | options, input_size=(3, 24, 40), residual=False)
+    stir(model.fusion)
+    return model
+
+
+def modes_of(model):
+    return {name: module.training for name, module in model.named_modules()}
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_by_parts"])
+def test_a_method_that_ends_its_evaluation_moves_no_norm(method):
+    model, batch = predicting(), images(size=(3, 24, 40))
+    expected = model.eval()(batch)
+    model.train()
+    modes = modes_of(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.testing.assert_close(getattr(model, method)(batch), expected, atol=1e-6, rtol=0)
+    assert modes_of(model) == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_fusions_train_again_where_the_method_goes_on_training():
+    model, batch = predicting(), images(size=(3, 24, 40))
+    expected = model.eval()(batch)
+    model.train()
+    counts = [value.item() for name, value in model.fusion.named_buffers() if name.endswith("num_batches_tracked")]
+    expected = expected + copy.deepcopy(model)(batch)
+    torch.testing.assert_close(model.once_more(batch), expected, atol=1e-6, rtol=0)
+    after = [value.item() for name, value in model.fusion.named_buffers() if name.endswith("num_batches_tracked")]
+    assert counts
+    assert after == [count + 1 for count in counts]
+
+
+def test_a_method_that_fails_leaves_one_mode():
+    model = predicting().train()
+    with pytest.raises(ValueError, match="on purpose"):
+        model.fails(images(size=(3, 24, 40)))
+    assert not any(modes_of(model).values())
+
+
+def test_drawn_frames_are_those_of_evaluation():
+    model, batch = predicting(frames=RandomClips(("rotate(10)", "scale(1.3)"), T=3), T=None), images(size=(3, 24, 40))
+    expected = model.eval()(batch)
+    model.train()
+    torch.testing.assert_close(model.predict(batch), expected, atol=1e-6, rtol=0)
+    assert all(modes_of(model).values())
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["planned", "not planned yet"])
 def test_methods_without_images_run_as_they_are(known):
     bare, model = towers()
@@ -138,6 +220,41 @@ def test_what_cannot_see_the_clip_is_refused_by_name():
     _, scored = towers(aggregate="mean_prob")
     with pytest.raises(UnsupportedError, match=r"encode_image\(\) may return features; call model\(images\)"):
         scored.encode_image(batch)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["planned", "not planned yet"])
+def test_images_that_forward_refuses_are_refused_by_methods_too(known):
+    bare, model = towers()
+    if not known:
+        model = VideoWrap(copy.deepcopy(bare), fusion="none", genotype=PAIR)
+    pixels = torch.zeros(2, 3, 24, 40, dtype=torch.uint8)
+    with pytest.raises(
+        InputTypeError, match=r"encode_image\(\) of Towers: images are uint8; .*; or call model\.backbone"
+    ):
+        model.encode_image(pixels)
+    with pytest.raises(InputTypeError, match=r"images must be floating point \(B, C, H, W\), got torch\.int64"):
+        model.encode_image(image=pixels.long())
+    for shape in ((2, 1, 24, 40), (2, 24, 40, 3)):
+        with pytest.raises(InputError, match=rf"Towers: images have {shape[1]} channels, .* was planned for 3: pass"):
+            model.encode_image(torch.zeros(shape))
+
+
+def test_prefix_tokens_beside_a_map_take_the_plain_mean():
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    options = {"img_size": (64, 96), "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
+    net = timm.create_model("vit_tiny_patch16_224", **options).eval()
+    model = VideoWrap(copy.deepcopy(net), "none", genotype="identity | flip_x", input_size=(3, 64, 96))
+    batch = images(size=(3, 64, 96))
+    with torch.no_grad():
+        for reshape in (True, False):
+            words = {"n": [0, 1], "reshape": reshape, "return_prefix_tokens": True}
+            one, other = (net.get_intermediate_layers(frames, **words) for frames in (batch, batch.flip(-1)))
+            for found, (_, first), (_, second) in zip(
+                model.get_intermediate_layers(batch, **words), one, other, strict=True
+            ):
+                assert found[0].shape == ((2, 24, 4, 6) if reshape else (2, 24, 24))
+                torch.testing.assert_close(found[1], (first + second) / 2, atol=1e-6, rtol=0)
 
 
 def test_image_features_of_transformers():

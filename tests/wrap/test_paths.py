@@ -188,8 +188,11 @@ def test_each_way_is_traced_once(monkeypatch):
     assert len(traced) == 2
     again = pickle.loads(pickle.dumps(copy.deepcopy(model.fusion.paths)))
     assert again.found == model.fusion.paths.found
-    for width in range(16, 16 + 2 * paths.MAX_SIZES):
+    for width in range(16, 16 + paths.MAX_SIZES):
         model(images(1, (3, 16, width)))
+    with pytest.warns(UserWarning, match="images of 16 sizes have come so far; .* not looked at any more"):
+        model(images(1, (3, 16, 80)))
+    model(images(1, (3, 16, 81)))  # it is said once
     assert len(traced) == 1 + paths.MAX_SIZES
 
 
@@ -235,3 +238,80 @@ def test_compiled_before_it_has_run():
     model.train()
     with pytest.raises(Exception, match="in training mode what 'second' makes leads past"):
         compiled(images())
+
+
+def test_what_was_refused_is_looked_at_again():
+    model = wrapped(lambda net, x: getattr(net, "passes_by", False)).train()
+    model.backbone.passes_by = True
+    with pytest.raises(InputError, match="leads past it"):
+        model(images())
+    model.backbone.passes_by = False
+    assert model(images()).shape == (2, 4)
+
+
+def test_what_is_remembered_of_calls_is_bounded(monkeypatch):
+    from image2video.inject import recent
+
+    class Word:
+        """Something that is printed with its address."""
+
+    class Scaled(Net):
+        def forward(self, images, scale=1.0, word=None):
+            return super().forward(images) * scale
+
+        def encode(self, images, scale=1.0, word=None):
+            return self.forward_features(images) * scale
+
+    monkeypatch.setattr(recent, "MAX_CALLS", 3)
+    model = VideoWrap(Scaled(lambda net, x: False).eval(), "none", genotype=SITES, T=3, input_size=SIZE)
+    for number in range(5):
+        model(images(), scale=float(number))
+        model.encode(images(), scale=float(number))
+    assert [len(known) for known in (model.fusion.paths.found, model._late)] == [3, 3]
+    words = [Word(), Word()]
+    assert repr(words[0]) != repr(words[1])
+    for word in words:
+        model.encode(images(), word=word)
+    assert sum("Word object" in way.arguments for way in model.fusion.paths.found) == 1
+
+
+class Methods(Net):
+    """Methods that never call the network itself."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        first = self.first(images)
+        return (self.third(self.second(first)) + first).mean((2, 3))
+
+    def encode_at(self, scale: float, images: Tensor) -> Tensor:
+        return self.encode(images) * scale
+
+    def good(self, images: Tensor) -> Tensor:
+        return self.forward_features(images).mean((2, 3))
+
+    def low(self, images: Tensor) -> Tensor:
+        return self.first(images).mean((2, 3))
+
+
+@pytest.mark.parametrize("sites", [SITES, AT_IMAGE, "third"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_methods_of_the_backbone(sites, count):
+    torch.manual_seed(0)
+    place = {"clip_at": sites, "genotype": "rotate(9)"} if isinstance(sites, str) else {"genotype": sites}
+    model = VideoWrap(Methods(lambda net, x: False).eval(), "none", **place, T=3, input_size=SIZE)
+    with pytest.raises(InputError, match=r"in eval mode by encode what 'first' makes leads past it to"):
+        model.encode(images(count))
+    with pytest.raises(InputError, match=r"by encode_at with images=1, 0=2\.0 what 'first' makes leads past it to"):
+        model.encode_at(2.0, images(count))
+    torch.testing.assert_close(model.good(images(count)), model(images(count)))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_methods_that_end_before_the_place(count):
+    torch.manual_seed(0)
+    net = Methods(lambda net, x: False).eval()
+    expected = net.low(images(count))
+    model = VideoWrap(net, "none", genotype="rotate(9)", clip_at="third", T=3, input_size=SIZE)
+    found = list(map(model.low, [images(count), images(count)]))
+    assert len(found) == 2
+    for one in found:
+        torch.testing.assert_close(one, expected)

@@ -107,7 +107,7 @@ class MapFrames:
             part = frames[start : start + most]
             # A scope of one frame is the bare network: a lone frame goes twice.
             part = part if len(part) > 1 else part * 2
-            with self.precision(), injection.frames(len(part), maker=_Maker(part)):
+            with self.precision(), injection._frames(len(part), maker=_Maker(part)):
                 out = self.model(images)
             ClassificationTask().check(out, len(images) * len(part))
             self.frames += out.shape[0]
@@ -150,7 +150,7 @@ class MapClips:
         size = (images.shape[-2], images.shape[-1])
         self.frames += images.shape[0] * video.T
         with self.precision():
-            with injection.frames(video.T, maker=video):
+            with injection._frames(video.T, maker=video):
                 outputs = self.model(images)
             self.task.check(outputs, images.shape[0] * video.T)
             back = way_back(video, (self.site,), size)
@@ -219,11 +219,11 @@ def _injected(model: nn.Module, site: ClipSite, paths: Paths) -> Iterator[Inject
 def injected(model: nn.Module, plan: Plan, paths: Paths) -> Iterator[Injection]:
     """Let clips move at the places of a plan for a while; `paths` remembers what was traced before."""
     injection = inject_(model, plan)
-    injection.paths.found = paths.found
+    injection._paths.found = paths.found
     try:
         yield injection
     finally:
-        injection.remove_()
+        injection._remove_()
 
 
 def _plan(clips: Sequence[ClipCandidate], size: Size, site: ClipSite) -> _Plan:

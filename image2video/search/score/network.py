@@ -39,19 +39,19 @@ class FrameNetwork(nn.Module):
     @property
     def clip_sites(self) -> tuple[ClipSite, ...]:
         """The places inside of the backbone where maps are moved."""
-        return () if self.fusion is None else self.fusion.plan.clip_sites
+        return () if self.fusion is None else self.fusion._plan.clip_sites
 
     def forward(self, clip: Tensor, maker: PlaceMaker | None = None) -> Any:
         """The outputs of a clip's frames; `maker` makes those at places inside of the backbone."""
         if self.fusion is None:
             return self.backbone(clip_to_frames(clip))
-        if self.fusion.plan.clip_site is not None:
+        if self.fusion._plan.clip_site is not None:
             assert maker is not None, "the clip begins inside of the backbone"
-            with self.fusion.frames(maker.counts[-1], maker=maker):
+            with self.fusion._frames(maker.counts[-1], maker=maker):
                 return self.backbone(clip)
         # Behind the image there may be fewer rows than frames: those that are the same until a later place.
         T = clip.shape[1] if maker is None else maker.counts[-1]
-        with self.fusion.frames(T, maker=maker):
+        with self.fusion._frames(T, maker=maker):
             return self.backbone(clip_to_frames(clip))
 
 
