@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 SCRIPTS = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
-PAGES = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
+PAGES = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
 
 
 def written_by_a_script(path: Path) -> bool:
