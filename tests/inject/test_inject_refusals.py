@@ -12,7 +12,7 @@ from torch import nn
 
 from image2video.errors import Image2VideoError, InputError, InputTypeError, StateError, UnsupportedError
 from image2video.fusion import TSM, GSFConfig, register_fusion
-from image2video.inject.api import inject_
+from image2video.inject.api import Injection, inject_
 from image2video.inject.plan import Plan
 from image2video.trace.layout import NLC
 
@@ -132,6 +132,6 @@ def test_child_names_that_modules_have_methods_of_are_no_clash() -> None:
     injection = inject_(net, make_plan("gsf", ["frames.0", "plan"]))
     assert {"frames.0.gsf.bn.weight", "plan.gsf.bn.weight"} <= set(injection.state_dict())
     injection.load_state_dict(injection.state_dict())
-    with injection.frames(3):
+    with Injection.frames(injection, 3):  # on the object, the name is that of the level which holds fusions
         assert net(torch.zeros(6, 8, 5, 7)).shape == (6, 8, 5, 7)
-    assert isinstance(injection.plan, Plan)
+    assert isinstance(injection._plan, Plan)
