@@ -125,8 +125,8 @@ class Injection(nn.Module):
         fusions: the module of each site, in the plan's order.
 
     A part of the backbone may be named as an attribute or a method of this class (`backbone`, `plan`, `frames`). Then
-    the name is that of the level which holds the part's fusions: torch finds modules by their names. A method that is
-    hidden so is called as `Injection.frames(injection, T)`. The library itself uses names that begin with an underscore.
+    the name is that of the level which holds the part's fusions: torch finds modules by their names. A hidden
+    method is called as `Injection.frames(injection, T)`. The library itself uses names that begin with an underscore.
     """
 
     def __init__(self, backbone: nn.Module, plan: Plan, fusions: list[Fusion]) -> None:
