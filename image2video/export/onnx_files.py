@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from image2video.export.formats import ExportFormat, Request, Runner, register_format
+from image2video.trace.capture import one_size
 
 INPUT = "images"
 
@@ -33,7 +34,7 @@ class _OnnxFile(ExportFormat):
                 options["dynamic_shapes"] = ({0: torch.export.Dim("batch")},)
         elif request.dynamic_batch:
             options["dynamic_axes"] = {name: {0: "batch"} for name in (INPUT, *request.outputs)}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), one_size():
             # Advice to use the other exporter, and values that a tracer takes for constants: the comparison
             # afterwards looks at them.
             warnings.simplefilter("ignore")

@@ -11,6 +11,7 @@ from torch import nn
 
 from image2video.export.formats import ExportFormat, Request, Runner, register_format
 from image2video.export.programs import tensors
+from image2video.trace.capture import one_size
 
 
 @register_format
@@ -24,7 +25,7 @@ class TorchScript(ExportFormat):
     def write(self, model: nn.Module, request: Request, path: Path) -> dict[str, Any]:
         """Trace and save."""
         # What a tracer warns of, values that it takes for constants, is what the comparison afterwards looks at.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), one_size():
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(model, (request.images,), strict=False, check_trace=False)
             torch.jit.save(traced, str(path))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -13,6 +15,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from image2video.errors import UnsupportedError
 
 _Result = TypeVar("_Result")
+_ONE_SIZE: ContextVar[bool] = ContextVar("one_size", default=False)
+"""Whether what is traced for TorchScript will see images of the traced size alone."""
 _WAY = "use torch.export.export(model, (images,)), or torch.onnx.export for a file"
 
 
@@ -44,15 +48,25 @@ def is_exported() -> bool:
     return _is_exporting() or torch.jit.is_tracing()
 
 
+@contextmanager
+def one_size() -> Iterator[None]:
+    """Let a trace for TorchScript see images of one size, so that what follows from the size is a constant of it."""
+    token = _ONE_SIZE.set(True)
+    try:
+        yield
+    finally:
+        _ONE_SIZE.reset(token)
+
+
 def goes_into_export(*values: Any) -> bool:
     """Whether a graph that leaves Python has to hold a computation from these values.
 
-    So it is where one of them stands for many (a size that is dynamic, a tensor of the graph), and under
-    `torch.jit.trace` and strict export, where nothing can be computed beside the graph. A graph for `torch.compile`
-    does not leave Python.
+    So it is where one of them stands for many (a size that is dynamic, a tensor of the graph), under `torch.jit.trace`,
+    whose sizes are all dynamic outside of `one_size`, and under strict export, where nothing can be computed beside
+    the graph. A graph for `torch.compile` does not leave Python.
     """
     if torch.jit.is_tracing():
-        return True
+        return not _ONE_SIZE.get()
     if not _is_exporting():
         return False
     return torch.compiler.is_dynamo_compiling() or not all(_is_known(value) for value in values)
@@ -64,7 +78,12 @@ def constant(make: Callable[..., _Result], *values: Any) -> _Result:
     What a runtime or a quantiser does to a computation in a graph (less precision, eight bits) cannot be done to a
     constant that is no weight. See `goes_into_export` for where that is not possible.
     """
-    if _is_exporting() and not goes_into_export(*values):
+    if goes_into_export(*values):
+        return make(*values)
+    if torch.jit.is_tracing():
+        with _untraced():
+            return make(*[_as_number(value) for value in values])
+    if _is_exporting():
         with _disable_current_modes():
             return make(*values)
     return make(*values)
@@ -81,6 +100,22 @@ def refuse_symbols(value: Any, what: str) -> None:
 def refuse_script(what: str) -> NoReturn:
     """Raise `UnsupportedError` for torch.jit.script, which asks a module for `__prepare_scriptable__`."""
     raise UnsupportedError(f"torch.jit.script cannot compile {what}, since it knows no forward hooks; {_WAY}")
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Pause a trace for TorchScript: a tensor that is made meanwhile is a constant to it."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
+
+
+def _as_number(value: Any) -> Any:
+    """Return the number that a size stands for: a tracer gives sizes as tensors without dimensions."""
+    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
 def _is_exporting() -> bool:

@@ -160,13 +160,14 @@ def test_a_file_of_eight_bits_keeps_no_float_weights_beside_them(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_frozen_model_has_its_clip_as_constants_in_onnx(tmp_path):
+@pytest.mark.parametrize("kind", ["onnx", "onnx-legacy"])
+def test_a_frozen_model_has_its_clip_as_constants_in_onnx(tmp_path, kind):
     """No matrix is computed when the file runs, nothing is in double precision: coordinates are an initializer."""
     need("onnx")
     onnx = pytest.importorskip("onnx")
     for place in (None, "late"):
         path = tmp_path / f"{place}.onnx"
-        export_model(wrapped("none", clip_at=place, genotype="scale(1.1) > rotate(5)"), path, "onnx")
+        export_model(wrapped("none", clip_at=place, genotype="scale(1.1) > rotate(5)"), path, kind)
         graph = onnx.load(path).graph
         double = onnx.TensorProto.DOUBLE
         assert not [one.name for one in graph.initializer if one.data_type == double]
@@ -184,8 +185,31 @@ def test_a_frozen_model_has_its_clip_as_constants_in_onnx(tmp_path):
                 # How often the points of a clip are repeated depends on the number of images, and nothing else does.
                 seen.add(made[name].op_type)
                 rest += made[name].input
-            else:
+            if name not in made or made[name].op_type == "Constant":
                 sources.add(name)
         assert seen <= {"Expand", "Reshape", "Concat", "Shape", "Unsqueeze", "Tile", "Slice", "Constant", "Squeeze"}
         held = {one.name: one for one in graph.initializer}
+        held |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
         assert any(name in held and max(held[name].dims, default=0) > 8 for name in sources)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+@pytest.mark.parametrize("place", [None, "late"])
+def test_a_trace_has_its_clip_as_constants(tmp_path, place):
+    path = tmp_path / "traced.ts"
+    export_model(wrapped("none", clip_at=place, genotype="scale(1.1) > rotate(5)"), path, "torchscript")
+    graph = torch.jit.load(path).inlined_graph
+    kinds = {node.kind() for node in graph.nodes()}
+    assert "aten::grid_sampler" in kinds
+    assert not kinds & {"aten::sin", "aten::cos", "aten::linalg_inv", "aten::matmul", "aten::einsum"}
+    rest = [list(node.inputs())[1].node() for node in graph.nodes() if node.kind() == "aten::grid_sampler"]
+    sources = set()
+    while rest:
+        node = rest.pop()
+        if node.kind() == "prim::Constant" and node.output().type().kind() == "TensorType":
+            sources.add(node.output().toIValue().dtype)
+        elif node.kind() in ("aten::repeat", "aten::expand", "aten::to", "aten::detach"):
+            rest.append(next(iter(node.inputs())).node())
+        else:
+            raise AssertionError(f"the points are made by {node.kind()}")
+    assert sources == {torch.float32}
