@@ -106,11 +106,11 @@ def refuse_script(what: str) -> NoReturn:
 def _untraced() -> Iterator[None]:
     """Pause a trace for TorchScript: a tensor that is made meanwhile is a constant to it."""
     state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
 def _as_number(value: Any) -> Any:
