@@ -98,7 +98,7 @@ class Colours:
         Returns:
             True where there is one value for all channels, or one for each.
         """
-        return {len(self.mean), len(self.std)} <= {1, channels}
+        return {len(self.mean), len(self.std)} <= {1, int(channels)}  # a tracer gives sizes as tensors
 
     def to_unit(self, images: Tensor) -> Tensor:
         """Undo the normalisation; `InputError` refuses another number of channels.

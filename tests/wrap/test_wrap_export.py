@@ -78,6 +78,7 @@ OUTPUTS = {  # without fusion, which samples nothing
     "features": {"net_options": FEATURES},
     "tokens": {"net": "tokens", "net_options": {"num_classes": 0, "global_pool": ""}},
     "colours": {"genotype": COLOURFUL, "mean": 0.5, "std": 0.2},
+    "colours per channel": {"genotype": COLOURFUL, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)},
     "ramp": {"net_options": FEATURES, "schedule": "ramp"},
     "frame set": {"net_options": FEATURES, "genotype": "flip_x | rotate(12) | scale(1.1)", "T": None},
 }
