@@ -213,3 +213,16 @@ def test_a_trace_has_its_clip_as_constants(tmp_path, place):
         else:
             raise AssertionError(f"the points are made by {node.kind()}")
     assert sources == {torch.float32}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+def test_a_trace_refuses_images_of_another_size(tmp_path):
+    path = tmp_path / "traced.ts"
+    model = wrapped("none", genotype="scale(1.1) > rotate(5)", schedule="ramp")
+    export_model(model, path, "torchscript")
+    traced, (_, height, width) = torch.jit.load(path), model.plan.input_size
+    assert height % 2 == 0
+    with torch.no_grad():
+        for size in ((height // 2, 2 * width), (height + 8, width)):  # the first has as many pixels
+            with pytest.raises(RuntimeError, match="Sizes of tensors must match except in dimension 0"):
+                traced(torch.zeros(2, 3, *size))
