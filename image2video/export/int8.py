@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from image2video.errors import InputError
 from image2video.export.formats import ExportFormat, Request, Runner, register_format
+from image2video.export.inputs import rows
 from image2video.export.programs import exported_program, program_runner
 
 _BATCH = 16
@@ -42,10 +44,8 @@ class Int8(ExportFormat):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of parts of torch that torchao still uses
             prepared = pt2e.prepare_pt2e(exported_program(model, request).module(), quantizer)
-            size = request.images.shape[0]
-            for batch in request.calibration.split(_BATCH if request.dynamic_batch else size):
-                if request.dynamic_batch or len(batch) == size:
-                    prepared(batch)
+            for batch in _batches(request):
+                prepared(batch)
             rounded = pt2e.convert_pt2e(prepared)
             _drop_unused(rounded)
             torch.export.save(exported_program(rounded, request), path)
@@ -55,6 +55,17 @@ class Int8(ExportFormat):
         """Read the graph; torchao has the operators that round."""
         importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
         return program_runner(path)
+
+
+def _batches(request: Request) -> Iterator[Tensor]:
+    """The images that ranges are taken from, as many at once as the graph takes; the last ones are filled up."""
+    assert request.calibration is not None
+    if request.dynamic_batch:
+        yield from request.calibration.split(_BATCH)
+        return
+    size = len(request.images)
+    for start in range(0, len(request.calibration), size):
+        yield rows(request.calibration, size, start)
 
 
 def _drop_unused(module: torch.fx.GraphModule) -> None:

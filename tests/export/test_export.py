@@ -160,6 +160,15 @@ def test_a_file_of_eight_bits_keeps_no_float_weights_beside_them(tmp_path):
 
 
 @pytest.mark.slow
+def test_fewer_images_than_a_fixed_batch_give_ranges_too(tmp_path):
+    need("int8")
+    model = wrapped("none")
+    config = ExportConfig("int8", batch_size=4)
+    report = export_model(model, tmp_path / "model.pt2", config, images=images(4, SIZE), calibration=images(3, SIZE))
+    assert report.largest.relative < 0.3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "onnx-legacy"])
 def test_a_frozen_model_has_its_clip_as_constants_in_onnx(tmp_path, kind):
     """No matrix is computed when the file runs, nothing is in double precision: coordinates are an initializer."""
