@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from decoder_nets import Branch, EncoderDecoder
 from plan_cases import (
     SIZE,
     Chunks,
@@ -241,26 +242,6 @@ def test_a_sum_over_several_stages_is_no_block_of_the_fallback():
 
     made = plan(Pyramid(), fusion="tsm", input_size=SIZE)
     assert [(s.name, s.rule) for s in made.sites] == [(f"stages.{i}", "fallback") for i in range(3)]
-
-
-class EncoderDecoder(nn.Module):
-    """A network for maps whose decoder has residual branches too."""
-
-    def __init__(self, encoder, decoder):
-        super().__init__()
-        self.encoder, self.decoder = encoder, decoder
-
-    def forward(self, x):
-        return self.decoder(self.encoder(x))
-
-
-class Branch(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(8, 8, 3, padding=1)
-
-    def forward(self, x):
-        return x + self.conv(x)
 
 
 def test_decoders_have_sites_only_where_they_are_asked_for():

@@ -5,6 +5,7 @@ import json
 import pytest
 import timm
 import torch
+from decoder_nets import Branch, EncoderDecoder
 from safetensors.torch import load_file
 from torch import nn
 from wrap_helpers import CHAIN, COLOURFUL, backbone, images, same_state, state_of, stir, wrapped
@@ -218,26 +219,8 @@ def test_hub_ids_are_downloaded(tmp_path, monkeypatch):
         VideoWrap.from_pretrained("owner/model")
 
 
-class Branch(nn.Module):
-    """A residual branch."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(8, 8, 3, padding=1)
-
-    def forward(self, x):
-        return x + self.conv(x)
-
-
-class EncoderDecoder(nn.Module):
-    """A network for maps whose decoder has residual branches too."""
-
-    def __init__(self):
-        super().__init__()
-        self.encoder, self.decoder = nn.Sequential(nn.Conv2d(3, 8, 1), Branch()), nn.Sequential(Branch())
-
-    def forward(self, x):
-        return self.decoder(self.encoder(x))
+def decoding():
+    return EncoderDecoder(nn.Sequential(nn.Conv2d(3, 8, 1), Branch()), nn.Sequential(Branch()))
 
 
 @torch.no_grad()
@@ -245,12 +228,12 @@ class EncoderDecoder(nn.Module):
 def test_sites_in_a_decoder_load_again(chosen, tmp_path, monkeypatch):
     if chosen is None:  # as 0.1 planned by default
         monkeypatch.setattr(planning, "without_decoder", lambda backbone, found: (found, []))
-    model = VideoWrap(EncoderDecoder(), "gsf", T=3, sites=chosen, input_size=(3, 8, 12)).eval()
+    model = VideoWrap(decoding(), "gsf", T=3, sites=chosen, input_size=(3, 8, 12)).eval()
     assert "decoder.0.conv" in model.plan.names
     stir(model.fusion)
     model.save_pretrained(tmp_path)
     monkeypatch.undo()
-    twin = VideoWrap.from_pretrained(tmp_path, backbone=EncoderDecoder())
+    twin = VideoWrap.from_pretrained(tmp_path, backbone=decoding())
     assert twin.plan.sites == model.plan.sites
     batch = images(size=(3, 8, 12))
     assert torch.equal(twin(batch), model(batch))
