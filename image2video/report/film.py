@@ -137,10 +137,10 @@ def _draw(axis: Axes, pixels: NDArray[np.float32], border: NDArray[np.float64], 
 
 
 def _margin(borders: Sequence[NDArray[np.float64]], height: int, width: int) -> float:
-    """Room around the frames, in pixels, for the parts of outlines that leave them; at most 0.3 of a side."""
+    """Room around the frames, in pixels, for the parts of outlines that leave them; at most 0.4 of a side."""
     corners = np.concatenate(borders)
     beyond = max(-corners.min(), corners[:, 0].max() - width, corners[:, 1].max() - height, 0.0)
-    return float(min(beyond, 0.3 * max(height, width))) + 0.02 * max(height, width)
+    return float(min(beyond, 0.4 * max(height, width))) + 0.02 * max(height, width)
 
 
 def clip_pixels(
