@@ -137,9 +137,12 @@ def rank_on(
     seed: int,
     space: str,
     count: int = 64,
+    clip_at: str | None = None,
     progress: Progress | None = None,
 ) -> Ranking:
     """Rank the clips of a space for the weights of a bare network, on the held-out images of a bench.
+
+    They begin at the image, or at the place `clip_at` inside of the network.
 
     Raises:
         InputError: no weights, or no held-out images.
@@ -157,6 +160,7 @@ def rank_on(
         schedule=bench.clip.schedule,
         padding=bench.clip.padding,
         interpolation=bench.clip.interpolation,
+        clip_at=clip_at,
         seed=seed,
         judge=0,  # the arm that is trained with the winner judges it
         mean=data.mean,

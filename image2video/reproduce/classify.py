@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -121,14 +122,18 @@ def choose(
 
     def rank() -> Chosen:
         bench = table_bench(setting, data, accelerator, places=places)
+        bench = dataclasses.replace(bench, clip=arm.clip(bench.clip))
         space = setting.rank_space or RANK_SPACE
-        return ranked_choice(rank_on(bench, arm, model, seed=setting.seed, space=space), accelerator)
+        ranking = rank_on(bench, arm, model, seed=setting.seed, space=space, clip_at=arm.clip_at)
+        return ranked_choice(ranking, accelerator)
 
     def ranked() -> Chosen:
         if weights is None:
             return rank()
-        clip = row_clip(setting, data)
+        clip = arm.clip(row_clip(setting, data))
         told = [weights, setting.rank_space, clip.T, clip.schedule, clip.padding, setting.seed, arm.pose]
+        if arm.clip_at is not None:  # rankings at the image keep the name that they had before there were places
+            told.append(arm.clip_at)
         return ranked_once(told, folder, accelerator, rank)
 
     def searched(target: Setting) -> Chosen:

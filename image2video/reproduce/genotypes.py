@@ -87,7 +87,7 @@ def ranked_choice(ranking: Ranking, accelerator: Accelerator) -> Chosen:
     """The best of a ranking that every process has made; the main one's, where there are several."""
     # Every process has ranked all images; on a GPU the last digits may differ, the choice must not.
     best = ranking.best
-    assert not isinstance(best, DeepClip), "the tables rank chains at the image"
+    assert not isinstance(best, DeepClip), "the tables rank chains at one place"
     return agreed(accelerator, Chosen(best, f"ranked on {ranking.images} held-out images", ranking.seconds))
 
 

@@ -18,6 +18,7 @@ from image2video.reproduce.genotypes import data_settings
 from image2video.reproduce.learned import OPS, START, UNITS, WIDEST, LearnedAveraging, ranges_text
 from image2video.reproduce.policies import choose_policy
 from image2video.reproduce.scramble import ScrambledClips, scrambled
+from image2video.search import rank_genotypes
 from image2video.training import make_accelerator
 
 SETTING = Setting(**TINY)
@@ -248,6 +249,23 @@ def test_a_ranking_needs_held_out_images_and_looks_at_no_others(data, accelerato
         chosen(arm, dataclasses.replace(data, holdout=None), accelerator, model=model)
     with pytest.raises(InputError, match="it needs start"):
         chosen(arm, data, accelerator)
+
+
+def test_a_ranking_is_made_for_the_frames_and_the_place_of_its_arm(tmp_path, data, accelerator, monkeypatch):
+    asked = []
+
+    def rank(model, images, **how):
+        asked.append((how["T"], how["clip_at"]))
+        return rank_genotypes(model, images, **{**how, "count": 3})
+
+    monkeypatch.setattr("image2video.experiments.genotypes.rank_genotypes", rank)
+    asks = ({}, {"T": 3, "clip_at": "layer2"})
+    arms = [cell("fixed_weights", "none", budget="none", start="bare", **own) for own in asks]
+    model = fresh_network(arms[0], SETTING, data, 0)
+    for _ in range(2):  # the second time they are read
+        for arm in arms:
+            choose(arm, SETTING, data, tmp_path, accelerator, load=nothing, model=model, weights="w")
+    assert asked == [(SETTING.T, None), (3, "layer2")]
 
 
 def test_a_search_elsewhere_has_the_same_network_for_the_images_there(tmp_path, accelerator, monkeypatch):

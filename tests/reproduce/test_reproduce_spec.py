@@ -1,6 +1,7 @@
 """The tables as data: every file, the controls in it, what is refused, and the keys that keep results apart."""
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
@@ -35,8 +36,8 @@ def test_every_table_has_every_control(name):
     experiment = load_experiment(name)
     if experiment.draws_networks:
         pytest.skip("its pictures are of some arms of a table, which has the controls")
-    if name == "deployments":
-        pytest.skip("nothing is trained with clips: test_every_pose_has_every_remedy says what it has")
+    if name in ("deployments", "late"):
+        pytest.skip("nothing is trained with clips: the two tests of poses say what they have")
     for scale in SCALES:
         for row in experiment.rows:
             if scale not in row.settings:
@@ -89,6 +90,33 @@ def test_every_pose_has_every_remedy():
         assert {arm.budget for arm in remedies.values()} == {"none"}
         assert remedies["bare"].start == remedies["ranked"].start == "bare_long"
         assert remedies["augmented"].start == "bare_augmented"
+
+
+def test_the_table_of_late_clips_has_every_place_and_number_of_frames():
+    experiment = load_experiment("late")
+    setting = experiment.rows[0].settings["converged"]
+    upright, *posed = experiment.arms
+    assert (upright.name, upright.pose) == ("bare_long", None)
+    by_pose = {}
+    for arm in posed:
+        assert (arm.start, arm.budget) == ("bare_long", "none")
+        by_pose.setdefault(arm.pose, []).append((arm.clip_at, arm.frames(setting) if arm.fusion else None))
+    assert set(by_pose) == {"rotate(20)", "scale(0.75)"}
+    for found in by_pose.values():
+        places = itertools.product((None, "layer1", "layer2", "layer3"), (2, 3, 5))
+        assert sorted(found, key=str) == sorted([(None, None), *places], key=str)
+
+
+def test_late_clips_are_tested_on_the_networks_of_the_deployments():
+    """So that the two tables share them, and their clips of three frames at the image."""
+    keys = []
+    for name, clip in (("late", "tilt_image_3"), ("deployments", "tilt_ranked")):
+        experiment = load_experiment(name)
+        setting = experiment.rows[0].settings["converged"]
+        arms = {arm.name: arm for arm in experiment.arms_at("converged", experiment.rows[0])}
+        start = run_key(setting, arms["bare_long"])
+        keys.append((start, run_key(setting, arms[clip], start)))
+    assert keys[0] == keys[1]
 
 
 def changed(**changes):

@@ -106,7 +106,8 @@ class SearchConfig:
         renormalise: whether masking scales the other weights up, so that no clip is smaller than another and a network
             without norms is judged by what it sees; the paper's sources (DARTS-PT) do not.
         score_statistics: what norms use while cells with masked parts are scored: those of the `batch` (DARTS-PT), or
-            the `running` ones, under which the largest weight hurts most whatever its op does (see `docs/appendix/masking.md`).
+            the `running` ones, under which the largest weight hurts most whatever its op does (see
+            `docs/appendix/masking.md`).
         score_batch_size: images per batch of these scores, on each process, since the statistics are those of a batch
             (default: `batch_size`).
         orders: random orders of the edges in `perturbation` and `frozen`; with more than one, each starts from the
