@@ -67,12 +67,12 @@ def line_of(outcome: RowOutcome, arm: str) -> Line | None:
 def place_rows(outcome: RowOutcome) -> Iterator[dict[str, Any]]:
     """What clips give networks that are not trained for a pose, by place and frames."""
     for pose, title in POSES.items():
-        bare = line_of(outcome, f"{pose}_bare")
+        bare = line_of(outcome, f"{pose}_alone")
         for T in FRAMES:
-            whole = outcome.gap(f"{pose}_image_{T}", f"{pose}_bare")
+            whole = outcome.gap(f"{pose}_image_{T}", f"{pose}_alone")
             for place in PLACES:
                 line = line_of(outcome, f"{pose}_{place}_{T}")
-                gap = outcome.gap(f"{pose}_{place}_{T}", f"{pose}_bare")
+                gap = outcome.gap(f"{pose}_{place}_{T}", f"{pose}_alone")
                 if bare is None or line is None or gap is None or line.macs is None or bare.macs is None:
                     continue
                 cost = line.macs / bare.macs

@@ -108,7 +108,7 @@ def test_the_table_of_late_clips_has_every_place_and_number_of_frames():
 
 
 def test_late_clips_are_tested_on_the_networks_of_the_deployments():
-    """So that the two tables share them, and their clips of three frames at the image."""
+    """So that the two tables speak of the same networks and, at the image, of equally ranked clips."""
     keys = []
     for name, clip in (("late", "tilt_image_3"), ("deployments", "tilt_ranked")):
         experiment = load_experiment(name)
