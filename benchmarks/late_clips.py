@@ -144,6 +144,7 @@ def figure(found: Mapping[str, list[dict[str, Any]]]) -> Any:
             _trained_panel(axis, name, [row for row in found["trained"] if row["row"] == name])
         if names:
             axes[-1][0].legend(loc="best")
+            axes[-1][1].set_visible(len(names) > 1)
     return drawn
 
 
