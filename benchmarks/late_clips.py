@@ -86,6 +86,8 @@ def place_rows(outcome: RowOutcome) -> Iterator[dict[str, Any]]:
                     "share_of_gain": None if whole is None else round(gap.mean / whole.mean, 2),
                     "share_of_cost": round(cost / T, 2),
                     **both_row(gap),
+                    "low": round(gap.low, 2),
+                    "high": round(gap.high, 2),
                 }
 
 
@@ -152,10 +154,12 @@ def _pose_panel(axis: Any, title: str, rows: list[dict[str, Any]]) -> None:
     for number, place in enumerate(PLACES):
         curve = [row for row in rows if row["place"] == place]
         costs, points = [row["cost"] for row in curve], [row["points"] for row in curve]
-        axis.plot(costs, points, "o", linestyle=DASHES[number], color=PALETTE[number], label=place, markersize=4)
+        ends = [[row["points"] - row["low"] for row in curve], [row["high"] - row["points"] for row in curve]]
+        look = {"linestyle": DASHES[number], "color": PALETTE[number], "markersize": 4, "capsize": 2, "elinewidth": 0.6}
+        axis.errorbar(costs, points, yerr=ends, fmt="o", label=place, **look)
     axis.axhline(0, color=GREY, linewidth=0.8)
     axis.set_title(f"digits {title}, nothing trained")
-    axis.set_xlabel("multiply-accumulates of an image, × the bare network")
+    axis.set_xlabel("cost of an image, × the bare network")
     axis.set_ylabel("points over the bare network")
 
 
@@ -184,7 +188,7 @@ def _trained_panel(axis: Any, name: str, rows: list[dict[str, Any]]) -> None:
         axis.plot([1, long["training"]], [0, long["points"]], color=PALETTE[7], linewidth=0.9, zorder=0)
     axis.axhline(0, color=GREY, linewidth=0.8)
     axis.set_title(name)
-    axis.set_xlabel("multiply-accumulates of the training, × the bare network's")
+    axis.set_xlabel("compute of the training, × the bare network")
     axis.set_ylabel("points over the bare network")
 
 
