@@ -34,7 +34,7 @@ COMMANDS = {
     "reproduce": "run a table of the paper with its controls, and render it",
     "presets": "list the genotypes that come with the library, and how they were found",
 }
-"""The commands: `commands.NAME` has `EXAMPLE` and `add_options(parser)`, which need no torch, and `NAME` has `run(args)`."""
+"""The commands; `commands.NAME` has `EXAMPLE` and `add_options(parser)`, and needs no torch; `NAME` has `run(args)`."""
 
 _ARGUMENTS = {"export": " RUN", "reproduce": " TABLE", "sites": " MODEL", "spaces": " [SPACE]", "presets": " [NAME]"}
 """What stands before the options of a command, for its usage line."""
