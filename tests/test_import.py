@@ -1,6 +1,8 @@
 """What imports cost, in one fresh interpreter elsewhere than in the repository."""
 
+import ast
 import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +10,11 @@ from pathlib import Path
 import pytest
 
 import image2video
+from image2video.cli.app import COMMANDS
+from image2video.fusion.built_in import BUILT_IN
 
 # Parts of torch that `import torch` leaves for later.
+LATE_HOME = "image2video.late"
 LATE = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.onnx", "torch.utils.tensorboard")
 
 
@@ -47,23 +52,75 @@ def test_import_brings_torch_and_nothing_heavier(printed) -> None:
 
 
 HELP = """
+import contextlib, io, sys
+heavy = ("torch", "torchvision", "timm", "numpy", "matplotlib", "accelerate", "PIL", "sklearn")
+sys.modules |= dict.fromkeys(heavy)  # an import of one of them is an ImportError
+from image2video.cli.app import COMMANDS, main
+helps = [[name, "--help"] for name in COMMANDS]
+for words in ([], ["--help"], ["--version"], ["presets"], ["presets", "cifar10"], *helps):
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = end.code
+    print(*words, code, len(shown.getvalue()), sep="|")
+"""
+
+
+def test_no_help_needs_torch() -> None:
+    run = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    lines = [line.split("|") for line in run.stdout.splitlines()]
+    assert [line[:-2] for line in lines] == [
+        *([], ["--help"], ["--version"], ["presets"], ["presets", "cifar10"]),
+        *([name, "--help"] for name in COMMANDS),
+    ]
+    assert {line[-2] for line in lines} == {"0"}
+    assert all(int(line[-1]) > 300 for line in lines if line[-3:-2] == ["--help"])
+
+
+BARE_ROOMS = """
 import sys
-from image2video.cli.app import main
-try:
-    main({words})
-except SystemExit:
-    pass
+import image2video.data, image2video.search, image2video.training
 print(*sys.modules)
 """
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], []])
-def test_the_help_of_all_commands_needs_no_torch(words) -> None:
-    run = subprocess.run([sys.executable, "-c", HELP.format(words=words)], capture_output=True, text=True)
+def test_images_in_memory_need_no_torchvision() -> None:
+    run = subprocess.run([sys.executable, "-c", BARE_ROOMS], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    names = set(run.stdout.splitlines()[-1].split())
-    assert "jsonargparse" in names
-    assert not {"torch", "numpy", "timm", "image2video.wrap"} & names
+    names = set(run.stdout.split())
+    assert "image2video.training.loop" in names
+    assert not {"torchvision", "timm", "torch._dynamo"} & names
+
+
+@pytest.mark.parametrize("package", ["clip", "experiments", "fusion", "reproduce"])
+def test_every_name_of_a_late_package_has_a_home(package: str) -> None:
+    """Names come late, and are those that type checkers see; none is that of a module, which would take its place."""
+    module = importlib.import_module(f"image2video.{package}")
+    names = {entry.name for entry in pkgutil.iter_modules(module.__path__)}
+    assert not names & set(module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+    stated = {}
+    for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and str(node.module).startswith("image2video.")
+            and node.module != LATE_HOME
+        ):
+            stated |= {alias.name: node.module for alias in node.names}
+    assert set(stated) == set(module.__all__)
+    for name, home in stated.items():
+        assert getattr(module, name) is getattr(importlib.import_module(home), name)
+    with pytest.raises(AttributeError, match=f"module 'image2video.{package}' has no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+
+
+def test_the_fusions_that_help_lists_are_those_of_the_registry() -> None:
+    from image2video.fusion.registry import _BUILT_IN
+
+    assert [config.name for config in _BUILT_IN.values()] == list(_BUILT_IN) == list(BUILT_IN)
 
 
 def test_every_public_name_has_a_home() -> None:

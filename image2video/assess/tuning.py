@@ -22,8 +22,8 @@ from image2video.protocols import Progress, named
 from image2video.search.rank.calibration import fit_temperature
 from image2video.search.rank.estimate import estimate_of_logits
 from image2video.search.score.network import device_of
+from image2video.settings.training import FINE_TUNING
 from image2video.training import TrainConfig, train
-from image2video.training.recipe import FINE_TUNING
 from image2video.wrap.video_wrap import VideoWrap
 
 _KEPT_BACK = 0.2

@@ -34,7 +34,7 @@ COMMANDS = {
     "reproduce": "run a table of the paper with its controls, and render it",
     "presets": "list the genotypes that come with the library, and how they were found",
 }
-"""The commands; each is the module of the same name here, with `EXAMPLE`, `add_options(parser)` and `run(args)`."""
+"""The commands; `commands.NAME` has `EXAMPLE` and `add_options(parser)`, and needs no torch; `NAME` has `run(args)`."""
 
 _ARGUMENTS = {"export": " RUN", "reproduce": " TABLE", "sites": " MODEL", "spaces": " [SPACE]", "presets": " [NAME]"}
 """What stands before the options of a command, for its usage line."""
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             keep_memory()
             import_code(options["import"])
             import_model(options.get("model"))
-            _module(args.command).run(options)
+            importlib.import_module(f"image2video.cli.{args.command}").run(options)
             _leave_processes()
         except Image2VideoError as error:
             if options.debug:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser(command: str | None) -> ArgumentParser:
-    """The parser; only `command` gets its options, since a command's libraries take seconds to import."""
+    """The parser; only `command` gets its options."""
     parser = CommandParser(
         prog="image2video",
         description="Turn an image into a short video, and any timm backbone into a network that fuses its frames.",
@@ -103,17 +103,13 @@ def build_parser(command: str | None) -> ArgumentParser:
             allow_abbrev=False,
         )
         if name == command:
-            module = _module(name)
+            module = importlib.import_module(f"image2video.cli.commands.{name}")
             lines = textwrap.wrap(module.EXAMPLE, 74, break_long_words=False, break_on_hyphens=False)
             options.epilog = "example:\n  " + " \\\n      ".join(lines)
             add_common(options)
             module.add_options(options)
         subcommands.add_subcommand(name, options, help=text)
     return parser
-
-
-def _module(command: str) -> Any:
-    return importlib.import_module(f"image2video.cli.{command}")
 
 
 def _leave_processes() -> None:

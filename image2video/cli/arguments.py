@@ -21,6 +21,7 @@ from jsonargparse import (
 )
 
 from image2video.errors import Image2VideoError, InputError
+from image2video.fusion.built_in import BUILT_IN
 from image2video.runs.yaml_text import check_yaml, read_yaml
 
 T = TypeVar("T")
@@ -155,22 +156,12 @@ def add_fields(
                 continue
             name = dashed(rename.get(field.name, field.name))
             text = " ".join((texts.get(field.name) or "").split()).rstrip(".;").replace("`", "")
-            text = text.replace(_FUSIONS, _fusions()) if _FUSIONS in text else text
+            text = text.replace("a name from fusion_names()", f"one of {', '.join(BUILT_IN)}, or a registered name")
             default = defaults.get(field.name, _default(field))
             if default is False and types[field.name] is bool:
                 parser.add_argument(name, action="store_true", help=text)
             else:
                 parser.add_argument(name, type=types[field.name], default=default, help=text)
-
-
-_FUSIONS = "a name from fusion_names()"
-
-
-def _fusions() -> str:
-    """What the command line lists where a docstring points to the fusions."""
-    from image2video.fusion.registry import fusion_names  # it imports torch, which most help does not need
-
-    return f"one of {', '.join(fusion_names())}, or a registered name"
 
 
 def add_grouped(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 from torch import nn
 
 from image2video.assess import Assessment, assess
 from image2video.assess.driver import check_numbers
 from image2video.assess.files import REPORT, SCRIPT, write_model, write_result, write_script
-from image2video.cli.arguments import add_fields, collect
+from image2video.cli.arguments import collect
+from image2video.cli.commands.assess import AssessOptions
 from image2video.cli.follow import NETWORK, follow_run, say
 from image2video.cli.heads import load_weights_file, published_head, wrapped_head
 from image2video.cli.images import load_matching_data, warn_of_seen_images
@@ -32,44 +33,7 @@ from image2video.training.trained import TrainedRun
 from image2video.wrap.builders import Builder, is_installed
 from image2video.wrap.video_wrap import VideoWrap
 
-EXAMPLE = (
-    "image2video assess --model tf_efficientnet_lite0 --weights lite0.safetensors --data folder:flowers --max-cost 3 "
-    "--out runs/assess"
-)
 _PARTS = ("test", "holdout")
-
-
-@dataclass(frozen=True)
-class AssessOptions:
-    """What is looked for, and where the answer goes.
-
-    Attributes:
-        max_cost: the most that an image may cost, as a multiple of the network as it is
-        minutes: about how long it may take; fewer candidates are looked at then (default: no limit)
-        candidates: how many chains and frames to look at
-        space: search space that they come from
-        max_images: at most so many labelled images
-        finetune: also fine-tune copies for N epochs on the images that choose: alone, averaged and fused, at equal
-            compute
-        part: which images: test, or holdout for a part of the training images
-        out: folder of the results
-        overwrite: replace the assessment in this folder
-    """
-
-    out: str
-    max_cost: float = 3.0
-    minutes: float | None = None
-    candidates: int = 60
-    space: str = "pose"
-    max_images: int = 2000
-    finetune: int = 0
-    part: str = "test"
-    overwrite: bool = False
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The command's options."""
-    add_fields(parser, DataOptions, BackboneOptions, MachineOptions, AssessOptions)
 
 
 def run(options: Namespace) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
 from image2video.assess.deployments import Deployment, run_deployments
 from image2video.assess.story import columns, opening, rows
-from image2video.cli.arguments import add_fields, collect
+from image2video.cli.arguments import collect
+from image2video.cli.commands.demo import StoryOptions
 from image2video.cli.progress import progress_bars
 from image2video.data import load_data
 from image2video.experiments import DemoConfig, render_table, report_path, run_demo, verdict_sentence
@@ -19,30 +18,7 @@ from image2video.protocols import Progress
 from image2video.report import Opening
 from image2video.runs.folders import add_to_run, atomic_write_json
 
-EXAMPLE = "image2video demo --seeds 1 --out demo"
 DEPLOYMENTS = "deployments.json"
-
-
-@dataclass(frozen=True)
-class StoryOptions:
-    """What comes before the comparison.
-
-    Attributes:
-        deployments: put a trained network into four deployments first and assess it in each; images in memory alone
-        deployment_epochs: epochs of the networks of the deployments
-        deployment_tune_epochs: epochs of fine-tuning on the labelled images of a deployment
-        deployment_candidates: how many chains and frames are looked at in a deployment
-    """
-
-    deployments: bool | None = None
-    deployment_epochs: int = 12
-    deployment_tune_epochs: int = 10
-    deployment_candidates: int = 32
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The command's options."""
-    add_fields(parser, StoryOptions, DemoConfig)
 
 
 def run(options: Namespace) -> None:

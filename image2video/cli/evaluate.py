@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
-from typing import Literal
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_fields, collect
+from image2video.cli.arguments import collect
+from image2video.cli.commands.evaluate import EvaluateOptions
 from image2video.cli.follow import follow_run, say
 from image2video.cli.images import load_matching_data
 from image2video.cli.models import build_model, check_classes
@@ -19,30 +18,6 @@ from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
 from image2video.errors import InputError
 from image2video.training import evaluate, make_accelerator, measure_cost
-
-EXAMPLE = (
-    "image2video evaluate --model resnet18 --weights runs/bare/best.safetensors --genotype none --data folder:flowers"
-)
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What is evaluated, and how it is printed.
-
-    Attributes:
-        batch_size: images per batch
-        part: test, holdout or train
-        json: print JSON instead of a table
-    """
-
-    batch_size: int = 128
-    part: Literal["test", "holdout", "train"] = "test"
-    json: bool = False
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The command's options."""
-    add_fields(parser, DataOptions, BackboneOptions, WrapOptions, MachineOptions, EvaluateOptions)
 
 
 def run(options: Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from image2video.cli.commands.export import NO_DATA
 from image2video.cli.images import bare_builder, preparation_of
 from image2video.cli.options import BackboneOptions, DataOptions
 from image2video.data import DataSource
@@ -16,8 +17,6 @@ from image2video.training.head import head_classes, head_names
 from image2video.training.trained import TrainedRun
 from image2video.wrap.pretrained_config import read_config
 from image2video.wrap.video_wrap import VideoWrap
-
-NO_DATA = "none"
 
 
 def without_images(data: DataOptions, backbone: BackboneOptions, run: TrainedRun | None) -> tuple[DataSource, str]:

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from image2video.clip.genotype import Genotype
+from image2video.cli.listing_table import listing_table
 from image2video.clip.ops.registry import Op, get_op, op_names
 from image2video.search import SearchSpace
 
 
 def spaces_table(spaces: Iterable[SearchSpace]) -> Table:
     """One row per space: its cell and its size, as a power and in full."""
-    table = _table("space", "ops with magnitudes", right=("inputs", "nodes", "edges", "size"))
+    table = listing_table("space", "ops with magnitudes", right=("inputs", "nodes", "edges", "size"))
     for space in spaces:
         cell = (str(space.inputs), str(space.nodes), str(len(space.edges)))
         table.add_row(space.name, candidates_text(space), *cell, size_text(space))
-    return table
-
-
-def _table(*names: str, right: Sequence[str] = ()) -> Table:
-    """An empty table; columns in `right` hold numbers, and those that are not among the names come last."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in dict.fromkeys((*names, *right)):
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     return table
 
 
@@ -75,7 +65,7 @@ def size_text(space: SearchSpace) -> str:
 
 def ops_table() -> Table:
     """One row per registered op: unit, default, range, kind, and how gradients pass through it."""
-    table = _table("op", "default", "range per step", "kind", "gradient", right=("default",))
+    table = listing_table("op", "default", "range per step", "kind", "gradient", right=("default",))
     table.caption, table.caption_justify = textwrap.fill(_OPS_NOTE, 78), "left"
     for op in map(get_op, op_names()):
         table.add_row(*_op_row(op))
@@ -95,37 +85,3 @@ def _op_row(op: Op) -> tuple[str, str, str, str, str]:
         return op.name, "–", "takes none", "geometric", "exact"
     kind = "geometric" if op.geometric else "photometric"
     return op.name, f"{op.default:g}", op.range_text.replace("-", "−"), kind, op.gradient
-
-
-def presets_table(presets: Mapping[str, Genotype]) -> Table:
-    """One row per preset: its chain, what it was found on, with what score, and at which scale."""
-    table = _table("preset", "chain", "found on", "held-out score", "scale", right=("held-out score",))
-    for name, genotype in presets.items():
-        found = genotype.provenance or {}
-        place = f"{found.get('dataset', '–')}, {found.get('backbone', '–')}"
-        if found.get("fusion"):
-            place += f", {found['fusion']}"
-        table.add_row(name, str(genotype), place, score_text(found), scale_text(found))
-    return table
-
-
-def score_text(found: Mapping[str, Any]) -> str:
-    """The score of a provenance record with its standard error, in percent: `44.8 ± 1.6 %`."""
-    score, error = found.get("score"), found.get("score_error")
-    if score is None:
-        return "–"
-    metric = "" if found.get("metric", "accuracy") == "accuracy" else f" {found['metric']}"
-    return f"{100 * score:.1f}{'' if error is None else f' ± {100 * error:.1f}'} %{metric}"
-
-
-def scale_text(found: Mapping[str, Any]) -> str:
-    """How much a search has seen, and how it chose."""
-    named = (
-        ("train_images", "{} images"),
-        ("epochs", "{} epochs"),
-        ("images", "scored on {} held-out images"),
-        ("T", "T = {}"),
-        ("selection", "{}"),
-        ("space", "space {}"),
-    )
-    return ", ".join(text.format(found[key]) for key, text in named if found.get(key) is not None) or "–"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from image2video.data import DataSource, load_data
-from image2video.data.absent import PARTS
-from image2video.data.preparation import Preparation
 from image2video.errors import InputError, MissingError
 from image2video.runs.texts import read_text
+
+if TYPE_CHECKING:
+    from image2video.data import DataSource
+    from image2video.data.preparation import Preparation
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ class DataOptions:
         *,
         known: Preparation | None = None,
         classes: Sequence[str] | None = None,
-        parts: Sequence[str] = PARTS,
+        parts: Sequence[str] = ("train", "test"),
     ) -> DataSource:
         """The data set, with the parts that `seed` draws, for a network of which `known` and `classes` are known."""
+        from image2video.data import load_data  # it brings torch, which help needs not
+
         options = asdict(self)
         asked = options.pop("classes")
         named = _class_names(asked) if asked is not None else classes

@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import numpy as np
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_fields, collect
+from image2video.cli.arguments import collect
 from image2video.cli.follow import say
 from image2video.cli.options import MachineOptions
 from image2video.cli.progress import progress_bars
@@ -43,15 +43,6 @@ from image2video.runs.folders import OutputDirectory, atomic_write_bytes, atomic
 from image2video.training import make_accelerator
 
 SCHEMA_VERSION = 1
-EXAMPLE = (
-    'image2video rf --model resnet50 --genotype "translate_x(0.06) > rotate(10)" --fusion gsf --size 224 '
-    "--images random --out runs/rf"
-)
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The command's options."""
-    add_fields(parser, RfOptions, MachineOptions)
 
 
 def run(options: Namespace) -> None:

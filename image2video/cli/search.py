@@ -6,14 +6,14 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_fields, add_grouped, collect, record
+from image2video.cli.arguments import collect, record
 from image2video.cli.follow import NETWORK, follow_run
-from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, TaskOptions
+from image2video.cli.options import OutputOptions
 from image2video.cli.progress import progress_bars
-from image2video.cli.search_job import RENAME, CompareOptions, SearchJob, prepare
+from image2video.cli.search_job import SearchJob, prepare
 from image2video.cli.search_task import TaskJob, prepare_task
 from image2video.cli.tables import curve_table, front_lines, ranking_table
 from image2video.clip.genotype import Genotype
@@ -25,46 +25,7 @@ from image2video.protocols import Progress, named
 from image2video.report import ComparisonResult, random_sentence
 from image2video.report.table import count_text
 from image2video.runs.folders import FolderLock, add_to_run
-from image2video.search import SearchConfig, SearchResult, SearchSpace
-
-EXAMPLE = (
-    "image2video search --model resnet18 --data folder:flowers --weights bare.safetensors --selection fixed_weights "
-    "--compare random:5,replica --out runs/search"
-)
-
-_GROUPS = {
-    "the search": (
-        *("space", "selection", "T", "fusion", "residual", "epochs", "warmup_epochs", "max_images", "max_minutes"),
-        *("validation_share", "validation_images"),
-    ),
-    "choosing from the cell": (
-        *("criterion", "tune_epochs", "orders", "stop_early", "renormalise", "score_statistics", "score_batch_size"),
-        "paper",
-    ),
-    "where in the network, and at what cost": ("clip_at", "max_cost"),
-    "ranking chains (fixed_weights, one_shot), choosing frames (greedy_frames)": (
-        *("candidates", "first_images"),
-        *("choose_frames", "choose_schedule", "choose_padding", "choose_aggregate"),
-    ),
-    "the cell's weights τ and magnitudes": (
-        *("tau_lr", "tau_betas", "tau_weight_decay", "second_order", "relaxation", "temperature", "temperature_min"),
-        *("learn_magnitudes", "magnitudes_per", "magnitude_lr", "magnitude_bound"),
-    ),
-    "the network's weights": ("batch_size", "accumulate", "lr", "lr_min", "momentum", "weight_decay", "grad_clip"),
-}
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The command's options."""
-    add_fields(parser.add_argument_group("the images"), DataOptions)
-    add_fields(parser.add_argument_group("the network"), BackboneOptions)
-    add_fields(parser.add_argument_group("both from another library's config"), TaskOptions)
-    skip = ("precision", "seed", "device")
-    add_grouped(parser, SearchConfig, {**_GROUPS, "how it computes": None}, rename=RENAME, skip=skip)
-    add_fields(parser.add_argument_group("is it better than random?"), CompareOptions)
-    last = parser.add_argument_group("random numbers, device, results")
-    add_fields(last, MachineOptions)
-    add_fields(last, OutputOptions, defaults={"out": "image2video-search"})
+from image2video.search import SearchResult, SearchSpace
 
 
 def run(options: Namespace) -> None:

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from torch import nn
 
 from image2video.cli.arguments import collect, dashed, record
+from image2video.cli.commands.search import RENAME, CompareOptions
 from image2video.cli.follow import say
 from image2video.cli.heads import load_weights_file, published_head
 from image2video.cli.images import load_matching_data, warn_of_seen_images
@@ -26,11 +27,10 @@ from image2video.experiments.settings import CompareConfig
 from image2video.runs.yaml_text import read_yaml
 from image2video.search import SearchConfig, SearchResult, get_selection, get_space, search
 from image2video.search.score.task import Task, get_task
-from image2video.search.state.config import CHOICES
+from image2video.settings.search import CHOICES
 from image2video.training import make_accelerator
 from image2video.training.trained import TrainedRun
 
-RENAME = {"T": "frames"}
 CONFIG_FILE = "config.yaml"
 _DEFAULT_CANDIDATES = "random:3,replica"
 _ELSEWHERE = ("space", "device", "precision")  # a space's file may have moved: the checkpoint knows its content
@@ -41,29 +41,6 @@ _RESUMED = (
     *(RENAME.get(field.name, field.name) for field in fields(SearchConfig) if field.name not in _ELSEWHERE),
 )
 """The options that a resumed search must share with its beginning."""
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """Which final networks are trained after the search, and for how long.
-
-    Attributes:
-        compare: candidates that get a final network beside the found genotype and the bare network, separated by
-            commas: random:5 (five draws), replica, averaging (the found clip without fusion), frozen, argmax,
-            perturbation, one_shot (each a search of its own, :COUNT for several seeds), fixed_weights, a genotype as
-            "rotate(10)", FILE.json or preset:NAME; none for no comparison (default: random:3,replica; none where
-            selection is fixed_weights or random, clip_at is given, or a budget ends the search)
-        final_epochs: epochs of every final network; the bare network gets T times as many as well. The default costs
-            about twice what the search does and gives a first answer; judge by runs that have converged (default: a
-            tenth of the epochs of the search)
-        final_seeds: seeds of every final network; fewer than 3 decide little
-        final_lr: peak learning rate of the final networks (default: 0.1, and 0.01 from trained weights)
-    """
-
-    compare: str | None = None
-    final_epochs: int | None = None
-    final_seeds: int = 3
-    final_lr: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
+from torch import Tensor
+from torch.nn.functional import interpolate
 
-from image2video.cli.arguments import add_fields, collect
+from image2video.cli.arguments import collect
+from image2video.cli.commands.show import ShowOptions
+from image2video.clip.any_clip import as_clip, options_for
+from image2video.clip.memory import check_memory
+from image2video.clip.named import DEFAULT_GENOTYPE
+from image2video.clip.options import WRAP_CLIP
+from image2video.data.image_file import read_image, unit_pixels
 from image2video.errors import ExistsError, InputError, MissingError
-
-# What is imported below the options takes seconds (torch, the figures), and help needs none of it.
-if TYPE_CHECKING:
-    from torch import Tensor
-
-EXAMPLE = 'image2video show --image cat.jpg --genotype "rotate(10)" --frames 5 --out clip.png'
-
-
-@dataclass(frozen=True)
-class ShowOptions:
-    """What to draw.
-
-    Attributes:
-        image: image file
-        genotype: text such as "translate_x(0.06) > rotate(10)" or "identity | flip_x", a .json file, or preset:NAME
-            (default: the small shift of VideoWrap)
-        frames: frames of the clip, T (default: as the genotype's file was found with, else 3; all of a frame set)
-        schedule: power of each frame: from_zero, ramp, centred or mirror (default: likewise, else centred)
-        padding: what lies outside the image: zeros, border or reflection (default: likewise, else reflection)
-        image_size: pixels of the longer side (default: the image's own, at most 320)
-        out: where the film strip (.png) or the film (.gif) is written
-        overwrite: replace that file
-    """
-
-    image: str
-    genotype: str | None = None
-    frames: int | None = None
-    schedule: str | None = None
-    padding: str | None = None
-    image_size: int | None = None
-    out: str = "clip.png"
-    overwrite: bool = False
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The command's options."""
-    add_fields(parser, ShowOptions)
+from image2video.report import film_strip
 
 
 def run(options: Namespace) -> None:
     """Writes the film strip and prints where it is."""
-    from image2video.clip.any_clip import as_clip, options_for
-    from image2video.clip.genotype import DEFAULT_GENOTYPE
-    from image2video.clip.options import WRAP_CLIP
-    from image2video.report import film_strip
-
     if options.image is None:
         raise InputError("--image must name an image file; give --image FILE")
     show = collect(ShowOptions, options)
@@ -75,11 +41,6 @@ def run(options: Namespace) -> None:
 
 def _read(path: Path, longer_side: int | None) -> Tensor:
     """The image `(1, 3, H, W)` in 0 … 1, made smaller to `longer_side`."""
-    from torch.nn.functional import interpolate
-
-    from image2video.clip.memory import check_memory
-    from image2video.data.image_file import read_image, unit_pixels
-
     if not path.is_file():
         raise MissingError(f"no image at {path}; give --image FILE")
     if longer_side is not None and longer_side < 1:

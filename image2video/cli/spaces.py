@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_fields, collect
+from image2video.cli.arguments import collect
+from image2video.cli.commands.spaces import SpacesOptions
 from image2video.cli.listings import describe_space, ops_table, spaces_table
 from image2video.search import get_space, space_names
-
-EXAMPLE = "image2video spaces --ops"
-
-
-@dataclass(frozen=True)
-class SpacesOptions:
-    """What is listed.
-
-    Attributes:
-        ops: list the ops that a space may be made of
-    """
-
-    ops: bool = False
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The command's options."""
-    parser.add_argument(
-        "space",
-        type=str,
-        nargs="?",
-        help="a registered space, or a .yaml or .json file that holds one: check and print it (default: list all)",
-    )
-    add_fields(parser, SpacesOptions)
 
 
 def run(options: Namespace) -> None:

@@ -5,35 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
-from image2video.cli.arguments import add_fields, collect
+from image2video.cli.arguments import collect
+from image2video.cli.commands.train import FieldOptions
 from image2video.cli.follow import follow_run, say
 from image2video.cli.images import load_matching_data
 from image2video.cli.models import build_model, check_classes, settings
-from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions, OutputOptions, WrapOptions
+from image2video.cli.options import BackboneOptions, DataOptions, OutputOptions, WrapOptions
 from image2video.cli.own_code import imported
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
-from image2video.cli.train_fields import FieldOptions, print_fields
+from image2video.cli.train_fields import print_fields, wanted
 from image2video.runs.folders import FolderLock, add_to_run
+from image2video.settings.training import FINE_TUNING
 from image2video.training import TrainConfig, load_weights, make_accelerator, measure_cost, train
-from image2video.training.recipe import FINE_TUNING
 from image2video.wrap.video_wrap import VideoWrap
-
-EXAMPLE = (
-    "image2video train --model resnet18 --data folder:flowers --genotype genotype.json --weights bare.safetensors "
-    "--epochs 10 --lr 0.01 --out runs/flowers"
-)
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The command's options."""
-    add_fields(parser, DataOptions, BackboneOptions, WrapOptions)
-    add_fields(parser, TrainConfig, skip=("seed", "device"))
-    add_fields(parser, FieldOptions, MachineOptions)
-    add_fields(parser, OutputOptions, defaults={"out": "image2video-train"})
 
 
 def run(options: Namespace) -> None:
@@ -76,6 +64,6 @@ def run(options: Namespace) -> None:
             rows.insert(0, (f"best held-out epoch ({result.best_epoch + 1})", result.test_best))
         console.print(metrics_table(f"{data.short_name}, {data.test.num_images} test images", rows))
         console.print(cost_line(cost))
-        if isinstance(model, VideoWrap) and collect(FieldOptions, options).wanted(data):
+        if isinstance(model, VideoWrap) and wanted(collect(FieldOptions, options), data):
             print_fields(model, data, backbone.model, Path(result.out), console)
         console.print(f"results: {Path(result.out).resolve()}", soft_wrap=True)

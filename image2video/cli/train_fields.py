@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from image2video.cli.commands.train import FieldOptions
 from image2video.cli.rf_job import beside
 from image2video.clip.any_clip import clip_in_words
 from image2video.clip.deep_video import DeepVideo
@@ -24,20 +24,9 @@ CHEAP = 64
 _IMAGES = 16
 
 
-@dataclass(frozen=True)
-class FieldOptions:
-    """What is drawn after training.
-
-    Attributes:
-        fields: measure the trained wrapped network's receptive fields and draw them (default: for images of at most 64
-            pixels a side)
-    """
-
-    fields: bool | None = None
-
-    def wanted(self, data: DataSource) -> bool:
-        """Whether the fields are drawn for these images."""
-        return max(data.input_size[1:]) <= CHEAP if self.fields is None else self.fields
+def wanted(options: FieldOptions, data: DataSource) -> bool:
+    """Whether the fields are drawn for these images."""
+    return max(data.input_size[1:]) <= CHEAP if options.fields is None else options.fields
 
 
 def print_fields(model: VideoWrap, data: DataSource, name: str, out: Path, console: Console) -> None:

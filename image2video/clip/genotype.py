@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.resources.abc import Traversable
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor
 from image2video.clip.checks import check_size
 from image2video.clip.genotype_json import decode, encode
 from image2video.clip.genotype_text import IDENTITY_TEXT, MAX_CHAIN, NO_CHAIN, Item, parse_chain
+from image2video.clip.named import DEFAULT_GENOTYPE, PRESET_PREFIX, preset_names, preset_text
 from image2video.clip.schedules import schedule_steps
 from image2video.clip.slices import Shift
 from image2video.clip.stored import Stored
@@ -26,15 +25,9 @@ from image2video.clip.transform import (
     split_runs,
     whole_shift,
 )
-from image2video.errors import InputError, InputTypeError, MissingError
+from image2video.errors import InputError, InputTypeError
 
 __all__ = ["DEFAULT_GENOTYPE", "PRESET_PREFIX", "Genotype", "Transform"]
-
-DEFAULT_GENOTYPE = "translate_x(0.03)"
-"""The genotype of `VideoWrap` (ours). With the defaults of `ClipOptions` it costs trained networks no accuracy, as the
-page on results shows: it was chosen by that."""
-
-PRESET_PREFIX = "preset:"
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,8 +128,7 @@ class Genotype(Stored):
         Returns:
             Their names, sorted.
         """
-        names = (entry.name for entry in _preset_folder().iterdir())
-        return tuple(sorted(name.removesuffix(".json") for name in names if name.endswith(".json")))
+        return preset_names()
 
     @classmethod
     def preset(cls, name: str) -> Genotype:
@@ -151,14 +143,7 @@ class Genotype(Stored):
         Raises:
             MissingError: another name; the message lists all.
         """
-        if name == "phases":
-            raise MissingError(
-                "preset:phases depends on the network: VideoWrap(network, genotype='preset:phases') makes it, and "
-                "image2video.phases(network) returns it, to be printed and saved"
-            )
-        if name not in cls.presets():
-            raise MissingError(f"unknown preset {name!r:.80}; known presets: {', '.join(cls.presets()) or '(none)'}")
-        return cls._decode(_preset_folder().joinpath(f"{name}.json").read_text("utf-8"), f"preset {name!r}")
+        return cls._decode(preset_text(name), f"preset {name!r}")
 
     @classmethod
     def coerce(cls, value: Genotype | str | os.PathLike[str]) -> Genotype:
@@ -390,8 +375,3 @@ class Genotype(Stored):
         if record.is_set:
             raise InputError(f"{source}: {NO_CHAIN} (it has {len(record.chains)} frames)")
         return cls.of_items(record.chains[0], record.provenance)
-
-
-def _preset_folder() -> Traversable:
-    """Return the folder of the genotypes that come with the library."""
-    return resources.files("image2video.clip.presets")

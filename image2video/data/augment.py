@@ -13,11 +13,9 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from image2video.data.augment_options import option_value
 from image2video.data.random_frame import RandomFrame
-from image2video.data.uniform_augment import UniformOps
 from image2video.errors import InputError, InputTypeError
 
 Apply = Callable[[Tensor], Tensor]
@@ -186,6 +184,8 @@ class AutoAugment(Augmentation):
 
     def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """torchvision's `v2.AutoAugment`."""
+        from torchvision.transforms import v2  # late, here and below: it takes as long to import as torch
+
         return v2.AutoAugment(v2.AutoAugmentPolicy(self.policy))
 
     @classmethod
@@ -214,6 +214,8 @@ class RandAugment(Augmentation):
 
     def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """torchvision's `v2.RandAugment`, with its 31 levels."""
+        from torchvision.transforms import v2
+
         return v2.RandAugment(self.ops, self.magnitude, _MAGNITUDES)
 
     @classmethod
@@ -240,6 +242,8 @@ class TrivialAugment(Augmentation):
 
     def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """torchvision's `v2.TrivialAugmentWide`, or one op of `v2.RandAugment` at a magnitude drawn from its levels."""
+        from torchvision.transforms import v2
+
         return v2.TrivialAugmentWide(_MAGNITUDES) if self.wide else _NarrowTrivial()
 
     @classmethod
@@ -265,6 +269,8 @@ class UniformAugment(Augmentation):
 
     def _build(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Apply:
         """Ours (torchvision has none), from the paper; see `image2video.data.uniform_augment`."""
+        from image2video.data.uniform_augment import UniformOps  # torchvision comes with it
+
         return UniformOps(self.ops)
 
     @classmethod
@@ -321,4 +327,6 @@ class _NarrowTrivial:
     """One random op of RandAugment at a random magnitude."""
 
     def __call__(self, image: Tensor) -> Tensor:
+        from torchvision.transforms import v2
+
         return v2.RandAugment(1, int(torch.randint(_MAGNITUDES, ())), _MAGNITUDES)(image)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import ImageOps
-from torchvision.transforms import InterpolationMode, v2
 
 from image2video.errors import InputError
+
+if TYPE_CHECKING:  # imported below where it is used: it takes as long as torch, and images in memory need none of it
+    from torchvision.transforms import InterpolationMode
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 CROP_MODES = ("center", "squash", "border")
@@ -48,6 +50,8 @@ class Resizing:
 
         mean: the colour of a border, per channel in 0 … 1.
         """
+        from torchvision.transforms import v2
+
         resized, mode = math.floor(image_size / self.crop_fraction), self.mode
         crop = v2.CenterCrop(image_size)
         if self.crop_mode == "squash":
@@ -59,6 +63,8 @@ class Resizing:
     @property
     def mode(self) -> InterpolationMode:
         """The interpolation as torchvision names it."""
+        from torchvision.transforms import InterpolationMode
+
         return InterpolationMode(self.interpolation)
 
     def to_dict(self) -> dict[str, Any]:

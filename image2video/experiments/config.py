@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from image2video.errors import InputError
 from image2video.experiments.settings import warmup_epochs
-from image2video.search import get_space
-from image2video.training import TrainConfig
+from image2video.settings.training import TrainConfig
 
 _NOT_COMPARED = ("out", "resume", "overwrite", "device", "arms", "seeds")
 """What may be other when a comparison is resumed: it may get more arms or seeds, or another machine."""
@@ -95,6 +94,8 @@ class DemoConfig:
     @property
     def schedule(self) -> str:
         """The power of each frame in all clips: that of the search space."""
+        from image2video.search import get_space  # torch comes with it, which the help of the demo needs not
+
         return get_space(self.space).schedule
 
     @property

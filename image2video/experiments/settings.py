@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from image2video.errors import InputError
-from image2video.training import TrainConfig
-from image2video.training.recipe import FINE_TUNING
+from image2video.settings.training import FINE_TUNING, TrainConfig
 
 
 def warmup_epochs(epochs: int, *, finetune: bool) -> float:

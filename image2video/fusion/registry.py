@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from image2video.errors import InputError, InputTypeError
 from image2video.fusion.base import Fusion, Placement
+from image2video.fusion.built_in import BUILT_IN
 from image2video.fusion.config import (
     Conv3dConfig,
     FusionConfig,
@@ -18,9 +19,9 @@ from image2video.fusion.config import (
 
 FusionClass = TypeVar("FusionClass", bound=type[Fusion])
 
-_BUILT_IN: dict[str, type[FusionConfig]] = {
-    config.name: config for config in (GSFConfig, TSMConfig, GSMConfig, Conv3dConfig, NoFusionConfig)
-}
+_BUILT_IN: dict[str, type[FusionConfig]] = dict(
+    zip(BUILT_IN, (GSFConfig, TSMConfig, GSMConfig, Conv3dConfig, NoFusionConfig), strict=True)
+)
 _REGISTERED: dict[str, type[Fusion]] = {}
 
 

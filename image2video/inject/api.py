@@ -35,6 +35,13 @@ from image2video.trace.capture import refuse_script
 from image2video.trace.recompute import FrameState
 
 _METHODS = frozenset({"frames", "tie", "check_fired", "no_weight_decay", "remove_", "replan_", "fuse"})
+_OWN_ATTRIBUTES = frozenset(
+    (
+        *("_plan", "_context", "_paths", "_root", "_hooks", "_modules_at"),
+        *("_removed", "_handles", "_clip_hooks", "_exit", "_norms"),
+    )
+)
+"""What an injection keeps: no part with a fusion may have such a name, since torch finds modules by their names."""
 _HOOKS: dict[str, type[SiteHook]] = {"before": BeforeHook, "after": AfterHook, "beside": BesideHook}
 
 
@@ -74,8 +81,21 @@ def inject_(backbone: nn.Module, plan: Plan, *, residual: bool = True) -> Inject
     """
     check_backbone(backbone)
     check_plan(backbone, plan)
+    _check_parts(plan)
     fusions = [_build(backbone, plan.fusion, site, residual) for site in plan.sites]
     return Injection(backbone, plan, fusions)
+
+
+def _check_parts(plan: Plan) -> None:
+    """Raise `InputError` where a site is in a part of the backbone whose name `Injection` needs for itself."""
+    needed = {name for name in vars(Injection) if name.startswith("_")} | _OWN_ATTRIBUTES
+    clashing = [name for name in plan.names if name.partition(".")[0] in needed]
+    if clashing:
+        raise InputError(
+            f"the part {clashing[0].partition('.')[0]!r} of the backbone has the site of a fusion ({some(clashing)}), "
+            "and the module that holds the fusions needs this name itself; rename the part, or name the other sites "
+            "(sites=…)"
+        )
 
 
 def _build(backbone: nn.Module, config: FusionConfig, site: Site, residual: bool) -> Fusion:
@@ -126,7 +146,8 @@ class Injection(nn.Module):
 
     A part of the backbone may be named as an attribute or a method of this class (`backbone`, `plan`, `frames`). Then
     the name is that of the level which holds the part's fusions: torch finds modules by their names. A hidden
-    method is called as `Injection.frames(injection, T)`. The library itself uses names that begin with an underscore.
+    method is called as `Injection.frames(injection, T)`. The library itself uses names that begin with an underscore;
+    `inject_` refuses a site in a part with one of those.
     """
 
     def __init__(self, backbone: nn.Module, plan: Plan, fusions: list[Fusion]) -> None:

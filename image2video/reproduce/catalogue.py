@@ -10,22 +10,11 @@ from typing import Any
 
 from image2video.errors import InputError
 from image2video.reproduce.book import planned_runs
+from image2video.reproduce.names import FOLDER, SCALES_FILE, experiments
 from image2video.reproduce.parse import experiment_from
 from image2video.reproduce.spec import SCALES, Experiment
 from image2video.runs.texts import user_path
 from image2video.runs.yaml_text import read_yaml
-
-FOLDER = Path(__file__).parent
-_SCALES = "scales"
-
-
-def experiments() -> tuple[str, ...]:
-    """The names of all tables and figures.
-
-    Returns:
-        The names, sorted.
-    """
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != _SCALES))
 
 
 def load_experiment(name: str) -> Experiment:
@@ -41,13 +30,13 @@ def load_experiment(name: str) -> Experiment:
         InputError: an unknown name, with the list of all, or a file with something wrong in it.
     """
     path = user_path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
-    if not os.path.isfile(path) or path == FOLDER / f"{_SCALES}.yaml":
+    if not os.path.isfile(path) or path == FOLDER / f"{SCALES_FILE}.yaml":
         near = difflib.get_close_matches(name[:100], experiments(), n=1)
         hint = f"did you mean {near[0]}? There" if near else "there"
         raise InputError(
             f"unknown table {name!r:.80}; {hint} are {', '.join(experiments())}, or a .yaml file of your own"
         )
-    return experiment_from(_read(path), path.stem, _read(FOLDER / f"{_SCALES}.yaml"))
+    return experiment_from(_read(path), path.stem, _read(FOLDER / f"{SCALES_FILE}.yaml"))
 
 
 @cache

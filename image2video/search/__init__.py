@@ -29,8 +29,8 @@ from image2video.search.select.selection import (
 )
 from image2video.search.space.deep_space import DeepSpace
 from image2video.search.space.space import SearchSpace, get_space, register_space, space_names
-from image2video.search.state.config import SearchConfig
 from image2video.search.state.units import Unit
+from image2video.settings.search import SearchConfig
 
 __all__ = [
     "Cell",

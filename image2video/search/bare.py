@@ -23,8 +23,8 @@ from image2video.search.score.scores import Scores
 from image2video.search.setup import Setup
 from image2video.search.space.deep_space import DeepSpace
 from image2video.search.space.space import SearchSpace
-from image2video.search.state.config import AVERAGES
 from image2video.search.state.state import SearchState
+from image2video.settings.search import AVERAGES
 from image2video.trace.places import IMAGE
 
 Found = TypeVar("Found", Ranking, FrameChoice)

@@ -33,9 +33,9 @@ from image2video.search.setup import Setup
 from image2video.search.space.deep_space import DeepSpace
 from image2video.search.space.space import SearchSpace, get_space
 from image2video.search.space.space_file import is_space_file
-from image2video.search.state.config import SearchConfig
 from image2video.search.state.seeds import derived_seed
 from image2video.search.work import work
+from image2video.settings.search import SearchConfig
 
 
 def search(

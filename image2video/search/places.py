@@ -11,7 +11,7 @@ from image2video.fusion.registry import resolve_fusion
 from image2video.inject.plan import Plan
 from image2video.search.rank.places import ALL, alone, check_places, together
 from image2video.search.score.task import Task
-from image2video.search.state.config import SearchConfig
+from image2video.settings.search import SearchConfig
 from image2video.trace.places import IMAGE
 
 

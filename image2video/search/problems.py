@@ -12,7 +12,7 @@ from torch import nn
 from image2video.errors import InputError, InputTypeError, MissingError
 from image2video.protocols import ImageSet
 from image2video.search.score.task import Task
-from image2video.search.state.config import SearchConfig
+from image2video.settings.search import SearchConfig
 
 ENTRY_POINT_GROUP = "image2video.tasks"
 """Packages announce who builds a problem as an entry point of this group: `mmseg = package.module:build`."""

@@ -18,8 +18,8 @@ from image2video.search.select.decidedness import Decidedness
 from image2video.search.select.selection import Run, get_selection
 from image2video.search.space.deep_space import AnySpace, DeepSpace
 from image2video.search.space.space import SearchSpace
-from image2video.search.state.config import SearchConfig
 from image2video.search.state.state import SearchState
+from image2video.settings.search import SearchConfig
 from image2video.version import __version__
 
 SCHEMA_VERSION = 1

@@ -13,7 +13,7 @@ from image2video.inject.plan import Plan
 from image2video.protocols import Progress
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.deep_space import AnySpace
-from image2video.search.state.config import SearchConfig
+from image2video.settings.search import SearchConfig
 
 
 @dataclass(frozen=True)

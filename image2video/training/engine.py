@@ -15,10 +15,11 @@ from image2video.data import DataSource
 from image2video.errors import InputError, StateError
 from image2video.protocols import Batches, ImageSet, Progress
 from image2video.runs.weights import load_state
+from image2video.settings.training import TrainConfig
 from image2video.training.checkpoint import cpu_state
 from image2video.training.ema import Ema
 from image2video.training.evaluate import Metrics, batch_loss, check_outputs, check_targets, evaluate
-from image2video.training.recipe import TrainConfig, autocast_dtype, lr_factor, make_optimizer
+from image2video.training.recipe import autocast_dtype, lr_factor, make_optimizer
 
 _STEPS_BETWEEN_CHECKS = 25  # reading a loss back from an accelerator waits for it, so that is done now and then
 

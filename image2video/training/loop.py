@@ -17,8 +17,8 @@ from image2video.data import DataSource
 from image2video.errors import StateError
 from image2video.protocols import Progress
 from image2video.runs.folders import OutputDirectory
+from image2video.settings.training import TrainConfig
 from image2video.training.engine import Engine
-from image2video.training.recipe import TrainConfig
 from image2video.training.records import CHECKPOINT, RunFolder, restore
 from image2video.training.result import EpochRecord, TrainResult, best_epoch
 from image2video.training.trained import network_record

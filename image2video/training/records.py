@@ -24,9 +24,9 @@ from image2video.runs.folders import (
 from image2video.runs.random_state import random_state, set_random_state
 from image2video.runs.settings import built, same
 from image2video.runs.weights import check_entries, check_fits
+from image2video.settings.training import TrainConfig
 from image2video.training.checkpoint import CHECKPOINT_FORMAT, check_same, save_weights
 from image2video.training.engine import Engine
-from image2video.training.recipe import TrainConfig
 from image2video.training.result import EpochRecord, TrainResult
 
 CHECKPOINT = "checkpoint.pt"

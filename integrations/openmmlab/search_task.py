@@ -26,8 +26,8 @@ from image2video.integrations.openmmlab.search_network import SegmentorFrames, S
 from image2video.integrations.openmmlab.search_reading import Reading, Size
 from image2video.search.problems import Problem, Request
 from image2video.search.select.selection import get_selection
-from image2video.search.state.config import SearchConfig
 from image2video.search.state.seeds import derived_seed
+from image2video.settings.search import SearchConfig
 
 LABEL_SIZE_BYTES = 32 * 2**20
 """Maps of a batch's frames that take no more than this at the size of the images are brought back at that size."""

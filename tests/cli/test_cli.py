@@ -72,7 +72,7 @@ def test_every_command_has_the_shared_names_and_an_example(command, capsys, monk
 
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_the_example_parses(command):
-    example = shlex.split(importlib.import_module(f"image2video.cli.{command}").EXAMPLE)
+    example = shlex.split(importlib.import_module(f"image2video.cli.commands.{command}").EXAMPLE)
     assert example[:2] == ["image2video", command]
     assert build_parser(command).parse_args(example[1:]).command == command
 

@@ -14,8 +14,9 @@ from PIL import Image
 from image2video import VideoWrap
 from image2video.cli import main
 from image2video.cli import rf as command
+from image2video.cli.commands.train import FieldOptions
 from image2video.cli.rf_job import AVERAGED, BARE, RfOptions, beside, build_networks, image_size, read_images
-from image2video.cli.train_fields import FieldOptions
+from image2video.cli.train_fields import wanted
 from image2video.data import load_data
 from image2video.errors import InputError, MissingError, StateError
 from image2video.integrations.timm_backbones import build
@@ -246,9 +247,9 @@ def test_training_a_wrapped_network_shows_its_fields(tmp_path, capsys):
 
 def test_fields_after_training_are_drawn_where_they_are_cheap():
     small, large = load_data("digits", train_images=20), load_data("digits", train_images=20, image_size=80)
-    assert [FieldOptions().wanted(data) for data in (small, large)] == [True, False]
-    assert FieldOptions(fields=True).wanted(large)
-    assert not FieldOptions(fields=False).wanted(small)
+    assert [wanted(FieldOptions(), data) for data in (small, large)] == [True, False]
+    assert wanted(FieldOptions(fields=True), large)
+    assert not wanted(FieldOptions(fields=False), small)
 
 
 def test_units_that_share_a_forward_have_the_fields_that_they_have_alone():

@@ -17,8 +17,8 @@ import yaml
 
 from image2video.cli import main, search_job
 from image2video.cli.app import build_parser
-from image2video.cli.search import _GROUPS
-from image2video.cli.search_job import RENAME, CompareOptions, _candidates
+from image2video.cli.commands.search import _GROUPS, RENAME, CompareOptions
+from image2video.cli.search_job import _candidates
 from image2video.clip.genotype import Genotype
 from image2video.errors import InputError
 from image2video.search import SearchConfig

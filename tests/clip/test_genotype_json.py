@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from image2video.clip import genotype as genotype_module
+from image2video.clip import named
 from image2video.clip.genotype import Genotype
 from image2video.clip.genotype_json import MAX_FILE_BYTES
 from image2video.errors import ExistsError, Image2VideoError, InputError, InputTypeError, MissingError
@@ -162,7 +162,7 @@ def test_presets_are_files_of_the_package(tmp_path: Path, monkeypatch: pytest.Mo
     Genotype.parse(TEXT).with_provenance({"seed": 1}).save(tmp_path / "gentle.json")
     Genotype.identity().save(tmp_path / "a.json")
     (tmp_path / "__init__.py").touch()
-    monkeypatch.setattr(genotype_module, "_preset_folder", lambda: tmp_path)
+    monkeypatch.setattr(named, "_folder", lambda: tmp_path)
     assert Genotype.presets() == ("a", "gentle")
     assert Genotype.preset("gentle") == Genotype.parse(TEXT)
     assert Genotype.preset("gentle").provenance == {"seed": 1}
@@ -178,7 +178,7 @@ def test_coerce_takes_what_users_write(tmp_path: Path, monkeypatch: pytest.Monke
     g = Genotype.parse(TEXT)
     path = tmp_path / "g.json"
     g.save(path)
-    monkeypatch.setattr(genotype_module, "_preset_folder", lambda: tmp_path)
+    monkeypatch.setattr(named, "_folder", lambda: tmp_path)
     assert Genotype.coerce(g) is g
     assert Genotype.coerce(TEXT) == Genotype.coerce(path) == Genotype.coerce(str(path)) == g
     assert Genotype.coerce("preset:g") == g

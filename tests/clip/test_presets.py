@@ -3,7 +3,8 @@
 import pytest
 
 from image2video.cli import main
-from image2video.cli.listings import candidates_text, describe_space, scale_text, score_text, size_text
+from image2video.cli.listings import candidates_text, describe_space, size_text
+from image2video.cli.presets import scale_text, score_text
 from image2video.clip.genotype import Genotype
 from image2video.clip.ops.registry import op_names
 from image2video.search import SearchSpace, get_space, space_names
@@ -35,6 +36,7 @@ def test_one_preset_is_printed_as_its_file(capsys) -> None:
         found = Genotype.from_json(output(capsys, "presets", spelled))
         assert found == Genotype.preset("cifar10")
         assert found.provenance == Genotype.preset("cifar10").provenance
+        assert output(capsys, "presets", spelled) == Genotype.preset("cifar10").to_json()
     assert main(["presets", "nothing"]) == 2
     assert "known presets: cifar10" in capsys.readouterr().err
 

@@ -39,8 +39,8 @@ from image2video.export.check import read_check
 from image2video.integrations import timm_models  # noqa: F401 (registers the wrapped models)
 from image2video.report import ComparisonResult
 from image2video.reproduce import load_experiment
-from image2video.reproduce.catalogue import FOLDER as TABLES
 from image2video.reproduce.data import parse_data
+from image2video.reproduce.names import FOLDER as TABLES
 from image2video.runs.folders import OutputDirectory, add_to_run
 from image2video.runs.texts import parse_json
 from image2video.runs.yaml_text import parse_yaml

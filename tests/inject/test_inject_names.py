@@ -9,6 +9,7 @@ from torch import nn
 from wrap_helpers import images, stir
 
 from image2video import VideoWrap
+from image2video.errors import InputError
 from image2video.inject.api import Injection
 
 SIZE = (3, 16, 24)
@@ -84,6 +85,32 @@ def test_the_library_works_with_such_a_network():
     assert model.plan.names == tuple(SITES) or set(model.plan.names) == set(SITES)
     assert model.no_weight_decay() is not None
     assert isinstance(model.train().unwrap(), Net)
+
+
+@pytest.mark.parametrize("name", ["_plan", "_tie", "_handles", "_backbone", "_path"])
+def test_a_name_that_the_injection_needs_is_refused(name):
+    net = nn.Sequential()
+    net.add_module("first", nn.Conv2d(3, 8, 3, padding=1))
+    net.add_module(name, nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)))
+    with pytest.raises(InputError, match=rf"the part '{name}' of the backbone has the site of a fusion \({name}\.0\)"):
+        VideoWrap(net, "gsf", T=3, input_size=SIZE, sites=[f"{name}.0"])
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    assert VideoWrap(net, "none", T=3, input_size=SIZE).eval()(images(size=SIZE)).shape[1] == 8
+
+
+def test_every_attribute_of_an_injection_is_known():
+    from image2video.inject import api
+
+    kept = set(vars(wrapped("gsf").fusion)) - set(vars(nn.Module()))
+    assert {name for name in kept if name.startswith("_")} == api._OWN_ATTRIBUTES
+
+
+def test_other_names_with_an_underscore_are_free():
+    net = nn.Sequential()
+    net.add_module("_conv_stem", nn.Conv2d(3, 8, 3, padding=1))
+    net.add_module("_blocks", nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)))
+    model = VideoWrap(net.eval(), "gsf", T=3, input_size=SIZE, sites=["_blocks.0"]).eval()
+    assert model.get_submodule("fusion._blocks.0") is model.fusion._modules["_blocks"]._modules["0"]
 
 
 def test_every_method_gives_way():

@@ -12,8 +12,8 @@ from image2video.cli import main
 from image2video.cli.app import build_parser
 from image2video.errors import InputError
 from image2video.reproduce import Worker, experiments, load_experiment, work
-from image2video.reproduce.catalogue import FOLDER
 from image2video.reproduce.learned import START
+from image2video.reproduce.names import FOLDER
 from image2video.runs.folders import WriteError
 
 __all__ = ["pretended"]  # a fixture

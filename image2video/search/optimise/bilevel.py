@@ -25,7 +25,7 @@ from image2video.search.optimise.second_order import unrolled_gradients
 from image2video.search.optimise.tensors import averaged, on_cpu
 from image2video.search.score.network import predictions
 from image2video.search.score.task import ClassificationTask, Task
-from image2video.search.state.config import SearchConfig
+from image2video.settings.search import SearchConfig
 
 Batch = tuple[Tensor, Tensor]
 Views = Callable[[Tensor], View]

@@ -16,7 +16,7 @@ from image2video.clip.options import ClipOptions
 from image2video.errors import InputError
 from image2video.search.rank.places import LeftOut, Place, Together, cost_of, place_name
 from image2video.search.rank.same_frames import NOWHERE, SameFrames
-from image2video.search.state.config import AVERAGES
+from image2video.settings.search import AVERAGES
 
 Value = TypeVar("Value", int, str)
 

@@ -38,7 +38,7 @@ from image2video.search.rank.ranking import DECIDED
 from image2video.search.score.network import device_of, in_mode
 from image2video.search.score.task import ClassificationTask, Task
 from image2video.search.space.space import SearchSpace, get_space
-from image2video.search.state.config import AVERAGES
+from image2video.settings.search import AVERAGES
 from image2video.version import __version__
 
 _FRAMES_AT_ONCE = 4  # of an image, in a forward pass

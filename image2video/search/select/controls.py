@@ -8,9 +8,9 @@ from torch import Tensor
 from image2video.search.cell.topology import random_decisions
 from image2video.search.select.selection import Run, Selection, register_selection
 from image2video.search.space.deep_space import AnySpace
-from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.seeds import seeded
 from image2video.search.state.units import Unit
+from image2video.settings.search import RANKING, SearchConfig
 
 
 @register_selection("argmax")

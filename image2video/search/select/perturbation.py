@@ -14,9 +14,9 @@ from image2video.search.select.edge_records import clear_gap, hurt_most, mean_re
 from image2video.search.select.removals import Removal, removals_record
 from image2video.search.select.selection import Run, Selection, register_selection
 from image2video.search.space.deep_space import AnySpace
-from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.seeds import seeded
 from image2video.search.state.units import Unit
+from image2video.settings.search import RANKING, SearchConfig
 
 
 @register_selection("perturbation")

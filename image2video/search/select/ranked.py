@@ -8,8 +8,8 @@ from image2video.search.rank.places import check_places
 from image2video.search.select.selection import Run, Selection, register_selection
 from image2video.search.space.deep_space import AnySpace, DeepSpace
 from image2video.search.space.space import SearchSpace
-from image2video.search.state.config import RANKING, SearchConfig
 from image2video.search.state.units import Unit
+from image2video.settings.search import RANKING, SearchConfig
 
 _OF_THE_CELL: tuple[str, ...] = (
     "second_order",

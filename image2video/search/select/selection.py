@@ -15,9 +15,9 @@ from image2video.search.rank.frame_choice import FrameChoice
 from image2video.search.rank.ranking import Ranking
 from image2video.search.score.scores import Scores
 from image2video.search.space.deep_space import AnySpace
-from image2video.search.state.config import DEFAULT_SPACES, SearchConfig, check_selection
 from image2video.search.state.state import SearchState
 from image2video.search.state.units import Unit
+from image2video.settings.search import DEFAULT_SPACES, SearchConfig, check_selection
 
 
 class Run(Protocol):

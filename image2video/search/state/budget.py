@@ -8,8 +8,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 
-from image2video.search.state.config import SearchConfig
 from image2video.search.state.state import SearchState
+from image2video.settings.search import SearchConfig
 
 SEARCH_SHARE = 0.6
 """The training of τ and weights ends when this share of the budget is used (ours)."""

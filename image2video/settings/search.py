@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from image2video.clip.checks import check_choice, check_frames
-from image2video.clip.colours import Colours
-from image2video.clip.options import ClipOptions
-from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
-from image2video.clip.schedules import SCHEDULES
 from image2video.errors import InputError
+
+if (
+    TYPE_CHECKING
+):  # what is imported below, in the functions, brings torch, which the help of the command line needs not
+    from image2video.clip.colours import Colours
+    from image2video.clip.options import ClipOptions
 
 CRITERIA = ("accuracy", "loss")
 AVERAGES = ("mean", "mean_prob")
@@ -198,6 +199,9 @@ class SearchConfig:
     paper: bool = False
 
     def __post_init__(self) -> None:
+        from image2video.clip.checks import check_frames
+        from image2video.clip.sampling import INTERPOLATIONS, PADDINGS
+
         if self.paper is True:
             _follow_paper(self)
         check_frames(self.T)
@@ -234,6 +238,8 @@ class SearchConfig:
         Returns:
             The options of every clip.
         """
+        from image2video.clip.options import ClipOptions
+
         mean, std = (None, None) if colours is None else (colours.mean, colours.std)
         return ClipOptions(self.T, schedule, self.padding, self.interpolation, mean, std)
 
@@ -309,6 +315,10 @@ def _check_numbers(config: SearchConfig) -> None:
 
 def _check_choices(config: SearchConfig) -> None:
     """Check what a ranking may choose from; lists, as files hold them, become tuples, and so does a single place."""
+    from image2video.clip.checks import check_choice, check_frames
+    from image2video.clip.sampling import PADDINGS
+    from image2video.clip.schedules import SCHEDULES
+
     if isinstance(config.clip_at, str):
         object.__setattr__(config, "clip_at", tuple(place.strip() for place in config.clip_at.split(",")))
     for name in CHOICES:
