@@ -6,12 +6,15 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -82,6 +85,56 @@ def measure_pair(
     ratios = [a / b for a, b in zip(firsts, seconds, strict=True)]
     low, high = _quartiles(ratios)
     return PairTiming(_summary(firsts), _summary(seconds), statistics.median(ratios), low, high)
+
+
+def in_turn(
+    calls: Mapping[str, Callable[[], object]], repeats: int, *, warmup: int = 2, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Seconds of several functions, round by round; each round begins with another one."""
+    names = list(calls)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(warmup + repeats):
+        first = index % len(names)
+        for name in names[first:] + names[:first]:
+            seconds = _seconds(calls[name], clock)
+            if index >= warmup:
+                times[name].append(seconds)
+    return times
+
+
+def ratio_of(first: Sequence[float], second: Sequence[float], name: str = "ratio") -> dict[str, float]:
+    """The median of the ratios within a round, and their quartiles, as a result's fields."""
+    ratios = [a / b for a, b in zip(first, second, strict=True)]
+    low, high = _quartiles(ratios)
+    return {name: statistics.median(ratios), f"{name}_low": low, f"{name}_high": high}
+
+
+@contextmanager
+def earlier(checkout: Path | None) -> Iterator[None]:
+    """Import image2video from another checkout within the block; None imports this one.
+
+    What was imported here stays what it is, beside it: objects of both run in one process, in turn.
+    """
+    if checkout is None:
+        yield
+        return
+    if not (checkout / "image2video").is_dir():
+        raise SystemExit(f"{checkout} holds no image2video/; make one by: git worktree add {checkout} COMMIT")
+
+    def ours() -> dict[str, ModuleType]:
+        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "image2video"}
+
+    kept = ours()
+    for name in kept:
+        del sys.modules[name]
+    sys.path.insert(0, str(checkout))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(checkout))
+        for name in ours():
+            del sys.modules[name]
+        sys.modules.update(kept)
 
 
 def write_result(

@@ -15,6 +15,7 @@ from rich.text import Text
 from image2video.protocols import Progress as ProgressCall
 
 _SHOWN = ("loss", "accuracy", "mIoU")
+_PER_SECOND = "_per_second"
 _SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -76,9 +77,12 @@ def _shown(figures: dict[str, float]) -> list[str]:
     return [f"{name} {value:.3f}" for name, value in figures.items() if name in _SHOWN]
 
 
-def _speed(figures: dict[str, float]) -> float | None:
-    """What the work reports as its speed, images or frames per second."""
-    return next((value for name, value in figures.items() if name.endswith("_per_second")), None)
+def _speed(figures: dict[str, float]) -> str | None:
+    """What the work reports as its speed, such as `64 images/s`."""
+    for name, value in figures.items():
+        if name.endswith(_PER_SECOND):
+            return f"{value:,.0f} {name.removesuffix(_PER_SECOND)}/s"
+    return None
 
 
 @dataclass
@@ -141,7 +145,7 @@ class Lines:
         parts += _shown(figures)
         speed = _speed(figures)
         if speed is not None:
-            parts.append(f"{speed:,.0f}/s")
+            parts.append(speed)
         if done < total and steps > 0:
             parts.append(f"{_duration(seconds * (total - done) / steps)} left")
         else:
@@ -166,5 +170,5 @@ class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         """The column's text."""
         if task.fields["speed"] is not None:
-            return Text(f"{task.fields['speed']:,.0f}/s")
+            return Text(task.fields["speed"])
         return Text("" if task.speed is None else f"{task.speed:,.1f} steps/s")

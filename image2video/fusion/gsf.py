@@ -12,10 +12,11 @@ from image2video.fusion.gate import temporal_gate
 from image2video.fusion.gated_inference import inferred_gsf, is_served
 from image2video.fusion.gsf_plain import plain_fuse
 from image2video.fusion.gsf_written import written_fuse
+from image2video.fusion.planes import lies_apart, share_apart, share_joined
 from image2video.fusion.shift import Padding, Shift, check_padding
 from image2video.fusion.states import refuse_other_form
 from image2video.trace.capture import is_transformed
-from image2video.trace.layout import contiguous_like
+from image2video.trace.layout import Layout, contiguous_like
 
 
 class GSF(Fusion):
@@ -70,14 +71,21 @@ class GSF(Fusion):
         if residual:
             self.scale = nn.Parameter(torch.zeros(p))
 
+    def fuse_layout(self, frames: Tensor, T: int, layout: Layout, parts: int) -> Tensor:
+        """Gate, shift and fuse frames in any layout; where channels are innermost, the share is copied out and in."""
+        if is_transformed() or not lies_apart(frames, layout):
+            return super().fuse_layout(frames, T, layout, parts)
+        share, rest = share_apart(frames, layout, self.fused_channels)
+        return share_joined(self.fuse(share, T, parts), rest, layout)
+
     def fuse(self, frames: Tensor, T: int, parts: int) -> Tensor:
-        """Gate, shift and fuse frames `(B·T·parts, C, H, W)`."""
+        """Gate, shift and fuse frames `(B·T·parts, C, H, W)`, or their fused channels alone."""
         p = self.fused_channels
         shift = Shift(T, parts, self.padding)
         if is_served(self, frames, shift, self.conv3D.weight):
             learned = self.scale if self.residual else None
             return inferred_gsf(frames, self.bn, self.conv3D, learned, self.channel_conv1, self.channel_conv2, T)
-        share, rest = frames.split([p, self.channels - p], dim=1)
+        share, rest = frames.split([p, frames.shape[1] - p], dim=1)
         # A slice would keep the convolution's whole output alive for the backward pass, and norms are slower on it.
         share = contiguous_like(share)
         gate = temporal_gate(share, self.bn, self.conv3D, T, parts).to(frames.dtype)

@@ -12,15 +12,19 @@ import shutil
 import threading
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.runs.pickles import check_names
 from image2video.runs.texts import user_path
+
+_PLAIN = (str, float, bool, type(None))
 
 
 class WriteError(Image2VideoError, OSError):
@@ -78,12 +82,39 @@ def atomic_torch_save(path: str | os.PathLike[str], value: Any, *, keep_previous
     target = Path(path)
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    try:
-        buffer.seek(0)
-        torch.load(buffer, weights_only=True, map_location="meta")
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{target.name} would hold more than tensors and plain values: {error}") from error
+    # To read the file again takes longer than to write it, so only what is not known to be read is tried.
+    if not _is_surely_read(value):
+        try:
+            buffer.seek(0)
+            torch.load(buffer, weights_only=True, map_location="meta")
+        except pickle.UnpicklingError as error:
+            raise InputError(f"{target.name} would hold more than tensors and plain values: {error}") from error
     _write(target, buffer.getbuffer(), keep_previous=keep_previous)
+
+
+def _is_surely_read(value: Any) -> bool:
+    """Whether `torch.load(weights_only=True)` takes what is saved of a value; it may take other values too."""
+    waiting, seen = [value], set()
+    while waiting:
+        one = waiting.pop()
+        kind = type(one)
+        if kind in _PLAIN or (kind is int and -(2**63) <= one < 2**63):
+            continue
+        if kind is Tensor:
+            # Of a strided tensor without attributes its numbers and its shape are saved, and nothing else.
+            if one.layout is torch.strided and not one.is_quantized and not vars(one):
+                continue
+            return False
+        if kind not in (dict, OrderedDict, list, tuple):
+            return False
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, dict):
+            waiting += [*one.keys(), *one.values(), *getattr(one, "__dict__", {}).values()]
+        else:
+            waiting += one
+    return True
 
 
 def torch_load(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> Any:

@@ -74,7 +74,7 @@ class Engine:
         self.module.train()
         losses: list[Tensor] = []
         sizes: list[int] = []
-        checked, lr, begun = 0, 0.0, time.perf_counter()
+        checked, seen, lr, begun = 0, 0, 0.0, time.perf_counter()
         every = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_CHECKS
         for index, (images, labels) in enumerate(self.batches.epoch(epoch)):
             step = epoch * steps + index
@@ -82,12 +82,13 @@ class Engine:
             # To look at labels waits for a GPU; the first epoch sees them all.
             losses.append(self._step(images, labels, look=epoch == 0 or self.device.type == "cpu"))
             sizes.append(len(labels))
+            seen += len(labels)
             if (index + 1) % every == 0 or index + 1 == steps:
                 recent = torch.stack(losses[checked:]).cpu()
                 self._check_finite(recent, epoch * steps + checked, lr)
                 checked = len(losses)
             if self._progress is not None:
-                speed = sum(sizes) * self.accelerator.num_processes / (time.perf_counter() - begun)
+                speed = seen * self.accelerator.num_processes / (time.perf_counter() - begun)
                 figures = {"epoch": epoch + 1, **({"loss": float(recent[-1])} if checked else {})}
                 self._progress("train", step + 1, config.epochs * steps, images_per_second=speed, **figures)
         weights = torch.tensor(sizes, dtype=torch.float64)

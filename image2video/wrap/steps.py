@@ -176,27 +176,44 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def output_formats(
-    backbone: nn.Module, plan: Plan, *, later: Callable[[], OutputFormats] | None = None
+    backbone: nn.Module,
+    plan: Plan,
+    *,
+    later: Callable[[], OutputFormats] | None = None,
+    planned: OutputFormats | None = None,
 ) -> OutputFormats:
     """Return what is known of the layouts of a backbone's outputs: what it declares itself, and what was traced.
 
-    `later` traces the backbone once more, where an output was not there when the plan was made.
+    `later` traces the backbone once more, where an output was not there when the plan was made. `planned` is what
+    `planned_formats` returned for the plan, where it is at hand.
     """
     declared = getattr(backbone, "output_fmt", None)
     # timm's `output_fmt` is an enumeration of strings; its other values (NLC) are no layouts of maps.
     name = str(getattr(declared, "value", declared)).upper()
+    known = planned_formats(plan) if planned is None else planned
+    return OutputFormats(
+        name if name in ("NCHW", "NHWC") else None,  # type: ignore[arg-type]
+        known.layouts,
+        known.grids,
+        known.tokens,
+        later,
+        known.before,
+        inside=known.inside,
+    )
+
+
+def planned_formats(plan: Plan) -> OutputFormats:
+    """Return what a plan tells of the layouts of outputs."""
     known = formats_of(plan.outputs)
     tokens = {(site.layout, site.grids) for site in plan.sites}
     for output in plan.outputs:
         if output.layout is not None:
             tokens.add((output.layout, () if output.grid is None else (output.grid,)))
     return OutputFormats(
-        name if name in ("NCHW", "NHWC") else None,  # type: ignore[arg-type]
-        known.layouts,
-        known.grids,
-        frozenset((layout, rules) for layout, rules in tokens if layout.spatial == "tokens"),
-        later,
-        frozenset() if plan.clip_site is None else frozenset(plan.clip_site.outputs_before),
+        layouts=known.layouts,
+        grids=known.grids,
+        tokens=frozenset((layout, rules) for layout, rules in tokens if layout.spatial == "tokens"),
+        before=frozenset() if plan.clip_site is None else frozenset(plan.clip_site.outputs_before),
         inside=plan.clip_site is not None,
     )
 

@@ -76,6 +76,7 @@ from image2video.wrap.steps import (
     make_clip,
     output_formats,
     plan_for,
+    planned_formats,
     wanted_clip,
 )
 from image2video.wrap.timm_like import TimmLike
@@ -196,6 +197,7 @@ class VideoWrap(ClipState, TimmLike):
         self._passed: Recent[tuple[bool, tuple[int, int], str], dict[str, Passed]] = Recent()
         self._late_ways = LateWays()
         self._seen = Seen()
+        self._of_plan: tuple[Plan, OutputFormats] | None = None
         self.fusion.train(backbone.training)
         self.to_video.train(backbone.training)
         self.training = backbone.training
@@ -628,22 +630,34 @@ class VideoWrap(ClipState, TimmLike):
 
         `frames` are traced, with the keywords of the call, where the plan does not know an output.
         """
-        ways = ways_between(self.to_video, self.plan, given.size)
-        if self.plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
+        plan = self.plan
+        ways = ways_between(self.to_video, plan, given.size)
+        if plan.later_sites and frames is not None and self.aggregate in ("auto", "unwarp", "mean_prob"):
             ways |= self._late_ways.of(self.backbone, self.fusion, self.to_video, given, outputs, flags or {})
-        key = told_all((flags or {}).items())
-        enter = entering(flags or {})
-        later = None if frames is None else partial(self._late_formats, frames, enter, key)
+        later = None if frames is None else partial(self._late_formats_of_call, frames, flags or {})
         return aggregate(
             outputs,
             given.T,
             self.aggregate,
             to_video=given.unwarper,
             image_size=given.size,
-            formats=output_formats(self.backbone, self.plan, later=later),
+            formats=output_formats(self.backbone, plan, later=later, planned=self._planned(plan)),
             rows=given.rows,
             ways=ways,
         )
+
+    def _planned(self, plan: Plan) -> OutputFormats:
+        """Return what the plan tells of outputs, remembered from call to call."""
+        kept = self.__dict__.get("_of_plan")  # a wrapper that was pickled by an earlier version has none
+        if kept is None or kept[0] is not plan:
+            kept = plan, planned_formats(plan)
+            if not torch.compiler.is_compiling():
+                self.__dict__["_of_plan"] = kept
+        return kept[1]
+
+    def _late_formats_of_call(self, frames: Tensor, flags: Mapping[str, Any]) -> OutputFormats:
+        """Trace the outputs of a call with these keywords that the plan does not know."""
+        return self._late_formats(frames, entering(flags), told_all(flags.items()))
 
     def _late_formats(self, frames: Tensor, enter: Enter, call: str) -> OutputFormats:
         """Trace the outputs that the plan does not know, once for each training mode and each kind of call."""

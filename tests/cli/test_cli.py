@@ -205,7 +205,8 @@ def train(out, *argv):
 def test_from_bare_training_to_a_tuned_wrapped_model(tmp_path, capsys):
     bare, found, tuned = tmp_path / "bare", tmp_path / "found", tmp_path / "tuned"
     assert train(bare, "--genotype", "none") == 0
-    out = capsys.readouterr().out
+    out, log = capsys.readouterr()
+    assert re.search(r"train: 2/4, epoch 1, loss [\d.]+, [\d,]+ images/s, ", log)
     assert str(bare) in out
     assert "MACs" in out
     weights = str(bare / "best.safetensors")
