@@ -11,24 +11,27 @@ from torch import Tensor, nn
 
 from image2video.functional import InputError
 from image2video.integrations.openmmlab.loading import FUSION
-from image2video.training import load_weights, read_weights
+from image2video.training import read_weights
+from image2video.training.checkpoint import load_state
 from image2video.wrap.clip_record import CLIP
 
 
-def load_segmentor(segmentor: nn.Module, path: str) -> None:
+def load_segmentor(segmentor: nn.Module, path: str, *, averaged: bool = False) -> None:
     """Load the weights of a plain segmentor: a checkpoint of mmengine, another torch checkpoint, or safetensors.
 
-    Raises `MissingError` where there is no file, `InputError` where it holds no weights, those of a video segmentor, or
-    those of another model.
+    With `averaged` also those of a video segmentor without a fusion, which are a plain one's beside the clip. Raises
+    `MissingError` where there is no file, `InputError` where it holds no weights, those of a video segmentor, or those
+    of another model.
     """
     with torch.serialization.safe_globals(_known()):
         state: dict[str, Tensor] = read_weights(path)
-        if CLIP in state or any(name.startswith(FUSION) for name in state):
+        fused = any(name.startswith(FUSION) for name in state)
+        if fused or (CLIP in state and not averaged):
             raise InputError(
-                f"{Path(path).name} holds a video segmentor's weights ({FUSION}…); a search takes those of the plain "
-                "segmentor"
+                f"{Path(path).name} holds a video segmentor's weights ({FUSION}…); give those of the plain segmentor"
             )
-        load_weights(segmentor, path)
+        state.pop(CLIP, None)
+        load_state(segmentor, state, path)
 
 
 class _Log:
