@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from image2video.functional import InputError
 from image2video.integrations.openmmlab.loading import FUSION
+from image2video.runs.folders import torch_load
 from image2video.training import read_weights
 from image2video.training.checkpoint import load_state
 from image2video.wrap.clip_record import CLIP
@@ -32,6 +33,15 @@ def load_segmentor(segmentor: nn.Module, path: str, *, averaged: bool = False) -
             )
         state.pop(CLIP, None)
         load_state(segmentor, state, path)
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether mmengine's own loading takes a file: a torch checkpoint with `meta` and `state_dict`."""
+    if Path(path).suffix == ".safetensors":
+        return False
+    with torch.serialization.safe_globals(_known()):
+        found = torch_load(Path(path).expanduser())
+    return isinstance(found, dict) and {"meta", "state_dict"} <= set(found)
 
 
 class _Log:

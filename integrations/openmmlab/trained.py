@@ -29,6 +29,7 @@ from image2video.integrations.openmmlab.search_config import (
 from image2video.integrations.openmmlab.search_model import build_segmentor, plain_model, preparation_of, quiet
 from image2video.integrations.openmmlab.search_network import SegmentorFrames, SegmentorTask
 from image2video.integrations.openmmlab.search_reading import Reading, check_depths, item_files, seeded_globals
+from image2video.integrations.openmmlab.search_weights import is_checkpoint
 from image2video.search.problems import Request
 from image2video.segmentation import check_pixel_labels
 
@@ -142,6 +143,24 @@ class TrainedSegmentor:
     def saw_the_images(self) -> bool:
         """Whether the config trains on the images."""
         return same_images(self.config.get("train_dataloader"), self.config[self.loader])
+
+    @property
+    def has_own_checkpoint(self) -> bool:
+        """Whether the weights' file is one that mmsegmentation loads into any clip of the segmentor."""
+        return self.video is None and is_checkpoint(self.weights)
+
+    @property
+    def dataset_meta(self) -> dict[str, Any]:
+        """Names and colours of the classes, as plain values."""
+        palette = self.items.metainfo.get("palette")
+        return {
+            "classes": list(self.classes),
+            "palette": None if palette is None else [[int(value) for value in colour] for colour in palette],
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights of the plain segmentor, on the CPU."""
+        return {name: value.cpu() for name, value in self.plain.state_dict().items()}
 
     def images(self) -> OwnImages:
         """The images as a ranking takes them."""

@@ -23,6 +23,7 @@ from mmseg.registry import MODELS
 SIZE = (40, 56)
 TILT = 45
 CLASSES = ("upright", "level")
+META = {"classes": CLASSES, "palette": [[200, 80, 0], [0, 80, 200]]}
 SPACE = "name: tilts\nops: {rotate: [-45, 45], flip_x: null, translate_x: 0.05, identity: null}\nnodes: 2\n"
 _PERIOD = 6
 
@@ -81,7 +82,7 @@ def config(data: Path, **loaders: Any) -> Config:
             "dataset": {
                 "type": "BaseSegDataset",
                 "img_suffix": ".png",
-                "metainfo": {"classes": CLASSES},
+                "metainfo": META,
                 "data_root": str(data),
                 "data_prefix": {"img_path": f"images/{split}", "seg_map_path": f"labels/{split}"},
                 "pipeline": pipeline,
@@ -149,5 +150,5 @@ def segmentor() -> Any:
 def checkpoint(folder: Path) -> str:
     """The path of the weights as mmengine writes them."""
     path = folder / "stripes.pth"
-    torch.save({"meta": {"iter": 1}, "state_dict": segmentor().state_dict()}, path)
+    torch.save({"meta": {"iter": 1, "dataset_meta": META}, "state_dict": segmentor().state_dict()}, path)
     return str(path)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,7 @@ def assess_segmentor(
     scorer = _scorer(segmentor, judge, _MOST_IMAGES if max_images is None else max_images, seed)
     bare, example = bare_finalist(), scorer.example
     first = time.perf_counter()
-    _look(segmentor, scorer.score(bare))
+    _look(segmentor, scorer.score(bare, _steps(progress, "bare", scorer.count)))
     per_frame = (time.perf_counter() - first) / scorer.count
     finalists = [bare, *plain_averages(max_cost), *phases_of_backbone(segmentor, example, max_cost)]
     # What the searches find goes through the segmentor once more at the end, as the plain averages do.
@@ -110,10 +111,9 @@ def assess_segmentor(
     for found in (searches.frame(), searches.chain(), searches.inside()):
         if found is not None and found.frames not in [finalist.frames for finalist in finalists]:
             finalists.append(found)
-    for number, finalist in enumerate(finalists, start=1):
-        scorer.score(finalist)
-        if progress is not None:
-            progress("finalists", number, len(finalists))
+    step = _steps(progress, "finalists", scorer.count * (len(finalists) - 1))
+    for finalist in finalists:
+        scorer.score(finalist, step)
     rows, choice = _rows(finalists, scorer)
     batch = min(_BATCH, scorer.count)
     timed = sorted({0, choice})
@@ -156,6 +156,14 @@ def read_segmentor(
     if weights is None:
         raise InputError("without weights the segmentor is random; give the checkpoint of the trained one")
     return TrainedSegmentor.read(config, weights, images, device)  # type: ignore[arg-type]
+
+
+def _steps(progress: Progress | None, stage: str, total: int) -> Callable[[], None] | None:
+    """What reports one image after the other as steps of a stage."""
+    if progress is None:
+        return None
+    report, done = progress, itertools.count(1)
+    return lambda: report(stage, next(done), total)
 
 
 def _scorer(segmentor: TrainedSegmentor, judge: float, most: int, seed: int) -> ClipScorer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +68,12 @@ class ClipScorer:
         example: Tensor = next(images.batches(1, device=device_of(self.segmentor.plain)).epoch(0))[0]
         return example
 
-    def score(self, finalist: Finalist) -> Scored:
-        """The scores of a clip, once."""
+    def score(self, finalist: Finalist, on_image: Callable[[], None] | None = None) -> Scored:
+        """The scores of a clip, once; `on_image` is called after each image."""
         if finalist.name not in self.found:
             network = self.under(finalist)
-            choosing, temperature = self._scores(network, self.choosing, None)
-            judging, _ = self._scores(network, self.judging, temperature)
+            choosing, temperature = self._scores(network, self.choosing, None, on_image)
+            judging, _ = self._scores(network, self.judging, temperature, on_image)
             figures = choosing.figures(temperature), judging.figures(temperature)
             # The sample has said what it knows; those of all clips together would be large.
             self.found[finalist.name] = Scored(replace(choosing, sample=None), judging, temperature, figures)
@@ -97,7 +97,9 @@ class ClipScorer:
                 measured.append((single, measure_cost(network, size, batch=batch, repeats=TIMED)))
         return [Timed.of(measured) for measured in rounds]
 
-    def _scores(self, network: Any, numbers: Tensor, temperature: float | None) -> tuple[PixelScores, float]:
+    def _scores(
+        self, network: Any, numbers: Tensor, temperature: float | None, on_image: Callable[[], None] | None
+    ) -> tuple[PixelScores, float]:
         with torch.no_grad():
             return score_pixels(
                 (self.segmentor.pixels(network, number) for number in numbers.tolist()),
@@ -105,4 +107,5 @@ class ClipScorer:
                 len(self.segmentor.classes),
                 temperature=temperature,
                 seed=self.seed,
+                on_image=on_image,
             )
