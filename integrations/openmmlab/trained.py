@@ -130,6 +130,9 @@ class TrainedSegmentor:
         network = SegmentorFrames(plain, full_size=video is None or video.unwarp == "label").eval()
         task = SegmentorTask(network)
         items = build_items(found[loader].dataset, f"{loader}.dataset", None)
+        files = item_files(items, 0)
+        if files and files.get("seg_map_path") is None:
+            raise InputError(f"the images of {loader} have no labels; set data_prefix.seg_map_path of its dataset")
         classes = class_names(items, task.num_classes)
         notes = tuple(_notes(found, loader, plain, video))
         return cls(found, name, str(weights), loader, plain, network, task, items, classes, model, video, notes)
@@ -245,20 +248,14 @@ class TrainedSegmentor:
 
     def _item(self, number: int) -> Any:
         """An item of the data set, as its pipeline packs it, with labels."""
-        files = item_files(self.items, number)
-        check_depths(files)
-        item: Any = None
-        if not files or "seg_map_path" in files:
-            try:
-                with seeded_globals(0):
-                    item = self.items[number]
-            except Exception as error:
-                raise InputError(f"it cannot be read: {type(error).__name__}: {error}") from error
-        if item is None or "gt_sem_seg" not in item.get("data_samples", {}):
-            raise InputError(
-                f"it has no labels; {self.loader}.dataset needs data_prefix.seg_map_path, and LoadAnnotations in its "
-                "pipeline"
-            )
+        check_depths(item_files(self.items, number))
+        try:
+            with seeded_globals(0):
+                item = self.items[number]
+        except Exception as error:
+            raise InputError(f"it cannot be read: {type(error).__name__}: {error}") from error
+        if "gt_sem_seg" not in item.get("data_samples", {}):
+            raise InputError(f"the pipeline of {self.loader} gives no labels; it must hold LoadAnnotations")
         return item
 
     @property

@@ -195,6 +195,10 @@ def without_labels(cfg):
     cfg.val_dataloader.dataset.data_prefix.pop("seg_map_path")
 
 
+def without_annotations(cfg):
+    del cfg.val_dataloader.dataset.pipeline[1]
+
+
 def without_loaders(cfg):
     cfg.pop("val_dataloader")
     cfg.pop("test_dataloader")
@@ -216,7 +220,8 @@ def of_its_own(cfg):
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        (without_labels, InputError, "has no labels; val_dataloader.dataset needs data_prefix.seg_map_path"),
+        (without_annotations, InputError, "pipeline gives no labels; it must hold LoadAnnotations"),
+        (without_labels, InputError, "images of val_dataloader have no labels; set data_prefix.seg_map_path"),
         (without_loaders, InputError, "no val_dataloader and no test_dataloader with a dataset"),
         (fused, InputError, "has the fusion tsm, whose frames depend on each other"),
         (of_its_own, UnsupportedError, "DepthEstimator"),
