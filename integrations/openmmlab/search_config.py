@@ -69,7 +69,7 @@ def held_out_pipeline(config: Config, size: Size) -> list[Any]:
     reads: list[Any] = []
     loads: list[Any] = []
     others: list[Any] = []
-    for step in _test_pipeline(config):
+    for step in test_pipeline(config):
         kind = type_name(step.get("type"))
         if kind == "LoadAnnotations":
             loads.append(step)
@@ -92,7 +92,7 @@ def train_pipeline(config: Config) -> list[Any]:
     return list(part["pipeline"])
 
 
-def _test_pipeline(config: Config) -> list[Any]:
+def test_pipeline(config: Config) -> list[Any]:
     """The pipeline of validation or else of test images."""
     for key in ("val_dataloader", "test_dataloader"):
         loader = config.get(key)

@@ -24,6 +24,7 @@ from image2video.integrations.openmmlab.search_config import (
     class_names,
     read_config,
     same_images,
+    test_pipeline,
     type_name,
 )
 from image2video.integrations.openmmlab.search_model import build_segmentor, plain_model, preparation_of, quiet
@@ -197,8 +198,10 @@ class TrainedSegmentor:
         return made.eval()
 
     def config_with(self, options: Mapping[str, Any] | None) -> Config:
-        """The whole config with a clip, or that of the plain segmentor for None; it names no other file."""
+        """The whole config with a clip, or that of the plain segmentor for None; it inherits from no file."""
         config = copy.deepcopy(self.config)
+        if not config.get("test_pipeline"):  # which mmsegmentation's `inference_model` asks for
+            config["test_pipeline"] = test_pipeline(config)
         if options is None:
             config.model["type"] = self.model["type"]
             config.model.pop("video", None)
