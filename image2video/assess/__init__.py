@@ -2,7 +2,18 @@
 
 from image2video.assess.assessment import Assessment, Row, Tuning
 from image2video.assess.driver import assess
-from image2video.assess.figures import Figures
+from image2video.assess.figures import Figures, PixelFigures
 from image2video.assess.finalists import Finalist
+from image2video.assess.segmentor import SegmentorAssessment, assess_segmentor
 
-__all__ = ["Assessment", "Figures", "Finalist", "Row", "Tuning", "assess"]
+__all__ = [
+    "Assessment",
+    "Figures",
+    "Finalist",
+    "PixelFigures",
+    "Row",
+    "SegmentorAssessment",
+    "Tuning",
+    "assess",
+    "assess_segmentor",
+]

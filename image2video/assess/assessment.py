@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from image2video.assess.figures import Figures
+from image2video.assess.figures import Figures, PixelFigures
 from image2video.assess.finalists import Finalist
 from image2video.search.rank.gain import INTERVAL, GainEstimate
 from image2video.training import Cost
@@ -57,10 +57,11 @@ class Row:
             An equal row.
         """
         costs = {name: None if record[name] is None else Cost(**record[name]) for name in ("single", "batched")}
+        kind = PixelFigures if "pixel_accuracy" in record["judging"] else Figures
         return cls(
             Finalist(**record["finalist"]),
-            Figures.from_dict(record["choosing"]),
-            Figures.from_dict(record["judging"]),
+            kind.from_dict(record["choosing"]),
+            kind.from_dict(record["judging"]),
             GainEstimate.from_dict(record["gain"]),
             **costs,
             single_ms=tuple(record.get("single_ms", ())),  # earlier versions measured one round
@@ -164,6 +165,18 @@ class Assessment:
     about: Mapping[str, Any] = field(default_factory=dict)
     tuning: Tuning | None = None
 
+    metric: ClassVar[str] = "accuracy"
+    """What `Figures.accuracy` is."""
+    kind: ClassVar[str] = "assessment"
+    """What the record is."""
+    verdicts: ClassVar[Mapping[Verdict, str]] = {
+        "better": "decidedly right more often",
+        "likelihood": "decidedly better in its probabilities, undecided in accuracy",
+        "undecided": "not decidedly better",
+        "keep": "decidedly worse on the images that chose nothing",
+    }
+    """What each verdict says of the chosen clip."""
+
     @property
     def bare(self) -> Row:
         """The row of the bare network."""
@@ -237,19 +250,19 @@ class Assessment:
         place = "" if clip.clip_at is None else f" at {clip.clip_at}"
         found = f"{clip.genotype}{place} (T = {clip.T}{schedule}, {clip.aggregate})"
         points = (
-            f"accuracy {100 * bare.judging.accuracy:.2f} → {100 * chosen.judging.accuracy:.2f} %, "
+            f"{self.metric} {100 * bare.judging.accuracy:.2f} → {100 * chosen.judging.accuracy:.2f} %, "
             f"{100 * chosen.gain.gain:+.2f} points (95 % interval {low:+.2f} … {high:+.2f})"
         )
         loss = self._loss_words()
         cost = "as much as the image" if clip.cost == 1 else f"{clip.cost:.3g} times the image"
-        out = f"{found} costs {cost} and is {_VERDICTS[self.verdict]}: {points}{loss}."
+        out = f"{found} costs {cost} and is {self.verdicts[self.verdict]}: {points}{loss}."
         return done, out, self._next()
 
     def _kept(self) -> str:
         bare = self.bare.judging
         return (
             "No clip is better than the image itself by more than one standard error on the images that chose "
-            f"(bare accuracy {100 * bare.accuracy:.2f} %, cross-entropy {bare.loss:.4f} on the others)."
+            f"(bare {self.metric} {100 * bare.accuracy:.2f} %, cross-entropy {bare.loss:.4f} on the others)."
         )
 
     def _loss_words(self) -> str:
@@ -261,12 +274,20 @@ class Assessment:
             "are temperature-scaled"
         )
 
-    def _next(self) -> str:
+    def line(self) -> str:
+        """What makes the chosen clip of the model, as a line of a program.
+
+        Returns:
+            The line.
+        """
         words = {
             name: str(value) if name == "genotype" else value
             for name, value in self.chosen.finalist.wrap_options().items()
         }
-        line = f'VideoWrap(net, "none", {", ".join(f"{name}={value!r}" for name, value in words.items())})'
+        return f'VideoWrap(net, "none", {", ".join(f"{name}={value!r}" for name, value in words.items())})'
+
+    def _next(self) -> str:
+        line = self.line()
         if self.verdict == "keep":
             return "Keep your model as it is."
         if self.verdict == "undecided":
@@ -283,7 +304,7 @@ class Assessment:
         """
         plain = ("choice", "candidates", "max_cost", "temperature", "batch", "seconds")
         return {
-            "kind": "assessment",
+            "kind": self.kind,
             "schema_version": 1,
             "verdict": self.verdict,
             "sentences": list(self.sentences()),
@@ -316,11 +337,3 @@ class Assessment:
             notes=tuple(record["notes"]),
             tuning=None if tuning is None else Tuning.from_dict(tuning),
         )
-
-
-_VERDICTS: dict[Verdict, str] = {
-    "better": "decidedly right more often",
-    "likelihood": "decidedly better in its probabilities, undecided in accuracy",
-    "undecided": "not decidedly better",
-    "keep": "decidedly worse on the images that chose nothing",
-}

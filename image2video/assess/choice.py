@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from image2video.search.rank.ranking import order_of
+from image2video.search.score.scores import Scores
+
 _ROUNDING = 1e-9
 """What two clips of the same frames may differ by."""
 
@@ -47,3 +50,26 @@ def _within(difference: Tensor) -> bool:
     """Whether a paired difference is at most one standard error, or rounding."""
     error = difference.std() / len(difference) ** 0.5
     return bool(difference.mean() <= error + _ROUNDING)
+
+
+def cheapest_of_the_best(scores: Scores, costs: Sequence[float]) -> int:
+    """Choose a clip by scores that know their own errors, such as those of segmentors.
+
+    The best one has the highest metric. The choice is the cheapest whose metric *and* loss are within one standard
+    error of it, paired over the images; of equally cheap ones the one with the higher metric.
+
+    Args:
+        scores: of each clip, a variant each.
+        costs: likewise.
+
+    Returns:
+        Which one.
+    """
+    best = order_of(scores)[0]
+    close = []
+    for number in range(scores.variants):
+        behind, error = scores.accuracy_gap(best, number)
+        worse, loss_error = scores.loss_gap(number, best)
+        if behind <= error + _ROUNDING and worse <= loss_error + _ROUNDING:
+            close.append(number)
+    return min(close, key=lambda number: (costs[number], -scores.accuracy(number), number))

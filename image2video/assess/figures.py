@@ -74,3 +74,21 @@ class Figures:
             Equal figures.
         """
         return cls(**record)
+
+
+@dataclass(frozen=True)
+class PixelFigures(Figures):
+    """The figures of one part of labelled images of a segmentor; pixels that are ignored count nowhere.
+
+    Attributes:
+        images: how many.
+        accuracy: mIoU of all images together, 0 … 1.
+        loss: mean cross-entropy of a labelled pixel, nats.
+        calibration_error: expected calibration error over the labelled pixels, 15 bins, 0 … 1.
+        scaled_loss: the cross-entropy after temperature scaling; of images that fit the temperature, on a sample of
+            their pixels.
+        scaled_calibration_error: the calibration error after temperature scaling, likewise.
+        pixel_accuracy: share of labelled pixels that are right, 0 … 1.
+    """
+
+    pixel_accuracy: float = 0.0

@@ -8,41 +8,34 @@ from html import escape
 from matplotlib.figure import Figure
 
 from image2video.assess.assessment import Assessment, Row, Tuning
+from image2video.assess.figures import PixelFigures
 from image2video.report.page import Section, document, facts_list, figure_html, table_html
 from image2video.report.style import GREY, colours, drawing, new_figure
 from image2video.search.rank.gain import INTERVAL
 
-_COLUMNS = (
-    "clip",
-    "frames",
-    "cost",
-    "accuracy where it was chosen (%)",
-    "accuracy (%)",
-    "gain (points)",
-    "cross-entropy",
-    "after temperature scaling",
-    "gain after scaling",
-    "calibration error (%)",
-    "after temperature scaling (%)",
-)
 _FIRST_NUMBER, _CHOSEN_ON = 2, 3
 
 
-def page(assessment: Assessment) -> str:
+def page(assessment: Assessment, reading: Sequence[str] | None = None) -> str:
     """The report of an assessment.
 
     Args:
         assessment: what was found.
+        reading: what the words of the page mean, a paragraph each; those of a classifier's page by default.
 
     Returns:
         The HTML, with everything in it.
     """
     sections = [
         Section("All clips that were compared to the end", _table(assessment)),
-        *([] if assessment.tuning is None else [Section("Fine-tuned beside it", _tuned(assessment.tuning))]),
-        Section("Gain, the cheapest clip on top", figure_html(gain_figure(assessment), _CAPTION)),
+        *(
+            []
+            if assessment.tuning is None
+            else [Section("Fine-tuned beside it", _tuned(assessment.tuning, _columns(assessment)))]
+        ),
+        Section("Gain, the cheapest clip on top", figure_html(gain_figure(assessment), _caption(assessment))),
         Section("Time", _times(assessment)),
-        Section("How to read it", "".join(f"<p>{escape(text)}</p>" for text in _reading(assessment))),
+        Section("How to read it", "".join(f"<p>{escape(text)}</p>" for text in reading or _reading(assessment))),
     ]
     if assessment.notes:
         sections.append(Section("Notes", "".join(f"<p>{escape(text)}</p>" for text in assessment.notes)))
@@ -52,7 +45,7 @@ def page(assessment: Assessment) -> str:
 
 
 def gain_figure(assessment: Assessment) -> Figure:
-    """Gain in accuracy with its 95 % interval, a line per clip, the cheapest on top; the chosen one is filled.
+    """Gain in accuracy or mIoU with its 95 % interval, a line per clip, the cheapest on top; the chosen one is filled.
 
     Args:
         assessment: what was found.
@@ -76,14 +69,27 @@ def gain_figure(assessment: Assessment) -> Figure:
             )
         axis.set_yticks(range(len(rows)), [f"{row.finalist.title}, {row.finalist.cost:.3g}×" for row in rows])
         axis.invert_yaxis()
-        axis.set_xlabel("gain in accuracy (points)")
+        axis.set_xlabel(f"gain in {assessment.metric} (points)")
     return figure
 
 
-_CAPTION = (
-    "Gain in accuracy over the bare network with its 95 % interval, on the images that chose nothing; behind each name "
-    "the cost, as a multiple of the bare network. The filled point was chosen, by other images."
-)
+def _caption(assessment: Assessment) -> str:
+    return (
+        f"Gain in {assessment.metric} over the bare network with its 95 % interval, on the images that chose nothing; "
+        "behind each name the cost, as a multiple of the bare network. The filled point was chosen, by other images."
+    )
+
+
+def _columns(assessment: Assessment) -> tuple[str, ...]:
+    """The heads of the table; of a segmentor with the pixel accuracy beside the mIoU."""
+    metric = assessment.metric
+    pixels = ("pixel accuracy (%)",) if isinstance(assessment.bare.judging, PixelFigures) else ()
+    return (
+        *("clip", "frames", "cost", f"{metric} where it was chosen (%)", f"{metric} (%)", "gain (points)"),
+        *pixels,
+        *("cross-entropy", "after temperature scaling", "gain after scaling"),
+        *("calibration error (%)", "after temperature scaling (%)"),
+    )
 
 
 def _table(assessment: Assessment) -> str:
@@ -91,13 +97,20 @@ def _table(assessment: Assessment) -> str:
     rows = [_cells(row, chosen=row is assessment.chosen) for row in assessment.rows]
     others = len(assessment.rows) - 2
     note = (
-        f'<p class="note">Accuracy, gain, cross-entropy and calibration: on {assessment.bare.gain.images} images that '
+        f'<p class="note">{_head(assessment.metric)}, gain, cross-entropy and calibration: on '
+        f"{assessment.bare.gain.images} images that "
         "chose nothing; ± is the half width of the 95 % interval, paired over these images. The row that the searches "
         f"chose is marked; the intervals of the {max(others, 0)} others hold for each alone, and the best of them is "
         "flattered by being the best.</p>"
     )
-    table = table_html(_COLUMNS, rows, numbers=range(_FIRST_NUMBER, len(_COLUMNS)))
+    columns = _columns(assessment)
+    table = table_html(columns, rows, numbers=range(_FIRST_NUMBER, len(columns)))
     return f"{table}{note}"
+
+
+def _head(metric: str) -> str:
+    """The metric where a sentence begins."""
+    return metric.capitalize() if metric.islower() else metric
 
 
 def _cells(row: Row, *, chosen: bool) -> tuple[str, ...]:
@@ -118,6 +131,7 @@ def _cells(row: Row, *, chosen: bool) -> tuple[str, ...]:
         f"{100 * row.choosing.accuracy:.2f}",
         f"{100 * row.judging.accuracy:.2f}",
         "" if bare else f"{100 * gain.gain:+.2f} ± {100 * INTERVAL * gain.gain_error:.2f}",
+        *([f"{100 * row.judging.pixel_accuracy:.2f}"] if isinstance(row.judging, PixelFigures) else []),
         f"{row.judging.loss:.4f}",
         f"{row.judging.scaled_loss:.4f}",
         "" if bare else scaled,
@@ -126,18 +140,18 @@ def _cells(row: Row, *, chosen: bool) -> tuple[str, ...]:
     )
 
 
-def _tuned(tuning: Tuning) -> str:
+def _tuned(tuning: Tuning, heads: Sequence[str]) -> str:
     """The fine-tuned networks, and what the clip adds to fine-tuning."""
     rows = [_cells(row, chosen=False) for row in tuning.rows]
     columns = [
         name if number != _CHOSEN_ON else "accuracy where temperatures were fitted (%)"
-        for number, name in enumerate(_COLUMNS)
+        for number, name in enumerate(heads)
     ]
     note = (
         f"{tuning.sentence()} Gains in the table are over the network as it came. One training stands behind each row: "
         "the intervals are of the images alone. Images were neither cropped nor mirrored in training."
     )
-    return f'{table_html(columns, rows, numbers=range(_FIRST_NUMBER, len(_COLUMNS)))}<p class="note">{escape(note)}</p>'
+    return f'{table_html(columns, rows, numbers=range(_FIRST_NUMBER, len(columns)))}<p class="note">{escape(note)}</p>'
 
 
 def _times(assessment: Assessment) -> str:

@@ -17,7 +17,7 @@ from image2video.search.score.network import device_of, in_mode
 from image2video.training import Cost, measure_cost
 from image2video.wrap.video_wrap import VideoWrap
 
-_ROUNDS, _TIMED = 3, 5
+ROUNDS, TIMED = 3, 5
 """How often the networks are measured in turn, and passes of a round of which the median counts."""
 
 
@@ -108,11 +108,11 @@ class Network:
     def costs(self, finalists: Sequence[Finalist], batch: int) -> list[Timed]:
         """What an image costs under clips, alone and in a batch; in turn, since machines slow down and speed up."""
         rounds: list[list[tuple[Cost, Cost]]] = [[] for _ in finalists]
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             for measured, finalist in zip(rounds, finalists, strict=True):
                 with self._wrapped(finalist) as network:
-                    single = measure_cost(network, self.input_size, batch=1, repeats=_TIMED)
-                    measured.append((single, measure_cost(network, self.input_size, batch=batch, repeats=_TIMED)))
+                    single = measure_cost(network, self.input_size, batch=1, repeats=TIMED)
+                    measured.append((single, measure_cost(network, self.input_size, batch=batch, repeats=TIMED)))
         return [Timed.of(measured) for measured in rounds]
 
     @contextmanager

@@ -14,6 +14,7 @@ from image2video.assess import Assessment, assess
 from image2video.assess.driver import check_numbers
 from image2video.assess.files import REPORT, SCRIPT, write_model, write_result, write_script
 from image2video.cli.arguments import collect
+from image2video.cli.assess_task import run_task
 from image2video.cli.commands.assess import AssessOptions
 from image2video.cli.follow import NETWORK, follow_run, say
 from image2video.cli.heads import load_weights_file, published_head, wrapped_head
@@ -38,6 +39,11 @@ _PARTS = ("test", "holdout")
 
 def run(options: Namespace) -> None:
     """Says whether a clip helps, and writes report, record, model and a script."""
+    if options.task is not None:
+        run_task(options, asdict(collect(AssessOptions, options)))
+        return
+    if options.task_images is not None:
+        raise InputError("--task-images: no effect without --task mmseg:CONFIG, whose images it chooses")
     options, origin, notes = follow_run(options, NETWORK)
     backbone, machine = collect(BackboneOptions, options), collect(MachineOptions, options)
     data_options, how = collect(DataOptions, options), collect(AssessOptions, options)
@@ -49,7 +55,10 @@ def run(options: Namespace) -> None:
     if images is None:
         raise InputError("--part holdout needs held-out images; give --holdout above 0")
     if data.task != "classification":
-        raise InputError(f"assess compares classifiers, and {data.name} has a class for every pixel; use search there")
+        raise InputError(
+            f"assess compares classifiers, and {data.name} has a class for every pixel; give a segmentor of "
+            "mmsegmentation by --task mmseg:CONFIG, or use search there"
+        )
     _warn_of_training_images(origin, data_options, how.part, machine.seed)
     model, builder = _network(backbone, data, machine)
     say("assess", [line])

@@ -99,7 +99,8 @@ def assessment_table(assessment: Assessment) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("clip", overflow="fold")
     table.add_column("frames", overflow="fold")
-    for name in ("cost", "top-1 %", "gain", "loss", "scaled", "ms"):
+    metric = "top-1" if assessment.metric == "accuracy" else assessment.metric
+    for name in ("cost", f"{metric} %", "gain", "loss", "scaled", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     tuned = () if assessment.tuning is None else assessment.tuning.rows
     for row in (*assessment.rows, *tuned):

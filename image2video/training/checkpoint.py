@@ -90,6 +90,11 @@ def load_weights(model: nn.Module, path: str | Path, *, head: Literal["keep", "d
     state = read_weights(path)
     if head == "drop":
         state = without_head(model, state, str(path))
+    load_state(model, state, path)
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Load what `read_weights` read from `path` into a model; raises as `load_weights` does."""
     wanted = model.state_dict()
     wrapped_file = any(name.startswith("backbone.") for name in state)
     wrapped_model = any(name.startswith("backbone.") for name in wanted)

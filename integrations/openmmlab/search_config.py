@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from image2video.integrations.openmmlab.search_reading import FitInside, Size
 _DECIDES_FILES = ("data_root", "data_prefix", "ann_file", "type", "indices")
 
 
-def read_config(path: str) -> Config:
-    """The config at `path`; raises `MissingError` where there is none, `InputError` where it cannot be read."""
+def read_config(path: str, needs: Sequence[str] = ("model", "train_dataloader"), asks: str = "a search") -> Config:
+    """The config at `path`; raises `MissingError` where there is none, `InputError` where it cannot be read.
+
+    `needs` are the parts that it must have, and `asks` says what needs them.
+    """
     if not Path(path).expanduser().is_file():
         raise MissingError(f"--task mmseg:{path}: no config there; give the path of a mmsegmentation config")
     try:
@@ -28,11 +31,11 @@ def read_config(path: str) -> Config:
             config = Config.fromfile(str(Path(path).expanduser()))
     except Exception as error:
         raise InputError(f"{path} cannot be read as a config: {type(error).__name__}: {error}") from error
-    for key in ("model", "train_dataloader"):
+    for key in needs:
         if not isinstance(config.get(key), Mapping):
-            raise InputError(f"{path} has no {key}; a search needs model and train_dataloader")
-    if not isinstance(config.train_dataloader.get("dataset"), Mapping):
-        raise InputError(f"{path} has no train_dataloader.dataset; a search needs one")
+            raise InputError(f"{path} has no {key}; {asks} needs {' and '.join(needs)}")
+    if "train_dataloader" in needs and not isinstance(config.train_dataloader.get("dataset"), Mapping):
+        raise InputError(f"{path} has no train_dataloader.dataset; {asks} needs one")
     return config
 
 
@@ -66,7 +69,7 @@ def held_out_pipeline(config: Config, size: Size) -> list[Any]:
     reads: list[Any] = []
     loads: list[Any] = []
     others: list[Any] = []
-    for step in _test_pipeline(config):
+    for step in test_pipeline(config):
         kind = type_name(step.get("type"))
         if kind == "LoadAnnotations":
             loads.append(step)
@@ -89,7 +92,7 @@ def train_pipeline(config: Config) -> list[Any]:
     return list(part["pipeline"])
 
 
-def _test_pipeline(config: Config) -> list[Any]:
+def test_pipeline(config: Config) -> list[Any]:
     """The pipeline of validation or else of test images."""
     for key in ("val_dataloader", "test_dataloader"):
         loader = config.get(key)
@@ -137,6 +140,17 @@ def _files(loader: Mapping[str, Any]) -> list[dict[str, Any]]:
     for _, part in _leaves(loader.get("dataset") or {}, ""):
         found.append({name: part.get(name) for name in _DECIDES_FILES})
     return found
+
+
+def class_names(items: Any, count: int) -> tuple[str, ...]:
+    """The names of the classes of a data set, or their numbers; refuses one with another number of classes."""
+    names = tuple(items.metainfo.get("classes") or ())
+    if names and len(names) != count:
+        raise InputError(
+            f"model.decode_head.num_classes={count}, but the data set has {len(names)} classes ({', '.join(names[:4])}"
+            "…); set num_classes to that"
+        )
+    return names or tuple(str(number) for number in range(count))
 
 
 def type_name(kind: Any) -> str:

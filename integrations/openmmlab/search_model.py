@@ -38,7 +38,7 @@ def plain_model(config: Config) -> tuple[ConfigDict, VideoOptions | None]:
         model["type"], video = _PLAIN[kind], VideoOptions.from_config(given)
     if type_name(model.get("backbone", {}).get("type")) == "VideoWrap":
         raise InputError(
-            "model.backbone.type='VideoWrap' makes clips itself; search with the bare backbone, model.backbone.backbone"
+            "model.backbone.type='VideoWrap' makes clips itself; use the bare backbone, model.backbone.backbone"
         )
     if _single_process():
         for part in _parts(model):
@@ -47,8 +47,8 @@ def plain_model(config: Config) -> tuple[ConfigDict, VideoOptions | None]:
     return model, video
 
 
-def build_segmentor(model: Any, preprocessor: Any, request: Request) -> Any:
-    """The plain segmentor with its first weights, drawn by the seed, or with trained ones."""
+def build_segmentor(model: Any, preprocessor: Any, request: Request, *, averaged: bool = False) -> Any:
+    """The plain segmentor with its first weights, drawn by the seed, or with trained ones; see `load_segmentor`."""
     if "data_preprocessor" not in model and preprocessor is not None:
         model["data_preprocessor"] = preprocessor
     if request.weights is not None:  # nothing is to be fetched that is replaced at once
@@ -69,7 +69,7 @@ def build_segmentor(model: Any, preprocessor: Any, request: Request) -> Any:
             kind = type_name(model.get("type"))
             raise InputError(f"model ({kind}) cannot be built: {type(error).__name__}: {error}") from error
     if request.weights is not None:
-        load_segmentor(segmentor, request.weights)
+        load_segmentor(segmentor, request.weights, averaged=averaged)
     return segmentor
 
 

@@ -13,6 +13,7 @@ from image2video.functional import InputError
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.integrations.openmmlab.search_config import (
     build_items,
+    class_names,
     crop_size,
     held_out_pipeline,
     read_config,
@@ -77,7 +78,7 @@ def build_from(config: Config, name: str, request: Request) -> Problem:
         train=train,
         holdout=holdout,
         task=task,
-        classes=_classes(own, task.num_classes),
+        classes=class_names(own, task.num_classes),
         input_size=(len(preparation.mean), *size),
         mean=tuple(value / 255 for value in preparation.mean),
         std=tuple(value / 255 for value in preparation.std),
@@ -151,17 +152,6 @@ def _video_notes(video: VideoOptions | None, config: SearchConfig) -> Iterator[s
             changed.append(f"{name}: {here!r} here, {there!r} there")
     if changed:
         yield f"the config's model.video has other values than the options of the search ({'; '.join(changed)})"
-
-
-def _classes(items: Any, count: int) -> tuple[str, ...]:
-    """The names of the classes, or their numbers; refuses a data set with another number of classes."""
-    names = tuple(items.metainfo.get("classes") or ())
-    if names and len(names) != count:
-        raise InputError(
-            f"model.decode_head.num_classes={count}, but the data set has {len(names)} classes ({', '.join(names[:4])}"
-            "…); set num_classes to that"
-        )
-    return names or tuple(str(number) for number in range(count))
 
 
 def _settings(config: Config, model: Any, size: Size, full_size: bool) -> dict[str, Any]:

@@ -11,24 +11,37 @@ from torch import Tensor, nn
 
 from image2video.functional import InputError
 from image2video.integrations.openmmlab.loading import FUSION
-from image2video.training import load_weights, read_weights
+from image2video.runs.folders import torch_load
+from image2video.training import read_weights
+from image2video.training.checkpoint import load_state
 from image2video.wrap.clip_record import CLIP
 
 
-def load_segmentor(segmentor: nn.Module, path: str) -> None:
+def load_segmentor(segmentor: nn.Module, path: str, *, averaged: bool = False) -> None:
     """Load the weights of a plain segmentor: a checkpoint of mmengine, another torch checkpoint, or safetensors.
 
-    Raises `MissingError` where there is no file, `InputError` where it holds no weights, those of a video segmentor, or
-    those of another model.
+    With `averaged` also those of a video segmentor without a fusion, which are a plain one's beside the clip. Raises
+    `MissingError` where there is no file, `InputError` where it holds no weights, those of a video segmentor, or those
+    of another model.
     """
     with torch.serialization.safe_globals(_known()):
         state: dict[str, Tensor] = read_weights(path)
-        if CLIP in state or any(name.startswith(FUSION) for name in state):
+        fused = any(name.startswith(FUSION) for name in state)
+        if fused or (CLIP in state and not averaged):
             raise InputError(
-                f"{Path(path).name} holds a video segmentor's weights ({FUSION}…); a search takes those of the plain "
-                "segmentor"
+                f"{Path(path).name} holds a video segmentor's weights ({FUSION}…); give those of the plain segmentor"
             )
-        load_weights(segmentor, path)
+        state.pop(CLIP, None)
+        load_state(segmentor, state, path)
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether mmengine's own loading takes a file: a torch checkpoint with `meta` and `state_dict`."""
+    if Path(path).suffix == ".safetensors":
+        return False
+    with torch.serialization.safe_globals(_known()):
+        found = torch_load(Path(path).expanduser())
+    return isinstance(found, dict) and {"meta", "state_dict"} <= set(found)
 
 
 class _Log:

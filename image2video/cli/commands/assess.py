@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jsonargparse import ArgumentParser
 
@@ -43,6 +44,20 @@ class AssessOptions:
     overwrite: bool = False
 
 
+@dataclass(frozen=True)
+class SegmentorOptions:
+    """A trained segmentor and labelled images that a mmsegmentation config describes.
+
+    Attributes:
+        task: in place of --data and --model, mmseg:CONFIG for the segmentor of a mmsegmentation config, with --weights
+            CHECKPOINT, and mIoU as the measure
+        task_images: which of the config's images: val or test (default: val, else test)
+    """
+
+    task: str | None = None
+    task_images: Literal["val", "test"] | None = None
+
+
 def add_options(parser: ArgumentParser) -> None:
     """The command's options."""
-    add_fields(parser, DataOptions, BackboneOptions, MachineOptions, AssessOptions)
+    add_fields(parser, DataOptions, BackboneOptions, MachineOptions, AssessOptions, SegmentorOptions)
