@@ -111,7 +111,12 @@ def test_the_same_clips_by_their_texts() -> None:
     bare = rank_genotypes(stages(), data, candidates=["flip_x"], **how)
     same = {str(entry.genotype): entry for entry in ranking.entries}
     for entry in bare.entries:
-        assert same[str(entry.genotype)].to_dict() == entry.to_dict()
+        for (
+            key,
+            value,
+        ) in entry.to_dict().items():  # batches of other sizes: the last bit is the kernel's
+            found = same[str(entry.genotype)].to_dict()[key]
+            assert found == (pytest.approx(value, rel=1e-5, abs=1e-7) if isinstance(value, float) else value), key
 
 
 def test_what_costs_too_much_is_left_out() -> None:

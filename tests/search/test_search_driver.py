@@ -309,7 +309,7 @@ def test_seeds_of_different_purposes_differ() -> None:
 
 
 @pytest.mark.parametrize("selection", ["perturbation", "one_shot"])
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))])
 def test_the_planted_need_is_found(seed: int, selection: str) -> None:
     """The backbone has no weights; the search finds the op that brings the cue into its window."""
     share = random_share(get_space("affine5"), "translate_x")

@@ -14,7 +14,7 @@ from image2video.search import SearchConfig, SearchSpace, register_space, search
 
 register_space(SearchSpace("small", ("translate_x(0.1)", "rotate(10)", "identity"), nodes=2))
 FILES = ("genotype.json", "tau.json", "scores.json", "config.yaml")
-BASE = {"space": "small", "T": 3, "epochs": 3, "warmup_epochs": 1, "batch_size": 10, "device": "cpu"}
+BASE = {"space": "small", "T": 2, "epochs": 2, "warmup_epochs": 1, "batch_size": 10, "device": "cpu"}
 WAYS: dict[str, dict[str, Any]] = {
     "first order": {},
     "second order, learned magnitudes": {"second_order": True, "learn_magnitudes": True},
@@ -55,8 +55,8 @@ def test_a_search_that_is_stopped_again_and_again_ends_as_one_that_was_not(tmp_p
         except KilledError:
             stops += 1
         assert stops < 50
-        # … the next three are in one epoch after the other, with τ still and moving.
-        at = longest + 1 if stops < 4 else draw.randint(longest + 12, longest + 32)
+        # … the next two are in one epoch after the other, with τ still and moving.
+        at = longest + 1 if stops < 3 else draw.randint(longest + 16, longest + 40)
     assert stops >= 2
     assert_equal_files(out, whole)
     with pytest.raises(KilledError):

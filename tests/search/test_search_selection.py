@@ -192,8 +192,7 @@ def passed(result: SearchResult) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:the budget:UserWarning")
-@pytest.mark.parametrize("max_images", [60, 400])
-@pytest.mark.parametrize("orders", [1, 2])
+@pytest.mark.parametrize(("max_images", "orders"), [(60, 1), (400, 2)])
 def test_what_the_budget_leaves_is_read_from_tau(max_images: int, orders: int, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=rf"budget \(max_images={max_images}\) was spent before") as caught:
         result = budgeted(max_images, tmp_path / "run", orders=orders, epochs=2)
