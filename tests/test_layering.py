@@ -54,7 +54,7 @@ LIBRARIES = {  # room -> the libraries that it may import, late imports included
         *("timm", "mmseg", "mmcv", "mmengine", "numpy", "torchvision", "transformers"),
         *("lightning", "pytorch_lightning"),
     },
-    "assess": {"matplotlib"},
+    "assess": {"matplotlib", "mmengine"},  # mmengine for types alone
     "experiments": {"accelerate"},
     "reproduce": {"accelerate", "timm", "yaml", "mmseg", "mmcv", "mmengine", "numpy", "torchvision", "PIL", "shapely"},
     "cli": {"accelerate", "docstring_parser", "jsonargparse", "numpy", "rich", "yaml"},

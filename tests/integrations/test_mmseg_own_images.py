@@ -115,4 +115,5 @@ def test_a_clip_is_over_the_very_weights(tmp_path):
     assert all(own[name].data_ptr() == value.data_ptr() for name, value in clip.named_parameters())
     assert trained.pixels(clip, 0).logits.shape == (SIZE[0] * (SIZE[1] - 2), 2)
     assert "test_pipeline" in trained.config_with({"T": 2})
-    assert type(trained.config.model.type) is str and trained.config.model.type == "EncoderDecoder"
+    assert type(trained.config.model.type) is str
+    assert trained.config.model.type == "EncoderDecoder"
