@@ -5,8 +5,9 @@ r"""What a clip gives by the place where it begins, against what it costs, from 
 
 `places` are the networks of the table `late`, which meet another pose and are not trained for it: a row per place and
 number of frames, with its gain over the bare network and the shares that it keeps of the gain and of the cost of as
-many frames at the image. `trained` are the arms of `smalldata` and `scratch` that are trained with their clip: gains at
-equal epochs and over three times the epochs, beside what the training and the image cost.
+many frames at the image; `front` has those of three frames. `trained` are the arms of `smalldata` and `scratch` that
+are trained with their clip: gains at equal epochs and over three times the epochs, beside what the training and the
+image cost.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SCALE = "converged"
 POSES = {"tilt": "tilted by 20°", "small": "at 0.75 of the size"}
 PLACES = ("image", "layer1", "layer2", "layer3")
 FRAMES = (2, 3, 5)
+FRONT = 3  # the frames of the rows on the front page of late clips
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def lists(options: Namespace) -> dict[str, list[dict[str, Any]]]:
         # The places are those of the network of a table's first row.
         for outcome in found.get(one.table, ())[:1]:
             trained += trained_rows(one, outcome)
-    return {"results": [*places, *trained], "places": places, "trained": trained}
+    front = [row for row in places if row["T"] == FRONT]
+    return {"results": [*places, *trained], "front": front, "places": places, "trained": trained}
 
 
 def figure(found: Mapping[str, list[dict[str, Any]]]) -> Any:
