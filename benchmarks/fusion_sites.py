@@ -1,23 +1,30 @@
 """What a fusion costs at one site: on small maps in evaluation, and in a training step, against what it was and others.
 
     python benchmarks/fusion_sites.py --threads 1 --out benchmarks/results/fusion_sites_cpu.json
+    python benchmarks/fusion_sites.py --threads 1 --calls --before CHECKOUT --out benchmarks/results/calls_cpu.json
 
 Things take turns within one process; times are the processor's. `of_textbook` is the time over that of a version
 written step by step on `(B, C, T, H, W)`, `of_before` over that of our own plain operations, which ran here before.
+With `--calls` it is what a call of a tiny wrapped network takes beyond the bare one on ready frames: fixed, the clip
+included, and for each site beside that.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from gsf import TextbookGSF
-from harness import arguments, write_result
+from harness import arguments, earlier, write_result
+from harness import in_turn as turns
 from torch import Tensor, nn
 
 from image2video.cli.allocator import keep_memory
@@ -44,15 +51,66 @@ class TextbookTSM(nn.Module):
         return out.view_as(frames)
 
 
+CALL_GOALS = {"fixed": 300.0, "tsm": 25.0, "gsm": 100.0, "gsf": 250.0}
+"""Microseconds: of a call without fusion, and of each site."""
+TINY_SITES = 4
+
+
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0], repeats=100).parse_args()
+    parser = arguments(__doc__.splitlines()[0], repeats=100)
+    parser.add_argument("--calls", action="store_true", help="measure calls of a tiny network")
+    parser.add_argument("--before", type=Path, default=None, help="a checkout of an earlier commit, for --calls")
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
     kept = keep_memory()
     torch.manual_seed(options.seed)
+    if options.calls:
+        settings = {"repeats": options.repeats, "frames": 3, "sites": TINY_SITES, "memory_kept": kept}
+        write_result(options.out, "fusion_sites", {"settings": settings, "results": tiny_calls(options)})
+        return
     rows = [inference(name, *size, options.repeats) for name in ("tsm", "gsm", "gsf") for size in MAPS]
     rows += [training(*size, max(8, options.repeats // 8)) for size in STEPS]
     settings = {"repeats": options.repeats, "seed": options.seed, "frames": 3, "memory_kept": kept}
     write_result(options.out, "fusion_sites", {"settings": settings, "results": rows})
+
+
+def tiny() -> nn.Module:
+    """A network of a few small convolutions, the last ones of which are the sites."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, stride=4)]
+    for _ in range(TINY_SITES):
+        layers += [nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)).eval()
+
+
+@torch.inference_mode()
+def tiny_calls(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Microseconds of a call beside the network, and of each site, here and in the other checkout."""
+    image, frames = torch.randn(1, 3, 16, 16), torch.randn(3, 3, 16, 16)
+    bare = tiny()
+    calls: dict[str, Callable[[], object]] = {"bare": lambda: bare(frames)}
+    sites = [str(2 * index + 1) for index in range(TINY_SITES)]
+    sides = {"now": None} if options.before is None else {"now": None, "before": options.before}
+    for side, checkout in sides.items():
+        for fusion in ("none", "tsm", "gsm", "gsf"):
+            with earlier(checkout):
+                from image2video import VideoWrap
+
+                chosen = None if fusion == "none" else sites
+                model = VideoWrap(tiny(), fusion=fusion, T=3, input_size=(3, 16, 16), sites=chosen).eval()
+            calls[f"{side} {fusion}"] = partial(model, image)
+    times = turns(calls, 10 * options.repeats, warmup=20, clock=time.process_time)
+    # Of the fastest fiftieth the slowest: other programs of the machine only ever add.
+    micro = {name: 1e6 * statistics.quantiles(values, n=50)[0] for name, values in times.items()}
+    rows = []
+    for what, goal in CALL_GOALS.items():
+        row: dict[str, Any] = {"what": what if what == "fixed" else f"{what}, a site"}
+        for side in sides:
+            none = micro[f"{side} none"]
+            row[f"{side}_us"] = (
+                none - micro["bare"] if what == "fixed" else (micro[f"{side} {what}"] - none) / TINY_SITES
+            )
+        rows.append(row | {"goal_us": goal, "met": row["now_us"] <= goal})
+    return rows
 
 
 def never(*_: object) -> bool:

@@ -57,10 +57,6 @@ class TimmLike(nn.Module):
 
         A method that is given images sees a clip of each, as `forward` does.
         """
-        # A call asks for its parts a dozen times.
-        part = self.__dict__.get("_modules", {}).get(name)
-        if part is not None:
-            return part
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -648,11 +648,11 @@ class VideoWrap(ClipState, TimmLike):
 
     def _planned(self, plan: Plan) -> OutputFormats:
         """Return what the plan tells of outputs, remembered from call to call."""
+        if torch.compiler.is_compiling():
+            return planned_formats(plan)
         kept = self.__dict__.get("_of_plan")  # a wrapper that was pickled by an earlier version has none
         if kept is None or kept[0] is not plan:
-            kept = plan, planned_formats(plan)
-            if not torch.compiler.is_compiling():
-                self.__dict__["_of_plan"] = kept
+            kept = self.__dict__["_of_plan"] = plan, planned_formats(plan)
         return kept[1]
 
     def _late_formats_of_call(self, frames: Tensor, flags: Mapping[str, Any]) -> OutputFormats:

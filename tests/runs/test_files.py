@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked import FORKS
+from torch import nn
 
 from image2video.errors import ExistsError, InputError, MissingError
 from image2video.runs import atomic
@@ -126,6 +127,36 @@ def test_checkpoints_hold_no_code(tmp_path: Path) -> None:
     for name in ("c.pt", "d.pt"):
         with pytest.raises(InputError, match=f"{name} is not a readable checkpoint .it is no torch file"):
             torch_load(tmp_path / name)
+
+
+class Odd(dict):
+    """A dict that torch refuses to read."""
+
+
+def test_what_is_known_to_be_read_is_read(tmp_path: Path) -> None:
+    weights = nn.Linear(2, 3).state_dict()  # an ordered dict with an attribute of its own
+    ring: list[object] = [1, -(2**63), 2.5, "x", None, True]
+    ring.append(ring)
+    for index, value in enumerate((weights, ring, [(1, {"a": torch.ones(2, dtype=torch.bfloat16)})], (), {})):
+        assert atomic._is_surely_read(value)
+        torch.save(value, tmp_path / f"{index}.pt")
+        torch_load(tmp_path / f"{index}.pt")
+
+
+def test_what_is_not_known_to_be_read_is_tried(tmp_path: Path) -> None:
+    tagged = torch.ones(2)
+    tagged.path = Path("x")
+    odd_weights = nn.Linear(2, 3).state_dict()
+    odd_weights.note = Path("x")
+    unknown = (tagged, odd_weights, Odd(a=1), [Path("x")], {Path("x"): 1}, 2**3000)
+    for value in unknown:
+        assert not atomic._is_surely_read(value)
+        with pytest.raises(InputError, match="more than tensors and plain values"):
+            atomic_torch_save(tmp_path / "a.pt", value)
+    # What torch reads all the same is written.
+    for value in (nn.Parameter(torch.ones(2)), 2**70, torch.float32, torch.Size([2])):
+        assert not atomic._is_surely_read(value)
+        atomic_torch_save(tmp_path / "a.pt", value)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
