@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from traced_alike import traced_alike
 
 from image2video.inject import planning
 
@@ -20,6 +21,7 @@ def pytest_collection_finish() -> None:
     importlib.import_module("torch._dynamo")
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)  # hypothesis watches every collection: of seven hundred objects, by default
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,6 +50,20 @@ def _mmengine_neither_collects_nor_beautifies() -> Iterator[None]:
             patch.setattr(data_sets, "gc", SimpleNamespace(collect=int))
             yapf = importlib.import_module("yapf.yapflib.yapf_api")  # which mmengine imports within its call
             patch.setattr(yapf, "FormatCode", lambda text, **layout: (text, False))
+        yield
+
+
+ALIKE = {"assess", "search", "wrap", "test_docs", "test_traced_alike"}
+"""Folders and modules whose tests make the same networks again and again, and are not about how they are traced."""
+TRACED = "test_words_at_the_door"
+"""The module among them that reads the lines of a trace that fails."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _networks_that_are_alike_are_traced_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    if {request.path.parent.name, request.path.stem} & ALIKE and request.path.stem != TRACED:
+        yield from traced_alike()
+    else:
         yield
 
 
