@@ -52,8 +52,11 @@ CUT = {
     "--train-images 120": "--train-images 40",
     "--data digits --model": "--data digits --train-images 300 --model",
     "--final-seeds 2": "--final-seeds 1",
-    "--max-images 150": "--max-images 90",
+    "--max-images 150": "--max-images 60",
+    "--max-images 90": "--max-images 60",
     "--count 4": "--count 2",
+    # The page's block above this command searches places by perturbation.
+    "--tune-epochs 0 --clip-at": "--selection argmax --tune-epochs 0 --clip-at",
 }
 """Sizes in commands of the pages, and those with which they run here."""
 PARSED = re.compile(

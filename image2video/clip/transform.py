@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from image2video.clip.genotype_text import format_magnitude
 from image2video.clip.matrices import chain_matrices
+from image2video.clip.ops.op import Op
 from image2video.clip.ops.registry import get_op
 from image2video.clip.slices import Shift, whole
 from image2video.errors import InputError
@@ -195,16 +197,27 @@ def whole_shift(run: Sequence[Transform], step: float, height: int, width: int) 
 
 def check_invertible(run: Sequence[Transform], steps: Sequence[float], text: str) -> None:
     """Raise `InputError` where geometric transforms cannot be inverted in numbers at one of these powers."""
-    # Whether a matrix is singular does not depend on the size of the image (any will do), nor on any shift: one in
-    # cells could be too large for numbers.
-    linear = run_matrices([t for t in run if not t.unit], steps, 224, 128)[:, :2, :2]
+    # Shifts change no determinant, and one in cells could be too large for numbers. The ops are part of the key: a name
+    # may be registered again for another op.
+    singular = _first_singular(tuple((t, get_op(t.op)) for t in run if not t.unit), tuple(steps))
+    if singular is not None:
+        step, determinant = singular
+        raise InputError(
+            f"the chain {text!r:.200} is singular: at step {step:g} its matrix has determinant "
+            f"{determinant:g} and cannot be inverted in numbers; use milder magnitudes, fewer ops or fewer frames"
+        )
+
+
+@functools.lru_cache(4096)  # a search makes the same chains again and again, and the matrices take most of their time
+def _first_singular(run: tuple[tuple[Transform, Op], ...], steps: tuple[float, ...]) -> tuple[float, float] | None:
+    """Return the first power at which transforms cannot be inverted, with the determinant there."""
+    # Whether a matrix is singular does not depend on the size of the image: any will do.
+    linear = run_matrices([transform for transform, _ in run], steps, 224, 128)[:, :2, :2]
     dets = linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]
     sizes = linear.abs().amax(dim=(1, 2))
     # NaN fails every comparison.
     invertible = (sizes >= _TINY) & (sizes <= 1 / _TINY) & (dets.abs() >= _TINY * sizes**2)
-    if not invertible.all():
-        first = int(invertible.logical_not().nonzero()[0])
-        raise InputError(
-            f"the chain {text!r:.200} is singular: at step {steps[first]:g} its matrix has determinant "
-            f"{dets[first]:g} and cannot be inverted in numbers; use milder magnitudes, fewer ops or fewer frames"
-        )
+    if invertible.all():
+        return None
+    first = int(invertible.logical_not().nonzero()[0])
+    return steps[first], float(dets[first])

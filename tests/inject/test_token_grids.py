@@ -19,8 +19,9 @@ SWIN = {"embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2), "window_size": 4
 
 def fused(net, planned, size, fusion="gsf"):
     """What a backbone with a fusion planned at one size gives for frames of another."""
+    made = plan(net, fusion=fusion, input_size=(3, *planned))
     net = copy.deepcopy(net).eval()
-    injection = inject_(net, plan(net, fusion=fusion, input_size=(3, *planned)), residual=False)
+    injection = inject_(net, made, residual=False)
     randomise(injection, 3)
     injection.eval()
     frames = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(1))
@@ -30,7 +31,7 @@ def fused(net, planned, size, fusion="gsf"):
 
 @pytest.mark.parametrize("fusion", ["gsf", "gsm"])
 @pytest.mark.parametrize("size", [(40, 24), (12, 80), (48, 20), (24, 40), (32, 64), (26, 43)])
-def test_tokens_are_fused_on_the_grid_of_their_image(fusion, size):
+def test_tokens_are_fused_on_the_grid_of_their_image(fusion, size, trace_once):
     net = Transformer(prefix=1)
     randomise(net, 0)
     out = fused(net, SIZE[1:], size, fusion)
@@ -55,7 +56,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_token_layouts_of_timm_are_fused_on_the_grid_of_their_image(name):
+def test_token_layouts_of_timm_are_fused_on_the_grid_of_their_image(name, trace_once):
     make, args, options = NETS[name]
     net = make(*args, **options)
     randomise(net, 0, scale=0.1)
@@ -65,7 +66,7 @@ def test_token_layouts_of_timm_are_fused_on_the_grid_of_their_image(name):
         torch.testing.assert_close(fused(net, (height, width), size), fused(net, size, size))
 
 
-def test_windows_stay_windows_at_other_sizes():
+def test_windows_stay_windows_at_other_sizes(trace_once):
     net = Windows()
     for size in [(40, 24 * 5), (48, 80), (24, 40)]:
         torch.testing.assert_close(fused(net, SIZE[1:], size), fused(net, size, size))

@@ -242,9 +242,10 @@ def _checkpoint(block, reentrant):
 
 @torch.no_grad()
 def test_compiled():
-    # One graph is what can fail here; how fusions come through the compilers is tests/fusion/test_fusion_compile.py's.
+    # One graph is what can fail here; how GSF comes through the compilers is tests/fusion/test_fusion_compile.py's, and
+    # in whole wrappers test_wrap_compile.py's.
     torch._dynamo.reset()
-    model, batch = deep("gsf", stirred=True), images(size=SIZE)
+    model, batch = deep("tsm"), images(size=SIZE)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(batch), model(batch), atol=1e-5, rtol=1e-5)
     torch._dynamo.reset()
