@@ -99,11 +99,10 @@ def test_the_cost_of_a_clip_inside_counts_the_heads(resnet):
 def test_the_phases_of_a_backbone_cost_what_they_say(resnet):
     example = next(resnet.images().batches(1).epoch(0))[0]
     bare = macs(resnet.plain, example)
-    for most in (1.2, 2.0, 4.0):
-        for clip in phases_of_backbone(resnet, example, most):
-            assert clip.cost == pytest.approx(macs(resnet.with_clip(video_options(clip)), example) / bare)
-            assert clip.cost <= most
-    assert phases_of_backbone(resnet, example, 4.0)[0].T > 2
+    (clip,) = phases_of_backbone(resnet, example, 3.0)
+    assert clip.T == 3
+    assert clip.cost == pytest.approx(macs(resnet.with_clip(video_options(clip)), example) / bare)
+    assert 1 < clip.cost <= 3
     assert phases_of_backbone(resnet, example, 1.0) == []
 
 
@@ -115,5 +114,4 @@ def test_a_clip_is_over_the_very_weights(tmp_path):
     assert all(own[name].data_ptr() == value.data_ptr() for name, value in clip.named_parameters())
     assert trained.pixels(clip, 0).logits.shape == (SIZE[0] * (SIZE[1] - 2), 2)
     assert "test_pipeline" in trained.config_with({"T": 2})
-    assert type(trained.config.model.type) is str
-    assert trained.config.model.type == "EncoderDecoder"
+    assert trained.config.model.type == "EncoderDecoder"  # the config itself stays

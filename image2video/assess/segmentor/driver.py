@@ -28,8 +28,6 @@ from image2video.search.rank.pool import check_judge
 from image2video.search.space.space import SearchSpace, get_space
 
 if TYPE_CHECKING:  # mmsegmentation takes seconds to import, and may not be there
-    from mmengine.config import Config
-
     from image2video.integrations.openmmlab.trained import TrainedSegmentor
 
 NEARLY_ALL = 0.98
@@ -42,7 +40,7 @@ _FOUND = 3
 
 
 def assess_segmentor(
-    config: str | os.PathLike[str] | Config | TrainedSegmentor,
+    config: str | os.PathLike[str] | TrainedSegmentor | Any,
     weights: str | os.PathLike[str] | None = None,
     *,
     images: str | None = None,
@@ -138,7 +136,7 @@ def assess_segmentor(
 
 
 def read_segmentor(
-    config: str | os.PathLike[str] | Config | TrainedSegmentor,
+    config: str | os.PathLike[str] | TrainedSegmentor | Any,
     weights: str | os.PathLike[str] | None = None,
     images: str | None = None,
     device: torch.device | str = "cpu",
