@@ -153,7 +153,7 @@ def read_segmentor(
         return config
     if weights is None:
         raise InputError("without weights the segmentor is random; give the checkpoint of the trained one")
-    return TrainedSegmentor.read(config, weights, images, device)  # type: ignore[arg-type]
+    return TrainedSegmentor.read(config, weights, images, device)
 
 
 def _steps(progress: Progress | None, stage: str, total: int) -> Callable[[], None] | None:
