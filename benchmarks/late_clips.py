@@ -78,6 +78,7 @@ def place_rows(outcome: RowOutcome) -> Iterator[dict[str, Any]]:
                 if bare is None or line is None or gap is None or line.macs is None or bare.macs is None:
                     continue
                 cost = line.macs / bare.macs
+                beside = None if place == "image" else outcome.gap(f"{pose}_{place}_{T}", f"{pose}_image_{T}")
                 yield {
                     "pose": title,
                     "place": place,
@@ -90,6 +91,10 @@ def place_rows(outcome: RowOutcome) -> Iterator[dict[str, Any]]:
                     **both_row(gap),
                     "low": round(gap.low, 2),
                     "high": round(gap.high, 2),
+                    "over_image": None if beside is None else round(beside.mean, 2),
+                    "over_image_both": both_row(beside).get("over_both"),
+                    "over_image_seeds": both_row(beside).get("over_seeds"),
+                    "over_image_reading": both_row(beside).get("reading"),
                 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,9 @@ def late(package: str, homes: Mapping[str, tuple[str, ...]]) -> tuple[Callable[[
     def get(name: str) -> Any:
         """Import a public name where it stands."""
         if name not in home_of:
+            # A module of the package, as where the package imports its own.
+            if not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}") is not None:
+                return importlib.import_module(f"{package}.{name}")
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = home_of[name]
         value = getattr(importlib.import_module(home if home.startswith("image2video.") else f"{package}.{home}"), name)

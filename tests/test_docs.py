@@ -33,6 +33,7 @@ SETUP = (
     "make ",
     "pip install",
     "git clone",
+    "git worktree",
     "cd ",
     "python -m image2video.integrations.timm_launch",
     "pytest",

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import pickle
 import pkgutil
 import subprocess
 import sys
@@ -151,3 +152,42 @@ def test_pyplot_is_never_imported(printed) -> None:
     assert "image2video.report" in names
     assert "matplotlib" in names
     assert "matplotlib.pyplot" not in names
+
+
+FRESH = """
+import pickle
+import sys
+
+import image2video
+from image2video.settings.search import SearchConfig
+
+settings, folder = pickle.loads(bytes.fromhex(sys.argv[1])), sys.argv[2]
+assert settings.space_name == SearchConfig().space_name == "affine5", settings.space_name
+for module in ("fusion.testing", "fusion.gsf", "clip.genotype", "clip.ops.registry"):
+    part = image2video
+    for name in module.split("."):
+        part = getattr(part, name)
+    assert part.__name__ == f"image2video.{module}", part
+assert not hasattr(image2video.fusion, "nothing")
+
+from torch import nn
+from image2video import VideoWrap
+
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+print(type(VideoWrap.from_pretrained(folder, net).to_video))
+"""
+
+
+def test_what_was_saved_is_read_by_a_process_that_imported_nothing_of_it(tmp_path: Path) -> None:
+    """Settings of a search, a model whose frames are drawn, and modules by their dotted names."""
+    from torch import nn
+
+    from image2video import RandomClips, VideoWrap
+    from image2video.search import SearchConfig
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    VideoWrap(net, "none", frames=RandomClips(["rotate(5)"], T=3)).save_pretrained(tmp_path)
+    told = [pickle.dumps(SearchConfig()).hex(), str(tmp_path)]
+    run = subprocess.run([sys.executable, "-c", FRESH, *told], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "RandomClips" in run.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -197,9 +198,12 @@ def whole_shift(run: Sequence[Transform], step: float, height: int, width: int) 
 
 def check_invertible(run: Sequence[Transform], steps: Sequence[float], text: str) -> None:
     """Raise `InputError` where geometric transforms cannot be inverted in numbers at one of these powers."""
-    # Shifts change no determinant, and one in cells could be too large for numbers. The ops are part of the key: a name
-    # may be registered again for another op.
-    singular = _first_singular(tuple((t, get_op(t.op)) for t in run if not t.unit), tuple(steps))
+    # Shifts change no determinant, and one in cells could be too large for numbers.
+    judged = tuple((transform, get_op(transform.op)) for transform in run if not transform.unit)
+    if all(isinstance(op.matrix, types.FunctionType) for _, op in judged):
+        singular = _kept_singular(judged, tuple(steps))
+    else:  # an object of the user's may have no hash, or other matrices tomorrow
+        singular = _first_singular(judged, steps)
     if singular is not None:
         step, determinant = singular
         raise InputError(
@@ -208,8 +212,7 @@ def check_invertible(run: Sequence[Transform], steps: Sequence[float], text: str
         )
 
 
-@functools.lru_cache(4096)  # a search makes the same chains again and again, and the matrices take most of their time
-def _first_singular(run: tuple[tuple[Transform, Op], ...], steps: tuple[float, ...]) -> tuple[float, float] | None:
+def _first_singular(run: Sequence[tuple[Transform, Op]], steps: Sequence[float]) -> tuple[float, float] | None:
     """Return the first power at which transforms cannot be inverted, with the determinant there."""
     # Whether a matrix is singular does not depend on the size of the image: any will do.
     linear = run_matrices([transform for transform, _ in run], steps, 224, 128)[:, :2, :2]
@@ -221,3 +224,8 @@ def _first_singular(run: tuple[tuple[Transform, Op], ...], steps: tuple[float, .
         return None
     first = int(invertible.logical_not().nonzero()[0])
     return steps[first], float(dets[first])
+
+
+# A search makes the same chains again and again, and the matrices take most of their time. The ops are part of the
+# key: a name may be registered again for another op.
+_kept_singular = functools.lru_cache(4096)(_first_singular)

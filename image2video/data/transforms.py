@@ -33,7 +33,7 @@ class TrainTransform:
     flip: bool = True
     policy: Augmentation | None = None
     interpolation: str = "bilinear"
-    _steps: v2.Compose = field(init=False, repr=False, compare=False)
+    _steps: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         from torchvision.transforms import v2

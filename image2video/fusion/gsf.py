@@ -73,7 +73,8 @@ class GSF(Fusion):
 
     def fuse_layout(self, frames: Tensor, T: int, layout: Layout, parts: int) -> Tensor:
         """Gate, shift and fuse frames in any layout; where channels are innermost, the share is copied out and in."""
-        if is_transformed() or not lies_apart(frames, layout):
+        # A subclass with a `fuse` of its own gets all channels.
+        if type(self).fuse is not GSF.fuse or is_transformed() or not lies_apart(frames, layout):
             return super().fuse_layout(frames, T, layout, parts)
         share, rest = share_apart(frames, layout, self.fused_channels)
         return share_joined(self.fuse(share, T, parts), rest, layout)

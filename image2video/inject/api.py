@@ -35,13 +35,8 @@ from image2video.trace.capture import refuse_script
 from image2video.trace.recompute import FrameState
 
 _METHODS = frozenset({"frames", "tie", "check_fired", "no_weight_decay", "remove_", "replan_", "fuse"})
-_OWN_ATTRIBUTES = frozenset(
-    (
-        *("_plan", "_context", "_paths", "_root", "_hooks", "_modules_at"),
-        *("_removed", "_handles", "_clip_hooks", "_exit", "_norms"),
-    )
-)
-"""What an injection keeps: no part with a fusion may have such a name, since torch finds modules by their names."""
+_REPLACED = frozenset({"_plan", "_removed"})
+"""What an injection replaces in use: torch refuses that where a part of the same name stands."""
 _HOOKS: dict[str, type[SiteHook]] = {"before": BeforeHook, "after": AfterHook, "beside": BesideHook}
 
 
@@ -88,8 +83,7 @@ def inject_(backbone: nn.Module, plan: Plan, *, residual: bool = True) -> Inject
 
 def _check_parts(plan: Plan) -> None:
     """Raise `InputError` where a site is in a part of the backbone whose name `Injection` needs for itself."""
-    needed = {name for name in vars(Injection) if name.startswith("_")} | _OWN_ATTRIBUTES
-    clashing = [name for name in plan.names if name.partition(".")[0] in needed]
+    clashing = [name for name in plan.names if name.partition(".")[0] in _REPLACED]
     if clashing:
         raise InputError(
             f"the part {clashing[0].partition('.')[0]!r} of the backbone has the site of a fusion ({some(clashing)}), "
@@ -146,8 +140,8 @@ class Injection(nn.Module):
 
     A part of the backbone may be named as an attribute or a method of this class (`backbone`, `plan`, `frames`). Then
     the name is that of the level which holds the part's fusions: torch finds modules by their names. A hidden
-    method is called as `Injection.frames(injection, T)`. The library itself uses names that begin with an underscore;
-    `inject_` refuses a site in a part with one of those.
+    method is called as `Injection.frames(injection, T)`. The library itself uses names that begin with an underscore: a
+    part named as one of those trains, but `get_submodule` and `torch.func` do not find its fusions' parameters.
     """
 
     def __init__(self, backbone: nn.Module, plan: Plan, fusions: list[Fusion]) -> None:
@@ -163,10 +157,6 @@ class Injection(nn.Module):
         ]
         self._modules_at = [backbone.get_submodule(site.name) for site in plan.sites]
         self._removed = False
-        for hook in self._hooks:
-            self._put(hook)
-        for name in _METHODS & set(self._modules):  # these hide the methods
-            self.__dict__[name] = self._modules[name]
         self._handles: list[RemovableHandle] = []
         self._clip_hooks = [ClipHook(site, self._context, place) for place, site in enumerate(plan.clip_sites)]
         for clip_hook in self._clip_hooks:
@@ -182,6 +172,11 @@ class Injection(nn.Module):
         self._handles.append(backbone.register_forward_hook(LeaveHook(self._context), always_call=True))
         self._norms = norms_behind(backbone, plan.sites)
         self._own()
+        # Last: torch refuses an attribute where a part of the same name stands.
+        for hook in self._hooks:
+            self._put(hook)
+        for name in _METHODS & set(self._modules):  # these hide the methods
+            self.__dict__[name] = self._modules[name]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # An injection that version 0.1 has pickled kept them under their public names.

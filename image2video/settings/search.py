@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -9,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from image2video.errors import InputError
 
-if (
-    TYPE_CHECKING
-):  # what is imported below, in the functions, brings torch, which the help of the command line needs not
+# What is imported below, in the functions, brings torch, which the help of the command line needs not.
+if TYPE_CHECKING:
     from image2video.clip.colours import Colours
     from image2video.clip.options import ClipOptions
 
@@ -226,6 +226,7 @@ class SearchConfig:
     @property
     def space_name(self) -> str:
         """The name of the space, the default filled in."""
+        check_selection(self.selection)
         return self.space or DEFAULT_SPACES[self.selection]
 
     def clip_options(self, schedule: str, colours: Colours | None) -> ClipOptions:
@@ -264,6 +265,8 @@ def _follow_paper(config: SearchConfig) -> None:
 
 def check_selection(name: object) -> None:
     """Raise `InputError` for a name under which no selection is registered."""
+    if name not in DEFAULT_SPACES:
+        importlib.import_module("image2video.search")  # registers those of the library; it brings torch
     if not isinstance(name, str) or name not in DEFAULT_SPACES:
         meant = "; what DARTS does is 'argmax'" if str(name).lower() == "darts" else ""
         raise InputError(f"unknown selection {name!r:.80}{meant}; choose one of {', '.join(DEFAULT_SPACES)}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from image2video.clip.genotype import Genotype
+from image2video.clip.image_to_video import Image2Video
 from image2video.clip.ops import registry as ops
 from image2video.clip.ops.contract import check_op
 from image2video.clip.ops.registry import Op, get_op, op_names, register_op
@@ -115,6 +116,26 @@ def test_unknown_ops_name_the_closest() -> None:
         get_op("rotat")
     with pytest.raises(InputTypeError, match="named by a string"):
         get_op(3)
+
+
+@dataclasses.dataclass
+class Growth:
+    """A matrix function with a state, and without a hash."""
+
+    power: float
+
+    def __call__(self, magnitude: float, steps: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        sizes = (magnitude**self.power) ** steps
+        return torch.diag_embed(torch.stack([sizes, sizes, torch.ones_like(sizes)], dim=1))
+
+
+def test_the_matrix_of_an_op_may_be_an_object_with_a_state() -> None:
+    growth = Growth(1.0)
+    register_op(dataclasses.replace(get_op("scale"), name="growth", matrix=growth))
+    assert Image2Video("growth(1.5)", T=3)(torch.rand(1, 3, 4, 4)).shape == (1, 3, 3, 4, 4)
+    growth.power = 400.0
+    with pytest.raises(InputError, match="is singular"):
+        Image2Video("growth(1.5)", T=3)
 
 
 def test_an_op_can_be_added_once() -> None:

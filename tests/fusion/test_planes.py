@@ -103,6 +103,22 @@ def test_the_rest_is_copied_and_nothing_is_written_to_what_came() -> None:
     assert torch.equal(out[:, :, 4:], before[:, :, 4:])
 
 
+class Lifted(GSF):
+    """Adds to every channel what only all of them tell."""
+
+    def fuse(self, frames: Tensor, T: int, parts: int) -> Tensor:
+        return super().fuse(frames, T, parts) + frames.mean(1, keepdim=True)
+
+
+def test_a_subclass_with_a_fuse_of_its_own_gets_all_channels() -> None:
+    gsf = randomised(Lifted(8, 0.5)).double().eval()
+    frames = torch.randn(6, 8, H, W, dtype=torch.float64)
+    expected = gsf(frames, 3)
+    torch.testing.assert_close(gsf(laid_out(frames, "channels_last"), 3), expected)
+    tokens = gsf(laid_out(frames, "tokens"), 3, layout=GRID)[:, 1:]
+    torch.testing.assert_close(tokens, expected.flatten(2).transpose(1, 2))
+
+
 def test_a_checkpoint_gives_the_same_gradients() -> None:
     gsf, frames = module(8), torch.randn(4, 1 + H * W, 8, dtype=torch.float64, requires_grad=True)
     found = []

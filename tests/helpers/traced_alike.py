@@ -53,8 +53,13 @@ def kind(network: nn.Module, example: Tensor) -> Hashable | None:
         _Kind(file, network).dump(network)
     except Exception:  # whatever a network's own attributes raise
         return None
-    # The classes themselves too: that of another test may have the same name.
-    classes = tuple((type(module), type(module).forward) for module in network.modules())
+    # The classes themselves too: that of another test may have the same name, or have been patched.
+    kinds = dict.fromkeys(kind for module in network.modules() for kind in type(module).__mro__)
+    own = [kind for kind in kinds if not kind.__module__.startswith("torch.") and kind is not object]
+    classes = (
+        tuple(type(module) for module in network.modules()),
+        tuple((name, id(value)) for kind in own for name, value in vars(kind).items()),
+    )
     return hashlib.sha256(file.getvalue()).digest(), classes, tuple(example.shape[1:]), example.dtype, example.device
 
 

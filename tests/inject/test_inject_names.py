@@ -1,6 +1,8 @@
 """Parts of a backbone that are named as an attribute or a method of what holds the fusions."""
 
+import ast
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -87,22 +89,46 @@ def test_the_library_works_with_such_a_network():
     assert isinstance(model.train().unwrap(), Net)
 
 
-@pytest.mark.parametrize("name", ["_plan", "_tie", "_handles", "_backbone", "_path"])
-def test_a_name_that_the_injection_needs_is_refused(name):
+def below(name):
     net = nn.Sequential()
     net.add_module("first", nn.Conv2d(3, 8, 3, padding=1))
     net.add_module(name, nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)))
+    return net
+
+
+@pytest.mark.parametrize("name", ["_plan", "_removed"])
+def test_a_name_that_the_injection_replaces_is_refused(name):
+    net = below(name)
     with pytest.raises(InputError, match=rf"the part '{name}' of the backbone has the site of a fusion \({name}\.0\)"):
         VideoWrap(net, "gsf", T=3, input_size=SIZE, sites=[f"{name}.0"])
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     assert VideoWrap(net, "none", T=3, input_size=SIZE).eval()(images(size=SIZE)).shape[1] == 8
 
 
-def test_every_attribute_of_an_injection_is_known():
+@pytest.mark.parametrize("name", ["_backbone", "_context", "_root", "_hooks", "_norms", "_handles", "_exit", "_path"])
+def test_a_name_that_the_injection_only_reads_is_free(name):
+    batch = images(size=SIZE)
+    model = VideoWrap(below(name), "gsf", T=3, input_size=SIZE, sites=[f"{name}.0"])
+    other = VideoWrap(below("part"), "gsf", T=3, input_size=SIZE, sites=["part.0"])
+    stir(model.fusion)
+    for mine, its in zip(model.parameters(), other.parameters(), strict=True):
+        its.data.copy_(mine.data)
+    model.eval()(batch).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.fusion.parameters())
+    again = copy.deepcopy(model)
+    with torch.no_grad():
+        torch.testing.assert_close(again(batch), other.eval()(batch))
+
+
+def test_what_is_replaced_in_use_is_known():
+    """Whatever an injection assigns outside of its constructor."""
     from image2video.inject import api
 
-    kept = set(vars(wrapped("gsf").fusion)) - set(vars(nn.Module()))
-    assert {name for name in kept if name.startswith("_")} == api._OWN_ATTRIBUTES
+    source = ast.parse(inspect.getsource(Injection).lstrip())
+    methods = [node for node in source.body[0].body if isinstance(node, ast.FunctionDef) and node.name != "__init__"]
+    nodes = [node for method in methods for node in ast.walk(method)]
+    targets = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    assert {t.attr for t in targets if isinstance(t, ast.Attribute) and t.attr.startswith("_")} == api._REPLACED
 
 
 def test_other_names_with_an_underscore_are_free():

@@ -32,6 +32,7 @@ ORIGINAL = {
     "mmcv.cnn": {"build_norm_layer"},
     "mmcv.transforms": {"BaseTransform"},
     "mmengine.config": {"Config", "ConfigDict"},
+    "mmengine.dataset": {"pseudo_collate"},
     "mmengine.dist": {"all_gather_object", "get_rank", "get_world_size"},
     "mmengine.fileio": {"exists", "isdir"},
     "mmengine.hooks": {"CheckpointHook", "Hook"},

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 READERS = {  # what reads files by itself -> where it may stand, with the reason
     ".read_text": [
-        "image2video/clip/genotype.py",  # the genotypes that come with the library
+        "image2video/clip/named.py",  # the genotypes that come with the library
         "image2video/clip/memory.py",  # what the kernel says of the container
         "image2video/runs/mounts.py",  # what the kernel says of mounts
     ],
