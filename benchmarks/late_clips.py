@@ -190,7 +190,8 @@ def _trained_panel(axis: Any, name: str, rows: list[dict[str, Any]]) -> None:
             )
             if way != "bare":
                 where = (row["training"], row["points"])
-                axis.annotate(row["place"], where, xytext=(4, 3), textcoords="offset points", fontsize=7)
+                beside = (4, 3 if way == "averaged" else -9)
+                axis.annotate(row["place"], where, xytext=beside, textcoords="offset points", fontsize=7)
     long = next((row for row in rows if row["way"] == "bare"), None)
     if long is not None:
         axis.plot([1, long["training"]], [0, long["points"]], color=PALETTE[7], linewidth=0.9, zorder=0)
