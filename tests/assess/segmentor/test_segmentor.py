@@ -175,6 +175,34 @@ def test_a_segmentor_that_slides_is_assessed_by_its_windows(stripes, tmp_path):
     assert "windows, each a clip of its own" in found.notes[0]
 
 
+def test_minutes_are_planned_before_the_work(stripes, trained):
+    stages = {}
+
+    def note(stage, done, total, **figures):
+        stages[stage] = (done, total)
+
+    asked = {"max_cost": 1, "candidates": 8, "max_images": 30, "space": str(stripes / "tilts.yaml"), "progress": note}
+    with pytest.raises(InputError, match="minutes=0.0001 is too little"):
+        assess_segmentor(trained, minutes=1e-4, **asked)
+    assert stages == {}  # not even the bare segmentor was scored
+    found = assess_segmentor(trained, minutes=100, **asked)
+    assert stages["bare"] == (30, 30)
+    assert stages["cost"] == (6, 6)  # three rounds of the two
+    assert len(found.bare.single_ms) == 3
+
+
+def test_a_segmentor_without_memory_for_its_times_is_assessed(stripes, trained, monkeypatch):
+    def full(*args, **how):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("image2video.assess.segmentor.network.measure_cost", full)
+    found = assess_segmentor(trained, max_cost=1, candidates=8, max_images=30, space=str(stripes / "tilts.yaml"))
+    assert found.bare.single is None
+    assert found.notes[-1].startswith("The time of an image was not measured")
+    assert "rotate(-45)" in segmentor_page(found)
+    assert SegmentorAssessment.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
 def test_a_segmentor_that_cannot_take_whole_images_is_refused_at_once(stripes, tmp_path, monkeypatch):
     cfg = config(stripes)
     cfg.model.test_cfg = {"mode": "slide", "crop_size": (40, 40), "stride": (40, 16)}
