@@ -182,7 +182,7 @@ def test_minutes_are_planned_before_the_work(stripes, trained):
         stages[stage] = (done, total)
 
     asked = {"max_cost": 1, "candidates": 8, "max_images": 30, "space": str(stripes / "tilts.yaml"), "progress": note}
-    with pytest.raises(InputError, match="minutes=0.0001 is too little"):
+    with pytest.raises(InputError, match=r"minutes=0\.0001 is too little"):
         assess_segmentor(trained, minutes=1e-4, **asked)
     assert stages == {}  # not even the bare segmentor was scored
     found = assess_segmentor(trained, minutes=100, **asked)
