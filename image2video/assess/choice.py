@@ -21,11 +21,11 @@ def smallest_of_the_best(
     """Choose a clip.
 
     The best one has the lowest cross-entropy after temperature scaling. The choice is the cheapest whose cross-entropy
-    *and* accuracy are within one standard error of it, paired over the images; of equally cheap ones the one with the
-    lower cross-entropy. So the image itself stays unless something is better than it.
+    *and* accuracy are within one standard error of it, paired over the images; of equally cheap ones the bare network,
+    then the one with the lower cross-entropy. So the image itself stays unless something is better than it.
 
     Args:
-        logits: `(n, K)` of each clip.
+        logits: `(n, K)` of each clip, the bare network first.
         labels: `(n,)` int64.
         temperatures: one for each clip.
         costs: likewise.
@@ -43,7 +43,7 @@ def smallest_of_the_best(
         for number in range(len(logits))
         if _within(losses[number] - losses[best]) and _within(right[best] - right[number])
     ]
-    return min(close, key=lambda number: (costs[number], float(means[number]), number))
+    return min(close, key=lambda number: (costs[number], number > 0, float(means[number]), number))
 
 
 def _within(difference: Tensor) -> bool:
@@ -56,10 +56,10 @@ def cheapest_of_the_best(scores: Scores, costs: Sequence[float]) -> int:
     """Choose a clip by scores that know their own errors, such as those of segmentors.
 
     The best one has the highest metric. The choice is the cheapest whose metric *and* loss are within one standard
-    error of it, paired over the images; of equally cheap ones the one with the higher metric.
+    error of it, paired over the images; of equally cheap ones the bare network, then the one with the higher metric.
 
     Args:
-        scores: of each clip, a variant each.
+        scores: of each clip, a variant each, the bare network first.
         costs: likewise.
 
     Returns:
@@ -72,4 +72,4 @@ def cheapest_of_the_best(scores: Scores, costs: Sequence[float]) -> int:
         worse, loss_error = scores.loss_gap(number, best)
         if behind <= error + _ROUNDING and worse <= loss_error + _ROUNDING:
             close.append(number)
-    return min(close, key=lambda number: (costs[number], -scores.accuracy(number), number))
+    return min(close, key=lambda number: (costs[number], number > 0, -scores.accuracy(number), number))

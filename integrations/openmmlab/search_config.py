@@ -24,7 +24,7 @@ def read_config(path: str, needs: Sequence[str] = ("model", "train_dataloader"),
     `needs` are the parts that it must have, and `asks` says what needs them.
     """
     if not Path(path).expanduser().is_file():
-        raise MissingError(f"--task mmseg:{path}: no config there; give the path of a mmsegmentation config")
+        raise MissingError(f"{path}: no config there; give the path of a mmsegmentation config")
     try:
         with DefaultScope.overwrite_default_scope("mmseg"):
             register_all_modules(init_default_scope=False)
@@ -96,7 +96,7 @@ def test_pipeline(config: Config) -> list[Any]:
     """The pipeline of validation or else of test images."""
     for key in ("val_dataloader", "test_dataloader"):
         loader = config.get(key)
-        if loader and loader.get("dataset"):
+        if isinstance(loader, Mapping) and isinstance(loader.get("dataset"), Mapping):
             _, part = next(_leaves(loader["dataset"], key))
             if part.get("pipeline"):
                 return list(part["pipeline"])
@@ -129,15 +129,17 @@ def crop_size(config: Config) -> Size:
 
 def same_images(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> bool:
     """Whether two data loaders of a config read the same files."""
-    if not first or not second:
-        return False
-    return _files(first) == _files(second)
+    files = _files(first)
+    return bool(files) and files == _files(second)
 
 
-def _files(loader: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What decides the files that a data loader reads."""
+def _files(loader: Any) -> list[dict[str, Any]]:
+    """What decides the files that a data loader reads; nothing where it is no loader of a data set."""
+    dataset = loader.get("dataset") if isinstance(loader, Mapping) else None
+    if not isinstance(dataset, Mapping):
+        return []
     found = []
-    for _, part in _leaves(loader.get("dataset") or {}, ""):
+    for _, part in _leaves(dataset, ""):
         found.append({name: part.get(name) for name in _DECIDES_FILES})
     return found
 

@@ -32,6 +32,13 @@ def load_segmentor(segmentor: nn.Module, path: str, *, averaged: bool = False) -
                 f"{Path(path).name} holds a video segmentor's weights ({FUSION}…); give those of the plain segmentor"
             )
         state.pop(CLIP, None)
+        wanted = segmentor.state_dict()
+        for name, value in state.items():
+            if name in wanted and wanted[name].shape != value.shape:
+                raise InputError(
+                    f"{path}: {name} is {tuple(value.shape)}, the model needs {tuple(wanted[name].shape)}; give the "
+                    "config that these weights were trained with, with its num_classes"
+                )
         load_state(segmentor, state, path)
 
 

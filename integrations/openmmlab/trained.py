@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +17,7 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from image2video.functional import Image2VideoError, InputError, MissingError
+from image2video.functional import Image2VideoError, InputError, MissingError, UnsupportedError
 from image2video.integrations.openmmlab.options import VideoOptions
 from image2video.integrations.openmmlab.own_images import OwnImages
 from image2video.integrations.openmmlab.search_config import (
@@ -116,7 +117,14 @@ class TrainedSegmentor:
             raise MissingError(
                 f"expected a file: no weights at {weights}; give the checkpoint of the trained segmentor"
             )
-        model, video = plain_model(found)
+        model, video = plain_model(_with_model(found))
+        if type_name(model.get("type")) not in VIDEO:
+            raise UnsupportedError(
+                f"model.type={type_name(model.get('type'))!r} has no video segmentor; an assessment takes "
+                f"{', '.join(VIDEO)} and {', '.join(VIDEO.values())} themselves, no classes derived from them"
+            )
+        if not isinstance(model.get("test_cfg"), Mapping):
+            raise InputError("model has no test_cfg, which says how images are tested; set model.test_cfg.mode='whole'")
         if video is not None and video.fusion_config().name != "none":
             raise InputError(
                 f"model.video of {name} has the fusion {video.fusion_config().name}, whose frames depend on each "
@@ -130,12 +138,17 @@ class TrainedSegmentor:
         plain = plain.to(device).eval()
         network = SegmentorFrames(plain, full_size=video is None or video.unwarp == "label").eval()
         task = SegmentorTask(network)
+        if task.num_classes < 2:
+            raise InputError(
+                f"model.decode_head.num_classes must be at least 2, got {task.num_classes}: the background is a class; "
+                "a head of one output has num_classes=2, out_channels=1"
+            )
         items = build_items(found[loader].dataset, f"{loader}.dataset", None)
         files = item_files(items, 0)
         if files and files.get("seg_map_path") is None:
             raise InputError(f"the images of {loader} have no labels; set data_prefix.seg_map_path of its dataset")
         classes = class_names(items, task.num_classes)
-        notes = tuple(_notes(found, loader, plain, video))
+        notes = tuple(_notes(network.decode_heads[-1], plain, video))
         return cls(found, name, str(weights), loader, plain, network, task, items, classes, model, video, notes)
 
     @property
@@ -156,10 +169,13 @@ class TrainedSegmentor:
     @property
     def dataset_meta(self) -> dict[str, Any]:
         """Names and colours of the classes, as plain values."""
-        palette = self.items.metainfo.get("palette")
+        count = len(self.classes)
+        palette = self.items.metainfo.get("palette") or []
+        if len(palette) != count:  # a data set without names of classes has no colours either
+            palette = [[round(255 * part) for part in hsv_to_rgb(k / count, 1, 1 - k % 2 / 3)] for k in range(count)]
         return {
             "classes": list(self.classes),
-            "palette": None if palette is None else [[int(value) for value in colour] for colour in palette],
+            "palette": [[int(value) for value in colour] for colour in palette],
         }
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -200,8 +216,11 @@ class TrainedSegmentor:
     def config_with(self, options: Mapping[str, Any] | None) -> Config:
         """The whole config with a clip, or that of the plain segmentor for None; it inherits from no file."""
         config = copy.deepcopy(self.config)
-        if not config.get("test_pipeline"):  # which mmsegmentation's `inference_model` asks for
-            config["test_pipeline"] = test_pipeline(config)
+        # mmsegmentation's `inference_model` asks for one, and leaves out none but a plain dict(type="LoadAnnotations").
+        steps = config.get("test_pipeline") or test_pipeline(config)
+        config["test_pipeline"] = [
+            step for step in steps if not type_name(step.get("type")).startswith("LoadAnnotations")
+        ]
         if options is None:
             config.model["type"] = self.model["type"]
             config.model.pop("video", None)
@@ -245,6 +264,7 @@ class TrainedSegmentor:
         labels, known = labels[known].to(logits.device), known.to(logits.device)
         check_pixel_labels(labels, self.task.num_classes, ignore_index=self.task.ignore_index)
         found = _logits(logits[:, known].T)
+        del logits, sample.seg_logits  # the map of all pixels is as large as what is kept of it
         if not bool(found.isfinite().all()):
             raise InputError("the segmentor's logits must be finite, got NaN or infinity; check its weights")
         return Pixels(found, sample.pred_sem_seg.data.squeeze(0)[known].long(), labels)
@@ -283,6 +303,13 @@ class Inference(nn.Module):
         return self.segmentor.predict(images)
 
 
+def _with_model(config: Config) -> Config:
+    """The config; raises `InputError` where it has no model."""
+    if not isinstance(config.get("model"), Mapping):
+        raise InputError("the config has no model; an assessment needs one")
+    return config
+
+
 def _loader(config: Config, images: str | None) -> str:
     """The key of the data loader whose images are taken; raises `InputError` where the config has none."""
     if images is not None and images not in LOADERS:
@@ -290,13 +317,19 @@ def _loader(config: Config, images: str | None) -> str:
     asked = LOADERS if images is None else (images,)
     for name in asked:
         loader = config.get(f"{name}_dataloader")
-        if loader and loader.get("dataset"):
+        if not loader:
+            continue
+        dataset = loader.get("dataset") if isinstance(loader, Mapping) else None
+        if not isinstance(loader, Mapping) or (dataset and not isinstance(dataset, Mapping)):
+            what = f"dataset of {type(dataset).__name__}" if dataset else type(loader).__name__
+            raise InputError(f"{name}_dataloader must be a dict whose dataset is a dict, got a {what}")
+        if dataset:
             return f"{name}_dataloader"
     listed = " and no ".join(f"{name}_dataloader" for name in asked)
     raise InputError(f"the config has no {listed} with a dataset; an assessment needs labelled images of one")
 
 
-def _notes(config: Config, loader: str, plain: Any, video: VideoOptions | None) -> list[str]:
+def _notes(head: Any, plain: Any, video: VideoOptions | None) -> list[str]:
     """What the user should know of the images and of the segmentor."""
     notes = []
     if video is not None:
@@ -305,6 +338,17 @@ def _notes(config: Config, loader: str, plain: Any, video: VideoOptions | None) 
         notes.append(
             "model.test_cfg.mode is 'slide': every figure is of its windows, each a clip of its own; clips were ranked "
             "on whole images."
+        )
+    losses = head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
+    if head.out_channels > 1 and any(getattr(loss, "use_sigmoid", False) for loss in losses):
+        notes.append(
+            f"The {type(head).__name__} was trained with a sigmoid for each class: cross-entropies and calibration "
+            "errors are those of a softmax of its outputs, which it was not trained for; the mIoU is its own."
+        )
+    if head.out_channels == 1 and head.threshold != 0.5:
+        notes.append(
+            f"The {type(head).__name__} answers with the second class from a probability of {head.threshold:g} on: the "
+            "confidence of an answer, of which the calibration error is, may then lie below one half."
         )
     return notes
 

@@ -153,7 +153,7 @@ def test_labels_that_are_no_class_are_refused_with_their_file(camvid: Path, tmp_
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--task", "mmseg:nowhere.py"], "mmseg:nowhere.py: no config there"),
+        (["--task", "mmseg:nowhere.py"], "nowhere.py: no config there"),
         (["--task", "mmdet:faster.py"], "no installed package builds the task 'mmdet:faster.py'"),
         (["--task", "tiny.py"], "a task is BUILDER:WHAT"),
         (["--task", "mmseg:tiny.py", "--holdout", "0.3"], "--holdout: no effect here"),

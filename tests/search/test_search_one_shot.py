@@ -30,6 +30,7 @@ from image2video.search import (
 from image2video.search.rank.clip_candidate import ClipCandidate
 from image2video.search.rank.halving import Halving, HalvingRules
 from image2video.search.rank.pool import HeldOut
+from image2video.search.rank.predictors import AtPlaces
 from image2video.search.rank.ranking import Ranking
 from image2video.search.rank.shared_weights import SharedWeights
 from image2video.search.result import budget_warning
@@ -99,10 +100,29 @@ def test_shared_weights_predict_the_clip_of_every_chain() -> None:
     chains = [Genotype.parse(text) for text in ("identity", "translate_x(0.1) > rotate(-10)", "scale(1.2)")]
     with torch.no_grad():
         found = shared.predictions(data.images, [ClipCandidate.mixed(c, ClipOptions(3, "ramp")) for c in chains])
-        assert shared.frames == 3 * 9 * 3
         for chain, logits in zip(chains, found, strict=True):
             clip = Image2Video(chain, T=3, schedule="ramp")(data.images)
             assert torch.allclose(logits, network(clip).view(9, 3, -1).mean(1), atol=1e-6)
+        assert shared.frames == 3 * 9 * 3
+
+
+def test_maps_of_clips_are_made_when_they_are_asked_for() -> None:
+    """Those of all candidates together would fill the memory."""
+
+    class Pixels(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, -x], dim=1)
+
+    shared = SharedWeights(FrameNetwork(Pixels(), None), SegmentationTask(2))
+    clips = [ClipCandidate.mixed(Genotype.parse(text), ClipOptions(3)) for text in ("flip_x", "rotate(5)")]
+    predictor = AtPlaces({None: shared}, together=False)
+    for found in (
+        shared.predictions(torch.rand(4, 1, 8, 8), clips),
+        predictor.predictions(torch.rand(4, 1, 8, 8), clips),
+    ):
+        before = shared.frames
+        assert next(iter(found)).shape == (4, 2, 8, 8)
+        assert shared.frames == before + 4 * 3
 
 
 def test_maps_are_unwarped_before_they_are_averaged() -> None:

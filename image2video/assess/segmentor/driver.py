@@ -16,11 +16,13 @@ from image2video.assess.assessment import Row
 from image2video.assess.choice import cheapest_of_the_best
 from image2video.assess.driver import LEAST_IMAGES, check_numbers
 from image2video.assess.finalists import Finalist, bare_finalist
+from image2video.assess.scoring import ROUNDS
 from image2video.assess.segmentor.assessment import SegmentorAssessment
+from image2video.assess.segmentor.budget import Budget
 from image2video.assess.segmentor.finalists import phases_of_backbone, plain_averages
 from image2video.assess.segmentor.network import ClipScorer, Scored
 from image2video.assess.segmentor.scores import RESAMPLES, choosing_scores, gain_of
-from image2video.assess.segmentor.searches import FEW, FIRST, SEARCHES, PixelSearches
+from image2video.assess.segmentor.searches import FEW, PixelSearches, frames_at_once
 from image2video.data.seeds import seeded_generator
 from image2video.errors import InputError, MissingError
 from image2video.protocols import Progress
@@ -32,9 +34,11 @@ if TYPE_CHECKING:  # mmsegmentation takes seconds to import, and may not be ther
 
 NEARLY_ALL = 0.98
 """From this mIoU on hardly anything is left to gain, or the images are those of the training."""
-_SPARE = 0.9
+FEWEST_LABELLED = 5
+"""Images with labelled pixels that choose, and that judge, at least."""
 _MOST_IMAGES = 2000
 _BATCH = 8
+_UNTIMED = "The time of an image was not measured: the memory does not hold what it takes."
 _FOUND = 3
 """How many clips the searches find at most."""
 
@@ -85,10 +89,12 @@ def assess_segmentor(
         The clips with their figures, the one to use, and what to say about it.
 
     Raises:
-        InputError: a config without `val` or `test` images, fewer than 30 images, images without labels or with labels
-            of one class, a `max_cost` below 1, too few minutes for a single candidate, a segmentor with a fusion.
+        InputError: a config without `val` or `test` images, fewer than 30 images, fewer than five images with labelled
+            pixels that choose or that judge, labels of one class, a `max_cost` below 1, too few minutes for a single
+            candidate, a segmentor with a fusion.
         MissingError: no config, no weights, a path in the config that does not exist; mmsegmentation is not installed.
-        UnsupportedError: a segmentor, head or data preprocessor that a ranking does not know, by name.
+        UnsupportedError: a segmentor, head or data preprocessor that a ranking does not know, by name; one that slides
+            and cannot take whole images.
     """
     check_judge(judge)
     check_numbers(max_cost, minutes=minutes, candidates=candidates, judge=judge)
@@ -97,14 +103,21 @@ def assess_segmentor(
     began = time.perf_counter()
     scorer = _scorer(segmentor, judge, _MOST_IMAGES if max_images is None else max_images, seed)
     bare, example = bare_finalist(), scorer.example
+    scorer.check_whole()
+    finalists = [bare, *plain_averages(max_cost), *phases_of_backbone(segmentor, example, max_cost)]
+    at_once = frames_at_once(segmentor.images().at(scorer.choosing), len(segmentor.classes))
+    batch = max(1, min(_BATCH, scorer.count, at_once // int(max_cost)))
+    budget = None
+    if minutes is not None:
+        # What the searches find goes through the segmentor once more at the end, as the plain averages do.
+        ends = (sum(finalist.T for finalist in finalists) + _FOUND * int(max_cost)) * scorer.count
+        budget = Budget(minutes, ends, len(scorer.choosing), batch, int(max_cost))
+        budget.check(scorer.seconds_per_frame())
     first = time.perf_counter()
     _look(segmentor, scorer.score(bare, _steps(progress, "bare", scorer.count)))
     per_frame = (time.perf_counter() - first) / scorer.count
-    finalists = [bare, *plain_averages(max_cost), *phases_of_backbone(segmentor, example, max_cost)]
-    # What the searches find goes through the segmentor once more at the end, as the plain averages do.
-    ends = (sum(finalist.T for finalist in finalists) + _FOUND * int(max_cost)) * scorer.count
-    frames = None if minutes is None else _affordable(minutes, per_frame, ends, len(scorer.choosing))
-    choosing = segmentor.images().at(scorer.choosing)
+    frames, rounds = (None, ROUNDS) if budget is None else budget.plan(per_frame)
+    choosing = segmentor.images().at(scorer.choosing[scorer.score(bare).choosing.has_labels])
     searches = PixelSearches(segmentor, choosing, source, seed, max_cost, max(FEW, candidates // 2), frames, progress)
     for found in (searches.frame(), searches.chain(), searches.inside()):
         if found is not None and found.frames not in [finalist.frames for finalist in finalists]:
@@ -113,9 +126,9 @@ def assess_segmentor(
     for finalist in finalists:
         scorer.score(finalist, step)
     rows, choice = _rows(finalists, scorer)
-    batch = min(_BATCH, scorer.count)
-    timed = sorted({0, choice})
-    for number, cost in zip(timed, scorer.costs([finalists[number] for number in timed], batch), strict=True):
+    numbers = sorted({0, choice})
+    timed, batch = scorer.costs([finalists[number] for number in numbers], batch, rounds, progress)
+    for number, cost in zip(numbers, timed, strict=bool(timed)):
         rows[number] = replace(rows[number], single=cost.single, batched=cost.batched, single_ms=cost.single_ms)
     channels, height, width = example.shape[1:]
     return SegmentorAssessment(
@@ -127,7 +140,7 @@ def assess_segmentor(
         batch=batch,
         seconds=time.perf_counter() - began,
         input_size=(channels, height, width),
-        notes=(*segmentor.notes, *searches.notes),
+        notes=(*segmentor.notes, *searches.notes, *([] if timed else [_UNTIMED])),
         about=dict(about or {}),
         video_type=segmentor.video_type,
         loader=segmentor.loader,
@@ -169,11 +182,12 @@ def _scorer(segmentor: TrainedSegmentor, judge: float, most: int, seed: int) -> 
     if most < 1:
         raise InputError(f"max_images must be at least 1, got {most}")
     order = torch.randperm(len(segmentor.items), generator=seeded_generator(seed))[:most]
-    count = len(order)
+    count, there = len(order), len(segmentor.items)
     if count < LEAST_IMAGES:
+        asked = f" (max_images={most} of its {there})" if most < there else ""
         raise InputError(
-            f"an assessment needs at least {LEAST_IMAGES} labelled images, got {count} of {segmentor.loader}: a third "
-            "of them judges, and to decide a gain of one point of mIoU takes some hundred"
+            f"an assessment needs at least {LEAST_IMAGES} labelled images, got {count} of {segmentor.loader}{asked}: a "
+            "third of them judges, and to decide a gain of one point of mIoU takes some hundred"
         )
     if segmentor.saw_the_images:
         warnings.warn(
@@ -195,8 +209,12 @@ def _look(segmentor: TrainedSegmentor, bare: Scored) -> None:
             "data_prefix.seg_map_path, reduce_zero_label and the data set's metainfo"
         )
     for part, scores in (("that choose", bare.choosing), ("that judge", bare.judging)):
-        if int(scores.labelled.sum()) == 0:
-            raise InputError(f"an assessment needs labelled pixels, got none in the images {part}; give more images")
+        count = int(scores.has_labels.sum())
+        if count < FEWEST_LABELLED:
+            raise InputError(
+                f"an assessment needs at least {FEWEST_LABELLED} images {part} with labelled pixels, got {count} of "
+                f"{len(scores.losses)}; give more labelled images"
+            )
     miou = bare.figures[0].accuracy
     if miou >= NEARLY_ALL:
         warnings.warn(
@@ -216,15 +234,3 @@ def _rows(finalists: Sequence[Finalist], scorer: ClipScorer) -> tuple[list[Row],
         for finalist, one in zip(finalists, scored, strict=True)
     ]
     return rows, choice
-
-
-def _affordable(minutes: float, per_frame: float, ends: int, choosing: int) -> int:
-    """How many frames the searches may look at."""
-    frames = int(_SPARE * minutes * 60 / per_frame) - ends
-    least = SEARCHES * FEW * min(FIRST, choosing)
-    if frames < least:
-        raise InputError(
-            f"minutes={minutes:g} is too little for these images; give at least "
-            f"{(ends + least) * per_frame / 60 / _SPARE:.2g}, or fewer images (max_images)"
-        )
-    return frames

@@ -54,6 +54,7 @@ model = init_model(str(here / "{config}"), {weights}, device="cpu")
 model.dataset_meta = json.loads((here / "{classes}").read_text(encoding="utf-8"))
 for path in sys.argv[1:]:
     result = inference_model(model, path)
+    result.pred_sem_seg.data = result.pred_sem_seg.data.long()  # a head of one output answers in floats
     drawn = f"{{Path(path).stem}}_classes.png"
     show_result_pyplot(model, path, result, show=False, out_file=drawn)
     shares = result.pred_sem_seg.data.flatten().bincount().double() / result.pred_sem_seg.data.numel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from image2video.assess.figures import PixelFigures
 from image2video.data.seeds import seeded_generator
+from image2video.errors import InputError
 from image2video.search.rank.calibration import BINS, calibration_error, fit_temperature
 from image2video.search.rank.gain import GainEstimate
 from image2video.search.score.segmentation import SegmentationScores
@@ -82,11 +83,21 @@ class PixelScores:
         """Labelled pixels of each image, `(n,)`."""
         return self.counts.sum(dim=(1, 2)) // 2
 
+    @property
+    def has_labels(self) -> Tensor:
+        """Which images have a labelled pixel, `(n,)` bool."""
+        return self.pixels > 0
+
+    def labelled_images(self) -> PixelScores:
+        """The predictions of the images that have a labelled pixel, without a sample."""
+        of, losses, scaled = (values[self.has_labels] for values in (self.counts, self.losses, self.scaled_losses))
+        return replace(self, counts=of, losses=losses, scaled_losses=scaled, sample=None)
+
     def figures(self, temperature: float) -> PixelFigures:
         """What the images together say; scaled figures of images with a sample are those of the sample."""
         pixels = self.pixels.sum().clamp_min(1)
         scaled = (self.gaps[1].abs().sum() / pixels).item()
-        if self.sample is not None:
+        if self.sample is not None and len(self.sample.labels):
             scaled = calibration_error(self.sample.logits.double() / temperature, self.sample.labels)
         return PixelFigures(
             images=len(self.losses),
@@ -129,24 +140,29 @@ def score_pixels(
     for number, pixels in enumerate(predicted):
         counts.append(_overlaps(pixels, classes))
         labelled += torch.bincount(pixels.labels, minlength=classes).cpu()
-        both = [pixels.logits] if temperature is None else [pixels.logits, pixels.logits / temperature]
-        for row, logits in enumerate(both):
-            losses[row].append(cross_entropy(logits, pixels.labels, reduction="sum").double().cpu())
-            gaps[row] += _gaps(logits, pixels)
+        for row, divisor in enumerate([1.0] if temperature is None else [1.0, temperature]):
+            # One map beside the logits at a time: those of a large image fill the memory.
+            logits = pixels.logits if row == 0 else pixels.logits / divisor
+            chances = logits.log_softmax(1)
+            lost = -chances.gather(1, pixels.labels[:, None]).double().sum()
+            losses[row].append(lost.cpu())
+            gaps[row] += _gaps(chances, pixels)
+            del chances
         if temperature is None:
             order = torch.randperm(len(pixels.labels), generator=seeded_generator(seed, number))[:most]
             drawn = order.to(pixels.labels.device)
             which = torch.full((len(order),), number)
             parts.append((pixels.logits[drawn].cpu(), pixels.labels[drawn].cpu(), which))
+        del pixels, logits  # before the next image is predicted
         if on_image is not None:
             on_image()
-    counted, lost = torch.stack(counts), torch.stack(losses[0])
+    counted, raw = torch.stack(counts), torch.stack(losses[0])
     if temperature is not None:
-        return PixelScores(counted, lost, torch.stack(losses[1]), gaps, labelled), temperature
+        return PixelScores(counted, raw, torch.stack(losses[1]), gaps, labelled), temperature
     sample = Sample(*(torch.cat(values) for values in zip(*parts, strict=True)))
     fitted = sample.fit()
     scaled = sample.losses(fitted, counted.sum(dim=(1, 2)) // 2)
-    return PixelScores(counted, lost, scaled, gaps, labelled, sample), fitted
+    return PixelScores(counted, raw, scaled, gaps, labelled, sample), fitted
 
 
 def choosing_scores(scores: Iterable[PixelScores]) -> SegmentationScores:
@@ -161,7 +177,8 @@ def gain_of(bare: PixelScores, clip: PixelScores, seed: int = 0) -> GainEstimate
     """What a clip gains over the image itself, in mIoU and in cross-entropy, raw and scaled.
 
     Errors are standard deviations over 2000 draws of as many images with replacement (the bootstrap: Efron, The
-    Jackknife, the Bootstrap and Other Resampling Plans, 1982), the same images for both, times √(n / (n − 1)).
+    Jackknife, the Bootstrap and Other Resampling Plans, 1982), the same images for both, times √(n / (n − 1)). Images
+    without a labelled pixel say nothing and are not drawn: a draw of them alone would have no mIoU.
 
     Args:
         bare: of the images that judge.
@@ -169,9 +186,15 @@ def gain_of(bare: PixelScores, clip: PixelScores, seed: int = 0) -> GainEstimate
         seed: of the draws.
 
     Returns:
-        The estimate.
+        The estimate, of the images that have a labelled pixel.
+
+    Raises:
+        InputError: fewer than two such images.
     """
+    bare, clip = bare.labelled_images(), clip.labelled_images()
     n = len(bare.losses)
+    if n < 2:
+        raise InputError(f"an interval needs at least 2 images with labelled pixels, got {n}; give more images")
     drawn = torch.randint(n, (RESAMPLES, n), generator=seeded_generator(seed))
     times = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
     all_of_them = torch.ones(1, n, dtype=torch.float64)
@@ -181,7 +204,7 @@ def gain_of(bare: PixelScores, clip: PixelScores, seed: int = 0) -> GainEstimate
     names = (("accuracy", "gain"), ("loss", "loss_gain"), ("scaled_loss", "scaled_loss_gain"))
     for (name, gain), here, there, differences in zip(names, own, others, spread, strict=True):
         values |= {name: here.item(), f"bare_{name}": there.item(), gain: (here - there).item()}
-        values[f"{gain}_error"] = (differences.std() * (n / max(n - 1, 1)) ** 0.5).item()
+        values[f"{gain}_error"] = (differences.std() * (n / (n - 1)) ** 0.5).item()
     return GainEstimate(images=n, **values)
 
 
@@ -202,9 +225,9 @@ def _overlaps(pixels: LabelledPixels, classes: int) -> Tensor:
     return torch.stack([both, labelled + answered - both])
 
 
-def _gaps(logits: Tensor, pixels: LabelledPixels) -> Tensor:
-    """Right answers less confidence, summed over the pixels of each bin of the confidence, `(15,)`."""
-    confidence = logits.softmax(1).gather(1, pixels.answers[:, None]).squeeze(1).double().cpu()
+def _gaps(chances: Tensor, pixels: LabelledPixels) -> Tensor:
+    """Right answers less confidence, summed over the pixels of each bin of it, `(15,)`; of logarithms `(P, K)`."""
+    confidence = chances.gather(1, pixels.answers[:, None]).squeeze(1).exp().double().cpu()
     right = (pixels.answers == pixels.labels).double().cpu()
     places = (confidence * BINS).long().clamp_max(BINS - 1)
     return torch.zeros(BINS, dtype=torch.float64).index_add_(0, places, right - confidence)

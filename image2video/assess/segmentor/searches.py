@@ -40,6 +40,8 @@ _INSIDE = ("translate_x(1 cell) > translate_y(1 cell)", "flip_x")
 _MOST_MAPS = 1 << 26
 """Numbers of the maps that go through at once: 256 MiB."""
 _MOST_FRAMES = 32
+_LOOKED_AT = 4
+"""Images that say how large they are."""
 
 
 class PixelSearches:
@@ -74,10 +76,8 @@ class PixelSearches:
         self._segmentor, self._images, self._max_cost, self._progress = segmentor, images, max_cost, progress
         self._space = space if isinstance(space, SearchSpace) else get_space(space)
         self._count, self._frames, self._seed = count, frames, seed
-        example = next(images.batches(1, device=device_of(segmentor.network)).epoch(0))[0]
-        self._example: Tensor = example
-        maps = segmentor.task.num_classes * example.shape[2] * example.shape[3]
-        self._at_once = max(1, min(_MOST_FRAMES, _MOST_MAPS // maps))
+        self._example: Tensor = next(images.batches(1, device=device_of(segmentor.network)).epoch(0))[0]
+        self._at_once = frames_at_once(images, segmentor.task.num_classes)
         self._chains: list[Genotype] = []
         self._costs: dict[str, float] = {}
         self.looked = 0
@@ -202,6 +202,16 @@ class PixelSearches:
         known = _chains(self._chains)
         best = _chains([entry.genotype for entry in own])[:_WITH_OPTIONS]
         self._chains = list(dict.fromkeys([*best, *known]))[: 2 * _WITH_OPTIONS]
+
+
+def frames_at_once(images: OwnImages, classes: int) -> int:
+    """How many frames go through a segmentor at once, by the size of the first images and of their labels.
+
+    Labels may be larger than what the segmentor sees, and its logits are brought to their size.
+    """
+    few = images.at(images.index[:_LOOKED_AT]).batches(1).epoch(0)
+    pixels = max(max(one.shape[-2] * one.shape[-1] for one in sample) for sample in few)
+    return max(1, min(_MOST_FRAMES, _MOST_MAPS // (classes * pixels)))
 
 
 def _chains(clips: Sequence[object]) -> list[Genotype]:

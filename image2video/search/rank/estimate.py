@@ -35,9 +35,10 @@ def estimate_gain(
     labels: list[Tensor] = []
     scaled = isinstance(task, ClassificationTask)
 
-    def predicted(images: Tensor) -> list[Any]:
+    def predicted(images: Tensor) -> Iterable[Any]:
         found = predictor.predictions(images, pair)
         if scaled:
+            found = list(found)
             kept.append(torch.stack(found).double().cpu())
         return found
 

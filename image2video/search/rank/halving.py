@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,8 +30,8 @@ class Predictor(Protocol):
         """How many frames it has predicted."""
         ...
 
-    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
-        """The task's predictions of images `(B, C, H, W)`, `(B, …)` per clip."""
+    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> Iterable[Any]:
+        """The task's predictions of images `(B, C, H, W)`, `(B, …)` per clip; maps may come one by one."""
         ...
 
 

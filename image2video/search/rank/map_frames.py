@@ -136,14 +136,18 @@ class MapClips:
         self.frames = 0
         self._paths = Paths()
 
-    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
-        """What the task predicts from the frames of each clip, `(B, …)` per clip.
+    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> Iterator[Any]:
+        """What the task predicts from the frames of each clip, `(B, …)` per clip, each when it is asked for.
 
         Raises `InputTypeError` for images that are not float `(B, C, H, W)`, and what the task's `check` raises.
         """
         check_float(images)
+        return (self._alone(images, clip) for clip in clips)
+
+    def _alone(self, images: Tensor, clip: ClipCandidate) -> Any:
+        # The network is bare again before the caller sees the maps, whatever it does with them.
         with _injected(self.task.part(self.model), self.site, self._paths) as injection:
-            return [self._predict(injection, images, clip) for clip in clips]
+            return self._predict(injection, images, clip)
 
     def _predict(self, injection: Injection, images: Tensor, clip: ClipCandidate) -> Any:
         video = Image2Video.of(clip.chain, clip.options)

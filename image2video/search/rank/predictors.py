@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -25,18 +25,22 @@ class AtPlaces:
 
     Args:
         by_place: the predictor of every place; None is the image.
+        together: whether all clips of a place are predicted together, so that they share frames; else clip by clip, so
+            that no more than one clip's maps are held.
     """
 
-    def __init__(self, by_place: dict[Place | Together, Predictor]) -> None:
-        self.by_place = by_place
+    def __init__(self, by_place: dict[Place | Together, Predictor], *, together: bool = True) -> None:
+        self.by_place, self.together = by_place, together
 
     @property
     def frames(self) -> int:
         """How many frames have gone through the network, or what of it lies behind their place."""
         return sum(predictor.frames for predictor in self.by_place.values())
 
-    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
+    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> Iterable[Any]:
         """What the predictors of the clips' places predict, `(B, …)` per clip, in their order."""
+        if not self.together:
+            return (one for clip in clips for one in self.by_place[clip.place].predictions(images, [clip]))
         found: dict[int, Any] = {}
         for place, predictor in self.by_place.items():
             numbers = [number for number, clip in enumerate(clips) if clip.place == place]
@@ -75,7 +79,7 @@ def make_predictor(
         else:
             # Chains share frames here too, but the maps of shared frames would all have to be kept.
             by_place[place] = SharedWeights(FrameNetwork(model, None), task, precision)
-    return by_place[None] if len(by_place) == 1 else AtPlaces(by_place)
+    return by_place[None] if len(by_place) == 1 else AtPlaces(by_place, together=classifies)
 
 
 def images_per_batch(clips: Sequence[ClipCandidate], task: Task, frames: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -50,13 +50,13 @@ class SharedWeights:
         self.frames = 0
         self._video = functools.lru_cache(maxsize=_KEPT_VIDEOS)(_video_of)
 
-    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> list[Any]:
-        """What the task predicts from the frames of each clip, `(B, …)` per clip.
+    def predictions(self, images: Tensor, clips: Sequence[ClipCandidate]) -> Iterator[Any]:
+        """What the task predicts from the frames of each clip, `(B, …)` per clip, each when it is asked for.
 
         Raises `InputTypeError` for images that are not float `(B, C, H, W)`, and what the task's `check` raises.
         """
         check_float(images)
-        return [self._predict(images, clip) for clip in clips]
+        return (self._predict(images, clip) for clip in clips)
 
     def _predict(self, images: Tensor, clip: ClipCandidate) -> Any:
         video = self._video(clip)

@@ -21,7 +21,7 @@ Values = tuple[Tensor, Tensor]
 
 
 def score_variants(
-    variants: Callable[[Tensor], list[Any]],
+    variants: Callable[[Tensor], Iterable[Any]],
     batches: Iterable[tuple[Tensor, Tensor]],
     accelerator: Accelerator | None = None,
     *,
@@ -30,6 +30,8 @@ def score_variants(
     stop: Callable[[Scores], bool] | None = None,
 ) -> Scores:
     """Score what `variants(images)` returns, predictions `(B, …)` per variant, over all batches of all processes.
+
+    Predictions that come one by one, as from a generator, are never held together.
 
     `task` says what predictions are (default: classification). `on_batch` is called with the number of images of every
     batch. `stop` is asked after every batch, with the scores of all processes so far, whether they suffice; it must

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from image2video.assess.choice import cheapest_of_the_best
+from image2video.assess.choice import cheapest_of_the_best, smallest_of_the_best
 from image2video.assess.segmentor.scores import choosing_scores, gain_of, score_pixels
+from image2video.errors import InputError
 from image2video.search.rank.calibration import calibration_error
 from image2video.search.score.segmentation import SegmentationScores
 from image2video.segmentation import mean_iou, overlaps
@@ -119,3 +120,41 @@ def test_the_cheapest_of_those_that_are_as_good_as_the_best():
     assert cheapest_of_the_best(choosing_scores([bare, same, better]), [1, 2, 3]) == 2
     assert cheapest_of_the_best(choosing_scores([bare, same]), [1, 2]) == 0
     assert cheapest_of_the_best(choosing_scores([bare, better, better]), [1, 3, 2]) == 2
+
+
+def test_images_without_labels_are_not_drawn():
+    """Of 3 images with labels among 33, a draw of 33 of all has none of the three once in twenty times."""
+    blank = [Image(torch.zeros(0, K), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))] * 30
+    few = images(3)
+    bare, alone = (scored(found, temperature=1.0)[0] for found in ([*blank, *few], few))
+    clip, clip_alone = (
+        scored(found, temperature=1.0)[0] for found in ([*blank, *images(3, noise=1)], images(3, noise=1))
+    )
+    gain = gain_of(bare, clip)
+    assert gain == gain_of(alone, clip_alone)
+    assert gain.gain_error > 0
+    assert gain.images == 3
+    with pytest.raises(InputError, match="at least 2 images with labelled pixels, got 0"):
+        gain_of(*[scored(blank, temperature=1.0)[0]] * 2)
+
+
+def test_of_equally_cheap_ones_the_bare_network_stays():
+    found = []
+    for number in (0, 1):  # each is right everywhere in an image of its own
+        mine = images(80)
+        logits = 9.0 * torch.nn.functional.one_hot(mine[number].labels, K)
+        mine[number] = Image(logits, mine[number].labels, mine[number].labels)
+        found.append(scored(mine)[0])
+    bare, other = found
+    both = choosing_scores([bare, other])
+    best = int(both.accuracy(1) > both.accuracy(0))
+    pair = [other, bare] if best == 0 else [bare, other]  # the second is ahead, by less than one standard error
+    behind, error = choosing_scores(pair).accuracy_gap(1, 0)
+    assert 0 < behind < error
+    assert cheapest_of_the_best(choosing_scores(pair), [1, 1]) == 0
+    logits, labels = torch.zeros(40, 2), torch.arange(40) % 2
+    logits[:, 0] = torch.linspace(-1, 1, 40)
+    slightly = logits.clone()  # surer of a right answer, and a little less sure of another
+    slightly[0, 0], slightly[1, 1] = slightly[0, 0] + 0.02, slightly[1, 1] - 0.01
+    assert smallest_of_the_best([logits, slightly], labels, [1.0, 1.0], [1, 1]) == 0
+    assert smallest_of_the_best([logits, slightly], labels, [1.0, 1.0], [2, 1]) == 1

@@ -1,6 +1,8 @@
 """Whether a clip helps a trained segmentor, on stripes whose answer is known."""
 
 import json
+import runpy
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmseg.apis import init_model
 from mmseg.evaluation import IoUMetric
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import MODELS
 from PIL import Image
 from stripe_segmentor import CLASSES, SIZE, SPACE, config, made, segmentor, write_images
 
@@ -20,7 +24,13 @@ from image2video.assess.segmentor.page import segmentor_page
 from image2video.errors import InputError, MissingError, UnsupportedError
 from image2video.integrations.openmmlab.trained import TrainedSegmentor
 
+quiet_drawing = pytest.mark.filterwarnings("ignore:Failed to add:UserWarning")
 pytestmark = pytest.mark.filterwarnings("ignore:For binary segmentation, we suggest:UserWarning")
+
+
+@MODELS.register_module(force=True)
+class DerivedSegmentor(EncoderDecoder):
+    """A segmentor of someone's own, which no clip is known for."""
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +175,61 @@ def test_a_segmentor_that_slides_is_assessed_by_its_windows(stripes, tmp_path):
     assert "windows, each a clip of its own" in found.notes[0]
 
 
-def test_one_output_for_two_classes_is_the_probability_of_the_second(stripes, tmp_path):
+def test_minutes_are_planned_before_the_work(stripes, trained):
+    stages = {}
+
+    def note(stage, done, total, **figures):
+        stages[stage] = (done, total)
+
+    asked = {"max_cost": 1, "candidates": 8, "max_images": 30, "space": str(stripes / "tilts.yaml"), "progress": note}
+    with pytest.raises(InputError, match=r"minutes=0\.0001 is too little"):
+        assess_segmentor(trained, minutes=1e-4, **asked)
+    assert stages == {}  # not even the bare segmentor was scored
+    found = assess_segmentor(trained, minutes=100, **asked)
+    assert stages["bare"] == (30, 30)
+    assert stages["cost"] == (6, 6)  # three rounds of the two
+    assert len(found.bare.single_ms) == 3
+
+
+def test_a_segmentor_without_memory_for_its_times_is_assessed(stripes, trained, monkeypatch):
+    def full(*args, **how):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("image2video.assess.segmentor.network.measure_cost", full)
+    found = assess_segmentor(trained, max_cost=1, candidates=8, max_images=30, space=str(stripes / "tilts.yaml"))
+    assert found.bare.single is None
+    assert found.notes[-1].startswith("The time of an image was not measured")
+    assert "rotate(-45)" in segmentor_page(found)
+    assert SegmentorAssessment.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_a_segmentor_that_cannot_take_whole_images_is_refused_at_once(stripes, tmp_path, monkeypatch):
+    cfg = config(stripes)
+    cfg.model.test_cfg = {"mode": "slide", "crop_size": (40, 40), "stride": (40, 16)}
+    cfg.dump(tmp_path / "slide.py")
+    slides = TrainedSegmentor.read(tmp_path / "slide.py", stripes / "stripes.pth")
+    forward = slides.plain.backbone.forward
+
+    def windows_alone(images):
+        assert images.shape[2:] == (40, 40), "windows alone"
+        return forward(images)
+
+    monkeypatch.setattr(slides.plain.backbone, "forward", windows_alone)
+    monkeypatch.setattr(type(slides), "pixels", None)  # nothing is scored before
+    with pytest.raises(UnsupportedError, match=r"cannot take one of 56×40 pixels \(AssertionError: windows alone"):
+        assess_segmentor(slides, max_cost=1, candidates=8)
+
+
+def used(folder, image, monkeypatch, capsys):
+    """What the script in a folder says of an image."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["use_it.py", str(image)])
+    runpy.run_path(str(folder / "use_it.py"), run_name="__main__")
+    return capsys.readouterr().out
+
+
+@quiet_drawing
+def test_one_output_for_two_classes_is_the_probability_of_the_second(stripes, tilted, tmp_path, monkeypatch, capsys):
     cfg = config(stripes)
     cfg.model.decode_head.update(
         out_channels=1, threshold=0.5, loss_decode={"type": "CrossEntropyLoss", "use_sigmoid": True}
@@ -181,6 +245,9 @@ def test_one_output_for_two_classes_is_the_probability_of_the_second(stripes, tm
     here, there = one.pixels(one.plain, 3), two.pixels(two.plain, 3)
     assert torch.equal(here.answers, there.answers)
     torch.testing.assert_close(here.logits.log_softmax(1), there.logits.log_softmax(1), rtol=1e-3, atol=1e-3)
+    write_segmentor_files(tmp_path, tilted, one)
+    said = used(tmp_path, one.items.get_data_info(3)["img_path"], monkeypatch, capsys)
+    assert "upright" in said or "level" in said
 
 
 def test_ignored_pixels_count_nowhere(trained):
@@ -217,6 +284,32 @@ def of_its_own(cfg):
     cfg.model.type = "DepthEstimator"
 
 
+def derived(cfg):
+    cfg.model.type = "DerivedSegmentor"
+
+
+def one_class(cfg):
+    cfg.model.decode_head.update(
+        num_classes=1, out_channels=1, threshold=0.5, loss_decode={"type": "CrossEntropyLoss", "use_sigmoid": True}
+    )
+
+
+def untested(cfg):
+    cfg.model.pop("test_cfg")
+
+
+def listed(cfg):
+    cfg.val_dataloader = [cfg.val_dataloader]
+
+
+def named(cfg):
+    cfg.val_dataloader.dataset = "stripes"
+
+
+def three_classes(cfg):
+    cfg.model.decode_head.num_classes = 3
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
@@ -226,6 +319,11 @@ def of_its_own(cfg):
         (fused, InputError, "has the fusion tsm, whose frames depend on each other"),
         (of_its_own, UnsupportedError, "DepthEstimator"),
         (training_images, InputError, "at least 30 labelled images, got 2"),
+        (derived, UnsupportedError, "'DerivedSegmentor' has no video segmentor; an assessment takes EncoderDecoder"),
+        (untested, InputError, "model has no test_cfg"),
+        (listed, InputError, "val_dataloader must be a dict whose dataset is a dict, got a list"),
+        (named, InputError, "val_dataloader must be a dict whose dataset is a dict, got a dataset of str"),
+        (three_classes, InputError, "the model needs .3, .*; give the config that these weights were trained with"),
     ],
 )
 def test_what_cannot_be_assessed(stripes, tmp_path, change, error, match):
@@ -243,7 +341,7 @@ def test_what_is_asked_for_wrongly(stripes, trained):
         ({"candidates": 4}, "candidates must be at least 8"),
         ({"judge": 0}, "judge must be above 0"),
         ({"minutes": 1e-6}, "minutes=1e-06 is too little for these images; give at least"),
-        ({"max_images": 20}, "at least 30 labelled images, got 20 of val_dataloader"),
+        ({"max_images": 20}, r"at least 30 labelled images, got 20 of val_dataloader \(max_images=20 of its 45\)"),
         ({"space": "poses"}, "unknown search space 'poses'"),
     ):
         with pytest.raises(InputError, match=match):
@@ -256,6 +354,68 @@ def test_what_is_asked_for_wrongly(stripes, trained):
         assess_segmentor(stripes / "other.py", stripes / "stripes.pth")
     with pytest.raises(InputError, match="images must be one of val, test, got 'train'"):
         assess_segmentor(path, stripes / "stripes.pth", images="train")
+
+
+def test_a_class_alone_is_no_segmentation(stripes, tmp_path):
+    cfg = config(stripes)
+    one_class(cfg)
+    cfg.dump(tmp_path / "one.py")
+    state = segmentor().state_dict()
+    for name in ("weight", "bias"):
+        state[f"decode_head.conv_seg.{name}"] = state[f"decode_head.conv_seg.{name}"][:1]
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "one.pth")
+    with pytest.raises(InputError, match=r"num_classes must be at least 2, got 1.* num_classes=2, out_channels=1"):
+        TrainedSegmentor.read(tmp_path / "one.py", tmp_path / "one.pth")
+
+
+def test_a_config_without_a_model(stripes):
+    cfg = config(stripes)
+    cfg.pop("model")
+    with pytest.raises(InputError, match="the config has no model"):
+        TrainedSegmentor.read(cfg, stripes / "stripes.pth")
+
+
+@quiet_drawing
+def test_a_data_set_without_names_and_labels_loaded_by_another_name(stripes, tilted, tmp_path, monkeypatch, capsys):
+    cfg = config(stripes)
+    cfg.val_dataloader.dataset.pop("metainfo")
+    cfg.val_dataloader.dataset.pipeline[1] = {"type": "mmseg.LoadAnnotations", "imdecode_backend": "pillow"}
+    cfg.dump(tmp_path / "plain.py")
+    found = TrainedSegmentor.read(tmp_path / "plain.py", stripes / "stripes.pth")
+    first, second = found.dataset_meta["palette"]
+    assert first != second
+    assert all(0 <= value <= 255 for value in (*first, *second))
+    write_segmentor_files(tmp_path, tilted, found)
+    used(tmp_path, found.items.get_data_info(3)["img_path"], monkeypatch, capsys)
+    assert (tmp_path / "003_classes.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"out_channels": 2}, "a sigmoid for each class"),
+        ({"out_channels": 1, "threshold": 0.3}, "from a probability of 0.3 on"),
+    ],
+)
+def test_outputs_that_are_no_softmax_are_named(stripes, tmp_path, changes, match):
+    cfg = config(stripes)
+    cfg.model.decode_head.update(loss_decode={"type": "CrossEntropyLoss", "use_sigmoid": True}, **changes)
+    cfg.dump(tmp_path / "sigmoid.py")
+    state = segmentor().state_dict()
+    for name in ("weight", "bias"):
+        state[f"decode_head.conv_seg.{name}"] = state[f"decode_head.conv_seg.{name}"][: changes["out_channels"]]
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "sigmoid.pth")
+    (note,) = TrainedSegmentor.read(tmp_path / "sigmoid.py", tmp_path / "sigmoid.pth").notes
+    assert match in note
+
+
+def test_images_with_hardly_any_label(stripes, tmp_path):
+    write_images(tmp_path, "val", 30, tilt=0)
+    for path in sorted((tmp_path / "labels" / "val").iterdir())[2:]:
+        Image.new("L", (SIZE[1], SIZE[0]), 255).save(path)
+    config(tmp_path, train_dataloader=None, test_dataloader=None).dump(tmp_path / "few.py")
+    with pytest.raises(InputError, match=r"at least 5 images that \w+ with labelled pixels, got \d of [12]0"):
+        assess_segmentor(tmp_path / "few.py", stripes / "stripes.pth", max_cost=1, candidates=8)
 
 
 def test_images_of_one_class_decide_nothing(stripes, tmp_path):
