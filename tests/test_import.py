@@ -124,6 +124,18 @@ def test_the_fusions_that_help_lists_are_those_of_the_registry() -> None:
     assert [config.name for config in _BUILT_IN.values()] == list(_BUILT_IN) == list(BUILT_IN)
 
 
+def test_the_selections_that_settings_know_are_those_of_the_library() -> None:
+    code = """
+from image2video.settings.search import DEFAULT_SPACES
+literal = dict(DEFAULT_SPACES)
+DEFAULT_SPACES.clear()
+import image2video.search
+assert literal == DEFAULT_SPACES, (literal, DEFAULT_SPACES)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_every_public_name_has_a_home() -> None:
     assert {*image2video._HOME_OF, "__version__"} == set(image2video.__all__)
     assert {*image2video.__all__, "clip", "wrap"} <= set(dir(image2video))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -187,8 +186,6 @@ class FrameSource(nn.Module, ABC):
         return ", ".join(f"{name}={value}" for name, value in {**self.to_dict(), "T": self.T}.items())
 
 
-_BUILT_IN = {"random_clips": "image2video.clip.random_clips"}
-"""Kind -> the module that registers it, for those that a saved model may name before anything has imported them."""
 _Source = TypeVar("_Source", bound=type[FrameSource])
 
 
@@ -209,8 +206,6 @@ def source_from_record(record: Mapping[str, Any]) -> FrameSource:
     """Make the source that `source_record` recorded; `MissingError` for a kind that is not registered."""
     arguments = dict(record)
     kind = arguments.pop("kind", None)
-    if kind in _BUILT_IN and kind not in _SOURCES:
-        importlib.import_module(_BUILT_IN[kind])
     if not isinstance(kind, str) or kind not in _SOURCES:
         raise MissingError(
             f"the model's frames are made by {kind!r:.80}, known here: {', '.join(sorted(_SOURCES))}; import the "

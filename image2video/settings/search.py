@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -53,8 +52,12 @@ _NUMBERS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
 """Settings that are numbers, what they must be, and whether a number is that."""
 _OPTIONAL_NUMBERS = ("max_minutes", "stop_early", "max_cost")
 
-DEFAULT_SPACES: dict[str, str] = {}
-"""The space of every registered selection where the settings name none; `register_selection` fills it."""
+DEFAULT_SPACES: dict[str, str] = {
+    **dict.fromkeys(("argmax", "random", "perturbation", "frozen"), "affine5"),
+    **dict.fromkeys(("one_shot", "fixed_weights"), "gentle"),
+    "greedy_frames": "pose",
+}
+"""The space of every selection where the settings name none: the library's own; `register_selection` adds others."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,6 @@ class SearchConfig:
     @property
     def space_name(self) -> str:
         """The name of the space, the default filled in."""
-        check_selection(self.selection)
         return self.space or DEFAULT_SPACES[self.selection]
 
     def clip_options(self, schedule: str, colours: Colours | None) -> ClipOptions:
@@ -265,8 +267,6 @@ def _follow_paper(config: SearchConfig) -> None:
 
 def check_selection(name: object) -> None:
     """Raise `InputError` for a name under which no selection is registered."""
-    if name not in DEFAULT_SPACES:
-        importlib.import_module("image2video.search")  # registers those of the library; it brings torch
     if not isinstance(name, str) or name not in DEFAULT_SPACES:
         meant = "; what DARTS does is 'argmax'" if str(name).lower() == "darts" else ""
         raise InputError(f"unknown selection {name!r:.80}{meant}; choose one of {', '.join(DEFAULT_SPACES)}")

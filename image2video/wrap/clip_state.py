@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+import image2video.clip.random_clips  # noqa: F401  registers the source that a saved model may name
 from image2video.clip.any_clip import listed_frames, options_for, parse_any_clip
 from image2video.clip.frame_sources import FrameSource, source_from_record
 from image2video.clip.genotype_text import FRAME_BAR
