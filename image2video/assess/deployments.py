@@ -117,9 +117,13 @@ class Deployment:
         if clip.is_bare:
             text = f"{self.pose.title}: keep the model, {100 * bare.accuracy:.1f} %."
         else:
+            # The assessment saw other images than those that test, and may advise a clip for its probabilities alone.
+            decided = abs(advised.gain) > INTERVAL * advised.gain_error
+            what_for = ", for its probabilities" if self.assessment.verdict == "likelihood" else ""
             text = (
-                f"{self.pose.title}: {100 * bare.accuracy:.1f} → {100 * advised.accuracy:.1f} % with {clip.genotype} "
-                f"(T = {clip.T}), {_cost_words(clip.cost)}."
+                f"{self.pose.title}: {100 * bare.accuracy:.1f} → {100 * advised.accuracy:.1f} % "
+                f"{'' if decided else '(not decided) '}with {clip.genotype} (T = {clip.T}), "
+                f"{_cost_words(clip.cost)}{what_for}."
             )
         better = [way for way in self.ways if way.name in ("mirror", "retrained", "tuned") and self._beats(way.name)]
         if better:

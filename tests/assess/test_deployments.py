@@ -80,8 +80,29 @@ def test_a_tilt_is_repaired(found):
     assert tilted.way("retrained").accuracy == tilted.way("bare").accuracy  # the same network here
     assert tilted.against["bare"][0] == pytest.approx(tilted.way("advised").gain)
     assert tilted.way("advised").cost == tilted.assessment.advised.finalist.cost
+    assert "not decided" not in tilted.sentence()
+    assert "probabilities" not in tilted.sentence()
     kept = dataclasses.replace(tilted, assessment=dataclasses.replace(tilted.assessment, choice=0))
     assert "keep the model" in kept.sentence()
+
+
+def test_a_clip_for_probabilities_is_no_gain_in_accuracy(found):
+    tilted, *_ = found
+    assessed = tilted.assessment
+    (number,) = [n for n, row in enumerate(assessed.rows) if row is assessed.chosen]
+    # The same accuracy as the bare network on the images that judged, and decidedly better probabilities.
+    gain = dataclasses.replace(
+        assessed.chosen.gain, gain=0.0, gain_error=0.01, scaled_loss_gain=-0.1, scaled_loss_gain_error=0.01
+    )
+    rows = [dataclasses.replace(row, gain=gain) if n == number else row for n, row in enumerate(assessed.rows)]
+    likelier = dataclasses.replace(assessed, rows=tuple(rows))
+    assert likelier.verdict == "likelihood"
+    ways = [
+        dataclasses.replace(way, gain=-0.003, gain_error=0.007) if way.name == "advised" else way for way in tilted.ways
+    ]
+    said = dataclasses.replace(tilted, assessment=likelier, ways=tuple(ways)).sentence()
+    assert "% (not decided) with" in said
+    assert "for its probabilities." in said
 
 
 def test_the_images_that_test_are_not_those_that_are_labelled(found):
