@@ -22,10 +22,11 @@ FEW = 4
 """The fewest candidates that a search is worth starting for."""
 SEARCHES = 3
 """How many searches there are: each gets an equal share of the frames."""
-_FRAMES = (2, 3, 5)
-_SCHEDULES, _PADDINGS = ("from_zero", "centred"), ("reflection", "zeros")
+FRAMES = (2, 3, 5)
+SCHEDULES, PADDINGS = ("from_zero", "centred"), ("reflection", "zeros")
 """What a ranking chooses from, beside the chains and the averages."""
-_INSIDE = ("translate_x(1 cell) > translate_y(1 cell)", "flip_x")
+INSIDE = ("translate_x(1 cell) > translate_y(1 cell)", "flip_x")
+"""Chains that are tried inside of a network, whatever was best at the image."""
 _TRIED = 6
 """Chains of the ranking at the image that are tried inside of the network."""
 _WITH_OPTIONS = 4
@@ -85,15 +86,15 @@ class Searches:
         All chains are ranked with one schedule and one padding, and the best of them with every option: each option
         means other frames, and all options of all chains would cost some times as much.
         """
-        numbers = [T for T in _FRAMES if self._max_cost >= T]
+        numbers = [T for T in FRAMES if self._max_cost >= T]
         count = self._count
         if self._frames is not None:  # the first round of a ranking is whole, whatever it costs
-            powers = {step for T in numbers for step in schedule_steps(_SCHEDULES[0], T) if step}
+            powers = {step for T in numbers for step in schedule_steps(SCHEDULES[0], T) if step}
             first = min(_FIRST, len(self._images)) * max(1, len(powers))
             count = min(count, self._frames // SEARCHES // 2 // first)
         if not numbers or count < FEW:
             return None
-        ranking = self._ranked("chains", T=numbers, schedule=_SCHEDULES[0], padding=_PADDINGS[0], count=count, share=2)
+        ranking = self._ranked("chains", T=numbers, schedule=SCHEDULES[0], padding=PADDINGS[0], count=count, share=2)
         self.looked += len({entry.genotype for entry in ranking.entries})
         moving = [entry for entry in ranking.entries if not entry.is_still]
         self._chains = [
@@ -101,16 +102,16 @@ class Searches:
         ][:_TRIED]
         chains = self._chains[: self._with_options(numbers)]
         if chains:
-            options = {"schedule": _SCHEDULES, "padding": _PADDINGS}
+            options = {"schedule": SCHEDULES, "padding": PADDINGS}
             ranking = self._ranked("options", T=numbers, candidates=chains, share=2, **options)
-        return _found("chain", "the best chain", ranking)
+        return best_of("chain", "the best chain", ranking)
 
     def _with_options(self, numbers: list[int]) -> int:
         """How many chains are tried with every option: the first round of that ranking is whole too."""
         if self._frames is None:
             return _WITH_OPTIONS
-        powers = {step for schedule in _SCHEDULES for T in numbers for step in schedule_steps(schedule, T) if step}
-        first = min(_FIRST, len(self._images)) * len(powers) * len(_PADDINGS)
+        powers = {step for schedule in SCHEDULES for T in numbers for step in schedule_steps(schedule, T) if step}
+        first = min(_FIRST, len(self._images)) * len(powers) * len(PADDINGS)
         return min(_WITH_OPTIONS, self._frames // SEARCHES // 2 // first)
 
     def inside(self) -> Finalist | None:
@@ -129,14 +130,14 @@ class Searches:
             return None
         ranking = self._ranked(
             "inside",
-            candidates=[chain for chain in (*self._chains, *map(Genotype.parse, _INSIDE)) if chain.is_geometric],
+            candidates=[chain for chain in (*self._chains, *map(Genotype.parse, INSIDE)) if chain.is_geometric],
             T=(2, 3),
-            schedule=_SCHEDULES[0],
+            schedule=SCHEDULES[0],
             clip_at=names,
             batch_size=None,  # all frames of an image at a place go through the network at once
         )
         self.looked += len({(entry.genotype, entry.place) for entry in ranking.entries if entry.place is not None})
-        return _found("inside", "the best clip inside of the network", ranking)
+        return best_of("inside", "the best clip inside of the network", ranking)
 
     def _ranked(self, name: str, *, share: int = 1, **how: Any) -> Ranking:
         """A ranking on the images that choose; `share` rankings share the frames of one search."""
@@ -174,7 +175,7 @@ class Searches:
         return Finalist.found("frames", "the best set of frames", choice.wrap_options(), choice.best.T)
 
 
-def _found(name: str, title: str, ranking: Ranking) -> Finalist | None:
+def best_of(name: str, title: str, ranking: Ranking) -> Finalist | None:
     """The best clip of a ranking; None for the image itself."""
     entry = ranking.best_entry
     if entry.is_still or entry.cost is None:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import image2video.clip.random_clips  # noqa: F401  registers the source that a saved model may name
 from image2video.clip import hub
 from image2video.clip.any_clip import any_clip_from_json
 from image2video.clip.deep_clip import DeepClip

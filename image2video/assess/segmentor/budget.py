@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from image2video.assess.scoring import ROUNDS, TIMED
-from image2video.assess.segmentor.searches import FEW, FIRST, SEARCHES
+from image2video.assess.searches import FEW
+from image2video.assess.segmentor.searches import FIRST, SEARCHES
 from image2video.errors import InputError
 
 _SPARE = 0.9

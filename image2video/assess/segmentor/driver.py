@@ -17,12 +17,13 @@ from image2video.assess.choice import cheapest_of_the_best
 from image2video.assess.driver import LEAST_IMAGES, check_numbers
 from image2video.assess.finalists import Finalist, bare_finalist
 from image2video.assess.scoring import ROUNDS
+from image2video.assess.searches import FEW
 from image2video.assess.segmentor.assessment import SegmentorAssessment
 from image2video.assess.segmentor.budget import Budget
 from image2video.assess.segmentor.finalists import phases_of_backbone, plain_averages
 from image2video.assess.segmentor.network import ClipScorer, Scored
 from image2video.assess.segmentor.scores import RESAMPLES, choosing_scores, gain_of
-from image2video.assess.segmentor.searches import FEW, PixelSearches, frames_at_once
+from image2video.assess.segmentor.searches import PixelSearches, frames_at_once
 from image2video.data.seeds import seeded_generator
 from image2video.errors import InputError, MissingError
 from image2video.protocols import Progress

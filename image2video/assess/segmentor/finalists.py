@@ -33,8 +33,12 @@ _PHASES = (2, 3)
 
 def plain_averages(max_cost: float) -> list[Finalist]:
     """The plain averages of at most so many frames."""
-    sets = [Finalist(name, title, text, T := FrameSet.parse(text).T, cost=T) for name, (title, text) in SETS.items()]
-    return [finalist for finalist in sets if max_cost >= finalist.cost]
+    found = []
+    for name, (title, text) in SETS.items():
+        T = FrameSet.parse(text).T
+        if max_cost >= T:
+            found.append(Finalist(name, title, text, T, cost=T))
+    return found
 
 
 def phases_of_backbone(segmentor: TrainedSegmentor, example: Tensor, max_cost: float) -> list[Finalist]:

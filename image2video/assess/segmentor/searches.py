@@ -10,6 +10,7 @@ from torch import Tensor
 
 from image2video.assess.finalists import Finalist
 from image2video.assess.places import places_to_try
+from image2video.assess.searches import FEW, FRAMES, INSIDE, PADDINGS, SCHEDULES, best_of
 from image2video.clip.genotype import Genotype
 from image2video.clip.schedules import schedule_steps
 from image2video.errors import Image2VideoError
@@ -25,18 +26,12 @@ if TYPE_CHECKING:  # mmsegmentation takes seconds to import, and may not be ther
     from image2video.integrations.openmmlab.own_images import OwnImages
     from image2video.integrations.openmmlab.trained import TrainedSegmentor
 
-FEW = 4
-"""The fewest candidates that a search is worth starting for."""
 SEARCHES = 4
 """How many rankings there are: each gets an equal share of the frames."""
 FIRST = 16
 """Images of the first round of a ranking: one has thousands of pixels."""
-_FRAMES = (2, 3, 5)
-_SCHEDULES, _PADDINGS = ("from_zero", "centred"), ("reflection", "zeros")
-"""What the best chains are tried with."""
 _WITH_OPTIONS = 2
-"""How many of them; maps of frames are not shared between clips, so that each costs its own."""
-_INSIDE = ("translate_x(1 cell) > translate_y(1 cell)", "flip_x")
+"""Chains that are tried with every schedule and padding: clips share no maps, so that each costs all of its own."""
 _MOST_MAPS = 1 << 26
 """Numbers of the maps that go through at once: 256 MiB."""
 _MOST_FRAMES = 32
@@ -91,30 +86,30 @@ class PixelSearches:
         drawn = candidate_frames(self._space, count, self._seed)
         ranking = self._ranked("frames", candidates=drawn, T=1, schedule="ramp")
         self._remember(ranking)
-        return _found("frame", "the best single frame", ranking)
+        return best_of("frame", "the best single frame", ranking)
 
     def chain(self) -> Finalist | None:
         """The best chain over T, schedule and padding; None where the image itself is it.
 
         All chains are ranked with two frames, and the best of them, with the best single frames, with every option.
         """
-        numbers = [T for T in _FRAMES if self._max_cost >= T]
+        numbers = [T for T in FRAMES if self._max_cost >= T]
         if not numbers:
             return None
         found = None
         count = self._affordable(self._count, 2)
         if count >= FEW:
-            ranking = self._ranked("chains", space=self._space, count=count, T=2, schedule=_SCHEDULES[0])
+            ranking = self._ranked("chains", space=self._space, count=count, T=2, schedule=SCHEDULES[0])
             self._remember(ranking)
-            found = _found("chain", "the best chain", ranking)
-        per_chain = len(_PADDINGS) * sum(
-            sum(step != 0 for step in schedule_steps(schedule, T)) for schedule in _SCHEDULES for T in numbers
+            found = best_of("chain", "the best chain", ranking)
+        per_chain = len(PADDINGS) * sum(
+            sum(step != 0 for step in schedule_steps(schedule, T)) for schedule in SCHEDULES for T in numbers
         )
         chains = self._chains[: self._affordable(_WITH_OPTIONS, per_chain)]
         if not chains:
             return found
-        options = {"schedule": _SCHEDULES, "padding": _PADDINGS}
-        return _found("chain", "the best chain", self._ranked("options", candidates=chains, T=numbers, **options))
+        options = {"schedule": SCHEDULES, "padding": PADDINGS}
+        return best_of("chain", "the best chain", self._ranked("options", candidates=chains, T=numbers, **options))
 
     def inside(self) -> Finalist | None:
         """The best clip that begins inside of the backbone; None where the image itself is better, or no place is.
@@ -129,12 +124,12 @@ class PixelSearches:
         if not places:
             return None
         chains = [chain for chain in self._chains[:_WITH_OPTIONS] if chain.is_geometric]
-        chains += [Genotype.parse(text) for text in _INSIDE]
+        chains += [Genotype.parse(text) for text in INSIDE]
         chains = chains[: self._affordable(len(chains), 2 * len(places))]
         if not chains:
             return None
         names = [place.name for place in places]
-        ranking = self._ranked("inside", candidates=chains, T=2, schedule=_SCHEDULES[0], clip_at=names)
+        ranking = self._ranked("inside", candidates=chains, T=2, schedule=SCHEDULES[0], clip_at=names)
         self.looked += len({(entry.genotype, entry.place) for entry in ranking.entries if entry.place is not None})
         entry = ranking.best_entry
         if entry.is_still:
@@ -216,11 +211,3 @@ def frames_at_once(images: OwnImages, classes: int) -> int:
 
 def _chains(clips: Sequence[object]) -> list[Genotype]:
     return [clip for clip in clips if isinstance(clip, Genotype)]
-
-
-def _found(name: str, title: str, ranking: Ranking) -> Finalist | None:
-    """The best clip of a ranking; None for the image itself."""
-    entry = ranking.best_entry
-    if entry.is_still or entry.cost is None:
-        return None
-    return Finalist.found(name, title, entry.wrap_options(), entry.cost)
