@@ -1,9 +1,10 @@
 """What a process gains that keeps freed memory, as the command line does: page faults and time of forward passes.
 
-    python benchmarks/allocator.py --rounds 3
+    python benchmarks/allocator.py --rounds 3 --out benchmarks/results/allocator.json
 
 Each case runs in a process of its own, in turn with and without `keep_memory`, on one thread. `ratio` is the time with
-it over the time without; the time is the processor's. The memory is the process's largest.
+it over the time without; the time is the processor's. The memory is the process's largest. `of_best` is the time with
+it over that of the best batch size, goal 1.1; `of_contiguous` that of channels innermost over the usual layout.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from image2video.cli.allocator import keep_memory
 CASES = tuple(
     (model, size, layout, batch)
     for model, size, batches in (
-        ("tf_efficientnet_lite0", 160, (4, 16, 64, 256)),
-        ("mobilenetv3_small_100", 224, (4, 64)),
-        ("resnet18", 224, (4, 64)),
+        ("tf_efficientnet_lite0", 160, (4, 16, 64, 128, 256)),
+        ("mobilenetv3_small_100", 224, (4, 64, 256)),
+        ("resnet18", 160, (4, 64, 256)),
     )
     for layout in ("contiguous", "channels_last")
     for batch in batches
@@ -57,7 +58,9 @@ def main() -> None:
                 found[keep].append(in_a_process(case))
         rows.append(row({"model": model, "size": size, "layout": layout, "batch": batch}, found))
         print(rows[-1], flush=True)
-    columns = ("model", "size", "layout", "batch", "ms", "kept_ms", "ratio", "faults", "kept_faults", "mib", "kept_mib")
+    compared(rows)
+    columns = ("model", "size", "layout", "batch", "ms", "kept_ms", "ratio", "of_best", "of_contiguous", "faults")
+    columns += ("kept_faults", "mib", "kept_mib")
     write_result(options.out, "allocator", {"rounds": options.rounds, "results": rows}, columns=columns)
 
 
@@ -106,6 +109,15 @@ def row(case: dict[str, Any], found: dict[bool, list[dict[str, float]]]) -> dict
         | {f"kept_{name}": value for name, value in medians[True].items()}
         | {"ratio": statistics.median(ratios)}
     )
+
+
+def compared(rows: list[dict[str, Any]]) -> None:
+    """Write into each row its time beside the best batch of its layout, and beside the other layout's."""
+    of = {(one["model"], one["layout"], one["batch"]): one["kept_ms"] for one in rows}
+    for one in rows:
+        alike = [time for (model, layout, _), time in of.items() if (model, layout) == (one["model"], one["layout"])]
+        contiguous = of[one["model"], "contiguous", one["batch"]]
+        one |= {"of_best": one["kept_ms"] / min(alike), "of_contiguous": one["kept_ms"] / contiguous}
 
 
 if __name__ == "__main__":
