@@ -17,7 +17,9 @@ from image2video.cli.options import BackboneOptions, DataOptions, MachineOptions
 from image2video.cli.progress import progress_bars
 from image2video.cli.tables import cost_line, metrics_table
 from image2video.errors import InputError
+from image2video.search.rank.averaging import frames_at_once
 from image2video.training import evaluate, make_accelerator, measure_cost
+from image2video.wrap.video_wrap import VideoWrap
 
 
 def run(options: Namespace) -> None:
@@ -41,9 +43,11 @@ def run(options: Namespace) -> None:
     model, changes = build_model(backbone, wrap, data, machine.seed, device=device, evaluated=True)
     check_classes(model, data)
     say("evaluate", [line, *changes])
+    T = model.T if isinstance(model, VideoWrap) else 1
+    batch_size = max(1, frames_at_once(device) // T) if how.batch_size is None else how.batch_size
     with progress_bars(show=not how.json) as progress:
-        metrics = evaluate(model, images.batches(how.batch_size, device=device), device, progress=progress)
-    cost = measure_cost(model, data.input_size, batch=min(how.batch_size, 32))
+        metrics = evaluate(model, images.batches(batch_size, device=device), device, progress=progress)
+    cost = measure_cost(model, data.input_size, batch=32 if how.batch_size is None else min(how.batch_size, 32))
     if how.json:
         record = {"data": data.name, "part": how.part, **metrics.to_dict(), "cost": cost.to_dict()}
         record["images"] = {"input_size": data.input_size, "mean": data.mean, "std": data.std}

@@ -21,6 +21,7 @@ from PIL import Image
 from image2video.cli import main
 from image2video.cli import train as train_command
 from image2video.cli.app import COMMANDS, build_parser
+from image2video.training import evaluate
 from image2video.version import __version__
 
 SHARED = {
@@ -252,6 +253,22 @@ def test_from_bare_training_to_a_tuned_wrapped_model(tmp_path, capsys):
     assert evaluated("--weights", str(tuned))["top1"] == best["top1"]  # a run's folder stands for its best weights
     assert main(["evaluate", *TINY, "--weights", str(tuned / "best.safetensors"), "--genotype", "none"]) == 2
     assert "wrapped" in capsys.readouterr().err
+
+
+def test_an_evaluation_on_a_cpu_takes_few_frames_at_once(tmp_path, monkeypatch):
+    argv = ["train", *TINY, "--epochs", "1", "--genotype", "none"]
+    assert main([*argv, "--out", str(tmp_path / "bare")]) == 0
+    weights = ["--weights", str(tmp_path / "bare" / "best.safetensors")]
+    data, taken = TINY[: TINY.index("--batch-size")], []
+    monkeypatch.setattr(
+        "image2video.cli.evaluate.evaluate",
+        lambda model, batches, *rest, **how: taken.append(batches.batch_size) or evaluate(model, batches, *rest, **how),
+    )
+    for genotype in (["--genotype", "none"], ["--genotype", "identity | flip_x", "--fusion", "none"]):
+        assert main(["evaluate", *data, *weights, *genotype]) == 0
+    assert main(["evaluate", *data, *weights, "--genotype", "none", "--batch-size", "7"]) == 0
+    assert taken == [32, 16, 7]
+    assert main(["evaluate", *data, *weights, "--genotype", "none", "--batch-size", "0"]) == 2
 
 
 def test_trained_weights_start_with_a_tenth_of_the_learning_rate(tmp_path):

@@ -20,12 +20,12 @@ class EvaluateOptions:
     """What is evaluated, and how it is printed.
 
     Attributes:
-        batch_size: images per batch
+        batch_size: images per batch (default: 256 frames, and 32 on a CPU, which more would slow down)
         part: test, holdout or train
         json: print JSON instead of a table
     """
 
-    batch_size: int = 128
+    batch_size: int | None = None
     part: Literal["test", "holdout", "train"] = "test"
     json: bool = False
 
