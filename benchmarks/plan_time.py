@@ -5,8 +5,8 @@
 
 Every measurement is a fresh interpreter, in turn now and before, on one thread, of the processor's time. The later plan
 is of another network of the same kind. `ratio` is the time now over the time before, goal 0.5; `forward_ms` is what one
-image takes in the network itself. Python's garbage collector waits, as in `timeit`: when it looks through all objects of
-torch, 0.16 s, is chance.
+image takes in the network itself. Python's garbage collector waits, as in `timeit`: when it looks through all objects
+of torch, for 0.16 s, is chance.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def comparison_record(
     )
 
 
+def stage_seconds(record: Mapping[str, Any]) -> dict[str, float]:
+    """How long the search, the rankings and the runs of a comparison took; those of an interrupted one count as well."""
+    search = record["search"]
+    return {
+        "search": 0.0 if search is None else search["seconds"],
+        "rankings": sum(ranking["seconds"] for ranking in record["fixed_weights"].values()),
+        "runs": sum(run["seconds"] for arm in record["arms"] for run in arm["runs"]),
+    }
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware that the figures depend on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -98,9 +109,17 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def write_outputs(
-    folder: OutputDirectory, record: dict[str, Any], bench: Bench, opening: Opening | None = None
+    folder: OutputDirectory,
+    record: dict[str, Any],
+    bench: Bench,
+    opening: Opening | None = None,
+    stages: Mapping[str, float] | None = None,
 ) -> ComparisonResult:
-    """Write the result, the film strip of a few training images, and the report; return what the report reads."""
+    """Write the result, the film strip of a few training images, and the report; return what the report reads.
+
+    `stages` are the seconds of what came before, for `run.json`.
+    """
+    began = time.perf_counter()
     data, options = bench.data, bench.clip
     result = ComparisonResult.from_dict(record)
     atomic_write_json(folder / "result.json", record)
@@ -116,7 +135,12 @@ def write_outputs(
         film_strip(images, genotype, options.T, options.schedule, folder / "film.png", **look)
         film = film_figure(images, Image2Video(genotype, **options.arguments()), **look)
     write_report(folder / "report.html", result, film=film, opening=opening)
-    folder.finish(seconds=record["seconds"], runs=sum(len(arm.runs) for arm in result.arms))
+    timed = {**(stages or {}), "report": time.perf_counter() - began}
+    folder.finish(
+        seconds=record["seconds"],
+        stages={name: round(seconds, 1) for name, seconds in timed.items()},
+        runs=sum(len(arm.runs) for arm in result.arms),
+    )
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from image2video.experiments.comparison import Comparison
 from image2video.experiments.config import DemoConfig
 from image2video.experiments.fields import SHOWN
 from image2video.experiments.genotypes import DemoGenotypes
-from image2video.experiments.output import check_settings, comparison_record, write_outputs
+from image2video.experiments.output import check_settings, comparison_record, stage_seconds, write_outputs
 from image2video.integrations.timm_backbones import build
 from image2video.protocols import Progress
 from image2video.report import ComparisonResult, Contrast, Opening
@@ -59,7 +60,8 @@ def run_comparison(
     """Run arms with every seed of `config`.
 
     The folder `config.out` gets `runs/<arm>-seed<k>.json` (one per finished run), `result.json`, `report.html` and
-    `film.png`, `search/`, and `weights/` of the arms that others start from.
+    `film.png`, `search/`, and `weights/` of the arms that others start from. `stages` in its `run.json` are the seconds
+    of the opening, the search, the rankings, the runs and the report.
 
     Args:
         config: the images, the network and the recipe.
@@ -81,7 +83,9 @@ def run_comparison(
     contrasts = [contrast for contrast in contrasts if {contrast.a, contrast.b} <= names]
     with OutputDirectory(config.out, "demo", overwrite=config.overwrite, resume=config.resume) as folder:
         check_settings(folder, config)
+        began = perf_counter()
         first = None if opening is None else opening()
+        stages = {} if opening is None else {"opening": perf_counter() - began}
         bench = demo_bench(config)
         genotypes = DemoGenotypes(config, bench, folder, progress)
         comparison = Comparison(
@@ -98,7 +102,7 @@ def run_comparison(
             for arm in arms:
                 comparison.run(arm, seed)
         record = comparison_record(comparison, config, contrasts, genotypes.search_record, genotypes.rankings)
-        return write_outputs(folder, record, bench, first)
+        return write_outputs(folder, record, bench, first, stages | stage_seconds(record))
 
 
 def demo_bench(config: DemoConfig) -> Bench:

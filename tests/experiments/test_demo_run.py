@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,16 @@ def test_files(finished) -> None:
     assert Genotype.load(out / "search" / "genotype.json") == Genotype.parse(result.search.genotype)
     text = (out / "result.json").read_text()
     assert str(out) not in text
+
+
+def test_the_stages_are_timed(finished) -> None:
+    config, result, _ = finished
+    run = json.loads((Path(config.out) / "run.json").read_text())
+    assert list(run["stages"]) == ["search", "rankings", "runs", "report"]
+    assert min(run["stages"][name] for name in ("search", "runs")) > 0
+    assert run["stages"]["runs"] == pytest.approx(sum(r.seconds for arm in result.arms for r in arm.runs), abs=0.1)
+    began, ended = (datetime.fromisoformat(run[when]) for when in ("started", "finished"))
+    assert sum(run["stages"].values()) <= (ended - began).total_seconds() + 1
 
 
 def test_progress_ends_with_all_frames(finished) -> None:
