@@ -87,7 +87,7 @@ def comparison_record(
 
 
 def stage_seconds(record: Mapping[str, Any]) -> dict[str, float]:
-    """How long the search, the rankings and the runs of a comparison took; those of an interrupted one count as well."""
+    """Seconds of the search, the rankings and the runs of a comparison, those before an interruption among them."""
     search = record["search"]
     return {
         "search": 0.0 if search is None else search["seconds"],
