@@ -1,6 +1,6 @@
 """Writes labelled image files as the .npz file of a table's row in which a trained network is tested as it is.
 
-    python benchmarks/labelled_images.py --images SAMPLE/images --labels SAMPLE/labels.json --out data/imagenet_sample.npz
+    python benchmarks/labelled_images.py --images FOLDER --labels labels.json --out data/imagenet_sample.npz
 
 `--labels` is the list that `fresh_wrap.py` takes, and images are resized and cropped as there: as the network's own
 config says, at `--size`. All of them are the file's test part (`x_test`, `y_test`), and `classes` names the network's

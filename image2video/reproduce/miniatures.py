@@ -74,12 +74,14 @@ def make_cifar(path: Path) -> Path:
 
 
 def make_labelled(path: Path) -> Path:
-    """An .npz file of labelled images and ImageNet's number of classes, all in the test part, which is returned."""
+    """An .npz file of labelled images in its test part, of ImageNet's number of classes, which is returned."""
     rng, count = np.random.default_rng(0), _TRAIN + _TEST
     labels = np.arange(len(_WNIDS)).repeat(count)
     images = np.stack([np.asarray(_picture(rng, (128, 128), label)) for label in labels.tolist()])
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, x_test=images, y_test=labels, classes=np.arange(IMAGENET_CLASSES).astype(str))
+    # A rehearsal has no weights to say mean and std; they are measured on the training part, read for them alone.
+    names = np.arange(IMAGENET_CLASSES).astype(str)
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels, classes=names)
     return Path(path)
 
 
@@ -186,7 +188,7 @@ MINIATURES: Mapping[str, Callable[[Path], str]] = {
 }
 """Name of a data set -> what writes a miniature into a new folder and says where it is, as `--data` does.
 
-Images for classification have their true sizes, and two classes: 6 to train, 2 to test; those of `imagenet_sample` are 8
-labelled ones without a training part. Those for segmentation are an
-eighth as high and wide (CamVid's a fifth), with all classes' ids: 6 to train, 2 to test.
+Images for classification have their true sizes, and two classes: 6 to train, 2 to test. Those of `imagenet_sample` are
+8 labelled ones of two classes out of 1000. Those for segmentation are an eighth as high and wide
+(CamVid's a fifth), with all classes' ids: 6 to train, 2 to test.
 """

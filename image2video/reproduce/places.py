@@ -11,8 +11,8 @@ SOURCES = {
     "imagenet": ("torchvision:ImageNet@data/imagenet", "https://image-net.org/download.php (an account is needed)"),
     "imagenet_sample": (
         "npz:data/imagenet_sample.npz",
-        "python benchmarks/labelled_images.py --images FOLDER --labels labels.json --out data/imagenet_sample.npz, from "
-        "image files and a list of their classes",
+        "from image files and a list of their classes: python benchmarks/labelled_images.py --images FOLDER --labels "
+        "labels.json --out data/imagenet_sample.npz",
     ),
 }
 """Name -> where it is by default, and how to get it."""

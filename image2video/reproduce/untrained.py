@@ -1,4 +1,4 @@
-"""Rows in which nothing is trained: a network is taken as its published weights are, and labelled images are divided."""
+"""Rows in which nothing is trained: a network as its published weights are, and labelled images that are divided."""
 
 from __future__ import annotations
 
