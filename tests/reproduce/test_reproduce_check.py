@@ -133,7 +133,7 @@ def test_rows_are_chosen_by_their_names():
         with_rows(table, "paper", "(")
 
 
-def test_a_table_is_run_as_a_whole(capsys, tmp_path):
+def test_a_report_shows_all_rows(capsys, tmp_path):
     argv = ["reproduce", "table4", "--rows", "CIFAR", "--report-only", "--out", str(tmp_path / "none")]
     assert main(argv) == 2
     assert "--rows CIFAR: no effect with --report-only" in capsys.readouterr().err

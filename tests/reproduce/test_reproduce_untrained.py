@@ -9,6 +9,7 @@ import torch
 from measured_cases import IMAGES, measured_rows
 from reproduce_cases import TABLE, TINY, pretended, table, worked
 
+from image2video.cli import main
 from image2video.data import load_data
 from image2video.errors import InputError
 from image2video.reproduce import Setting, load_experiment, pretrained
@@ -205,6 +206,19 @@ def test_the_miniature_has_all_classes_of_which_most_have_no_image(tmp_path):
     data = load_data(MINIATURES["imagenet_sample"](tmp_path), parts=("test",))
     assert (data.num_classes, data.test.num_images, data.input_size) == (1000, 8, (3, 128, 128))
     assert data.test.labels.unique().tolist() == [0, 1]
+
+
+def test_some_rows_of_a_table_are_run_and_all_are_shown(tmp_path, pretended, capsys):
+    told = {**TINY, "seeds": 1}
+    rows = [{"name": name, "scales": {"smoke": {**told, "lr": lr}}} for name, lr in (("slow", 0.1), ("fast", 0.2))]
+    argv = ["reproduce", str(table(tmp_path, rows=rows)), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*argv, "--rows", "^slow"]) == 0
+    assert pretended.asked == [(arm["name"], 0) for arm in TABLE["arms"]]
+    printed = capsys.readouterr().out
+    assert "slow at scale smoke" in printed
+    assert f"{len(TABLE['arms'])} runs are missing" in printed  # of the other row
+    assert main(argv) == 0
+    assert len(pretended.asked) == 2 * len(TABLE["arms"])
 
 
 def first(count):
