@@ -24,7 +24,7 @@ def main() -> None:
     options = parser.parse_args()
     arrays = labelled_arrays(options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(options.out, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(options.out, **arrays)
     print(f"{options.out}: {len(arrays['y_test'])} images, {len(arrays['classes'])} classes")
 
 

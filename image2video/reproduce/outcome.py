@@ -90,8 +90,8 @@ class RowOutcome:
 
     def gap(self, a: str, b: str) -> Gap | None:
         """The difference of two arms or pools, paired by seed and image; None where they share no measured seed."""
-        sides = [[line.right for line in self.side(name)] for name in (a, b)]
-        return paired_gap(*sides, trained=self.setting.trains)
+        first, second = ([line.right for line in self.side(name)] for name in (a, b))
+        return paired_gap(first, second, trained=self.setting.trains)
 
     @property
     def started(self) -> bool:
