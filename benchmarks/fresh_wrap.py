@@ -41,14 +41,20 @@ FRAMES = (2, 3, 5)
 HALVES = {"choose": slice(0, None, 2), "confirm": slice(1, None, 2)}
 
 
-def sample_arguments(description: str | None, name: str) -> argparse.ArgumentParser:
-    """Return the options of a benchmark of a trained network on labelled images; `name` is that of its result."""
+def image_arguments(description: str | None, *, size: int) -> argparse.ArgumentParser:
+    """Return the options that name labelled image files and the network for which they are made ready."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of the image files")
     parser.add_argument("--labels", type=Path, required=True, help="JSON list of their names and classes")
     parser.add_argument("--model", default="tf_efficientnet_lite0")
+    parser.add_argument("--size", type=int, default=size, help="pixels per side")
+    return parser
+
+
+def sample_arguments(description: str | None, name: str) -> argparse.ArgumentParser:
+    """Return the options of a benchmark of a trained network on labelled images; `name` is that of its result."""
+    parser = image_arguments(description, size=160)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--threads", type=int, default=1)
     out = Path(__file__).parent / "results" / f"{name}.json"
     parser.add_argument("--out", type=Path, default=out)

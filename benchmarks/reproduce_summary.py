@@ -77,7 +77,10 @@ def _rounded(value: float | None, digits: int) -> float | None:
 def question_rows(outcome: RowOutcome) -> Iterator[dict[str, Any]]:
     """The questions of a row: the mean difference on the seeds that both sides have, in points."""
     for verdict in verdicts(outcome.result):
-        gap = verdict.difference
+        gap, over_images = verdict.difference, outcome.gap(verdict.contrast.a, verdict.contrast.b)
+        reading = "one seed" if gap.n == 1 else verdict.outcome
+        if over_images is not None and not over_images.trained:
+            reading = over_images.reading
         yield {
             "row": outcome.row.name,
             "question": verdict.contrast.lead,
@@ -86,8 +89,8 @@ def question_rows(outcome: RowOutcome) -> Iterator[dict[str, Any]]:
             "difference": round(gap.mean, 2),
             "half_width_95": None if gap.n == 1 else round(gap.half_width, 2),
             "n": verdict.n,
-            "a_is": "one seed" if gap.n == 1 else verdict.outcome,
-            **both_row(outcome.gap(verdict.contrast.a, verdict.contrast.b)),
+            "a_is": reading,
+            **both_row(over_images),
         }
 
 
@@ -96,7 +99,9 @@ def both_row(gap: Gap | None) -> dict[str, Any]:
     if gap is None:
         return {}
     ends = [signed(end, 2) for end in (gap.low, gap.high)]
-    half = None if gap.seeds == 1 else round(gap.over_seeds.half_width, 2)
+    half: float | str | None = None if gap.seeds == 1 else round(gap.over_seeds.half_width, 2)
+    if not gap.trained:
+        half = "nothing trained"
     found = {"over_both": " … ".join(ends), "over_seeds": half, "reading": gap.reading}
     return found | {"seeds": gap.seeds, "images": gap.images}
 

@@ -39,8 +39,11 @@ def run(options: Namespace) -> None:
     if asked.check or asked.rehearse:
         _try_out(experiment, asked)
         return
-    if asked.rows is not None:
-        raise InputError(f"--rows {asked.rows}: it goes with --check or --rehearse; a table is run as a whole")
+    if asked.rows is not None and asked.report_only:
+        raise InputError(
+            f"--rows {asked.rows}: no effect with --report-only, which shows all rows; leave one of them out"
+        )
+    wanted = _rows(experiment, asked)
     accelerator = make_accelerator(asked.device)
     works = accelerator.is_main_process and not asked.report_only  # who only looks at what there is disturbs nobody
     with FolderLock(asked.out, wanted=works):
@@ -55,18 +58,23 @@ def run(options: Namespace) -> None:
                 progress=progress,
                 accelerator=accelerator,
             )
-            missing, left = ({}, []) if asked.report_only else _work(worker, experiment, asked.scale)
+            missing, left = ({}, []) if asked.report_only else _work(worker, wanted, asked.scale)
         if accelerator.is_main_process:
             _report(worker, experiment, runs, asked, missing, left)
 
 
 def _try_out(experiment: Experiment, asked: ReproduceOptions) -> None:
     """Check or rehearse the rows that were asked for; no run is kept."""
-    chosen = experiment if asked.rows is None else with_rows(experiment, asked.scale, asked.rows)
+    chosen = _rows(experiment, asked)
     if asked.check:
         print_check(Console(), chosen, asked.scale)
     if asked.rehearse:
         rehearse_arms(Console(), chosen, asked.scale, asked.device)
+
+
+def _rows(experiment: Experiment, asked: ReproduceOptions) -> Experiment:
+    """The table with the rows that were asked for; all of them without `--rows`."""
+    return experiment if asked.rows is None else with_rows(experiment, asked.scale, asked.rows)
 
 
 def _work(worker: Worker, experiment: Experiment, scale: str) -> tuple[dict[str, str], list[Run]]:

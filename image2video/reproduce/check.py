@@ -29,6 +29,7 @@ SHAPES: Mapping[str, tuple[int, int, int]] = {
     "cifar100": (100, 3, 32),
     "tiny": (200, 3, 224),
     "imagenet": (1000, 3, 224),
+    "imagenet_sample": (1000, 3, 128),
 }
 """Data set -> (classes, channels, pixels along a side) of its images as they are loaded where no size is given."""
 

@@ -13,6 +13,7 @@ from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.reproduce.places import FOLDERS, SOURCES
 from image2video.reproduce.pretrained import PRETRAINED, check_pretrained, timm_file
 from image2video.reproduce.spec import Setting
+from image2video.reproduce.untrained import divided
 from image2video.runs.folders import atomic_write_json, read_record
 
 
@@ -50,15 +51,19 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
     default, how = SOURCES.get(setting.data, ("", "give it by --data"))
     spec = specs.get(setting.data, default)
     known = None if setting.weights is None else PRETRAINED[setting.weights]
+    mean, std = (None, None) if known is None else (known.mean, known.std)
     try:
+        if not setting.trains:
+            labelled = load_data(spec, image_size=setting.image_size, mean=mean, std=std, parts=("test",))
+            return divided(labelled, setting)
         return load_data(
             spec,
             holdout=setting.holdout,
             seed=setting.seed,
             train_images=setting.train_images,
             image_size=setting.image_size,
-            mean=None if known is None else known.mean,
-            std=None if known is None else known.std,
+            mean=mean,
+            std=std,
         )
     except (Image2VideoError, OSError, RuntimeError) as error:
         raise MissingError(

@@ -12,7 +12,9 @@ from image2video.reproduce.paired import Gap
 
 
 def over_of(outcome: RowOutcome) -> Line | None:
-    """The bare network at equal compute of a row; None where it is not measured yet."""
+    """The bare network at equal compute of a row; None where it is not measured yet, or nothing is trained."""
+    if not outcome.setting.trains:
+        return None
     return next((line for line in outcome.lines if line.arm.equal_compute and line.right), None)
 
 

@@ -20,6 +20,7 @@ Size = tuple[int, int]
 
 SIZE: Size = (48, 64)
 VOC_CLASSES, CITYSCAPES_CLASSES, CAMVID_CLASSES = 21, 19, 11
+IMAGENET_CLASSES = 1000
 IGNORED, CAMVID_UNLABELLED = 255, 11
 KINDS = 6
 _EIGHTH_CITYSCAPES, _FIFTH_CAMVID = (128, 256), (72, 96)
@@ -69,6 +70,18 @@ def make_cifar(path: Path) -> Path:
         arrays[f"y_{part}"] = labels
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)  # type: ignore[arg-type]
+    return Path(path)
+
+
+def make_labelled(path: Path) -> Path:
+    """An .npz file of labelled images in its test part, of ImageNet's number of classes, which is returned."""
+    rng, count = np.random.default_rng(0), _TRAIN + _TEST
+    labels = np.arange(len(_WNIDS)).repeat(count)
+    images = np.stack([np.asarray(_picture(rng, (128, 128), label)) for label in labels.tolist()])
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # A rehearsal has no weights to say mean and std; they are measured on the training part, read for them alone.
+    names = np.arange(IMAGENET_CLASSES).astype(str)
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels, classes=names)
     return Path(path)
 
 
@@ -168,12 +181,14 @@ MINIATURES: Mapping[str, Callable[[Path], str]] = {
     "cifar100": lambda folder: f"npz:{make_cifar(folder / 'cifar.npz')}",
     "tiny": lambda folder: f"folder:{make_tiny_imagenet(folder)}",
     "imagenet": lambda folder: f"torchvision:ImageNet@{make_imagenet(folder)}",
+    "imagenet_sample": lambda folder: f"npz:{make_labelled(folder / 'labelled.npz')}",
     "voc": lambda folder: str(make_voc(folder, train=3, val=2, aug=3)),
     "cityscapes": lambda folder: str(make_cityscapes(folder, val=2, size=_EIGHTH_CITYSCAPES)),
     "camvid": lambda folder: str(make_camvid(folder, val=2, test=2, size=_FIFTH_CAMVID)),
 }
 """Name of a data set -> what writes a miniature into a new folder and says where it is, as `--data` does.
 
-Images for classification have their true sizes, and two classes: 6 to train, 2 to test. Those for segmentation are an
-eighth as high and wide (CamVid's a fifth), with all classes' ids: 6 to train, 2 to test.
+Images for classification have their true sizes, and two classes: 6 to train, 2 to test. Those of `imagenet_sample` are
+8 labelled ones of two classes out of 1000. Those for segmentation are an eighth as high and wide
+(CamVid's a fifth), with all classes' ids: 6 to train, 2 to test.
 """

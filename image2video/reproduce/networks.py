@@ -41,12 +41,13 @@ def beginning_network(
     """The bare network with which the arms of a setting begin: trained weights where it has them, else random ones.
 
     Raises:
-        InputError: an unknown variant, or a variant of trained weights.
+        InputError: an unknown variant, or a variant of trained weights; where nothing is trained, data of other classes
+            than those of the weights.
         MissingError: trained weights that are not there; `places` says where they are.
     """
     model = build_network(setting, data, variant=variant)
     if setting.weights is not None:
         if variant is not None:
             raise InputError(f"variant {variant!r} has no trained weights; leave out weights={setting.weights!r}")
-        begin_trained(model, build(setting.model), setting.weights, places)
+        begin_trained(model, build(setting.model), setting.weights, places, keep_head=not setting.trains)
     return model

@@ -16,7 +16,7 @@ from image2video.report.stats import Interval, mean_interval
 from image2video.reproduce.book import Book, Run
 from image2video.reproduce.measures import unpacked
 from image2video.reproduce.paired import Gap, paired_gap
-from image2video.reproduce.spec import Cell, Experiment, Row
+from image2video.reproduce.spec import Cell, Experiment, Row, Setting
 
 Records = Mapping[int, dict[str, Any]]
 _SEEN = ("epochs", "images_seen", "frames")
@@ -78,6 +78,11 @@ class RowOutcome:
     result: ComparisonResult
     environments: tuple[dict[str, Any], ...]
 
+    @property
+    def setting(self) -> Setting:
+        """Of the row, at its scale."""
+        return self.row.settings[self.scale]
+
     def side(self, name: str) -> list[Line]:
         """The measured lines of an arm or of a pool."""
         lines = [line for line in self.lines if name in (line.arm.name, line.arm.pool)]
@@ -85,7 +90,8 @@ class RowOutcome:
 
     def gap(self, a: str, b: str) -> Gap | None:
         """The difference of two arms or pools, paired by seed and image; None where they share no measured seed."""
-        return paired_gap([line.right for line in self.side(a)], [line.right for line in self.side(b)])
+        first, second = ([line.right for line in self.side(name)] for name in (a, b))
+        return paired_gap(first, second, trained=self.setting.trains)
 
     @property
     def started(self) -> bool:

@@ -1,7 +1,8 @@
 """Differences between arms that are paired by seed and by test image, with a bootstrap over both.
 
 An interval over seeds says how far other trainings would differ on these test images. Other test images would differ,
-too: the bootstrap draws seeds and images anew, both with replacement, and takes the difference of every draw.
+too: the bootstrap draws seeds and images anew, both with replacement, and takes the difference of every draw. Where
+nothing is trained there are no other trainings, and the images are all that is drawn.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Gap:
         high: the 97.5 % quantile.
         over_seeds: the t interval of the differences by seed, with the spread between the arms of a pool.
         images: of the test set.
+        trained: whether the networks were trained; else other seeds would bring nothing else.
     """
 
     mean: float
@@ -38,6 +40,7 @@ class Gap:
     high: float
     over_seeds: Interval
     images: int
+    trained: bool = True
 
     @property
     def seeds(self) -> int:
@@ -48,22 +51,26 @@ class Gap:
     def reading(self) -> str:
         """`ahead` or `behind` where both intervals leave 0 out, else `undecided`; `one seed` decides nothing.
 
-        The bootstrap is too narrow where seeds are few, the t interval knows nothing of other images.
+        The bootstrap is too narrow where seeds are few, the t interval knows nothing of other images. Where nothing was
+        trained, the interval over images decides alone.
         """
-        if self.seeds == 1:
+        if self.trained and self.seeds == 1:
             return "one seed"
-        if self.over_seeds.decided and (self.low > 0 or self.high < 0):
+        if (self.over_seeds.decided or not self.trained) and (self.low > 0 or self.high < 0):
             return "ahead" if self.low > 0 else "behind"
         return "undecided"
 
 
-def paired_gap(a: Sequence[Answers], b: Sequence[Answers], resamples: int = RESAMPLES) -> Gap | None:
+def paired_gap(
+    a: Sequence[Answers], b: Sequence[Answers], resamples: int = RESAMPLES, *, trained: bool = True
+) -> Gap | None:
     """How many points more images `a` gets right than `b`, over the seeds that all have.
 
     Args:
         a: the arms of one side, which count as one: their shares of right answers are averaged.
         b: the arms of the other side, likewise.
         resamples: draws of the bootstrap; they are the same in every call.
+        trained: whether the networks were trained.
 
     Returns:
         The difference; None where no seed is shared.
@@ -86,7 +93,7 @@ def paired_gap(a: Sequence[Answers], b: Sequence[Answers], resamples: int = RESA
     others = [{seed: 100 * float(arm[seed].mean()) for seed in shared} for arm in b]
     over_seeds = pooled_difference(side, others)
     assert over_seeds is not None  # the seeds are shared
-    return Gap(float(differences.mean()), float(low), float(high), over_seeds, differences.shape[1])
+    return Gap(float(differences.mean()), float(low), float(high), over_seeds, differences.shape[1], trained)
 
 
 def _side(arms: Sequence[Answers], seeds: Sequence[int]) -> np.ndarray:

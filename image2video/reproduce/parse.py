@@ -21,6 +21,7 @@ from image2video.reproduce.parse_values import build, check_keys, check_type, li
 from image2video.reproduce.poses import check_pose
 from image2video.reproduce.pretrained import check_pretrained
 from image2video.reproduce.spec import SCALES, Cell, Experiment, Row, Setting, UnionCase
+from image2video.reproduce.untrained import check_untrained_arms, check_untrained_setting
 from image2video.search import get_space
 
 LAYOUTS = ("right", "scrambled")
@@ -59,7 +60,9 @@ def experiment_from(record: Any, name: str, defaults: Mapping[str, Mapping[str, 
         _check_least("images", images)
         _check_different("rows", [row.name for row in rows])
     _check_arms_of_rows(rows, [arm.name for arm in arms], name)
-    return Experiment(name, title, source, rows, arms, contrasts, notes, figure, images)
+    experiment = Experiment(name, title, source, rows, arms, contrasts, notes, figure, images)
+    check_untrained_arms(experiment)
+    return experiment
 
 
 def _texts(record: Mapping[str, Any], name: str) -> tuple[str, str, str]:
@@ -148,8 +151,12 @@ def _setting(record: Any, where: str) -> Setting:
     with located(where):
         if not _NAME.fullmatch(setting.data):
             raise InputError(f"data must be a name, which --data says the place of; got {setting.data!r}")
-        for key in ("epochs", "finetune_epochs", "batch_size", "seeds"):
+        for key in ("finetune_epochs", "batch_size", "seeds"):
             _check_least(key, getattr(setting, key))
+        if setting.epochs == 0:
+            check_untrained_setting(setting)
+        else:
+            _check_least("epochs", setting.epochs)
         if setting.steps is not None:
             _check_least("steps", setting.steps)
         if not 0 <= setting.holdout < 1:
@@ -170,7 +177,7 @@ def _setting(record: Any, where: str) -> Setting:
                 "measures: true is for classification with held-out images, which holdout above 0 sets aside"
             )
         # These refuse what they do not take.
-        setting.training(setting.epochs, setting.seed, finetune=False)
+        setting.training(max(1, setting.epochs), setting.seed, finetune=False)
         setting.searching()
     return setting
 

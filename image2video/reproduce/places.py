@@ -9,6 +9,11 @@ SOURCES = {
     "cifar100": ("torchvision:CIFAR100@data", "torchvision.datasets.CIFAR100('data', download=True)"),
     "tiny": ("folder:data/tiny-imagenet-200", "http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpacked"),
     "imagenet": ("torchvision:ImageNet@data/imagenet", "https://image-net.org/download.php (an account is needed)"),
+    "imagenet_sample": (
+        "npz:data/imagenet_sample.npz",
+        "from image files and a list of their classes: python benchmarks/labelled_images.py --images FOLDER --labels "
+        "labels.json --out data/imagenet_sample.npz",
+    ),
 }
 """Name -> where it is by default, and how to get it."""
 

@@ -138,7 +138,9 @@ def timm_file(name: str, places: Mapping[str, str], folder: Path) -> Path:
     return path
 
 
-def begin_trained(model: nn.Module, published: nn.Module, name: str, places: Mapping[str, str]) -> None:
+def begin_trained(
+    model: nn.Module, published: nn.Module, name: str, places: Mapping[str, str], *, keep_head: bool = False
+) -> None:
     """Give a network the published weights, all but the classifier, which begins at zero (ours).
 
     At zero, the first steps cannot undo what the other layers know; timm draws the classifier of an EfficientNet with
@@ -149,8 +151,17 @@ def begin_trained(model: nn.Module, published: nn.Module, name: str, places: Map
         published: the network as its weights were published.
         name: of the weights.
         places: name -> file, where it is not the usual one.
+        keep_head: take the classifier too, for a network that is not trained.
+
+    Raises:
+        InputError: the network does not say which module is its classifier, or `keep_head` finds one of other classes.
+        MissingError: the weights are not there.
     """
     state = pretrained_state(name, places, published)
+    if keep_head:
+        _check_classes(model, state, name)
+        model.load_state_dict(state)
+        return
     own, heads = model.state_dict(), head_names(model)
     if not heads:
         raise InputError(
@@ -160,3 +171,14 @@ def begin_trained(model: nn.Module, published: nn.Module, name: str, places: Map
     for key, value in own.items():
         own[key] = torch.zeros_like(value) if key in heads else state[key].to(value)
     model.load_state_dict(own)
+
+
+def _check_classes(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse a network whose classifier has other outputs than the published one."""
+    for key, value in model.state_dict().items():
+        if value.shape != state[key].shape:
+            raise InputError(
+                f"the weights {name!r} tell {len(state[key])} classes apart, the data have {len(value)}; nothing is "
+                "trained here, so the data must name all classes of the weights, in their order (classes in an .npz "
+                "file)"
+            )

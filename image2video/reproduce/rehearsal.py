@@ -69,7 +69,7 @@ def cut_down(setting: Setting, others: Iterable[str] = ()) -> Setting:
 
     Smaller are: the images that are used (six, two of them held out; of digits three of each class), batches (two
     images; digits, ten), epochs and steps, the search (one epoch, no tuning) and the time for policies; weights are
-    random, and nothing is compiled. For segmentation see `small_options`.
+    random, and nothing is compiled. Where nothing is trained, nothing is here. For segmentation see `small_options`.
     """
     digits = setting.config is None and setting.data == "digits"
     classes = SHAPES["digits"][0]
@@ -77,7 +77,7 @@ def cut_down(setting: Setting, others: Iterable[str] = ()) -> Setting:
         setting,
         train_images=3 * classes if digits else _IMAGES,
         holdout=HELD_OUT,
-        epochs=1,
+        epochs=min(1, setting.epochs),
         finetune_epochs=1,
         batch_size=classes if digits else BATCH,
         seeds=1,

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from image2video.report import Contrast, depth_figure, verdicts
+from image2video.report import Contrast, Verdict, depth_figure, verdicts
 from image2video.report.arms import arms_figure
 from image2video.report.page import Section, document, figure_html, table_html
 from image2video.report.style import png_bytes, svg_text
@@ -20,6 +20,7 @@ from image2video.reproduce.render_measures import COLUMNS as MEASURE_COLUMNS
 from image2video.reproduce.render_measures import (
     GAP_COLUMNS,
     gap_cells,
+    gap_phrase,
     gaps_record,
     measure_cells,
     measure_note,
@@ -103,7 +104,7 @@ def minutes_text(minutes: float | None) -> str:
 
 def heading(outcome: RowOutcome) -> str:
     """A row's name, with the data and the network that stand in for it at this scale."""
-    setting = outcome.row.settings[outcome.scale]
+    setting = outcome.setting
     return f"{outcome.row.name} ({outcome.scale}: {setting.data}, {setting.network})"
 
 
@@ -120,8 +121,16 @@ def score_text(line: Line) -> str:
 def sentences(outcome: RowOutcome, *, headline: bool = False) -> list[str]:
     """What a row's paired differences say; `headline`: only the questions that the table is there for."""
     asked = [one for one in verdicts(outcome.result) if one.contrast.headline or not headline]
-    found = [one.phrase() + (_ONE_SEARCH if _asks_for_search(one.contrast, outcome) else "") for one in asked]
+    found = [_phrase(one, outcome) for one in asked]
     return [f"{text[0].upper()}{text[1:]}." for text in found]
+
+
+def _phrase(verdict: Verdict, outcome: RowOutcome) -> str:
+    """The answer to a question: over seeds, or over the test images where nothing was trained."""
+    gap = outcome.gap(verdict.contrast.a, verdict.contrast.b)
+    if gap is not None and not gap.trained:
+        return gap_phrase(verdict, gap)
+    return verdict.phrase() + (_ONE_SEARCH if _asks_for_search(verdict.contrast, outcome) else "")
 
 
 def _asks_for_search(contrast: Contrast, outcome: RowOutcome) -> bool:
@@ -149,7 +158,13 @@ def gaps(outcome: RowOutcome) -> list[str]:
 
 def caption(outcome: RowOutcome) -> str:
     """What the numbers of a row are."""
-    setting = outcome.row.settings[outcome.scale]
+    setting = outcome.setting
+    if not setting.trains:
+        return (
+            f"{outcome.row.metric} in percent on {1 - setting.holdout:.0%} of the labelled images of {setting.data}; "
+            f"the others choose clips and fit temperatures. {setting.network} as its published weights are: nothing is "
+            f"trained. T = {setting.T}. MACs, time and memory are per image, all frames included."
+        )
     images = "all" if setting.train_images is None else f"{setting.train_images:,}"
     part, length, size, more = "test set of {}, last epoch", f"epochs = {setting.epochs}", "", ""
     if setting.config is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from image2video.report.verdict import signed
+from image2video.report.verdict import Verdict, signed
 from image2video.reproduce.measures import SHIFTED_IMAGES
 from image2video.reproduce.outcome import Line, RowOutcome
 from image2video.reproduce.paired import RESAMPLES, Gap
@@ -45,6 +45,8 @@ def gap_cells(outcome: RowOutcome) -> list[tuple[str, ...]]:
         sides = [_called(outcome.side(name)) for name in (contrast.a, contrast.b)]
         seeds = gap.over_seeds
         over_seeds = "one seed" if seeds.n == 1 else _ends(seeds.low, seeds.high)
+        if not gap.trained:
+            over_seeds = "nothing trained"
         points, both = signed(gap.mean, 2), _ends(gap.low, gap.high)
         found.append((contrast.lead, *sides, points, both, over_seeds, str(gap.seeds), gap.reading))
     return found
@@ -75,15 +77,35 @@ def gap_record(gap: Gap) -> dict[str, object]:
 def measure_note(outcome: RowOutcome) -> str:
     """What the measures are, and how the gaps are to be read."""
     count = len(gap_cells(outcome))
+    paired = (
+        f"Gaps are paired by seed and by test image: {RESAMPLES:,} draws of both, with replacement; with one seed, of "
+        "the images alone. Few seeds make this interval too narrow, so A is ahead or behind only where the t interval "
+        "over seeds leaves zero out, too."
+    )
+    if not outcome.setting.trains:
+        paired = (
+            f"Gaps are paired by test image: {RESAMPLES:,} draws of the images, with replacement. Nothing is trained, "
+            "so nothing else is drawn, and A is ahead or behind where this interval leaves zero out; that other images "
+            "could have chosen another clip is not in it."
+        )
     return (
         f"Cross-entropy in nats; the temperature of every arm is fitted on held-out images; ECE: expected calibration "
         f"error, {BINS} bins. A class stays where the prediction is the same after a diagonal shift of the image by so "
-        f"many pixels, on the first {SHIFTED_IMAGES:,} test images. Gaps are paired by seed and by test image: "
-        f"{RESAMPLES:,} draws of both, with replacement; with one seed, of the images alone. Few seeds make this "
-        f"interval too narrow, so A is ahead or behind only where the t interval over seeds leaves zero out, too. "
+        f"many pixels, on the first {SHIFTED_IMAGES:,} test images. {paired} "
         f"Comparisons: {count}, none corrected for their number; of {count} true zeros, an interval of 95 % leaves "
         f"{count / 20:.1f} out on average."
     )
+
+
+def gap_phrase(verdict: Verdict, gap: Gap) -> str:
+    """What test images alone say of a question, in words and without a full stop."""
+    sides = f"“{verdict.b}”", f"{_ends(gap.low, gap.high)} over {gap.images} images"
+    if gap.reading == "undecided":
+        return (
+            f"{verdict.contrast.lead}, “{verdict.a}” against {sides[0]} is not decided ({signed(gap.mean)}, {sides[1]})"
+        )
+    side = "ahead of" if gap.reading == "ahead" else "behind"
+    return f"{verdict.contrast.lead}, “{verdict.a}” is {side} {sides[0]} by {abs(gap.mean):.1f} points ({sides[1]})"
 
 
 def _called(lines: list[Line]) -> str:

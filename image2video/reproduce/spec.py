@@ -29,7 +29,8 @@ class Setting:
         holdout: share of them set aside for choices; no choice sees the test set.
         T: frames of a clip.
         schedule: the power of each frame; None for that of the space.
-        epochs: of a network from scratch.
+        epochs: of a network from scratch. With 0 nothing is trained: the network is what `weights` published, its
+            classifier included, and the labelled images are those of the data's test part, which `holdout` divides.
         finetune_epochs: of one that starts from trained weights.
         batch_size: images per step.
         lr: peak learning rate from scratch.
@@ -51,7 +52,8 @@ class Setting:
             is `searched@` that data set.
         device: auto, cpu, cuda or mps.
         weights: the trained weights with which the bare network begins, a name of `pretrained.PRETRAINED`; None for
-            random ones. Its classifier begins at zero, and images are normalised as the weights want it.
+            random ones. Its classifier begins at zero, unless nothing is trained, and images are normalised as the
+            weights want it.
         padding: what lies outside the image in clips; None for `zeros`.
         rank_space: the space that rankings for trained weights draw from; None for `gentle`.
         redraw: every seed draws its own training images and divides them, in place of all seeds having those of the
@@ -102,6 +104,11 @@ class Setting:
     def clip_schedule(self) -> str:
         """The power of each frame."""
         return self.schedule or get_space(self.space).schedule
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained."""
+        return self.epochs > 0
 
     def divided_by(self, seed: int) -> Setting:
         """The setting with the division of the data that a seed has.

@@ -21,9 +21,9 @@ SHARE = {"bare": 0.5, "bare_long": 0.6, "averaged": 0.6, "moving": 0.8}
 
 
 def measured_rows(
-    folder: Path, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+    folder: Path, pretended: Pretended, monkeypatch: pytest.MonkeyPatch, **changes: Any
 ) -> tuple[Experiment, list[RowOutcome]]:
-    """A table whose runs were measured, in `folder / "out"`, and what came out of it."""
+    """A table with these changes whose runs were measured, in `folder / "out"`, and what came out of it."""
 
     def run(arm: Any, setting: Any, seed: int, **more: Any) -> Any:
         record, weights = pretended(arm, setting, seed, **more)
@@ -35,7 +35,7 @@ def measured_rows(
         }, weights
 
     monkeypatch.setattr(work, "run_classification", run)
-    experiment = dataclasses.replace(load_experiment(str(table(folder))), figure="gains")
+    experiment = dataclasses.replace(load_experiment(str(table(folder, **changes))), figure="gains")
     worker = Worker(folder / "out", device="cpu")
     worker.run(experiment, "smoke")
     return experiment, outcomes(experiment, "smoke", worker.planned(experiment, "smoke"), worker.book)

@@ -133,9 +133,10 @@ def test_rows_are_chosen_by_their_names():
         with_rows(table, "paper", "(")
 
 
-def test_a_table_is_run_as_a_whole(capsys, tmp_path):
-    assert main(["reproduce", "table4", "--rows", "CIFAR", "--out", str(tmp_path / "none")]) == 2
-    assert "--rows CIFAR: it goes with --check or --rehearse" in capsys.readouterr().err
+def test_a_report_shows_all_rows(capsys, tmp_path):
+    argv = ["reproduce", "table4", "--rows", "CIFAR", "--report-only", "--out", str(tmp_path / "none")]
+    assert main(argv) == 2
+    assert "--rows CIFAR: no effect with --report-only" in capsys.readouterr().err
 
 
 def classification():

@@ -79,8 +79,10 @@ def test_weights_are_kept_of_the_arms_that_others_start_from():
 
 def test_every_pose_has_every_remedy():
     arms = load_experiment("deployments").arms
-    upright, augmented, *posed = arms
+    upright, augmented, default, mirror, *posed = arms
     assert (upright.name, augmented.augment, upright.pose, augmented.pose) == ("bare_long", "clips:pose", None, None)
+    for arm in (default, mirror):
+        assert (arm.start, arm.budget, arm.fusion, arm.pose) == ("bare_long", "none", "none", None)
     by_pose = {}
     for arm in posed:
         by_pose.setdefault(arm.pose, {})[arm.name.rpartition("_")[2]] = arm

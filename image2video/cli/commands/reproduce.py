@@ -32,7 +32,7 @@ class ReproduceOptions:
         check: train nothing; build every arm without data or memory, and print parameters, multiply-accumulates,
             machines and hours
         rehearse: train every arm for two steps on generated miniatures of its data, test it, and keep nothing
-        rows: with check or rehearse, only rows whose name holds this regular expression
+        rows: check, rehearse or run only rows whose name holds this regular expression; the table shows all
         device: auto, cpu, cuda or mps
 
     """
