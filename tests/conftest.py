@@ -69,7 +69,8 @@ def _scenes_of_digits_are_made_once() -> Iterator[None]:
         yield
 
 
-ALIKE = {"assess", "search", "wrap", "integrations", "training", "export", "test_docs", "test_traced_alike"}
+ALIKE = {"assess", "search", "wrap", "integrations", "training", "export", "receptive_field"}
+ALIKE |= {"test_docs", "test_traced_alike"}
 """Folders and modules whose tests make the same networks again and again, and are not about how they are traced."""
 TRACED = "test_words_at_the_door"
 """The module among them that reads the lines of a trace that fails."""
