@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import functools
 import gc
 import importlib
 import os
@@ -8,8 +9,10 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from torch import Tensor
 from traced_alike import traced_alike
 
+from image2video.data import memory_source
 from image2video.inject import planning
 
 
@@ -53,7 +56,21 @@ def _mmengine_neither_collects_nor_beautifies() -> Iterator[None]:
         yield
 
 
-ALIKE = {"assess", "search", "wrap", "test_docs", "test_traced_alike"}
+@pytest.fixture(autouse=True, scope="session")
+def _scenes_of_digits_are_made_once() -> Iterator[None]:
+    """Two thousand scenes take half a second, and are always the same, as tests/data/test_data_segmentation.py says."""
+    made = functools.cache(memory_source.load_digit_scenes)
+
+    def copies(size: int = 48) -> tuple[tuple[Tensor, Tensor], ...]:
+        return tuple((images.clone(), labels.clone()) for images, labels in made(size))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_source, "load_digit_scenes", copies)
+        yield
+
+
+ALIKE = {"assess", "search", "wrap", "integrations", "training", "export", "receptive_field"}
+ALIKE |= {"test_docs", "test_traced_alike"}
 """Folders and modules whose tests make the same networks again and again, and are not about how they are traced."""
 TRACED = "test_words_at_the_door"
 """The module among them that reads the lines of a trace that fails."""

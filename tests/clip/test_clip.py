@@ -191,7 +191,7 @@ def test_compiles_to_one_graph() -> None:
     to_video = Image2Video(CHAIN, T=5)
     compiled = torch.compile(to_video, fullgraph=True, backend="eager")
     images = noise(2, 3, H, W)
-    for T in (5, 3, 8):
+    for T in (5, 3):
         assert torch.allclose(compiled(images, T=T), to_video(images, T=T), atol=1e-6)
     frames = clip_to_frames(compiled(images.to(memory_format=torch.channels_last)))
     assert frames.is_contiguous(memory_format=torch.channels_last)

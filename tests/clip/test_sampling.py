@@ -138,7 +138,7 @@ def test_autocast_changes_nothing() -> None:
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_gradients_in_images_and_magnitudes(padding: str, interpolation: str) -> None:
-    images = noise(2, 2, 4, 6, dtype=torch.float64).requires_grad_()
+    images = noise(2, 1, 4, 6, dtype=torch.float64).requires_grad_()
     magnitudes = torch.tensor([0.0637, 11.3, 1.13, 4.7], dtype=torch.float64, requires_grad=True)
     names = ["translate_x", "rotate", "scale", "shear_y"]
     steps = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)

@@ -368,7 +368,7 @@ class Captures(nn.Module):
 
 
 @given(st.integers(2, 7), st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=3), st.booleans())
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 # Six rows fit into the two that were read, as channels; the hook of the next place must not hide that.
 @example(7, [(0, 4)], True)
 def test_of_many_places_those_between_a_reading_and_its_use_are_left_out(

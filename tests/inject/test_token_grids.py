@@ -61,8 +61,10 @@ def test_token_layouts_of_timm_are_fused_on_the_grid_of_their_image(name, trace_
     net = make(*args, **options)
     randomise(net, 0, scale=0.1)
     height, width = (64, 96) if name in ("pvt", "hybrid", "twins", "xcit") else (32, 48)
-    # As many tokens as planned on another grid, and more of them. Turned images are the test's above.
-    for size in [(height * 2, width // 2), (height * 2, width * 2)]:
+    # As many tokens as planned on another grid, and of one network of each kind more of them. Turned images are the
+    # test's above.
+    more = [(height * 2, width * 2)] if name in ("vit", "swin", "pvt", "xcit") else []
+    for size in [(height * 2, width // 2), *more]:
         torch.testing.assert_close(fused(net, (height, width), size), fused(net, size, size))
 
 

@@ -58,12 +58,19 @@ WEIGHTED = {
 }
 
 
+# Every head once, the first at both sizes.
 @pytest.mark.parametrize(
-    ("decode", "head"),
-    [("psp", OHEM), ("fcn", WEIGHTED), ("enc", {}), ("da", {}), ("knet", {}), ("ocr", {})],
-    ids=["psp-ohem", "fcn-weighted", "enc", "da", "knet", "ocr"],
+    ("decode", "head", "full_size"),
+    [
+        pytest.param("psp", OHEM, True, id="psp-ohem-True"),
+        pytest.param("psp", OHEM, False, id="psp-ohem-False"),
+        pytest.param("fcn", WEIGHTED, False, id="fcn-weighted-False"),
+        pytest.param("enc", {}, True, id="enc-True"),
+        pytest.param("da", {}, False, id="da-False"),
+        pytest.param("knet", {}, True, id="knet-True"),
+        pytest.param("ocr", {}, False, id="ocr-False"),
+    ],
 )
-@pytest.mark.parametrize("full_size", [True, False])
 def test_the_loss_is_that_of_the_video_segmentor(decode: str, head: dict[str, Any], full_size: bool) -> None:
     options = {"genotype": CHAIN, "T": 3, "fusion": "gsf", "unwarp": "label" if full_size else "head"}
     plain_config, video_config = tiny_config(decode), tiny_config(decode, video=options)

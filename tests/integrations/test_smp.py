@@ -42,8 +42,8 @@ def test_maps_come_back_and_sites_stay_in_the_encoder(name):
         torch.testing.assert_close(model(batch), expected, atol=1e-5, rtol=1e-5)
         stir(model.fusion)
         assert not torch.allclose(model(batch), expected, atol=1e-5)
-        alone = VideoWrap(model.unwrap(), fusion="none", genotype="identity", T=1)
-        torch.testing.assert_close(alone(batch), bare(batch), atol=1e-6, rtol=0)
+        # One image by itself, without fusion, is tests/wrap/'s; that the network is given back as it was is of each.
+        torch.testing.assert_close(model.unwrap()(batch), bare(batch), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["MAnet", "DPT"])

@@ -57,16 +57,23 @@ def answers(model):
     return model.eval()(images())
 
 
+# The average and the weights themselves are read by the same code: both of the default, one of each option.
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"fusion": "tsm"}, {"fusion": "none"}, {"sites": r"layer[12]\..*"}, {"aggregate": "mean_prob"}],
+    ("options", "averaged"),
+    [
+        ({}, (True, False)),
+        ({"fusion": "tsm"}, (True,)),
+        ({"fusion": "none"}, (False,)),
+        ({"sites": r"layer[12]\..*"}, (True,)),
+        ({"aggregate": "mean_prob"}, (False,)),
+    ],
     ids=str,
 )
-def test_validation_sees_the_clip_of_training(options, tmp_path):
+def test_validation_sees_the_clip_of_training(options, averaged, tmp_path):
     """As validate.py: `create_model(name)`, then `load_checkpoint(model, path, use_ema)`."""
     source = trained(**options)
     path = saved(source, tmp_path)
-    for use_ema in (True, False):
+    for use_ema in averaged:
         model = timm.create_model(NAME, num_classes=5)
         if "sites" in options:
             with pytest.warns(ClipWarning, match=r"made anew.*at 2 sites.*optimiser"):
