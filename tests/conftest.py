@@ -53,7 +53,16 @@ def _mmengine_neither_collects_nor_beautifies() -> Iterator[None]:
         yield
 
 
-ALIKE = {"assess", "experiments", "search", "wrap", "test_docs", "test_examples", "test_traced_alike"}
+ALIKE = {
+    "assess",
+    "experiments",
+    "reproduce",
+    "search",
+    "wrap",
+    "test_docs",
+    "test_examples",
+    "test_traced_alike",
+}
 """Folders and modules whose tests make the same networks again and again, and are not about how they are traced."""
 TRACED = "test_words_at_the_door"
 """The module among them that reads the lines of a trace that fails."""
