@@ -55,9 +55,11 @@ def _mmengine_neither_collects_nor_beautifies() -> Iterator[None]:
 
 ALIKE = {
     "assess",
+    "cli",
     "experiments",
     "reproduce",
     "search",
+    "segmentor",
     "wrap",
     "test_docs",
     "test_examples",
