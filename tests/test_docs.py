@@ -59,7 +59,6 @@ CUT = {
     "--max-images 90": "--max-images 60",
     "--count 4": "--count 2",
     "--candidates 40": "--candidates 10",
-    "--compare random,replica": "--compare replica",
     # The page's block above this command searches places by perturbation.
     "--tune-epochs 0 --clip-at": "--selection argmax --tune-epochs 0 --clip-at",
     # tests/test_examples.py searches from a command by perturbation.
