@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 from traced_alike import traced_alike
 
-from image2video.data import memory_source
+from image2video.data import digit_scenes, memory_source
 from image2video.inject import planning
 
 
@@ -59,18 +59,29 @@ def _mmengine_neither_collects_nor_beautifies() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _scenes_of_digits_are_made_once() -> Iterator[None]:
     """Two thousand scenes take half a second, and are always the same, as tests/data/test_data_segmentation.py says."""
-    made = functools.cache(memory_source.load_digit_scenes)
+    load = memory_source.load_digit_scenes
+    made = functools.cache(lambda size, scenes: load(size))  # helpers/few_digits.py asks for fewer scenes
 
     def copies(size: int = 48) -> tuple[tuple[Tensor, Tensor], ...]:
-        return tuple((images.clone(), labels.clone()) for images, labels in made(size))
+        return tuple((images.clone(), labels.clone()) for images, labels in made(size, digit_scenes._SCENES))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory_source, "load_digit_scenes", copies)
         yield
 
 
-ALIKE = {"assess", "search", "wrap", "integrations", "training", "export", "receptive_field"}
-ALIKE |= {"test_docs", "test_traced_alike"}
+ALIKE = {
+    "assess",
+    "cli",
+    "experiments",
+    "export",
+    "integrations",
+    "receptive_field",
+    "reproduce",
+    "search",
+    "segmentor",
+}
+ALIKE |= {"training", "wrap", "test_docs", "test_examples", "test_traced_alike"}
 """Folders and modules whose tests make the same networks again and again, and are not about how they are traced."""
 TRACED = "test_words_at_the_door"
 """The module among them that reads the lines of a trace that fails."""

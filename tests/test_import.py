@@ -6,13 +6,17 @@ import pickle
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import image2video
+from image2video import RandomClips, VideoWrap
 from image2video.cli.app import COMMANDS
 from image2video.fusion.built_in import BUILT_IN
+from image2video.search import SearchConfig
 
 # Parts of torch that `import torch` leaves for later.
 LATE_HOME = "image2video.late"
@@ -36,12 +40,94 @@ print(*sys.modules)
 """
 
 
+BARE_ROOMS = """
+import sys
+import image2video.data, image2video.search, image2video.training
+print(*sys.modules)
+"""
+
+SELECTIONS = """
+from image2video.settings.search import DEFAULT_SPACES
+literal = dict(DEFAULT_SPACES)
+DEFAULT_SPACES.clear()
+import image2video.search
+assert literal == DEFAULT_SPACES, (literal, DEFAULT_SPACES)
+print("equal")
+"""
+
+FRESH = """
+import pickle
+import sys
+
+import image2video
+from image2video.settings.search import SearchConfig
+
+settings, folder = pickle.loads(bytes.fromhex(sys.argv[1])), sys.argv[2]
+assert settings.space_name == SearchConfig().space_name == "affine5", settings.space_name
+for module in ("fusion.testing", "fusion.gsf", "clip.genotype", "clip.ops.registry"):
+    part = image2video
+    for name in module.split("."):
+        part = getattr(part, name)
+    assert part.__name__ == f"image2video.{module}", part
+assert not hasattr(image2video.fusion, "nothing")
+
+from torch import nn
+from image2video import VideoWrap
+
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+print(type(VideoWrap.from_pretrained(folder, net).to_video))
+"""
+
+# Forks that have imported torch, and nothing of the library: four interpreters would import torch four times.
+FORKS = """
+import os
+import sys
+import traceback
+import torch
+
+settings, folder, *codes = sys.argv[1:]
+sys.argv[1:] = settings, folder
+for number, code in enumerate(codes):
+    if os.fork() == 0:
+        for handle, kind in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{number}.{kind}", os.O_CREAT | os.O_WRONLY), handle)
+        failed = 0
+        try:
+            exec(code, {"__name__": "__main__"})
+        except BaseException:
+            traceback.print_exc()
+            failed = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(failed)
+    with open(f"{number}.code", "w") as file:
+        file.write(str(os.waitstatus_to_exitcode(os.wait()[1])))
+"""
+CODES = {"imports": CODE, "rooms": BARE_ROOMS, "selections": SELECTIONS, "fresh": FRESH}
+
+
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory) -> list[str]:
+def said(tmp_path_factory) -> Callable[[str], str]:
+    """What one of `CODES` prints in a process of its own."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    run = subprocess.run([sys.executable, "-c", CODE], cwd=folder, capture_output=True, text=True)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    VideoWrap(net, "none", frames=RandomClips(["rotate(5)"], T=3)).save_pretrained(folder / "saved")
+    told = [pickle.dumps(SearchConfig()).hex(), str(folder / "saved"), *CODES.values()]
+    run = subprocess.run([sys.executable, "-c", FORKS, *told], cwd=folder, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    return run.stdout.splitlines()
+
+    def found(name: str) -> str:
+        number = list(CODES).index(name)
+        code, out, error = ((folder / f"{number}.{kind}").read_text() for kind in ("code", "out", "err"))
+        assert code == "0", error
+        return out
+
+    return found
+
+
+@pytest.fixture(scope="module")
+def printed(said) -> list[str]:
+    return said("imports").splitlines()
 
 
 def test_import_brings_torch_and_nothing_heavier(printed) -> None:
@@ -81,17 +167,8 @@ def test_no_help_needs_torch() -> None:
     assert all(int(line[-1]) > 300 for line in lines if line[-3:-2] == ["--help"])
 
 
-BARE_ROOMS = """
-import sys
-import image2video.data, image2video.search, image2video.training
-print(*sys.modules)
-"""
-
-
-def test_images_in_memory_need_no_torchvision() -> None:
-    run = subprocess.run([sys.executable, "-c", BARE_ROOMS], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    names = set(run.stdout.split())
+def test_images_in_memory_need_no_torchvision(said) -> None:
+    names = set(said("rooms").split())
     assert "image2video.training.loop" in names
     assert not {"torchvision", "timm", "torch._dynamo"} & names
 
@@ -124,16 +201,8 @@ def test_the_fusions_that_help_lists_are_those_of_the_registry() -> None:
     assert [config.name for config in _BUILT_IN.values()] == list(_BUILT_IN) == list(BUILT_IN)
 
 
-def test_the_selections_that_settings_know_are_those_of_the_library() -> None:
-    code = """
-from image2video.settings.search import DEFAULT_SPACES
-literal = dict(DEFAULT_SPACES)
-DEFAULT_SPACES.clear()
-import image2video.search
-assert literal == DEFAULT_SPACES, (literal, DEFAULT_SPACES)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+def test_the_selections_that_settings_know_are_those_of_the_library(said) -> None:
+    assert said("selections") == "equal\n"
 
 
 def test_every_public_name_has_a_home() -> None:
@@ -166,40 +235,6 @@ def test_pyplot_is_never_imported(printed) -> None:
     assert "matplotlib.pyplot" not in names
 
 
-FRESH = """
-import pickle
-import sys
-
-import image2video
-from image2video.settings.search import SearchConfig
-
-settings, folder = pickle.loads(bytes.fromhex(sys.argv[1])), sys.argv[2]
-assert settings.space_name == SearchConfig().space_name == "affine5", settings.space_name
-for module in ("fusion.testing", "fusion.gsf", "clip.genotype", "clip.ops.registry"):
-    part = image2video
-    for name in module.split("."):
-        part = getattr(part, name)
-    assert part.__name__ == f"image2video.{module}", part
-assert not hasattr(image2video.fusion, "nothing")
-
-from torch import nn
-from image2video import VideoWrap
-
-net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-print(type(VideoWrap.from_pretrained(folder, net).to_video))
-"""
-
-
-def test_what_was_saved_is_read_by_a_process_that_imported_nothing_of_it(tmp_path: Path) -> None:
+def test_what_was_saved_is_read_by_a_process_that_imported_nothing_of_it(said) -> None:
     """Settings of a search, a model whose frames are drawn, and modules by their dotted names."""
-    from torch import nn
-
-    from image2video import RandomClips, VideoWrap
-    from image2video.search import SearchConfig
-
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    VideoWrap(net, "none", frames=RandomClips(["rotate(5)"], T=3)).save_pretrained(tmp_path)
-    told = [pickle.dumps(SearchConfig()).hex(), str(tmp_path)]
-    run = subprocess.run([sys.executable, "-c", FRESH, *told], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "RandomClips" in run.stdout
+    assert "RandomClips" in said("fresh")

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from few_digits import few_digits
 from quick_costs import quick_costs
 from quick_figures import quick_figures
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_costs)
+few = pytest.fixture(autouse=True, scope="module")(few_digits)
 
 MEASURED = "test_cli_rf"
 """The module whose tests hold that `train` measures the receptive fields of small images when it is done."""

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from few_digits import TESTED, few
 from forked import together
 from PIL import Image
 
 from image2video.cli import main
 from image2video.cli import train as train_command
 from image2video.cli.app import COMMANDS, build_parser
+from image2video.data import memory_source
 from image2video.training import evaluate
 from image2video.version import __version__
 
@@ -242,7 +244,7 @@ def test_from_bare_training_to_a_tuned_wrapped_model(tmp_path, capsys):
     assert "pretrained" in json.loads((tuned / "run.json").read_text())["contents"]
     best = evaluated("--weights", str(tuned / "best.safetensors"), "--genotype", genotype)
     assert best["top1"] == result["test_best"]["top1"]
-    assert best["n"] == 599
+    assert best["n"] == TESTED
     saved = evaluated("--weights", str(tuned / "pretrained"))
     assert (saved["top1"], saved["cost"]["macs_per_image"]) == (best["top1"], best["cost"]["macs_per_image"])
     plain = evaluated("--weights", weights, "--genotype", "none")
@@ -317,8 +319,9 @@ def killer(**options):
 
 
 def killed(*words):
-    """In a process of its own: a training that is killed."""
+    """In a process of its own: a training that is killed, on the images that the tests' own process has."""
     train_command.progress_bars = killer
+    memory_source.load_digits = few
     main(list(words))
 
 

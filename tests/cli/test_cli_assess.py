@@ -144,5 +144,5 @@ def test_a_folder_with_parts_is_its_val(case):
     data = case / "my images"
     (case / "parts").mkdir()
     data.rename(case / "parts" / "val")
-    assert main(command(case, "--data", f"folder:{case / 'parts'}")) == 0
+    assert main(command(case, "--data", f"folder:{case / 'parts'}", "--max-cost", "1")) == 0
     assert json.loads((case / "out" / "result.json").read_text())["rows"][0]["judging"]["images"] == 14

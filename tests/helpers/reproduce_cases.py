@@ -46,6 +46,13 @@ def table(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def small_space(folder: Path) -> str:
+    """The file of a space of three ops and three edges, which is searched in a second."""
+    path = folder / "small.yaml"
+    path.write_text("name: small\nops: {rotate: 8, translate_x: 0.05, identity: null}\nnodes: 2\n")
+    return str(path)
+
+
 def rows(**changes: Any) -> list[dict[str, Any]]:
     """The rows of the table, with other settings."""
     (row,) = TABLE["rows"]

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from few_digits import few_digits
 from quick_costs import quick_costs
 from quick_figures import quick_figures
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_costs)
+few = pytest.fixture(autouse=True, scope="module")(few_digits)
 DRAWN = "test_reproduce_run"
 """The module whose whole table is drawn."""
 

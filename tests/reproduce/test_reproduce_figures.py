@@ -195,11 +195,20 @@ def made(path, out, book=None):
     return experiment, runs, found
 
 
-def test_fields_of_trained_networks_end_to_end(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def trained_fields(tmp_path_factory):
+    """A folder with the file of a figure of fields and its runs in `out`; who changes it, copies it."""
+    folder = tmp_path_factory.mktemp("fields")
+    path = fields(folder, rows=[{**TABLE["rows"][0], "scales": {"smoke": {**TINY, "seeds": 1}}}])
+    assert main(["reproduce", str(path), "--scale", "smoke", "--out", str(folder / "out"), "--device", "cpu"]) == 0
+    return folder
+
+
+def test_fields_of_trained_networks_end_to_end(trained_fields, tmp_path, capsys):
+    shutil.copytree(trained_fields, tmp_path, dirs_exist_ok=True)
     out = tmp_path / "out"
-    path = fields(tmp_path, rows=[{**TABLE["rows"][0], "scales": {"smoke": {**TINY, "seeds": 1}}}])
-    argv = ["reproduce", str(path), "--scale", "smoke", "--out", str(out), "--device", "cpu"]
-    assert main(argv) == 0
+    argv = ["reproduce", str(tmp_path / "own.yaml"), "--scale", "smoke", "--out", str(out), "--device", "cpu"]
+    assert main(argv) == 0  # draws again what is trained
     printed = " ".join(capsys.readouterr().out.split())
     said = "Layer1, frame 0: the area that holds half of the gradient, as a multiple of that of “bare”: moving"
     assert said in printed
@@ -242,19 +251,19 @@ def test_many_columns_name_the_networks_once_and_no_text_is_over_another():
     assert texts_overlap(figure) == []
 
 
-def test_networks_without_weights_are_said_and_the_others_drawn(tmp_path):
-    path = fields(tmp_path, rows=[{**TABLE["rows"][0], "scales": {"smoke": {**TINY, "seeds": 1}}}])
-    left, book, runs = worked(path, tmp_path / "out")
+def test_networks_without_weights_are_said_and_the_others_drawn(trained_fields, tmp_path):
+    shutil.copytree(trained_fields, tmp_path, dirs_exist_ok=True)
+    left, book, runs = worked(tmp_path / "own.yaml", tmp_path / "out")
     assert left == []
     bare, moving = runs
     book.weights_path(moving).unlink()
-    _, _, (drawing,) = made(path, tmp_path / "out")
+    _, _, (drawing,) = made(tmp_path / "own.yaml", tmp_path / "out")
     assert drawing.figure is not None
     (gap,) = drawing.gaps
     assert gap.startswith("No field of 'moving': its weights are not there (")
     assert "without --report-only the same command makes them again" in gap
     book.weights_path(bare).unlink()
-    experiment, _, (drawing,) = made(path, tmp_path / "out")
+    experiment, _, (drawing,) = made(tmp_path / "own.yaml", tmp_path / "out")
     assert drawing.figure is None
     assert drawing.gaps[-1] == "Nothing is drawn without 'bare', which the others are compared with."
     files = write(experiment, "smoke", outcomes(experiment, "smoke", runs, book), tmp_path / "out", [drawing])
@@ -291,7 +300,10 @@ def test_figure_6_shares_its_runs_with_table_3():
         assert {run.key for run in Worker.planned(load_experiment("figure6"), scale)} <= keys
 
 
-SCENES = {"data": "digit_scenes", "config": "digit_scenes/fcn_small_1xb8_digit_scenes-48x48.py", "steps": 1, "seeds": 1}
+SCENES = {
+    **{"data": "digit_scenes", "config": "digit_scenes/fcn_small_1xb8_digit_scenes-48x48.py", "steps": 1, "seeds": 1},
+    "options": {"test_dataloader.dataset.indices": 8},
+}
 
 
 def scenes(folder, *arms):
@@ -300,9 +312,19 @@ def scenes(folder, *arms):
     return table(folder, rows=rows, arms=[*ARMS, *arms], contrasts=[], figure="predictions", images=2)
 
 
-def test_predictions_of_trained_segmentors_end_to_end(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def trained_scenes(tmp_path_factory):
+    """A folder with the file of a figure of predictions and its runs in `out`; who changes it, copies it."""
     pytest.importorskip("mmseg")
-    out, path = tmp_path / "out", scenes(tmp_path)
+    folder = tmp_path_factory.mktemp("scenes")
+    argv = ["reproduce", str(scenes(folder)), "--scale", "smoke", "--out", str(folder / "out"), "--device", "cpu"]
+    assert main(argv) == 0
+    return folder
+
+
+def test_predictions_of_trained_segmentors_end_to_end(trained_scenes, tmp_path, capsys):
+    shutil.copytree(trained_scenes, tmp_path, dirs_exist_ok=True)
+    out, path = tmp_path / "out", tmp_path / "own.yaml"
     argv = ["reproduce", str(path), "--scale", "smoke", "--out", str(out), "--device", "cpu"]
     assert main(argv) == 0
     assert "Mean IoU in percent over these 2 images, which decide nothing: bare " in " ".join(
@@ -322,12 +344,11 @@ def test_predictions_of_trained_segmentors_end_to_end(tmp_path, capsys):
     assert "Nothing is drawn: 2 networks with weights are needed, there is bare." in printed
 
 
-def test_the_weights_that_are_drawn_are_those_that_were_tested(tmp_path):
+def test_the_weights_that_are_drawn_are_those_that_were_tested(trained_scenes):
     """The mean over all test images of what the figure's network predicts is the score of the run's record."""
-    pytest.importorskip("mmseg")
     from image2video.reproduce.figures_scenes import Scenes, trained_segmentor
 
-    path, out = scenes(tmp_path), tmp_path / "out"
+    path, out = trained_scenes / "own.yaml", trained_scenes / "out"
     left, book, runs = worked(path, out)
     assert left == []
     config = Worker(out, device="cpu").shelf(runs[1].setting)

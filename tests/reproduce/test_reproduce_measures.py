@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from few_digits import TESTED
 from torch import nn
 
 from image2video.data import MemorySet, load_data
@@ -112,7 +113,7 @@ def test_a_measured_network_has_the_metrics_of_a_test(data):
     assert (metrics.top1, metrics.n) == (plain.top1, plain.n)
     assert metrics.loss == pytest.approx(plain.loss, rel=1e-6)
     assert unpacked(record).mean() == pytest.approx(plain.top1)
-    assert record["test_images"] == 599
+    assert record["test_images"] == TESTED
     assert set(record["consistency"]) == {"2", "4"}
     assert model.training
 

@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from reproduce_cases import small_space
 
 from image2video.cli import main
 from image2video.reproduce import Cell, Setting, experiments, load_experiment
@@ -67,7 +68,8 @@ def test_a_setting_is_cut_down_and_nothing_else_is_changed():
 
 
 def test_every_arm_trains_for_two_steps_and_is_tested(tmp_path):
-    table = only(load_experiment("table8"), "bare", "bare_long", "averaged", "digits", "learned", "searched")
+    arms = ("bare", "bare_long", "averaged", "digits", "learned", "searched")
+    table = only(load_experiment("table8"), *arms, space=small_space(tmp_path))
     ((*lines,),) = rehearse(table, "smoke", tmp_path, device="cpu")
     assert [line.problem for line in lines] == [None] * 6
     assert {line.arm.name: line.steps for line in lines} == {
@@ -128,16 +130,17 @@ def test_the_command_names_arms_that_failed(capsys, monkeypatch):
     assert "1 of 1 arms of table5 failed their rehearsal at scale 'smoke'" in captured.err
 
 
-def segmentation(experiment, *arms):
+def segmentation(experiment, *arms, **setting):
     """Its row of digit scenes, a tiny segmentor, and some of its arms."""
     chosen = with_rows(experiment, "smoke", "VOC|PSPNet")
-    return only(chosen, *arms)
+    return only(chosen, *arms, **setting)
 
 
 def test_segmentors_train_for_two_steps_and_are_tested(tmp_path):
     pytest.importorskip("mmseg")
     # A clip that was found on digits is a search of the classifier above.
-    table = segmentation(load_experiment("table8"), "bare", "bare_long", "averaged", "learned", "searched")
+    small = {"space": small_space(tmp_path)}
+    table = segmentation(load_experiment("table8"), "bare", "bare_long", "averaged", "learned", "searched", **small)
     ((*lines,),) = rehearse(table, "smoke", tmp_path, device="cpu")
     assert [line.problem for line in lines] == [None] * 5
     steps = {"bare": 2, "bare_long": 4, "averaged": 0, "learned": 2, "searched": 2}

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from mmengine.config import Config
 from mmseg_cases import build
 from mmseg_search_cases import TEST, config
-from reproduce_cases import TABLE, TINY
+from reproduce_cases import TABLE, TINY, small_space
 
 from image2video import Genotype
 from image2video.data import load_data
@@ -51,10 +51,7 @@ def camvid(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small(tmp_path: Path) -> str:
-    """A space of three edges, which is searched in a second."""
-    path = tmp_path / "small.yaml"
-    path.write_text("name: small\nops: {rotate: 8, translate_x: 0.05, identity: null}\nnodes: 2\n")
-    return str(path)
+    return small_space(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +224,10 @@ def test_a_head_that_the_search_does_not_know_is_named(camvid, tmp_path, acceler
 def test_a_smoke_search_on_written_scenes(small, tmp_path, accelerator) -> None:
     """Through the shelf, with the row's own config; both tasks of Table 8."""
     (row,) = [row for row in load_experiment("table8").rows if row.settings["smoke"].config]
-    setting, shelf = dataclasses.replace(row.settings["smoke"], space=small), Shelf({}, tmp_path / "data")
+    setting, shelf = (
+        dataclasses.replace(row.settings["smoke"], space=small, train_images=24),
+        Shelf({}, tmp_path / "data"),
+    )
     found = []
     for arm in (cell("searched"), cell("searched@digits")):
         one = choose_for_segmentor(arm, setting, shelf(setting), tmp_path / "searches", accelerator, load=shelf)

@@ -13,7 +13,7 @@ from image2video.search.run import SearchRun
 from image2video.search.select.selection import get_selection
 from image2video.search.state.units import Unit
 
-FEW = {"batch": range(2), "layer": range(2), "group": range(1), "none": range(1)}
+FEW = dict.fromkeys(("batch", "layer", "group", "none"), range(1))
 SEEDS = {"batch": range(5), "layer": range(5), "group": range(2), "none": range(2)}
 BY_SEEDS = pytest.mark.parametrize("seeds", [FEW, pytest.param(SEEDS, marks=pytest.mark.slow)], ids=["few", "all"])
 OURS: dict[str, Any] = {"score_statistics": "batch", "renormalise": True}
