@@ -29,9 +29,9 @@ from image2video.cli.allocator import keep_memory
 CASES = tuple(
     (model, size, layout, batch)
     for model, size, batches in (
-        ("tf_efficientnet_lite0", 160, (4, 16, 32, 64, 256)),
-        ("mobilenetv3_small_100", 224, (4, 32, 256)),
-        ("resnet18", 160, (4, 32, 256)),
+        ("tf_efficientnet_lite0", 160, (4, 16, 32, 128, 256)),
+        ("mobilenetv3_small_100", 224, (4, 32, 128)),
+        ("resnet18", 160, (4, 32, 128)),
     )
     for layout in ("contiguous", "channels_last")
     for batch in batches
