@@ -95,6 +95,7 @@ class Shelf:
         told: list[Any] = [setting.data, setting.image_size, setting.train_images, setting.holdout, setting.seed]
         told += [] if setting.weights is None else [setting.weights]
         told += [] if setting.config is None else [setting.config, dict(setting.options)]
+        told += [] if setting.trains else ["untrained"]  # the test part is divided then
         key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
         if key not in self._loaded:
             if setting.redraw:  # the images of the seed before are of no more use, and may be gigabytes

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from few_digits import TESTED
 from measured_cases import IMAGES, measured_rows
 from reproduce_cases import TABLE, TINY, pretended, table, worked
 
@@ -15,7 +16,7 @@ from image2video.errors import InputError
 from image2video.reproduce import Setting, load_experiment, pretrained
 from image2video.reproduce import data as data_of_tables
 from image2video.reproduce.check import with_rows
-from image2video.reproduce.data import load
+from image2video.reproduce.data import Shelf, load
 from image2video.reproduce.gains import row_gains
 from image2video.reproduce.measures import predictions, unpacked
 from image2video.reproduce.miniatures import MINIATURES, make_labelled
@@ -101,6 +102,22 @@ def test_labelled_images_are_divided_and_none_is_trained_on(places, specs):
     fewer = load(dataclasses.replace(SETTING, train_images=6, holdout=1 / 3), specs)
     assert (fewer.holdout.num_images, fewer.test.num_images) == (2, 4)
     assert load(dataclasses.replace(SETTING, holdout=0), specs).holdout is None
+
+
+def test_a_trained_and_an_untrained_row_on_the_same_data_have_their_own_division(tmp_path):
+    trained = Setting("digits", "cifar_resnet8", 8, train_images=60, holdout=0.25)
+    untrained = dataclasses.replace(trained, epochs=0)
+    for first, second in ((trained, untrained), (untrained, trained)):
+        shelf = Shelf({}, tmp_path / "data")
+        sizes = {
+            setting.epochs: tuple(
+                part.num_images for part in (shelf(setting).train, shelf(setting).holdout, shelf(setting).test)
+            )
+            for setting in (first, second)
+        }
+        assert sizes == {trained.epochs: (45, 15, TESTED), 0: (0, 15, 45)}
+    assert (tmp_path / "data" / "digits-d564d9a3dadf.json").is_file()  # as it was before rows could be untrained
+    assert len(list((tmp_path / "data").iterdir())) == 2
 
 
 def test_a_row_is_run_without_training(published, places, specs, tmp_path, monkeypatch):
