@@ -11,7 +11,7 @@ from typing import Any
 from image2video.data import DataSource, load_data
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.reproduce.places import FOLDERS, SOURCES
-from image2video.reproduce.pretrained import PRETRAINED, check_pretrained, timm_file
+from image2video.reproduce.pretrained import PRETRAINED, check_classes, check_pretrained, timm_file
 from image2video.reproduce.spec import Setting
 from image2video.reproduce.untrained import divided
 from image2video.runs.folders import atomic_write_json, read_record
@@ -44,7 +44,8 @@ def check_names(specs: Mapping[str, str], needed: Iterable[str]) -> None:
 def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
     """The data of a setting, from where `specs` says or where they are by default.
 
-    Raises `MissingError` for a data set that is not there, with how to get it.
+    Raises `MissingError` for a data set that is not there, or that has other classes than the published network where
+    nothing is trained, with how to get it.
     """
     if setting.data not in SOURCES and setting.data not in specs:
         raise MissingError(f"data set {setting.data!r} is not known; give --data {setting.data}=SOURCE")
@@ -55,6 +56,8 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
     try:
         if not setting.trains:
             labelled = load_data(spec, image_size=setting.image_size, mean=mean, std=std, parts=("test",))
+            if setting.weights is not None:  # before anything is recorded, so that a mended file is taken later
+                check_classes(setting.weights, labelled.num_classes)
             return divided(labelled, setting)
         return load_data(
             spec,

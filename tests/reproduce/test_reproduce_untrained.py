@@ -12,7 +12,7 @@ from reproduce_cases import TABLE, TINY, pretended, table, worked
 
 from image2video.cli import main
 from image2video.data import load_data
-from image2video.errors import InputError
+from image2video.errors import InputError, MissingError
 from image2video.reproduce import Setting, load_experiment, pretrained
 from image2video.reproduce import data as data_of_tables
 from image2video.reproduce.check import with_rows
@@ -49,7 +49,7 @@ def published():
 @pytest.fixture
 def places(published, monkeypatch, tmp_path):
     """Its weights as if they were published: where they are."""
-    shared = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "how": "pip install it"}
+    shared = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "classes": 1000, "how": "pip install it"}
     sha256 = content_hash(published.state_dict().values())
     entry = Pretrained(NAME, "nowhere", ("no_such_package_of_weights", "file"), sha256, **shared)
     for module in (pretrained, data_of_tables):
@@ -64,6 +64,9 @@ def specs(tmp_path):
 
 
 SETTING = Setting("imagenet_sample", NAME, SIZE, holdout=0.5, T=2, epochs=0, batch_size=4, weights=NAME, measures=True)
+SMALL = {key: getattr(SETTING, key) for key in ("data", "model", "image_size", "holdout", "T", "epochs", "batch_size")}
+SMALL |= {"weights": NAME, "measures": True, "train_images": None, "seeds": 1}
+"""The same as a table says it."""
 
 
 def test_the_classifier_is_the_published_one(published, places, specs):
@@ -74,14 +77,25 @@ def test_the_classifier_is_the_published_one(published, places, specs):
     assert not beginning_network(trained, load(SETTING, specs), places).classifier.weight.any()
 
 
-def test_data_of_other_classes_are_refused(places, tmp_path):
-    with np.load(make_labelled(tmp_path / "all.npz")) as held:
+def test_data_of_other_classes_are_refused_before_anything_is_recorded(places, tmp_path):
+    """The file is then mended in its place, and taken."""
+    mended = make_labelled(tmp_path / "all.npz")
+    with np.load(mended) as held:
         np.savez(tmp_path / "few.npz", x_test=held["x_test"], y_test=held["y_test"])
-    data = load(SETTING, {"imagenet_sample": f"npz:{tmp_path / 'few.npz'}"})
+    own, out = (
+        table(tmp_path, rows=[{"name": "few", "scales": {"smoke": SMALL}}], arms=[UPRIGHT], contrasts=[]),
+        tmp_path / "out",
+    )
+    specs = {"imagenet_sample": f"npz:{tmp_path / 'few.npz'}"}
     with pytest.raises(
-        InputError, match=f"weights '{NAME}' tell 1000 classes apart, the data have 2; .* must name all"
+        MissingError, match=f"weights '{NAME}' tell 1000 classes apart, the data have 2; .* must name all"
     ):
-        beginning_network(SETTING, data, places)
+        worked(own, out, specs=specs, places=places)
+    assert list(out.rglob("*.json")) == []
+    (tmp_path / "all.npz").replace(tmp_path / "few.npz")
+    left, book, (run,) = worked(own, out, specs=specs, places=places)
+    assert left == []
+    assert "error" not in book.read(run)
 
 
 def test_labelled_images_are_divided_and_none_is_trained_on(places, specs):
@@ -134,8 +148,7 @@ def test_a_row_is_run_without_training(published, places, specs, tmp_path, monke
         ),
     ]
     contrasts = [{"name": "mirror", "lead": "the mirrored pair", "a": "mirrored", "b": "tilted", "headline": True}]
-    told = {key: getattr(SETTING, key) for key in ("data", "model", "image_size", "holdout", "T", "epochs")}
-    told |= {"batch_size": 4, "weights": NAME, "measures": True, "rank_space": "pose", "train_images": None, "seeds": 1}
+    told = SMALL | {"rank_space": "pose"}
     rows = [{"name": "photographs", "scales": {"smoke": told}}]
     left, book, runs = worked(
         table(tmp_path, rows=rows, arms=arms, contrasts=contrasts), tmp_path / "out", specs=specs, places=places
