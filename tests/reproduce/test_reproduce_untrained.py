@@ -33,7 +33,7 @@ __all__ = ["pretended"]  # a fixture
 
 NAME, LITE0, SIZE = "test_efficientnet", "tf_efficientnet_lite0", 32
 UPRIGHT = {"name": "bare_long", "title": "upright", "equal_compute": True}
-UNTRAINED = {"data": "imagenet_sample", "model": LITE0, "weights": LITE0, "epochs": 0}
+UNTRAINED = {"data": "imagenet_sample", "model": LITE0, "weights": LITE0, "epochs": 0, "measures": True}
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +193,10 @@ def test_arms_that_need_training_are_refused(arm, asked):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": None}, "epochs must be at least 1, got 0; .* for classification with weights"),
-        ({"epochs": -1}, "epochs must be at least 1, got -1"),
+        ({"weights": None}, "epochs: 0 takes a network as its published weights are, .* name them by weights"),
+        ({"config": "pspnet.py"}, "epochs: 0 is for classification, got config='pspnet.py'; leave config out"),
+        ({"measures": False}, "epochs: 0 needs measures: true, since test images decide"),
+        ({"epochs": -1}, "epochs must be at least 1, or 0 for a network as its published weights are; got -1"),
         ({"seeds": 2}, "epochs: 0 trains nothing, so seeds have nothing to draw; set seeds to 1"),
         ({"more_seeds": {"bare_long": 2}}, "seeds have nothing to draw"),
         ({"redraw": True}, "seeds have nothing to draw"),
