@@ -163,7 +163,8 @@ def caption(outcome: RowOutcome) -> str:
     if not setting.trains:
         return (
             f"{outcome.row.metric} in percent on {labelled_images(outcome)}. {setting.network} as its published "
-            f"weights are: nothing is trained. T = {setting.T}. MACs, time and memory are per image, all frames included."
+            f"weights are: nothing is trained. T = {setting.T}. "
+            "MACs, time and memory are per image, all frames included."
         )
     images = "all" if setting.train_images is None else f"{setting.train_images:,}"
     part, length, size, more = "test set of {}, last epoch", f"epochs = {setting.epochs}", "", ""
