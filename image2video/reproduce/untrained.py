@@ -13,12 +13,20 @@ def check_untrained_setting(setting: Setting) -> None:
     """Refuse a setting of 0 epochs that lacks a trained network, or that asks for what only training can vary.
 
     Raises:
-        InputError: no weights, a config of segmentation, several seeds, or images by seed.
+        InputError: a config of segmentation, no weights, no measures, several seeds, or images by seed.
     """
-    if setting.weights is None or setting.config is not None:
+    if setting.config is not None:
         raise InputError(
-            "epochs must be at least 1, got 0; nothing is trained then, which is for classification with weights"
+            f"epochs: 0 is for classification, got config={setting.config!r}; leave config out, or set epochs to at "
+            "least 1"
         )
+    if setting.weights is None:
+        raise InputError(
+            "epochs: 0 takes a network as its published weights are, and there are none; name them by weights, or set "
+            "epochs to at least 1"
+        )
+    if not setting.measures:
+        raise InputError("epochs: 0 needs measures: true, since test images decide where there is one seed")
     if setting.redraw or max(setting.seeds, *setting.more_seeds.values(), 1) > 1:
         raise InputError(
             "epochs: 0 trains nothing, so seeds have nothing to draw; set seeds to 1, and leave more_seeds and redraw "

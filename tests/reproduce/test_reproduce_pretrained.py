@@ -44,6 +44,7 @@ def known(published, monkeypatch):
         sha256=content_hash(published.state_dict().values()),
         mean=(0.4, 0.5, 0.6),
         std=(0.1, 0.2, 0.3),
+        classes=1000,
         how="pip install it",
     )
     monkeypatch.setattr(pretrained, "PRETRAINED", {NAME: entry})
@@ -55,7 +56,7 @@ def test_every_name_is_complete():
         assert timm.is_model(entry.model), name
         assert len(bytes.fromhex(entry.sha256)) == 32
         config = timm.get_pretrained_cfg(entry.model).to_dict()
-        assert (entry.mean, entry.std) == (config["mean"], config["std"])
+        assert (entry.mean, entry.std, entry.classes) == (config["mean"], config["std"], config["num_classes"])
 
 
 def test_files_of_either_names_are_the_same_weights(tmp_path, published, known):

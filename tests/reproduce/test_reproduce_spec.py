@@ -163,7 +163,7 @@ def smoke(**changes):
         (smoke(epoch=3), r"rows\[0\].scales.smoke: unknown key 'epoch'"),
         (smoke(epochs="3"), r"rows\[0\].scales.smoke.epochs: must be a whole number, got '3'"),
         (smoke(train_images=True), "train_images: must be a whole number or null, got True"),
-        (smoke(epochs=0), "epochs must be at least 1, got 0"),
+        (smoke(epochs=0), "epochs: 0 takes a network as its published weights are, .* or set epochs to at least 1"),
         (smoke(steps=0), "steps must be at least 1, got 0"),
         (smoke(holdout=1), "holdout must be at least 0 and below 1, got 1"),
         (smoke(T=0), "must be at least 1, got 0"),

