@@ -22,6 +22,7 @@ from image2video.reproduce.render_measures import (
     gap_cells,
     gap_phrase,
     gaps_record,
+    labelled_images,
     measure_cells,
     measure_note,
     measured,
@@ -161,9 +162,9 @@ def caption(outcome: RowOutcome) -> str:
     setting = outcome.setting
     if not setting.trains:
         return (
-            f"{outcome.row.metric} in percent on {1 - setting.holdout:.0%} of the labelled images of {setting.data}; "
-            f"the others choose clips and fit temperatures. {setting.network} as its published weights are: nothing is "
-            f"trained. T = {setting.T}. MACs, time and memory are per image, all frames included."
+            f"{outcome.row.metric} in percent on {labelled_images(outcome)}. {setting.network} as its published "
+            f"weights are: nothing is trained. T = {setting.T}. "
+            "MACs, time and memory are per image, all frames included."
         )
     images = "all" if setting.train_images is None else f"{setting.train_images:,}"
     part, length, size, more = "test set of {}, last epoch", f"epochs = {setting.epochs}", "", ""

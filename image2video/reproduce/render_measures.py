@@ -74,6 +74,19 @@ def gap_record(gap: Gap) -> dict[str, object]:
     }
 
 
+def labelled_images(outcome: RowOutcome) -> str:
+    """Which images a row in which nothing is trained is tested on, and which choose; counts where they are known."""
+    setting = outcome.setting
+    tested = {len(right) for line in outcome.lines for right in line.right.values()}
+    count = tested.pop() if len(tested) == 1 else None
+    text = f"{'' if count is None else f'{count:,} '}labelled images of {setting.data}"
+    if not setting.holdout:
+        return text
+    if count is None or setting.train_images is None:
+        return f"{text}; other labelled images choose clips and fit temperatures"
+    return f"{text}; {setting.train_images - count:,} others choose clips and fit temperatures"
+
+
 def measure_note(outcome: RowOutcome) -> str:
     """What the measures are, and how the gaps are to be read."""
     count = len(gap_cells(outcome))

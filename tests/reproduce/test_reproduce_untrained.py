@@ -283,6 +283,26 @@ def outcome(tmp_path, pretended, monkeypatch):
     return experiment, dataclasses.replace(row, row=dataclasses.replace(row.row, settings=settings))
 
 
+@pytest.mark.parametrize(
+    ("changes", "begins"),
+    [
+        (
+            {"train_images": 600},
+            "400 labelled images of digits; 200 others choose clips and fit temperatures. cifar_res",
+        ),
+        ({"train_images": None}, "400 labelled images of digits; other labelled images choose clips and fit temp"),
+        ({"holdout": 0}, "400 labelled images of digits. cifar_resnet8 as its published weights are"),
+    ],
+)
+def test_the_caption_counts_images(outcome, changes, begins):
+    _, row = outcome
+    settings = {"smoke": dataclasses.replace(row.setting, **changes)}
+    row = dataclasses.replace(row, row=dataclasses.replace(row.row, settings=settings))
+    assert caption(row).startswith(f"top-1 in percent on {begins}")
+    untouched = dataclasses.replace(row, lines=tuple(dataclasses.replace(line, right={}) for line in row.lines))
+    assert caption(untouched).startswith("top-1 in percent on labelled images of digits")
+
+
 def test_what_is_said_is_over_images_and_not_over_seeds(outcome):
     experiment, row = outcome
     moving, ranked = sentences(row)
@@ -296,5 +316,4 @@ def test_what_is_said_is_over_images_and_not_over_seeds(outcome):
     text = markdown(experiment, "smoke", [row])
     assert "2,000 draws of the images, with replacement. Nothing is trained" in text
     assert "Gaps are paired by seed" not in text
-    assert caption(row).startswith("top-1 in percent on 75% of the labelled images of digits; the others choose clips")
     assert row_gains(row) is None  # no training, so no compute of one to be equal to
