@@ -54,9 +54,13 @@ class CheckedArm:
 def with_rows(experiment: Experiment, scale: str, pattern: str) -> Experiment:
     """The rows of a table at a scale whose names hold a regular expression.
 
-    Raises `InputError` for a broken expression, and where no row fits.
+    Raises `InputError` for a broken expression, where no row fits, and where there are no rows.
     """
     names = [row.name for row in experiment.rows if scale in row.settings]
+    if not names:
+        raise InputError(
+            f"{experiment.name} has no rows at scale {scale!r}, of which {pattern!r} could choose; leave --rows out"
+        )
     try:
         found = tuple(row for row in experiment.rows if row.name in names and re.search(pattern, row.name))
     except re.error as error:

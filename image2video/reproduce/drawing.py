@@ -79,7 +79,9 @@ def finished(run: Run, book: Book) -> tuple[Chosen | None, Path]:
         raise InputError(f"it failed: {record['error']}")
     path = book.weights_path(run)
     if not path.is_file():
-        raise InputError(f"its weights are not there ({path}); without --report-only the same command makes them again")
+        raise InputError(
+            f"its weights are not there ({path}); without --report-only and --rows the same command makes them again"
+        )
     genotype = record["genotype"]
     return None if genotype is None else Chosen(parse_clip(genotype), record["origin"]), path
 

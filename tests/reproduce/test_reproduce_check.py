@@ -131,6 +131,8 @@ def test_rows_are_chosen_by_their_names():
         with_rows(table, "smoke", "ImageNet")
     with pytest.raises(InputError, match="is no regular expression"):
         with_rows(table, "paper", "(")
+    with pytest.raises(InputError, match=r"figure4 has no rows at scale 'smoke', .*'CIFAR' .*; leave --rows out$"):
+        with_rows(load_experiment("figure4"), "smoke", "CIFAR")
 
 
 def test_a_report_shows_all_rows(capsys, tmp_path):

@@ -261,7 +261,7 @@ def test_networks_without_weights_are_said_and_the_others_drawn(trained_fields, 
     assert drawing.figure is not None
     (gap,) = drawing.gaps
     assert gap.startswith("No field of 'moving': its weights are not there (")
-    assert "without --report-only the same command makes them again" in gap
+    assert "without --report-only and --rows the same command makes them again" in gap
     book.weights_path(bare).unlink()
     experiment, _, (drawing,) = made(tmp_path / "own.yaml", tmp_path / "out")
     assert drawing.figure is None
