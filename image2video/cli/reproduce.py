@@ -19,6 +19,7 @@ from image2video.reproduce.figures import drawings
 from image2video.reproduce.outcome import outcomes
 from image2video.reproduce.pretrained import parse_weights
 from image2video.reproduce.render import write
+from image2video.reproduce.work import data_names
 from image2video.runs.folders import FolderLock
 from image2video.training import make_accelerator
 
@@ -55,6 +56,7 @@ def run(options: Namespace) -> None:
                 max_minutes=asked.max_minutes,
                 retry=asked.retry,
                 arms=None if asked.arms is None else asked.arms.split(","),
+                known=data_names(runs),  # --rows may leave out the rows that need them
                 progress=progress,
                 accelerator=accelerator,
             )

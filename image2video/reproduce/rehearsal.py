@@ -13,11 +13,11 @@ from image2video.errors import Image2VideoError, UnsupportedError
 from image2video.protocols import Progress
 from image2video.reproduce.book import Run
 from image2video.reproduce.check import SHAPES
-from image2video.reproduce.genotypes import data_settings, searched_on
+from image2video.reproduce.genotypes import searched_on
 from image2video.reproduce.miniatures import MINIATURES
 from image2video.reproduce.segment_small import small_options
 from image2video.reproduce.spec import Cell, Experiment, Setting
-from image2video.reproduce.work import Worker
+from image2video.reproduce.work import Worker, data_names
 
 STEPS, BATCH, HELD_OUT = 2, 2, 1 / 3
 _IMAGES, _MINUTES = 6, 0.5
@@ -116,7 +116,7 @@ def _row(worker: Worker, experiment: Experiment, scale: str, folder: Path) -> It
         cut = dataclasses.replace(row, settings={scale: cut_down(setting, others)})
         experiment = dataclasses.replace(experiment, rows=(cut,))
         runs = Worker.planned(experiment, scale)
-        for data in {one.data for run in runs for one in data_settings(run.arm, run.setting)}:
+        for data in data_names(runs):
             if data in MINIATURES and data not in worker.shelf.specs:
                 shutil.rmtree(folder / data, ignore_errors=True)  # half of it may be there
                 worker.shelf.specs[data] = MINIATURES[data](folder / data)

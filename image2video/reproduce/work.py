@@ -6,7 +6,7 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ from image2video.runs.folders import FolderLock, WriteError, atomic_torch_save
 from image2video.training import make_accelerator
 
 
+def data_names(runs: Iterable[Run]) -> set[str]:
+    """The data sets of runs, those included on which their clips are searched for."""
+    return {setting.data for run in runs for setting in data_settings(run.arm, run.setting)}
+
+
 class Worker:
     """Does the runs that are missing in a folder. Of several processes under accelerate, the main one writes.
 
@@ -41,6 +46,7 @@ class Worker:
         max_minutes: begin no further run after so many minutes.
         retry: try failed runs again.
         arms: do only the runs of these arms and of those whose weights they need; None for all.
+        known: names of data sets that `specs` may hold although the rows to run do not need them.
         progress: called with the table's runs, and with the steps of each.
         accelerator: of Hugging Face accelerate.
     """
@@ -55,12 +61,13 @@ class Worker:
         max_minutes: float | None = None,
         retry: bool = False,
         arms: Sequence[str] | None = None,
+        known: Iterable[str] = (),
         progress: Progress | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.book = Book(out)
         self.retry, self._progress = retry, progress
-        self.places, self.arms = dict(places or {}), arms
+        self.places, self.arms, self._known = dict(places or {}), arms, frozenset(known)
         self._end = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.accelerator = accelerator or make_accelerator(device)
         writes = self.accelerator.is_main_process
@@ -102,7 +109,7 @@ class Worker:
             InputError: an unknown scale, or a place of a data set that nothing needs.
         """
         planned = self.planned(experiment, scale)
-        check_names(self.shelf.specs, {s.data for run in planned for s in data_settings(run.arm, run.setting)})
+        check_names(self.shelf.specs, self._known | data_names(planned))
         runs = self._todo(planned)
         texts: dict[str, str] = {}
         for run in runs:

@@ -254,6 +254,17 @@ def test_some_rows_of_a_table_are_run_and_all_are_shown(tmp_path, pretended, cap
     assert len(pretended.asked) == 2 * len(TABLE["arms"])
 
 
+def test_data_of_rows_that_are_left_out_may_be_named(tmp_path, pretended, capsys):
+    told = {**TINY, "seeds": 1}
+    rows = [{"name": data, "scales": {"smoke": {**told, "data": data}}} for data in ("digits", "mine")]
+    argv = ["reproduce", str(table(tmp_path, rows=rows)), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    argv += ["--rows", "digits", "--data"]
+    assert main([*argv, "nowhere=npz:a.npz"]) == 2
+    assert "--data says where 'nowhere' is, which nothing here reads; known are " in capsys.readouterr().err
+    assert main([*argv, "mine=npz:a.npz"]) == 0
+    assert len(pretended.asked) == len(TABLE["arms"])
+
+
 def first(count):
     """So many of the first images right, with one seed."""
     return [{0: np.arange(IMAGES) < count}]
