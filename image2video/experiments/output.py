@@ -87,7 +87,10 @@ def comparison_record(
 
 
 def stage_seconds(record: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of the search, the rankings and the runs of a comparison, those before an interruption among them."""
+    """Seconds of the search, the rankings and the runs of a comparison.
+
+    Of finished runs, those before an interruption included; of a run that was killed, since it went on.
+    """
     search = record["search"]
     return {
         "search": 0.0 if search is None else search["seconds"],
