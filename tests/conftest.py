@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -56,14 +57,24 @@ def _mmengine_neither_collects_nor_beautifies() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _scenes_of_digits_are_made_once() -> Iterator[None]:
-    """Two thousand scenes take half a second, and are always the same, as tests/data/test_data_segmentation.py says."""
-    load = memory_source.load_digit_scenes
-    made = functools.cache(lambda size, scenes: load(size))  # helpers/few_digits.py asks for fewer scenes
+@functools.cache
+def _scenes(size: int, counts: tuple[int, int]) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The scenes of digits; `counts` are what `digit_scenes` reads, of which helpers/few_digits.py makes fewer."""
+    return digit_scenes.load_digit_scenes(size)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _scenes_of_digits_are_made_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Two thousand scenes take half a second, and are always the same, as tests/data/test_data_segmentation.py says.
+
+    The tests of that folder are about how scenes are made, so they make their own.
+    """
+    if request.path.parent == Path(__file__).parent / "data":
+        yield
+        return
 
     def copies(size: int = 48) -> tuple[tuple[Tensor, Tensor], ...]:
-        return tuple((images.clone(), labels.clone()) for images, labels in made(size, digit_scenes._SCENES))
+        return tuple((images.clone(), labels.clone()) for images, labels in _scenes(size, digit_scenes._SCENES))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory_source, "load_digit_scenes", copies)

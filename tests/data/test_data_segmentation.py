@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from image2video.data import CropFlip, MemorySet, load_data
+from image2video.data import CropFlip, MemorySet, load_data, memory_source
 from image2video.data import digit_scenes as scenes
 from image2video.errors import InputError
 
@@ -26,6 +26,7 @@ def test_the_source_says_what_it_is(data):
 
 
 def test_the_scenes_are_always_the_same_and_of_the_digits(data):
+    assert memory_source.load_digit_scenes is scenes.load_digit_scenes  # else what is kept is compared with itself
     (images, labels), (test_images, test_labels) = scenes.load_digit_scenes()
     assert (images.shape, labels.shape) == ((1500, 1, 48, 48), (1500, 48, 48))
     assert images.dtype == labels.dtype == torch.uint8
