@@ -79,9 +79,9 @@ def test_weights_are_kept_of_the_arms_that_others_start_from():
 
 def test_every_pose_has_every_remedy():
     arms = load_experiment("deployments").arms
-    upright, augmented, default, mirror, *posed = arms
+    upright, augmented, ranked, default, mirror, *posed = arms
     assert (upright.name, augmented.augment, upright.pose, augmented.pose) == ("bare_long", "clips:pose", None, None)
-    for arm in (default, mirror):
+    for arm in (ranked, default, mirror):
         assert (arm.start, arm.budget, arm.fusion, arm.pose) == ("bare_long", "none", "none", None)
     by_pose = {}
     for arm in posed:
