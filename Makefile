@@ -23,7 +23,7 @@ $(READY): setup.cfg pyproject.toml
 	@touch $(READY)
 
 demo: $(READY)
-	$(BIN)/image2video demo --tune-epochs 0 --out runs/demo --overwrite
+	$(BIN)/image2video demo --tune-epochs 0 --finetune-epochs 1 --fixed-candidates 32 --out runs/demo --overwrite
 
 # One thread for each of two worker processes: torch's own threads would compete for the same cores.
 test: $(READY)
